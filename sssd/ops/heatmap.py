@@ -1,0 +1,266 @@
+"""Labels as heatmaps: one channel a class, every object drawn by a profile, on all levels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sssd.ops.objects import check_level_shapes, check_objects, check_per_object, check_range
+from sssd.ops.reference import heatmap as reference
+
+Profile = Literal["box", "pyramid", "gaussian", "gaussian_legacy"]
+Combine = Literal["max", "sum"]
+Assign = Literal["all", "fpn"] | Sequence[tuple[float, float]]
+
+PROFILES: tuple[Profile, ...] = ("box", "pyramid", "gaussian", "gaussian_legacy")
+COMBINES: tuple[Combine, ...] = ("max", "sum")
+
+
+def label_heatmap(
+    boxes: Tensor,
+    labels: Tensor,
+    image_index: Tensor,
+    image_size: tuple[int, int],
+    level_shapes: Sequence[tuple[int, int]],
+    batch_size: int,
+    num_classes: int,
+    *,
+    profile: Profile = "gaussian",
+    combine: Combine = "max",
+    assign: Assign = "all",
+    min_overlap: float = 0.7,
+    strength: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+    check: bool = False,
+    backend: str | None = None,
+) -> list[Tensor]:
+    r"""Class heatmaps of the objects: each is drawn by a profile into the channel of its class.
+
+    Profiles, where cell (i, j) of a level stands at the point (x, y) = (j W / W_l, i H / H_l):
+
+    - "box" (LGD): 1 on the cells that the box covers (see `pool_boxes`);
+    - "pyramid" (LabelEnc): 1 - max(|x - cx| / w, |y - cy| / h) on the cells that the box covers:
+      1 at the centre and 0.5 on the border;
+    - "gaussian" (CenterNet): exp(-(dx^2 + dy^2) / 2 sigma^2), in cells from the one that holds the
+      box's centre, within |dx|, |dy| <= r, with sigma = (2 r + 1) / 6 and r the largest whole shift
+      of two corners that keeps `min_overlap`; a box centred outside the image draws nothing;
+    - "gaussian_legacy": the same with the first, wrong radius of CornerNet, that the published
+      CenterNet models were trained with.
+
+    Args:
+        boxes: (T, 4) xyxy in pixels of the padded batch, float32 or float64.
+        labels: (T,) int64 or int32, the class of each box.
+        image_index: (T,) int64 or int32, the image of each box, in any order.
+        image_size: (H, W) of the padded batch in pixels.
+        level_shapes: P pairs (H_l, W_l).
+        batch_size: number of images B.
+        num_classes: number of classes K.
+        profile: how an object is drawn.
+        combine: "max" or "sum" of the objects of one class at a cell.
+        assign: which levels show an object: "all" of them; "fpn", the one of equation 1 of FPN,
+            k = floor(4 + log2(sqrt(w h) / 224)), where the first level has stride 2^k by its shape
+            and every further one doubles it; or P pairs (low, high) in pixels, for the levels with
+            low <= max(w, h) < high.
+        min_overlap: overlap that the Gaussian radius keeps, in (0, 1).
+        strength: (T,) floating-point factor of each object, not negative; None is 1. LabelEnc draws
+            it as min(1, 2 u), u ~ U(0, 1).
+        dtype: of the heatmaps, floating point.
+        check: also refuse boxes that are not finite, naming the rows; waits for an accelerator.
+        backend: "auto", "cuda", "triton", "cpu" or "reference"; None takes the current default.
+
+    Returns:
+        P heatmaps (B, K, H_l, W_l). They carry no gradient.
+
+    Raises:
+        TypeError: for a dtype that is not served.
+        ValueError: for shapes, devices, options, labels or image indices that do not fit.
+
+    Example:
+        >>> boxes, labels = torch.tensor([[0.0, 0.0, 12.0, 12.0]]), torch.tensor([1])
+        >>> heatmap, = label_heatmap(boxes, labels, torch.tensor([0]), (16, 16), [(4, 4)], 1, 3)
+        >>> heatmap.shape, heatmap[0, 1].max().item()
+        (torch.Size([1, 3, 4, 4]), 1.0)
+
+    Source: Zhou et al., "Objects as Points", 2019, section 3; Hao et al., "LabelEnc", ECCV 2020,
+    section 3.1; Lin et al., "Feature Pyramid Networks", CVPR 2017, equation 1.
+    """
+    shapes = check_level_shapes(level_shapes)
+    _check_labels(boxes, labels, image_index, image_size, batch_size, num_classes, check=check)
+    _check_options(profile, combine, min_overlap, strength, boxes)
+    if not dtype.is_floating_point:
+        raise TypeError(f"dtype is {dtype}: expected a floating-point dtype")
+    return reference.label_heatmap(
+        boxes,
+        labels,
+        image_index,
+        image_size,
+        shapes,
+        batch_size,
+        num_classes,
+        profile=profile,
+        combine=combine,
+        assigned=assigned_levels(boxes, image_size, shapes, assign),
+        min_overlap=min_overlap,
+        strength=strength,
+        dtype=dtype,
+    )
+
+
+def embedded_label_heatmap(
+    embedding: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    image_index: Tensor,
+    image_size: tuple[int, int],
+    level_shapes: Sequence[tuple[int, int]],
+    batch_size: int,
+    *,
+    profile: Profile = "pyramid",
+    combine: Combine = "max",
+    assign: Assign = "all",
+    min_overlap: float = 0.7,
+    strength: Tensor | None = None,
+    check: bool = False,
+    backend: str | None = None,
+) -> list[Tensor]:
+    r"""A label heatmap times one vector a class, without the heatmap.
+
+        embedded[l][b, c, i, j] = sum over classes k of heatmap[l][b, k, i, j] embedding[k, c]
+
+    It equals a bias-free 1x1 convolution of `label_heatmap`, whose (B, K, H_l, W_l) maps never
+    exist: with 80 classes at full resolution they would take 344 MB for one 800 x 1344 image.
+
+    Args:
+        embedding: (K, C), one vector a class; float32, float64, bfloat16 or float16.
+        boxes: as in `label_heatmap`, and so are the arguments not named here.
+        labels: (T,) in 0 .. K - 1.
+        image_index: (T,).
+        image_size: (H, W) of the padded batch in pixels.
+        level_shapes: P pairs (H_l, W_l).
+        batch_size: number of images B.
+        profile: how an object is drawn.
+        combine: "max" or "sum" of the objects of one class at a cell; the classes add up.
+        assign: which levels show an object.
+        min_overlap: overlap that the Gaussian radius keeps, in (0, 1).
+        strength: (T,) factor of each object, not negative; takes no gradient.
+        check: also refuse boxes that are not finite, naming the rows; waits for an accelerator.
+        backend: "auto", "cuda", "triton", "cpu" or "reference"; None takes the current default.
+
+    Returns:
+        P maps (B, C, H_l, W_l) in the dtype of the embedding, differentiable in the embedding.
+
+    Raises:
+        TypeError: for a dtype that is not served.
+        ValueError: for shapes, devices, options, labels or image indices that do not fit.
+
+    Example:
+        >>> boxes, labels = torch.tensor([[0.0, 0.0, 12.0, 12.0]]), torch.tensor([1])
+        >>> table = torch.nn.Embedding(3, 16).weight
+        >>> index = torch.tensor([0])
+        >>> maps = embedded_label_heatmap(table, boxes, labels, index, (16, 16), [(4, 4)], 1)
+        >>> maps[0].shape
+        torch.Size([1, 16, 4, 4])
+    """
+    if embedding.dim() != 2:
+        raise ValueError(f"embedding has shape {tuple(embedding.shape)}: expected (classes, C)")
+    shapes = check_level_shapes(level_shapes)
+    classes = embedding.shape[0]
+    _check_labels(boxes, labels, image_index, image_size, batch_size, classes, check=check)
+    _check_options(profile, combine, min_overlap, strength, boxes)
+    if embedding.device != boxes.device:
+        raise ValueError(
+            f"embedding is on {embedding.device} but boxes is on {boxes.device}: move the boxes "
+            "with boxes.to(embedding.device)"
+        )
+    heatmaps = reference.label_heatmap(
+        boxes,
+        labels,
+        image_index,
+        image_size,
+        shapes,
+        batch_size,
+        classes,
+        profile=profile,
+        combine=combine,
+        assigned=assigned_levels(boxes, image_size, shapes, assign),
+        min_overlap=min_overlap,
+        strength=strength,
+        dtype=embedding.dtype,
+    )
+    return reference.embedded_label_heatmap(embedding, heatmaps)
+
+
+def assigned_levels(
+    boxes: Tensor,
+    image_size: tuple[int, int],
+    level_shapes: Sequence[tuple[int, int]],
+    assign: Assign,
+) -> Tensor:
+    """Which objects each level shows, (P, T) bool; `assign` as in `label_heatmap`."""
+    count = len(level_shapes)
+    if isinstance(assign, str):
+        if assign not in ("all", "fpn"):
+            raise ValueError(
+                f"assign is {assign!r}: pass 'all', 'fpn', or one (low, high) in pixels a level"
+            )
+        if assign == "all":
+            return boxes.new_ones(count, len(boxes), dtype=torch.bool)
+    corners = boxes.detach().double()
+    width, height = (corners[:, 2:] - corners[:, :2]).unbind(1)
+    if assign == "fpn":
+        first = round(math.log2(max(1.0, image_size[0] / max(1, level_shapes[0][0]))))
+        wanted = torch.floor(4 + torch.log2(torch.sqrt(width * height) / 224)) - first  # (T,)
+        level = wanted.clamp(0, count - 1).nan_to_num(0.0).long()
+        return level == torch.arange(count, device=boxes.device)[:, None]
+    if len(assign) != count:
+        raise ValueError(
+            f"assign has {len(assign)} ranges for {count} levels: pass one (low, high) a level"
+        )
+    longest = torch.maximum(width, height)
+    return torch.stack([(longest >= low) & (longest < high) for low, high in assign])
+
+
+def _check_labels(
+    boxes: Tensor,
+    labels: Tensor,
+    image_index: Tensor,
+    image_size: tuple[int, int],
+    batch_size: int,
+    num_classes: int,
+    *,
+    check: bool,
+) -> None:
+    if num_classes < 1:
+        raise ValueError(f"num_classes is {num_classes}: expected at least one class")
+    if batch_size < 0:
+        raise ValueError(f"batch_size is {batch_size}: expected the number of images")
+    check_objects(boxes, image_index, image_size, batch_size, check=check)
+    check_per_object("labels", labels, boxes)
+    check_range("labels", labels, num_classes, "the number of classes", check=check)
+
+
+def _check_options(
+    profile: str, combine: str, min_overlap: float, strength: Tensor | None, boxes: Tensor
+) -> None:
+    if profile not in PROFILES:
+        raise ValueError(f"profile is {profile!r}: pass one of {', '.join(map(repr, PROFILES))}")
+    if combine not in COMBINES:
+        raise ValueError(f"combine is {combine!r}: pass 'max' or 'sum'")
+    if not 0 < min_overlap < 1:
+        raise ValueError(f"min_overlap is {min_overlap}: expected a value in (0, 1)")
+    if strength is None:
+        return
+    if strength.shape != (len(boxes),) or not strength.is_floating_point():
+        raise ValueError(
+            f"strength is {strength.dtype} of shape {tuple(strength.shape)}: expected a "
+            f"floating-point factor a box, ({len(boxes)},)"
+        )
+    if strength.device != boxes.device:
+        raise ValueError(
+            f"strength is on {strength.device} but boxes is on {boxes.device}: move it with "
+            "strength.to(boxes.device)"
+        )

@@ -1,0 +1,127 @@
+"""Objects as the box operators take them: packed over the batch, with an image index each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def pack_boxes(boxes_per_image: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Pack the box lists of a batch into one list with an image index.
+
+    Args:
+        boxes_per_image: one (T_b, 4) tensor an image, xyxy in pixels of the padded batch, all of
+            one dtype and on one device. An image without objects gives a (0, 4) tensor.
+
+    Returns:
+        boxes (T, 4) and image_index (T,), int64, on the same device, with no copy from the host.
+
+    Raises:
+        ValueError: if the list is empty, or a tensor is not (T_b, 4).
+
+    Example:
+        >>> boxes, image_index = pack_boxes([torch.rand(2, 4), torch.rand(0, 4), torch.rand(1, 4)])
+        >>> image_index.tolist()
+        [0, 0, 2]
+    """
+    if len(boxes_per_image) == 0:
+        raise ValueError("boxes_per_image is empty: pass one (T, 4) tensor an image")
+    for image, boxes in enumerate(boxes_per_image):
+        if boxes.dim() != 2 or boxes.shape[1] != 4:
+            raise ValueError(
+                f"boxes_per_image[{image}] has shape {tuple(boxes.shape)}: expected (T, 4), xyxy; "
+                "an image without objects is torch.zeros(0, 4)"
+            )
+    index = [boxes.new_full((len(b),), i, dtype=torch.int64) for i, b in enumerate(boxes_per_image)]
+    return torch.cat(list(boxes_per_image)), torch.cat(index)
+
+
+def check_objects(
+    boxes: Tensor,
+    image_index: Tensor,
+    image_size: tuple[int, int],
+    batch_size: int,
+    *,
+    check: bool,
+) -> None:
+    """Refuse objects that do not fit together or name an image outside the batch.
+
+    Values on the CPU are read; on an accelerator (and under torch.compile) an out-of-range index is
+    caught by a device-side assertion, so that nothing waits. `check` also refuses boxes that are
+    not finite, and waits for the answer.
+
+    Raises:
+        TypeError: for a dtype that is not served.
+        ValueError: for shapes, devices or values that do not fit.
+    """
+    if boxes.dim() != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"boxes has shape {tuple(boxes.shape)}: expected (T, 4), xyxy in pixels")
+    if boxes.dtype not in (torch.float32, torch.float64):
+        raise TypeError(
+            f"boxes is {boxes.dtype}: pass float32 or float64 pixels (16-bit floats cannot tell "
+            "neighbouring pixels of a large image apart), for example boxes.float()"
+        )
+    check_per_object("image_index", image_index, boxes)
+    if len(image_size) != 2 or min(image_size) < 1:
+        raise ValueError(
+            f"image_size is {tuple(image_size)}: expected (height, width) of the padded batch, "
+            "both at least 1"
+        )
+    check_range("image_index", image_index, batch_size, "the batch size", check=check)
+    if check:
+        rows = boxes.detach().isfinite().all(1).logical_not().nonzero()[:, 0].tolist()
+        if rows:
+            raise ValueError(
+                f"boxes has non-finite values in {_named(rows)}: "
+                f"the first is {boxes[rows[0]].tolist()}"
+            )
+
+
+def check_per_object(name: str, value: Tensor, boxes: Tensor) -> None:
+    """Refuse a per-object integer tensor whose shape, dtype or device does not fit the boxes."""
+    if value.shape != (len(boxes),):
+        raise ValueError(
+            f"{name} has shape {tuple(value.shape)}: expected ({len(boxes)},), one a box"
+        )
+    if value.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"{name} is {value.dtype}: pass int64 or int32")
+    if value.device != boxes.device:
+        raise ValueError(
+            f"{name} is on {value.device} but boxes is on {boxes.device}: move it with "
+            f"{name}.to(boxes.device)"
+        )
+
+
+def check_range(name: str, value: Tensor, end: int, meaning: str, *, check: bool) -> None:
+    """Refuse values outside 0 .. end - 1, without waiting for an accelerator unless `check`."""
+    if value.numel() == 0:
+        return
+    inside = (value >= 0) & (value < end)
+    if torch.compiler.is_compiling() or (value.device.type != "cpu" and not check):
+        torch._assert_async(inside.all(), f"{name} has a value outside 0 .. {end - 1}")
+        return
+    rows = inside.logical_not().nonzero()[:, 0].tolist()
+    if rows:
+        raise ValueError(
+            f"{name} has values outside 0 .. {end - 1} ({meaning} is {end}) in {_named(rows)}: "
+            f"the first is {int(value[rows[0]])}"
+        )
+
+
+def check_level_shapes(level_shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The level shapes as pairs of ints, or a ValueError that names the level."""
+    if len(level_shapes) == 0:
+        raise ValueError("level_shapes is empty: pass one (height, width) a level")
+    for level, shape in enumerate(level_shapes):
+        if len(shape) != 2 or min(shape) < 0:
+            raise ValueError(
+                f"level_shapes[{level}] is {tuple(shape)}: expected (height, width), not negative"
+            )
+    return [(int(height), int(width)) for height, width in level_shapes]
+
+
+def _named(rows: list[int]) -> str:
+    shown = ", ".join(map(str, rows[:10]))
+    return f"row{'s' if len(rows) > 1 else ''} {shown}{', ...' if len(rows) > 10 else ''}"

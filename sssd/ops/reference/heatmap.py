@@ -1,0 +1,147 @@
+"""Label heatmaps in plain PyTorch: one dense profile an object, then one reduction a class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sssd.ops.reference.boxes import cell_masks
+
+
+def gaussian_radius(
+    height: Tensor, width: Tensor, min_overlap: float = 0.7, *, legacy: bool = False
+) -> Tensor:
+    r"""Largest shift of two corners that keeps an overlap of `min_overlap` with the box.
+
+    The smallest root of three cases, for a box of h x w and an overlap (IoU) o:
+
+        both corners shifted alike:  r^2 - (h + w) r + h w (1 - o) / (1 + o) = 0
+        both shifted inwards:        4 r^2 - 2 (h + w) r + (1 - o) h w = 0
+        both shifted outwards:       4 o r^2 + 2 o (h + w) r - (1 - o) h w = 0
+
+    `legacy` takes (b + sqrt(b^2 - 4 a c)) / 2 for all three, as the first release of CornerNet and
+    CenterNet after it do: the published models were trained with it.
+
+    Source: Law and Deng, "CornerNet", ECCV 2018, section 3.2, and the note at its radius function.
+    """
+    total, area = height + width, height * width
+    cases = (
+        (1.0, total, area * (1 - min_overlap) / (1 + min_overlap)),
+        (4.0, 2 * total, (1 - min_overlap) * area),
+        (4 * min_overlap, -2 * min_overlap * total, (min_overlap - 1) * area),
+    )
+    radii = []
+    for case, (a, b, c) in enumerate(cases):
+        root = torch.sqrt(b * b - 4 * a * c)
+        if legacy:
+            radii.append((b + root) / 2)
+        elif case == 2:  # the outward case has one negative root
+            radii.append((b + root) / (2 * a))
+        else:  # the smaller root: beyond it the overlap is already lost
+            radii.append((b - root) / (2 * a))
+    return torch.stack(radii).amin(0)
+
+
+def gaussian_profile(
+    boxes: Tensor,
+    image_size: tuple[int, int],
+    level_shape: tuple[int, int],
+    min_overlap: float,
+    *,
+    legacy: bool,
+) -> Tensor:
+    """exp(-(dx^2 + dy^2) / 2 sigma^2) in the window of `gaussian_radius` around the box's cell.
+
+    As in CenterNet: sizes are rounded up to cells, the radius down, sigma = (2 r + 1) / 6. A box
+    whose centre is outside the level, or that is not usable, gives nothing. (T, H_l, W_l), float64.
+    """
+    corners = boxes.detach().double()
+    usable = corners.isfinite().all(-1) & (corners[:, :2] < corners[:, 2:]).all(-1)
+    rows, columns = level_shape
+    to_cells = (
+        corners.new_tensor([columns, rows]),
+        corners.new_tensor([image_size[1], image_size[0]]),
+    )
+    low, high = (corner * to_cells[0] / to_cells[1] for corner in corners.split(2, dim=-1))
+    column, row = torch.floor((low + high) / 2).unbind(-1)
+    usable = usable & (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
+
+    width, height = torch.ceil(high - low).clamp(min=1).unbind(-1)
+    radius = gaussian_radius(height, width, min_overlap, legacy=legacy).clamp(min=0).floor()
+    sigma = (2 * radius + 1) / 6
+    down = torch.arange(rows, device=boxes.device) - row[:, None]  # (T, H_l)
+    right = torch.arange(columns, device=boxes.device) - column[:, None]  # (T, W_l)
+    inside = (down.abs() <= radius[:, None])[:, :, None] & (right.abs() <= radius[:, None])[:, None]
+    squared = (down**2)[:, :, None] + (right**2)[:, None]
+    profile = torch.exp(-squared / (2 * sigma**2)[:, None, None])
+    return profile.where(inside & usable[:, None, None], 0.0)
+
+
+def pyramid_profile(
+    boxes: Tensor, image_size: tuple[int, int], level_shape: tuple[int, int]
+) -> Tensor:
+    """1 - max(|x - cx| / w, |y - cy| / h) on the covered cells: 1 at the centre, 0.5 on the border.
+
+    (T, H_l, W_l), float64. Source: Hao et al., "LabelEnc", ECCV 2020, section 3.1.
+    """
+    left, top, right, bottom = boxes.detach().double()[..., None].unbind(1)
+    rows, columns = level_shape
+    y = torch.arange(rows, device=boxes.device) * image_size[0] / rows
+    x = torch.arange(columns, device=boxes.device) * image_size[1] / columns
+    along_y = (y - (top + bottom) / 2).abs() / (bottom - top)  # (T, H_l)
+    along_x = (x - (left + right) / 2).abs() / (right - left)  # (T, W_l)
+    profile = 1 - torch.maximum(along_y[:, :, None], along_x[:, None])
+    return profile.where(cell_masks(boxes, image_size, level_shape), 0.0)
+
+
+def label_heatmap(
+    boxes: Tensor,
+    labels: Tensor,
+    image_index: Tensor,
+    image_size: tuple[int, int],
+    level_shapes: Sequence[tuple[int, int]],
+    batch_size: int,
+    num_classes: int,
+    *,
+    profile: str,
+    combine: str,
+    assigned: Tensor,
+    min_overlap: float,
+    strength: Tensor | None,
+    dtype: torch.dtype,
+) -> list[Tensor]:
+    """Class heatmaps (B, K, H_l, W_l) of every level; see `sssd.ops.label_heatmap`.
+
+    `assigned` (P, T), bool, says which objects each level shows.
+    """
+    in_batch = (image_index >= 0) & (image_index < batch_size)
+    channel = (image_index * num_classes + labels).where(in_batch, 0)
+    maps = []
+    for shown, shape in zip(assigned, level_shapes, strict=True):
+        if profile == "box":
+            values = cell_masks(boxes, image_size, shape).double()  # (T, H_l, W_l)
+        elif profile == "pyramid":
+            values = pyramid_profile(boxes, image_size, shape)
+        else:
+            legacy = profile == "gaussian_legacy"
+            values = gaussian_profile(boxes, image_size, shape, min_overlap, legacy=legacy)
+        if strength is not None:
+            values = values * strength.double()[:, None, None]
+        values = values.where((shown & in_batch)[:, None, None], 0.0)
+        heatmap = values.new_zeros(batch_size * num_classes, *shape)
+        if combine == "max":
+            heatmap = heatmap.index_reduce(0, channel, values, "amax")
+        else:
+            heatmap = heatmap.index_add(0, channel, values)
+        maps.append(heatmap.unflatten(0, (batch_size, num_classes)).to(dtype))
+    return maps
+
+
+def embedded_label_heatmap(embedding: Tensor, heatmaps: Sequence[Tensor]) -> list[Tensor]:
+    """Sum over the classes of heatmap x class vector, (B, C, H_l, W_l) a level."""
+    return [
+        torch.einsum("bkhw,kc->bchw", heatmap.to(embedding.dtype), embedding)
+        for heatmap in heatmaps
+    ]
