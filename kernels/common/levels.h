@@ -1,0 +1,62 @@
+// A list of feature maps as plain data: what every kernel, on CPU or CUDA, receives by value.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/common/scalar_math.h"
+
+namespace sssd {
+
+constexpr int kMaxLevels = 16;  // one launch; longer lists take several
+
+enum class Dtype : int32_t { f32, f64, bf16, f16 };
+
+// One pyramid level seen as rows, whatever is reduced and however the maps lie in memory:
+//
+//   element (o, g, r, i) at  o * outer_stride + g * segment_stride + r * inner + i
+//   row     (o, i)       is  o * inner + i, reduced over its segments * length elements
+//
+//                       outer    segments  length   inner
+//   channels, NCHW      B        1         C        H*W    strided: lanes along `inner`
+//   channels, NHWC      B*H*W    1         C        1      contiguous: a row lies in one piece
+//   cells,    NCHW      B*C      1         H*W      1      contiguous
+//   cells,    NHWC      B        1         H*W      C      strided
+//   image,    either    B        1         C*H*W    1      contiguous
+//   channel,  NCHW      C        B         H*W      1      contiguous, in B pieces
+//   channel,  NHWC      1        1         B*H*W    C      strided
+//
+// So segments == 1 or inner == 1, always; and a row has the same index in both memory formats.
+struct Level {
+  const void* student;
+  const void* teacher;
+  void* grad_student;    // null: not asked for, nothing is written
+  void* grad_teacher;    // null: not asked for
+  const float* weights;  // one a row; null: all 1
+  int64_t outer, segments, length, inner;
+  int64_t outer_stride, segment_stride;  // in elements
+  int64_t row0;                          // of this level's first row in the saved planes
+  int64_t tile0;                         // of this level's first tile in the launch
+
+  SSSD_HOST_DEVICE int64_t rows() const { return outer * inner; }
+  SSSD_HOST_DEVICE int64_t row_length() const { return segments * length; }
+  SSSD_HOST_DEVICE int64_t row_base(int64_t row) const {  // offset of the row's first element
+    return (row / inner) * outer_stride + row % inner;
+  }
+};
+
+struct Levels {
+  Level level[kMaxLevels];
+  int count;
+  int64_t rows;   // of all levels of the call: the length of one saved plane
+  int64_t tiles;  // of all levels of the launch
+  Dtype student_dtype, teacher_dtype;
+
+  // The level that owns a tile (tiles of level l start at level[l].tile0).
+  SSSD_HOST_DEVICE int find(int64_t tile) const {
+    int l = 0;
+    while (l + 1 < count && tile >= level[l + 1].tile0) ++l;
+    return l;
+  }
+};
+
+}  // namespace sssd

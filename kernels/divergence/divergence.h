@@ -1,0 +1,96 @@
+// The divergence family as plain data: what a call computes, what it saves, and how a level's rows
+// become one number. The mathematics of a member is in members.h; README.md derives it.
+#pragma once
+
+#include "kernels/common/levels.h"
+#include "kernels/common/scalar_math.h"
+
+namespace sssd::divergence {
+
+enum class Normalize : int32_t { none, softmax, standardize, l2 };
+// kl is KL(teacher || student); the other way round is the same with the two lists swapped.
+enum class Measure : int32_t { js, kl, mse, cosine };
+enum class Root : int32_t { none, level, row };
+enum class Rows : int32_t { mean, sum };      // how the rows of a level are added up
+enum class Elements : int32_t { sum, mean };  // how the elements of a row are
+
+struct Settings {
+  Normalize normalize;
+  Measure measure;
+  Root root;
+  Rows rows;
+  Elements elements;
+  bool
+      unbiased;  // standardize: variance over n - 1, eps added to the deviation, not under the root
+  double temperature;  // softmax
+  double beta;         // js: mixture beta * student + (1 - beta) * teacher
+  double eps;          // standardize, l2, cosine
+};
+
+// Below this a divergence counts as 0 for the slope of its root.
+constexpr double kRootFloor = 1e-12;
+
+// One kernel instantiation each; `cosine` is `affine` with unit rows.
+enum class Member : int32_t { js, js_beta, kl, softmax_mse, affine };
+
+SSSD_HOST_DEVICE inline Member member_of(const Settings& settings) {
+  if (settings.normalize != Normalize::softmax) return Member::affine;
+  if (settings.measure == Measure::kl) return Member::kl;
+  if (settings.measure == Measure::mse) return Member::softmax_mse;
+  return settings.beta == 0.5 ? Member::js : Member::js_beta;
+}
+
+// Numbers saved a row between forward and backward, each a plane of Levels::rows values.
+SSSD_HOST_DEVICE inline int saved_planes(const Settings& settings) {
+  switch (member_of(settings)) {
+    case Member::js:
+    case Member::js_beta:
+      return 4;
+    case Member::kl:
+      return 3;
+    case Member::softmax_mse:
+      return 5;
+    default:
+      break;
+  }
+  return settings.normalize == Normalize::none && settings.measure == Measure::mse ? 1 : 7;
+}
+
+// What a row adds to its level: weight * contribution(D), with D the row's divergence.
+template <class V>
+SSSD_HOST_DEVICE inline V contribution(const Settings& settings, int64_t row_length, V divergence) {
+  if (settings.elements == Elements::mean) divergence = divergence * V(1.0 / double(row_length));
+  return settings.root == Root::row ? fast_sqrt(divergence) : divergence;
+}
+
+// d contribution / d D.
+template <class V>
+SSSD_HOST_DEVICE inline V contribution_slope(const Settings& settings, int64_t row_length,
+                                             V divergence) {
+  const V scale = V(settings.elements == Elements::mean ? 1.0 / double(row_length) : 1.0);
+  if (settings.root != Root::row) return scale;
+  const V scaled = divergence * scale;
+  return select(scaled <= V(kRootFloor), V(0), fast_div(scale * V(0.5), fast_sqrt(scaled)));
+}
+
+// A level's value, and d value / d (weighted sum of contributions): the factor that backward needs.
+template <class T>
+struct LevelValue {
+  T value, factor;
+};
+
+template <class T>
+SSSD_HOST_DEVICE inline LevelValue<T> level_value(const Settings& settings, T sum, T weights) {
+  // `weights` is the sum of the row weights, or the number of rows where there are none.
+  T factor = T(1);
+  if (settings.rows == Rows::mean) factor = weights == T(0) ? T(0) : T(1) / weights;
+  T value = factor == T(0) ? T(0) : sum * factor;  // no row counts: 0, whatever the sum holds
+  if (settings.root == Root::level) {
+    const T root = fast_sqrt(value);
+    factor = value <= T(kRootFloor) ? T(0) : factor * T(0.5) / root;
+    value = root;
+  }
+  return {value, factor};
+}
+
+}  // namespace sssd::divergence
