@@ -1,0 +1,132 @@
+// The Jensen-Shannon members.
+#pragma once
+
+#include "kernels/divergence/softmax.h"
+
+namespace sssd::divergence {
+
+// Jensen-Shannon: D = (KL(p || m) + KL(q || m)) / 2 with u = |p - q| / (p + q) = tanh(|d| ln2 / 2).
+struct Js : SoftmaxMember {
+  static constexpr int kPlanes = 4;
+
+  template <class V, class S>
+  static SSSD_HOST_DEVICE void term(const Constants<S>& c, const Row<V>& row, V a, V b,
+                                    Sums<V>& sums) {
+    const V one = constant<V>(1), two = constant<V>(2);
+    const Pair<V> pair = softmax_pair(row, V(c.scale), a, b);
+    const V u = fast_div(pair.rest, one + pair.ratio);
+    const LogPsi<V> up = log1p_psi(u);
+    // psi(-u) - psi(u) = 2u - 2u log(1+u) - (1-u) |d|: a series where that cancels.
+    const V square = u * u;
+    const V near = two * u * square * polynomial(square, 1.0 / 6, 1.0 / 20, 1.0 / 42, 1.0 / 72);
+    const V far = two * u * (one - up.log1p) - (one - u) * capped_natural(pair);
+    const V down = up.psi + select(u < constant<V>(0.25), near, far);
+    const V mean = where_mass(pair, constant<V>(0.5) * (pair.large + pair.small));
+    const auto above = pair.d > constant<V>(0);
+    sums.a = sums.a + mean * select(above, up.psi, down);
+    sums.b = sums.b + mean * select(above, down, up.psi);
+    sums.third = sums.third + two * mean * select(above, u, -u);
+  }
+  template <class V, class S>
+  static SSSD_HOST_DEVICE V finish(const Constants<S>&, const Row<V>&, const Sums<V>& sums) {
+    return constant<V>(0.5) * (sums.a + sums.b);
+  }
+  template <class V, class S, class Plane>
+  static SSSD_HOST_DEVICE void save(const Constants<S>& c, const Row<V>& row, const Sums<V>& sums,
+                                    Plane&& plane) {
+    save_row(c, row, sums.third, plane);
+    plane(2, sums.a);
+    plane(3, sums.b);
+  }
+  template <class V, class S, class Plane>
+  static SSSD_HOST_DEVICE Row<V> load(const Constants<S>& c, Plane&& plane) {
+    return load_row(c, V(plane(0)), V(plane(1)), V(plane(2)), V(plane(3)));
+  }
+  template <class V, class S>
+  static SSSD_HOST_DEVICE V saved_divergence(const Constants<S>&, const Row<V>& row) {
+    return constant<V>(0.5) * (row.sum_a + row.sum_b);
+  }
+  template <class V, class S>
+  static SSSD_HOST_DEVICE Gradients<V> gradient(const Constants<S>& c, const Row<V>& row, V a,
+                                                V b) {
+    const Pair<V> pair = softmax_pair(row, V(c.scale), a, b);
+    const V u = fast_div(pair.rest, constant<V>(1) + pair.ratio);
+    const V up = log1p_psi(u).log1p;
+    const V down = up - capped_natural(pair);
+    const auto above = pair.d > constant<V>(0);
+    const V p = select(above, pair.large, pair.small), q = select(above, pair.small, pair.large);
+    return {where_mass(pair, p * (select(above, up, down) - row.sum_a)),
+            where_mass(pair, q * (select(above, down, up) - row.sum_b))};
+  }
+};
+
+// Generalised Jensen-Shannon: m = beta p + (1 - beta) q, D = beta KL(p || m) + (1 - beta) KL(q ||
+// m).
+struct JsBeta : Js {
+  // log(1 + x) and psi(x) of the larger (x = up >= 0) and of the smaller mass (x = down <= 0).
+  template <class V>
+  struct Logs {
+    V up, psi_up, down, psi_down;
+  };
+
+  // psi, given `far` = log(1 + x) as a difference of logarithms; log(1 + x) is mended near x = 0.
+  template <class V>
+  static SSSD_HOST_DEVICE V psi(V x, V one_plus_x, V& log1p_x) {
+    const V series =
+        x * x *
+        polynomial(x, 1.0 / 2, -1.0 / 6, 1.0 / 12, -1.0 / 20, 1.0 / 30, -1.0 / 42, 1.0 / 56);
+    const auto near = fast_abs(x) < constant<V>(0.15);
+    const V result = select(near, series, one_plus_x * log1p_x - x);
+    log1p_x = select(near, fast_div(series + x, one_plus_x), log1p_x);
+    return result;
+  }
+  template <class V>
+  static SSSD_HOST_DEVICE Logs<V> logs(const Pair<V>& pair, V weight_large, V weight_small) {
+    const V one = constant<V>(1);
+    const V mean = weight_large + weight_small * pair.ratio;  // m / large
+    Logs<V> l;
+    l.up = -fast_log2(mean) * constant<V>(kLn2);
+    l.down = l.up - capped_natural(pair);
+    l.psi_up = psi(fast_div(weight_small * pair.rest, mean), fast_div(one, mean), l.up);
+    l.psi_down = psi(-fast_div(weight_large * pair.rest, mean), fast_div(pair.ratio, mean), l.down);
+    return l;
+  }
+
+  template <class V, class S>
+  static SSSD_HOST_DEVICE void term(const Constants<S>& c, const Row<V>& row, V a, V b,
+                                    Sums<V>& sums) {
+    const V beta = V(c.beta), gamma = constant<V>(1) - beta;
+    const Pair<V> pair = softmax_pair(row, V(c.scale), a, b);
+    const auto above = pair.d > constant<V>(0);
+    const V weight_large = select(above, beta, gamma), weight_small = select(above, gamma, beta);
+    const Logs<V> l = logs(pair, weight_large, weight_small);
+    const V large = where_mass(pair, pair.large);
+    const V mean = large * (weight_large + weight_small * pair.ratio);
+    sums.a = sums.a + mean * select(above, l.psi_up, l.psi_down);
+    sums.b = sums.b + mean * select(above, l.psi_down, l.psi_up);
+    sums.third = sums.third + large * select(above, pair.rest, -pair.rest);
+  }
+  template <class V, class S>
+  static SSSD_HOST_DEVICE V finish(const Constants<S>& c, const Row<V>&, const Sums<V>& sums) {
+    const V beta = V(c.beta);
+    return beta * sums.a + (constant<V>(1) - beta) * sums.b;
+  }
+  template <class V, class S>
+  static SSSD_HOST_DEVICE V saved_divergence(const Constants<S>& c, const Row<V>& row) {
+    const V beta = V(c.beta);
+    return beta * row.sum_a + (constant<V>(1) - beta) * row.sum_b;
+  }
+  template <class V, class S>
+  static SSSD_HOST_DEVICE Gradients<V> gradient(const Constants<S>& c, const Row<V>& row, V a,
+                                                V b) {
+    const V beta = V(c.beta), gamma = constant<V>(1) - beta;
+    const Pair<V> pair = softmax_pair(row, V(c.scale), a, b);
+    const auto above = pair.d > constant<V>(0);
+    const Logs<V> l = logs(pair, select(above, beta, gamma), select(above, gamma, beta));
+    const V p = select(above, pair.large, pair.small), q = select(above, pair.small, pair.large);
+    return {where_mass(pair, beta * p * (select(above, l.up, l.down) - row.sum_a)),
+            where_mass(pair, gamma * q * (select(above, l.down, l.up) - row.sum_b))};
+  }
+};
+
+}  // namespace sssd::divergence

@@ -1,0 +1,121 @@
+// Two more divergences of softmax rows: Kullback-Leibler and squared error.
+#pragma once
+
+#include "kernels/divergence/softmax.h"
+
+namespace sssd::divergence {
+
+// KL(q || p), teacher against student: the sum of q (e^x - 1 - x) with x = log p - log q.
+struct Kl : SoftmaxMember {
+  static constexpr int kPlanes = 3;
+
+  template <class V, class S>
+  static SSSD_HOST_DEVICE void term(const Constants<S>& c, const Row<V>& row, V a, V b,
+                                    Sums<V>& sums) {
+    const Pair<V> pair = softmax_pair(row, V(c.scale), a, b);
+    const auto above = pair.d > constant<V>(0);
+    const V x = pair.d * constant<V>(kLn2);
+    const V q = select(above, pair.small, pair.large);
+    const V near =
+        q * x * x * polynomial(x, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040);
+    const V far = pair.large * select(above, pair.rest - pair.ratio * capped_natural(pair),
+                                      pair.t * constant<V>(kLn2) - pair.rest);
+    const V term = select(pair.t < constant<V>(0.36), near, far);
+    sums.a = sums.a + where_mass(pair, term);
+    sums.third = sums.third + where_mass(pair, pair.large * select(above, pair.rest, -pair.rest));
+  }
+  template <class V, class S>
+  static SSSD_HOST_DEVICE V finish(const Constants<S>&, const Row<V>&, const Sums<V>& sums) {
+    return sums.a;
+  }
+  template <class V, class S, class Plane>
+  static SSSD_HOST_DEVICE void save(const Constants<S>& c, const Row<V>& row, const Sums<V>& sums,
+                                    Plane&& plane) {
+    save_row(c, row, sums.third, plane);
+    plane(2, sums.a);
+  }
+  template <class V, class S, class Plane>
+  static SSSD_HOST_DEVICE Row<V> load(const Constants<S>& c, Plane&& plane) {
+    return load_row(c, V(plane(0)), V(plane(1)), V(plane(2)), constant<V>(0));
+  }
+  template <class V, class S>
+  static SSSD_HOST_DEVICE V saved_divergence(const Constants<S>&, const Row<V>& row) {
+    return row.sum_a;
+  }
+  template <class V, class S>
+  static SSSD_HOST_DEVICE Gradients<V> gradient(const Constants<S>& c, const Row<V>& row, V a,
+                                                V b) {
+    const Pair<V> pair = softmax_pair(row, V(c.scale), a, b);
+    const auto above = pair.d > constant<V>(0);
+    const V x = select(above, capped_natural(pair), pair.d * constant<V>(kLn2));
+    const V q = select(above, pair.small, pair.large);
+    return {where_mass(pair, pair.large * select(above, pair.rest, -pair.rest)),
+            where_mass(pair, q * (-x - row.sum_a))};
+  }
+};
+
+// The squared distance of two softmaxes: sum (p - q)^2.
+struct SoftmaxMse : SoftmaxMember {
+  static constexpr int kPlanes = 5;
+  template <class V>
+  struct Sums : RowSums<V> {
+    V value = constant<V>(0);
+    SSSD_HOST_DEVICE void add(const Sums& other) {
+      RowSums<V>::add(other);
+      value = value + other.value;
+    }
+  };
+  template <class V>
+  struct Row : SoftmaxRow<V> {
+    V value;
+  };
+
+  template <class V, class S>
+  static SSSD_HOST_DEVICE Row<V> prepare(const Constants<S>& c, const Stats<V>& a,
+                                         const Stats<V>& b) {
+    return {SoftmaxRow<V>::prepare(a, b, V(c.scale)), constant<V>(0)};
+  }
+  template <class V, class S>
+  static SSSD_HOST_DEVICE void term(const Constants<S>& c, const Row<V>& row, V a, V b,
+                                    Sums<V>& sums) {
+    const Pair<V> pair = softmax_pair(row, V(c.scale), a, b);
+    const auto above = pair.d > constant<V>(0);
+    const V gap = where_mass(pair, pair.large * select(above, pair.rest, -pair.rest));  // p - q
+    const V p = select(above, pair.large, pair.small), q = select(above, pair.small, pair.large);
+    sums.value = sums.value + gap * gap;
+    sums.a = sums.a + p * gap;
+    sums.b = sums.b - q * gap;
+    sums.third = sums.third + gap;
+  }
+  template <class V, class S>
+  static SSSD_HOST_DEVICE V finish(const Constants<S>&, const Row<V>&, const Sums<V>& sums) {
+    return sums.value;
+  }
+  template <class V, class S, class Plane>
+  static SSSD_HOST_DEVICE void save(const Constants<S>& c, const Row<V>& row, const Sums<V>& sums,
+                                    Plane&& plane) {
+    save_row(c, row, sums.third, plane);
+    plane(2, sums.a);
+    plane(3, sums.b);
+    plane(4, sums.value);
+  }
+  template <class V, class S, class Plane>
+  static SSSD_HOST_DEVICE Row<V> load(const Constants<S>& c, Plane&& plane) {
+    return {load_row(c, V(plane(0)), V(plane(1)), V(plane(2)), V(plane(3))), V(plane(4))};
+  }
+  template <class V, class S>
+  static SSSD_HOST_DEVICE V saved_divergence(const Constants<S>&, const Row<V>& row) {
+    return row.value;
+  }
+  template <class V, class S>
+  static SSSD_HOST_DEVICE Gradients<V> gradient(const Constants<S>& c, const Row<V>& row, V a,
+                                                V b) {
+    const Pair<V> pair = softmax_pair(row, V(c.scale), a, b);
+    const auto above = pair.d > constant<V>(0);
+    const V gap = where_mass(pair, pair.large * select(above, pair.rest, -pair.rest));
+    const V p = select(above, pair.large, pair.small), q = select(above, pair.small, pair.large);
+    return {where_mass(pair, p * (gap - row.sum_a)), where_mass(pair, q * (-gap - row.sum_b))};
+  }
+};
+
+}  // namespace sssd::divergence

@@ -1,0 +1,124 @@
+// Rows normalised by a softmax: their statistics, and the two masses of an element.
+#pragma once
+
+#include "kernels/divergence/constants.h"
+
+namespace sssd::divergence {
+
+// Running softmax statistics: the largest logit, and the sum of 2^((x - max) scale).
+template <class V>
+struct SoftmaxStats {
+  V max = -infinity<V>();
+  V sum = constant<V>(0);
+
+  // What the exponent is taken against: -inf - -inf would be NaN.
+  static SSSD_HOST_DEVICE V anchor(V max) {
+    return select(max == -infinity<V>(), constant<V>(0), max);
+  }
+  SSSD_HOST_DEVICE void raise(V new_max, V scale) {
+    sum = sum * fast_exp2((max - anchor(new_max)) * scale);
+    max = new_max;
+  }
+  // After `raise` to a maximum that covers x.
+  SSSD_HOST_DEVICE void add(V x, V scale) { sum = sum + fast_exp2((x - anchor(max)) * scale); }
+  SSSD_HOST_DEVICE void merge(SoftmaxStats other, V scale) {
+    const V both = larger(max, other.max);
+    raise(both, scale);
+    other.raise(both, scale);
+    sum = sum + other.sum;
+  }
+};
+
+// A row of two softmaxes. A row without a finite logit on either side is dead: it counts 0.
+template <class V>
+struct SoftmaxRow {
+  V shift_a, shift_b;    // log2 p = (a - shift_a) scale - offset_a
+  V offset_a, offset_b;  // forward: log2 of the sums; backward: 0, folded into the shifts
+  V delta;               // d = (a - b) scale - delta: the logits are subtracted first
+  V sum_a = constant<V>(0), sum_b = constant<V>(0);  // backward: what the softmax subtracts
+
+  static SSSD_HOST_DEVICE SoftmaxRow prepare(SoftmaxStats<V> a, SoftmaxStats<V> b, V scale) {
+    const V zero = constant<V>(0);
+    const auto dead = (a.sum == zero) | (b.sum == zero);
+    SoftmaxRow row;
+    row.offset_a = select(dead, zero, fast_log2(a.sum));
+    row.offset_b = select(dead, zero, fast_log2(b.sum));
+    row.shift_a = select(dead, infinity<V>(), a.max);
+    row.shift_b = select(dead, infinity<V>(), b.max);
+    row.delta = select(dead, zero, (a.max - b.max) * scale + (row.offset_a - row.offset_b));
+    return row;
+  }
+};
+
+// The two masses of an element: `large` = max(p, q), `small` = min(p, q) = large * 2^-|d|.
+template <class V>
+struct Pair {
+  V d, t;  // t = |d|
+  V large, small;
+  V rest;   // (large - small) / large, accurate however close they are
+  V ratio;  // small / large
+};
+
+template <class V>
+SSSD_HOST_DEVICE inline Pair<V> softmax_pair(const SoftmaxRow<V>& row, V scale, V a, V b) {
+  Pair<V> pair;
+  pair.d = (a - b) * scale - row.delta;
+  pair.t = fast_abs(pair.d);
+  const V log_p = (a - row.shift_a) * scale - row.offset_a;
+  const V log_q = (b - row.shift_b) * scale - row.offset_b;
+  pair.large = fast_exp2(larger(log_p, log_q));
+  const Decay<V> fall = decay(pair.t);
+  pair.ratio = fall.value;
+  pair.rest = fall.rest;
+  pair.small = pair.large * fall.value;
+  return pair;
+}
+
+// 0 where no mass is left (there d may be inf - inf), x elsewhere; NaN masses stay NaN.
+template <class V>
+SSSD_HOST_DEVICE inline V where_mass(const Pair<V>& pair, V x) {
+  return select(pair.large == constant<V>(0), constant<V>(0), x);
+}
+
+template <class V>
+SSSD_HOST_DEVICE inline V capped_natural(const Pair<V>& pair) {  // |d| in nats, finite
+  const V cap = constant<V>(127);
+  return select(pair.t > cap, cap, pair.t) * constant<V>(kLn2);
+}
+
+// What the softmax members share. They save the student's log-sum-exp (in logits) and delta.
+struct SoftmaxMember {
+  template <class V>
+  using Stats = SoftmaxStats<V>;
+  template <class V>
+  using Row = SoftmaxRow<V>;
+  template <class V>
+  using Sums = RowSums<V>;
+
+  template <class V, class S>
+  static SSSD_HOST_DEVICE Row<V> prepare(const Constants<S>& c, const Stats<V>& a,
+                                         const Stats<V>& b) {
+    return Row<V>::prepare(a, b, V(c.scale));
+  }
+  // delta carries the rounding of two log-sum-exps; sum p - sum q = `excess` shows it to first
+  // order. Taken back, the gradient keeps its relative accuracy when the maps are nearly equal.
+  template <class V, class S, class Plane>
+  static SSSD_HOST_DEVICE void save_row(const Constants<S>& c, const Row<V>& row, V excess,
+                                        Plane&& plane) {
+    plane(0, row.shift_a + fast_div(row.offset_a, V(c.scale)));
+    plane(1, row.delta + excess * constant<V>(kLog2E));
+  }
+  template <class V, class S>
+  static SSSD_HOST_DEVICE Row<V> load_row(const Constants<S>& c, V shift, V delta, V sum_a,
+                                          V sum_b) {
+    Row<V> row;
+    row.offset_a = row.offset_b = constant<V>(0);
+    row.shift_a = shift;
+    row.shift_b = shift - fast_div(delta, V(c.scale));
+    row.delta = delta;
+    row.sum_a = sum_a, row.sum_b = sum_b;
+    return row;
+  }
+};
+
+}  // namespace sssd::divergence
