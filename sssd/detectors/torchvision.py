@@ -1,0 +1,172 @@
+"""torchvision's FCOS, RetinaNet and Faster R-CNN behind the detector protocol.
+
+Each wraps the unchanged torchvision model as `self.model`: what training leaves in
+`detector.model.state_dict()` loads into the plain torchvision class.
+"""
+
+from abc import abstractmethod
+from collections import OrderedDict
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
+from torchvision.models.detection.image_list import ImageList
+
+from sssd.detectors.protocol import Batch, Detector, Losses, Maps, Targets
+
+
+class TorchvisionDetector(Detector):
+    """What torchvision's three detectors share: the transform, the backbone, fp32 anchors."""
+
+    def __init__(self, model: nn.Module, num_classes: int) -> None:
+        super().__init__()
+        self.model = model
+        self.num_classes = num_classes
+        self.width = int(model.backbone.out_channels)
+
+    def prepare(self, images: Sequence[Tensor], targets: Targets | None = None) -> Batch:
+        """Runs torchvision's transform: normalise, resize, pad to a multiple of 32."""
+        original_sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
+        image_list, targets = self.model.transform(list(images), targets)
+        return Batch(image_list.tensors, image_list.image_sizes, original_sizes, targets)
+
+    def maps(self, batch: Batch) -> Maps:
+        """Output of `model.backbone`."""
+        return list(self.model.backbone(batch.tensors).values())
+
+    def detections(self, maps: Maps, batch: Batch) -> list[dict[str, Tensor]]:
+        """torchvision's post-processing, boxes scaled back to the original images."""
+        found = self._detections_in_batch(maps, batch)
+        return self.model.transform.postprocess(found, batch.sizes, batch.original_sizes)
+
+    @abstractmethod
+    def _detections_in_batch(self, maps: Maps, batch: Batch) -> list[dict[str, Tensor]]:
+        """Detections in pixels of the padded batch."""
+
+
+class _OneStage(TorchvisionDetector):
+    """FCOS and RetinaNet: one head over all levels, targets assigned by anchors alone."""
+
+    def __init__(self, model: FCOS | RetinaNet, num_classes: int) -> None:
+        super().__init__(model, num_classes)
+        model.anchor_generator.register_forward_pre_hook(_fp32_stand_ins)
+
+    @abstractmethod
+    def _match(self, targets: Targets, anchors: list[Tensor], cells: list[int]) -> list[Tensor]:
+        """Index of the target that each anchor answers for, -1 for none, image by image."""
+
+    def assign(self, maps: Maps, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
+        """Anchors and matched targets of each image."""
+        assert batch.targets is not None
+        anchors = self._anchors(maps, batch)
+        return anchors, self._match(batch.targets, anchors, _cells(maps))
+
+    def losses(self, maps: Maps, batch: Batch, assignment: Any) -> Losses:
+        """Losses of the head: classification, bbox_regression and, for FCOS, bbox_ctrness."""
+        anchors, matches = assignment
+        outputs = self._head_outputs(maps)
+        return self.model.head.compute_loss(batch.targets, outputs, anchors, matches)
+
+    def _head_outputs(self, maps: Maps) -> dict[str, Tensor]:
+        # fp32: autocast's bf16 would reach box decoding, where a pixel needs more than 8 bits.
+        return {name: output.float() for name, output in self.model.head(maps).items()}
+
+    def _anchors(self, maps: Maps, batch: Batch) -> list[Tensor]:
+        return self.model.anchor_generator(_image_list(batch), maps)
+
+    def _detections_in_batch(self, maps: Maps, batch: Batch) -> list[dict[str, Tensor]]:
+        outputs = self._head_outputs(maps)
+        per_cell = self.model.anchor_generator.num_anchors_per_location()[0]
+        counts = [cells * per_cell for cells in _cells(maps)]
+        return self.model.postprocess_detections(
+            {name: list(output.split(counts, dim=1)) for name, output in outputs.items()},
+            [list(anchors.split(counts)) for anchors in self._anchors(maps, batch)],
+            batch.sizes,
+        )
+
+
+class FCOSDetector(_OneStage):
+    """torchvision's FCOS (Tian et al., ICCV 2019, arXiv 1904.01355)."""
+
+    def _match(self, targets: Targets, anchors: list[Tensor], cells: list[int]) -> list[Tensor]:
+        # torchvision's own assignment, run with a head that hands back the matches.
+        borrowed = SimpleNamespace(
+            center_sampling_radius=self.model.center_sampling_radius, head=_MATCHES_AS_LOSS
+        )
+        return FCOS.compute_loss(borrowed, targets, {}, anchors, cells)
+
+
+class RetinaNetDetector(_OneStage):
+    """torchvision's RetinaNet (Lin et al., ICCV 2017, arXiv 1708.02002)."""
+
+    def _match(self, targets: Targets, anchors: list[Tensor], cells: list[int]) -> list[Tensor]:
+        borrowed = SimpleNamespace(
+            proposal_matcher=self.model.proposal_matcher, head=_MATCHES_AS_LOSS
+        )
+        return RetinaNet.compute_loss(borrowed, targets, {}, anchors)
+
+
+class FasterRCNNDetector(TorchvisionDetector):
+    """torchvision's Faster R-CNN (Ren et al., NeurIPS 2015, arXiv 1506.01497).
+
+    Its class 0 is the background, so labels are shifted by one on the way in and back on the way
+    out. The proposals come from the maps, so nothing of the assignment can be shared between K
+    and K_e.
+    """
+
+    def __init__(self, model: FasterRCNN, num_classes: int) -> None:
+        super().__init__(model, num_classes)
+        model.rpn.anchor_generator.register_forward_pre_hook(_fp32_stand_ins)
+        model.rpn.head.register_forward_hook(_fp32_outputs)
+        model.roi_heads.box_predictor.register_forward_hook(_fp32_outputs)
+        self._level_names = [*model.backbone.body.return_layers.values(), "pool"]
+
+    def assign(self, maps: Maps, batch: Batch) -> None:
+        """Nothing to share: see the class."""
+
+    def losses(self, maps: Maps, batch: Batch, assignment: None) -> Losses:
+        """Losses of both stages, under torchvision's names."""
+        assert batch.targets is not None
+        shifted = [{**target, "labels": target["labels"] + 1} for target in batch.targets]
+        features = self._features(maps)
+        proposals, first = self.model.rpn(_image_list(batch), features, shifted)
+        _, second = self.model.roi_heads(features, proposals, batch.sizes, shifted)
+        return {**second, **first}
+
+    def _detections_in_batch(self, maps: Maps, batch: Batch) -> list[dict[str, Tensor]]:
+        features = self._features(maps)
+        proposals, _ = self.model.rpn(_image_list(batch), features)
+        found, _ = self.model.roi_heads(features, proposals, batch.sizes)
+        return [{**detections, "labels": detections["labels"] - 1} for detections in found]
+
+    def _features(self, maps: Maps) -> "OrderedDict[str, Tensor]":
+        return OrderedDict(zip(self._level_names, maps, strict=True))
+
+
+_MATCHES_AS_LOSS = SimpleNamespace(
+    compute_loss=lambda targets, outputs, anchors, matched_idxs: matched_idxs
+)
+
+
+def _image_list(batch: Batch) -> ImageList:
+    return ImageList(batch.tensors, batch.sizes)
+
+
+def _cells(maps: Maps) -> list[int]:
+    return [m.shape[-2] * m.shape[-1] for m in maps]
+
+
+def _fp32_stand_ins(module: nn.Module, args: tuple[ImageList, Maps]) -> tuple[ImageList, Maps]:
+    """Anchors take their dtype from the maps; in bf16 they would be up to 8 px off."""
+    images, maps = args
+    return images, [m.new_empty((), dtype=torch.float32).expand(m.shape) for m in maps]
+
+
+def _fp32_outputs(module: nn.Module, args: Any, outputs: Any) -> Any:
+    """Box decoding and losses need more than the 8 bits of bf16."""
+    if isinstance(outputs, Tensor):
+        return outputs.float()
+    return type(outputs)(_fp32_outputs(module, args, output) for output in outputs)

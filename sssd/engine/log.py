@@ -1,0 +1,124 @@
+"""What a run tells: a progress bar or plain lines, and a file of metrics."""
+
+import csv
+import io
+import json
+import time
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from sssd.engine.state import write_atomically
+
+
+class MetricsFile:
+    """`metrics.jsonl`, a line a row, and `metrics.csv`, the same as a table.
+
+    On resume the rows behind the checkpoint's iteration are dropped, so that a resumed run leaves
+    the file that an uninterrupted one would have left.
+    """
+
+    def __init__(self, run: Path, iteration: int) -> None:
+        self.path = run / "metrics.jsonl"
+        kept = [row for row in read_metrics(run) if row["iteration"] <= iteration]
+        lines = "".join(json.dumps(row) + "\n" for row in kept)
+        write_atomically(self.path, lambda file: file.write(lines.encode()))
+        self._file = open(self.path, "a")  # noqa: SIM115 - open for the length of the run
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Appends a row; it must hold "iteration"."""
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file and writes the table."""
+        self._file.close()
+        rows = read_metrics(self.path.parent)
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        text = io.StringIO()
+        table = csv.DictWriter(text, columns)
+        table.writeheader()
+        table.writerows(rows)
+        path = self.path.with_suffix(".csv")
+        write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """Rows of a run's metrics, oldest first; a line cut by a crash is left out."""
+    path = run / "metrics.jsonl"
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+class ProgressLog:
+    """Progress of the loop: a bar with ETA in a terminal, a line now and then elsewhere."""
+
+    def __init__(self, console: Console, total: int, done: int) -> None:
+        self.console = console
+        self.total = total
+        self._start, self._done_at_start = time.monotonic(), done
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.completed}/{task.total}"),
+                BarColumn(),
+                TextColumn("{task.description}"),
+                console=console,
+            )
+            self._task = self._bar.add_task("starting", total=total, completed=done)
+
+    def __enter__(self) -> "ProgressLog":
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def advance(self, iteration: int) -> None:
+        """Moves the bar."""
+        if self._bar:
+            self._bar.update(self._task, completed=iteration)
+
+    def report(self, row: dict[str, Any]) -> None:
+        """Shows a row of metrics."""
+        iteration = row["iteration"]
+        elapsed = time.monotonic() - self._start
+        rate = (iteration - self._done_at_start) / elapsed
+        left = timedelta(seconds=round((self.total - iteration) / rate)) if rate else "?"
+        text = f"ETA {left}  {describe_row(row)}"
+        if self._bar:
+            self._bar.update(self._task, completed=iteration, description=text)
+        else:
+            self.console.print(f"{iteration}/{self.total}  {text}", highlight=False, soft_wrap=True)
+
+
+def describe_row(row: dict[str, Any]) -> str:
+    """The numbers of a row that a person wants to see while training."""
+    detection = sum(v for k, v in row.items() if k.startswith("loss/detection/"))
+    parts = [f"loss {row['loss']:.3f}", f"detection {detection:.3f}"]
+    teacher = [v for k, v in row.items() if k.startswith("loss/teacher/")]
+    if teacher:
+        parts.append(f"teacher {sum(teacher):.3f}")
+    if "loss/distillation" in row:
+        parts.append(f"distillation {row['loss/distillation']:.3f} (lambda {row['lambda']:g})")
+    parts += [f"lr {row['learning_rate']:.2g}", f"{row['images_per_second']:.1f} images/s"]
+    return "  ".join(parts)

@@ -1,0 +1,61 @@
+"""Settings of the loop: everything that is neither data, nor detector, nor method."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How the training loop runs."""
+
+    batch_size: int = 16
+    """Images a step; the learning rate follows it."""
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum 0.9, or AdamW."""
+
+    weight_decay: float = 1e-4
+    """Weight decay of every parameter."""
+
+    clip_value: float | None = 1.0
+    """Largest absolute value of a gradient's element (LGD clips by value at 1)."""
+
+    clip_norm: float | None = None
+    """Largest norm of the whole gradient."""
+
+    ema_decay: float | None = None
+    """Decay of an exponential moving average of the weights, which is then what is evaluated."""
+
+    bf16: bool = False
+    """Autocast to bfloat16; anchors, boxes and losses stay fp32."""
+
+    channels_last: bool = False
+    """Keep images and weights in channels_last memory format."""
+
+    device: str = "auto"
+    """"auto" takes a GPU where there is one."""
+
+    workers: int = 2
+    """Processes that load images; the results do not depend on it."""
+
+    seed: int = 0
+    """Seed of weights, order and augmentation."""
+
+    log_every: int = 20
+    """Iterations between two rows of metrics."""
+
+    checkpoint_every: int = 1000
+    """Iterations between two checkpoints; the last two are kept, and one is written at the end."""
+
+    evaluate_every: int = 0
+    """Iterations between two evaluations; 0: only at the end."""
+
+    def __post_init__(self) -> None:
+        """Refuses numbers without meaning."""
+        for name, least in (("batch_size", 1), ("workers", 0), ("log_every", 1),
+                            ("checkpoint_every", 1), ("evaluate_every", 0)):  # fmt: skip
+            if getattr(self, name) < least:
+                flag = name.replace("_", "-")
+                raise ValueError(f"--engine.{flag} is {getattr(self, name)}; at least {least}")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise ValueError(f"--engine.ema-decay is {self.ema_decay}; it must lie in [0, 1)")

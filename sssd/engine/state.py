@@ -1,0 +1,83 @@
+"""Checkpoints: written whole or not at all, the last two kept, found again after a crash."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+KEPT = 2
+
+
+class RunError(RuntimeError):
+    """A run that can not go on for a reason outside the program; the message says the way out."""
+
+
+def write_atomically(path: Path, save: Any) -> None:
+    """Lets `save(file)` write a file that appears under its name only once it is complete.
+
+    Raises:
+        RunError: the disk is full or the folder can not be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            save(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    # torch.save reports a full disk as a RuntimeError of its zip writer.
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(
+            f"{path} can not be written: {error}. What was there before is untouched; free some "
+            "space, or choose another place with --out."
+        ) from error
+
+
+def save_checkpoint(run: Path, iteration: int, state: dict[str, Any]) -> Path:
+    """Writes a checkpoint of a run and removes all but the last two."""
+    path = run / "checkpoints" / f"{iteration:08d}.pt"
+    write_atomically(path, lambda file: torch.save(state, file))
+    for old in checkpoints(run)[:-KEPT]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """Checkpoints of a run, oldest first."""
+    return sorted((run / "checkpoints").glob("[0-9]*.pt"))
+
+
+def load_latest(run: Path) -> dict[str, Any] | None:
+    """The newest checkpoint that can be read; None when a run has none."""
+    for path in reversed(checkpoints(run)):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a truncated file fails in many ways
+            warnings.warn(f"{path} can not be read ({error}); trying the one before", stacklevel=2)
+    return None
+
+
+def random_state() -> dict[str, Any]:
+    """State of torch's generators on every device."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Puts torch's generators back to a saved state."""
+    torch.set_rng_state(state["cpu"])
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def export_weights(path: Path, model: nn.Module, metadata: dict[str, str]) -> None:
+    """Writes weights as safetensors, which any framework reads without running code."""
+    from safetensors.torch import save
+
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    write_atomically(path, lambda file: file.write(save(weights, metadata)))

@@ -1,0 +1,49 @@
+"""The cheap fusion component: labels painted onto every level, fused by two convolutions."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sssd.fusion.objects import Objects, add_context, clamp_boxes, describe
+from sssd.fusion.relation import conv3x3, normalize_map
+from sssd.ops import paint_boxes
+
+
+class HeatmapFusion(nn.Module):
+    """Label-enhanced maps K_e from painted label embeddings and the maps K.
+
+    K_e = norm(conv(relu(norm(conv(K) + paint(embed(label, box)))))), shared by all levels. It has
+    neither attention nor pooling: about a third of the cost of `RelationFusion`.
+
+    Args:
+        num_classes: K of the descriptor's one-hot part.
+        width: channels of the maps.
+        detach: keep the teacher's detection losses from reaching the backbone.
+    """
+
+    def __init__(self, num_classes: int, width: int, *, detach: bool = False) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.detach = detach
+        self.embed = nn.Sequential(
+            nn.Linear(4 + num_classes, width), nn.ReLU(), nn.Linear(width, width)
+        )
+        self.features = conv3x3(width)
+        self.fuse = conv3x3(width)
+
+    def forward(
+        self, maps: list[Tensor], objects: Objects, image_size: tuple[int, int]
+    ) -> list[Tensor]:
+        """Fuses maps and labels: see `RelationFusion.forward`."""
+        rows = add_context(objects, image_size, context=False)
+        values = self.embed(describe(rows, self.num_classes, image_size))  # (T, C)
+        shapes = [(m.shape[-2], m.shape[-1]) for m in maps]
+        boxes = clamp_boxes(rows.boxes, image_size)
+        painted = paint_boxes(
+            values, boxes, rows.image_index, image_size, shapes, maps[0].shape[0]
+        )
+        sources = [m.detach() for m in maps] if self.detach else maps
+        hidden = [
+            F.relu(normalize_map(self.features(m) + canvas))
+            for m, canvas in zip(sources, painted, strict=True)
+        ]
+        return [normalize_map(self.fuse(x)) for x in hidden]

@@ -1,0 +1,121 @@
+"""Fusion component of LGD: K and the labels to K_e through the relations between objects."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sssd.fusion.label_encoder import LabelEncoder
+from sssd.fusion.objects import Objects, add_context, clamp_boxes, describe
+from sssd.ops import paint_boxes, pool_boxes
+
+
+def conv3x3(width: int) -> nn.Conv2d:
+    """A 3x3 convolution that keeps width and size."""
+    return nn.Conv2d(width, width, 3, padding=1)
+
+
+def normalize_map(x: Tensor) -> Tensor:
+    """Group norm with one group and no affine part, over all of (C, H, W)."""
+    return F.group_norm(x, 1)
+
+
+class RelationFusion(nn.Module):
+    """Label-enhanced maps K_e from the maps K and the objects of a batch (LGD, sections 3.2-3.4).
+
+    Appearance embeddings (mean of convolved K over each object's cells) ask, label embeddings
+    answer in an attention among the objects of an image; the answers are painted onto the objects'
+    cells and mapped to K_e by convolutions that all levels share. With 80 classes and width 256 it
+    has 8,304,336 parameters.
+
+    Args:
+        num_classes: K of the descriptor's one-hot part.
+        width: channels of the maps.
+        context: give each image a row that stands for the whole of it.
+        detach: keep the teacher's detection losses from reaching the backbone through the
+            appearance embeddings.
+    """
+
+    def __init__(
+        self, num_classes: int, width: int, *, context: bool = True, detach: bool = False
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.context = context
+        self.detach = detach
+        self.encoder = LabelEncoder(4 + num_classes, width)
+        self.appearance = conv3x3(width)
+        self.attention = nn.MultiheadAttention(width, num_heads=8, batch_first=True)
+        self.object_values = nn.Linear(width, width)
+        self.context_values = nn.Linear(width, width) if context else None
+        self.painted = conv3x3(width)
+        self.mapper = nn.ModuleList(conv3x3(width) for _ in range(3))
+
+    def forward(
+        self, maps: list[Tensor], objects: Objects, image_size: tuple[int, int]
+    ) -> list[Tensor]:
+        """Fuses maps and labels.
+
+        Args:
+            maps: P maps (B, width, H_l, W_l).
+            objects: the labelled objects, in pixels of the padded batch.
+            image_size: (H, W) of the padded batch.
+
+        Returns:
+            P maps of the same shapes.
+        """
+        batch_size = maps[0].shape[0]
+        rows = add_context(objects, image_size, context=self.context)
+        boxes = clamp_boxes(rows.boxes, image_size)
+        labels = self.encoder(
+            describe(rows, self.num_classes, image_size), rows.image_index, batch_size
+        )  # (T, C)
+        sources = [m.detach() for m in maps] if self.detach else maps
+        seen = [F.relu(normalize_map(self.appearance(m))) for m in sources]
+        looks = pool_boxes(seen, boxes, rows.image_index, image_size)  # (P, T, C)
+        related = self._attend(looks.to(labels.dtype), labels, rows)  # (P, T, C)
+
+        is_context = self._context_rows(rows, objects)
+        values = self.object_values(related) * (~is_context)[:, None]
+        shapes = [(m.shape[-2], m.shape[-1]) for m in maps]
+        painted = paint_boxes(values, boxes, rows.image_index, image_size, shapes, batch_size)
+        fused = [self.painted(canvas) for canvas in painted]
+        if self.context_values is not None:
+            # One context row an image; an image without boxes has none and adds zero.
+            ambient = values.new_zeros(len(maps), batch_size, values.shape[-1]).index_add(
+                1, rows.image_index, self.context_values(related) * is_context[:, None]
+            )  # (P, B, C)
+            fused = [x + c[:, :, None, None] for x, c in zip(fused, ambient, strict=True)]
+        return [self._map(F.relu(x)) for x in fused]
+
+    def _map(self, x: Tensor) -> Tensor:
+        first, second, last = self.mapper
+        x = F.relu(normalize_map(first(x)))
+        x = F.relu(normalize_map(second(x)))
+        return normalize_map(last(x))
+
+    def _attend(self, queries: Tensor, keys: Tensor, rows: Objects) -> Tensor:
+        """Attention among the rows of each image: (P, T, C) ask (T, C)."""
+        levels, _, width = queries.shape
+        batch_size, longest = len(rows.counts), max(rows.counts)
+        place = rows.image_index * longest + rows.slot  # (T,) in a padded (B, longest)
+        padded_keys = keys.new_zeros(batch_size * longest, width).index_copy(0, place, keys)
+        padded_queries = queries.new_zeros(levels, batch_size * longest, width)
+        padded_queries = padded_queries.index_copy(1, place, queries)
+        asked = padded_queries.view(levels, batch_size, longest, width).transpose(0, 1)
+        answered = padded_keys.view(batch_size, longest, width)
+        counts = torch.tensor(rows.counts, device=keys.device)
+        padding = torch.arange(longest, device=keys.device) >= counts[:, None]  # (B, longest)
+        attended, _ = self.attention(
+            asked.reshape(batch_size, levels * longest, width),
+            answered,
+            answered,
+            key_padding_mask=padding,
+            need_weights=False,
+        )
+        by_level = attended.view(batch_size, levels, longest, width).transpose(0, 1)
+        return by_level.reshape(levels, batch_size * longest, width)[:, place]
+
+    def _context_rows(self, rows: Objects, objects: Objects) -> Tensor:
+        """(T,) bool: rows that stand for a whole image."""
+        has_boxes = torch.tensor([n > 0 for n in objects.counts], device=rows.labels.device)
+        return (rows.labels < 0) & has_boxes[rows.image_index]

@@ -1,0 +1,108 @@
+"""What all methods share: settings, the result of a step, the base class."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from torch import Tensor, nn
+
+from sssd.detectors import Batch, Detector, Losses, Maps, Targets
+from sssd.schedules import CoefficientConfig, ScheduleConfig
+
+MethodName = Literal["plain", "sssd", "lgd"]
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """The component that makes label-enhanced maps K_e."""
+
+    name: Literal["relation", "heatmap"] = "relation"
+    """LGD's relations between objects, or the cheaper painted labels."""
+
+    context: bool = True
+    """Relation only: a row that stands for the whole image."""
+
+    detach: bool = False
+    """Keep the detection losses on K_e from reaching the backbone."""
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """How the detector is trained; what `plain` does not use it ignores."""
+
+    name: MethodName = "sssd"
+    """plain: the detector alone. sssd: Jensen-Shannon distance. lgd: standardised MSE."""
+
+    coefficient: CoefficientConfig = field(default_factory=CoefficientConfig)
+    """The distillation coefficient lambda."""
+
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    """From maps and labels to the implicit teacher's maps."""
+
+    over: Literal["channels", "cells"] = "channels"
+    """sssd: one distribution a cell over its channels, or a channel over its cells. The paper is
+    silent."""
+
+    temperature: float = 1.0
+    """sssd: temperature of the softmax. The paper is silent."""
+
+    root: Literal["level", "row", "none"] = "level"
+    """sssd: root of a level's mean divergence, mean of the rows' roots, or no root."""
+
+    normalize: bool = False
+    """sssd: instance norm of both sides before the softmax."""
+
+    adapter: bool = True
+    """Three 3x3 convolutions on the student's side of the distance (lgd: always)."""
+
+    teacher_every: int = 1
+    """Run the head on K_e every so many iterations."""
+
+    def __post_init__(self) -> None:
+        """Refuses what has no meaning."""
+        if self.temperature <= 0:
+            raise ValueError(f"--method.temperature is {self.temperature}; it must be > 0")
+        if self.teacher_every < 1:
+            raise ValueError(f"--method.teacher-every is {self.teacher_every}; it must be >= 1")
+
+
+class StepResult(NamedTuple):
+    """What one training step yields.
+
+    Attributes:
+        losses: named scalars ("detection/...", "teacher/...", "distillation"); their sum is what
+            is trained.
+        metrics: detached scalars that are only looked at.
+    """
+
+    losses: Losses
+    metrics: dict[str, Tensor | float]
+
+
+class Method(nn.Module, ABC):
+    """A way to train a detector: everything DDP wraps, and nothing of loops or files.
+
+    Attributes:
+        detector: the student; all that is left at inference.
+    """
+
+    def __init__(self, detector: Detector, schedule: ScheduleConfig) -> None:
+        super().__init__()
+        self.detector = detector
+        self.schedule = schedule
+
+    @abstractmethod
+    def forward(self, images: Sequence[Tensor], targets: Targets, iteration: int) -> StepResult:
+        """Losses of a batch at an iteration.
+
+        Args:
+            images: B images (3, H, W) fp32 in [0, 1].
+            targets: for each image boxes (n, 4) xyxy in its pixels and labels (n,).
+            iteration: optimiser steps taken before this one.
+        """
+
+    def detection_losses(self, kind: str, maps: Maps, batch: Batch, assignment: Any) -> Losses:
+        """Losses of the shared head on some maps, named "kind/loss"."""
+        losses = self.detector.losses(maps, batch, assignment)
+        return {f"{kind}/{name.removeprefix('loss_')}": loss for name, loss in losses.items()}

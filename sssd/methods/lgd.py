@@ -1,0 +1,22 @@
+"""Label-guided self-distillation (Zhang et al., AAAI 2022, arXiv 2109.11496)."""
+
+import torch
+from torch import Tensor
+
+from sssd.detectors import Maps
+from sssd.methods.distill import LabelGuided, standardize
+
+
+class LGD(LabelGuided):
+    """Self-distillation by the mean squared error between instance-normalised maps.
+
+    One mean over all elements of all levels, which equals twice the cell-weighted mean of
+    1 - Pearson correlation.
+    """
+
+    def distances(self, student: Maps, teacher: Maps) -> tuple[Tensor, Tensor]:
+        """Mean squared error over all levels, and what each level adds to it (P,)."""
+        pairs = zip(standardize(student), standardize(teacher), strict=True)
+        sums = torch.stack([(s - t).square().sum() for s, t in pairs])  # (P,)
+        by_level = sums / sum(m.numel() for m in student)
+        return by_level.sum(), by_level

@@ -1,0 +1,99 @@
+"""Recipes: functions that return the settings of a run, for a person to read and to override."""
+
+from collections.abc import Callable
+
+from sssd.data.build import DataConfig
+from sssd.detectors import DetectorConfig
+from sssd.engine.settings import EngineConfig
+from sssd.methods import FusionConfig, MethodConfig
+from sssd.recipes.config import Config
+from sssd.schedules import CoefficientConfig, ScheduleConfig
+
+
+def demo() -> Config:
+    """SSSD on handwritten digits: minutes on two CPU cores, no data to download."""
+    return Config(
+        data=DataConfig(format="demo", flip=0.0),  # a mirrored digit is no digit
+        detector=DetectorConfig(
+            name="fcos",
+            backbone="efficientnet_lite0",
+            width=64,
+            min_size=(160,),
+            max_size=160,
+            frozen_stages=2,
+        ),
+        method=MethodConfig(
+            name="sssd",
+            coefficient=CoefficientConfig(value=1.0, step_factor=2.0, start=100),
+            fusion=FusionConfig(name="heatmap"),
+        ),
+        schedule=ScheduleConfig(
+            iterations=450,
+            learning_rate=4e-3,
+            milestones=(330, 420),
+            gamma=0.3,
+            warmup=50,
+            warmup_factor=0.05,
+        ),
+        engine=EngineConfig(
+            batch_size=8,
+            optimizer="adamw",
+            weight_decay=0.05,
+            clip_value=None,
+            clip_norm=5.0,
+            ema_decay=0.99,
+            channels_last=True,
+            workers=0,
+        ),
+    )
+
+
+def small() -> Config:
+    """SSSD on your own COCO-format data at a size that two CPU cores train in minutes."""
+    return Config(
+        detector=DetectorConfig(
+            name="fcos",
+            backbone="efficientnet_lite0",
+            width=64,
+            min_size=(320,),
+            max_size=448,
+            frozen_stages=2,
+        ),
+        method=MethodConfig(
+            name="sssd",
+            coefficient=CoefficientConfig(value=1.0, step_factor=2.0, start=100),
+            fusion=FusionConfig(name="heatmap"),
+        ),
+        schedule=ScheduleConfig(
+            iterations=350,
+            learning_rate=6e-3,
+            milestones=(260, 320),
+            gamma=0.3,
+            warmup=50,
+            warmup_factor=0.05,
+        ),
+        engine=EngineConfig(
+            batch_size=4,
+            optimizer="adamw",
+            weight_decay=0.05,
+            clip_value=None,
+            clip_norm=5.0,
+            ema_decay=0.99,
+            channels_last=True,
+        ),
+    )
+
+
+def coco() -> Config:
+    """SSSD on COCO 2017 or any other COCO-format data: RetinaNet R-50, 180k iterations, batch 16."""
+    return Config(
+        method=MethodConfig(
+            name="sssd",
+            coefficient=CoefficientConfig(value=4.7, step_factor=2.0, start=30_000),
+        ),
+    )
+
+
+RECIPES: dict[str, Callable[[], Config]] = {
+    recipe.__name__: recipe for recipe in (demo, small, coco)
+}

@@ -1,0 +1,99 @@
+"""Learning rate and distillation coefficient as functions of the iteration, from one list of
+milestones.
+"""
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+
+REFERENCE_BATCH = 16  # images a step for which a recipe states its learning rate
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How long training takes and how the learning rate moves."""
+
+    iterations: int = 180_000
+    """Optimiser steps."""
+
+    learning_rate: float = 0.01
+    """Base learning rate for 16 images a step; scaled linearly to the batch that is used."""
+
+    milestones: tuple[int, ...] = (120_000, 160_000)
+    """Iterations at which the learning rate is multiplied by gamma."""
+
+    gamma: float = 0.1
+    """Factor of the learning rate at each milestone."""
+
+    warmup: int = 1000
+    """Iterations of linear warm-up, ..."""
+
+    warmup_factor: float = 1e-3
+    """... which begins at this fraction of the learning rate."""
+
+    def __post_init__(self) -> None:
+        """Refuses schedules that can not be followed."""
+        if self.iterations < 1:
+            raise ValueError(f"--schedule.iterations is {self.iterations}; it must be at least 1")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"--schedule.milestones {self.milestones} must ascend")
+        if self.learning_rate <= 0:
+            raise ValueError(f"--schedule.learning-rate is {self.learning_rate}; must be > 0")
+
+    def milestones_passed(self, iteration: int) -> int:
+        """How many milestones lie at or before an iteration."""
+        return bisect_right(self.milestones, iteration)
+
+    def factor(self, iteration: int) -> float:
+        """Learning rate of an iteration, as a fraction of the scaled base."""
+        decay = self.gamma ** self.milestones_passed(iteration)
+        if iteration >= self.warmup:
+            return decay
+        progress = iteration / self.warmup
+        return decay * (self.warmup_factor * (1 - progress) + progress)
+
+    def scaled_learning_rate(self, batch_size: int) -> float:
+        """Base learning rate for `batch_size` images a step (linear scaling, Goyal et al. 2017)."""
+        return self.learning_rate * batch_size / REFERENCE_BATCH
+
+
+@dataclass(frozen=True)
+class CoefficientConfig:
+    """The distillation coefficient, lambda."""
+
+    value: float = 1.0
+    """lambda at the start of distillation; 0 switches the whole label branch off, which is plain
+    training, bit for bit."""
+
+    step_factor: float = 1.0
+    """Factor of lambda at each learning-rate milestone passed; 1 keeps it fixed. SSSD's stepwise
+    rule raises it, so that the signal stays alive when the learning rate decays."""
+
+    steps: dict[int, float] = field(default_factory=dict)
+    """Explicit form {iteration: lambda from then on}; replaces value and step_factor from the
+    first of its iterations."""
+
+    start: int = 0
+    """Iteration from which the student takes the gradient; before it only the adapter learns."""
+
+    stop: int | None = None
+    """Iteration from which nothing is distilled any more."""
+
+    def __post_init__(self) -> None:
+        """Refuses negative coefficients."""
+        lowest = min([self.value, self.step_factor, *self.steps.values()])
+        if lowest < 0:
+            raise ValueError(f"--coefficient: {lowest} is negative; lambda and its factor are >= 0")
+
+    @property
+    def is_off(self) -> bool:
+        """Whether lambda is zero throughout."""
+        return not (self.value or any(self.steps.values()))
+
+    def at(self, iteration: int, schedule: ScheduleConfig) -> float:
+        """Lambda at an iteration (SSSD, section 3.3; Figure 3)."""
+        if self.stop is not None and iteration >= self.stop:
+            return 0.0
+        begun = [i for i in self.steps if i <= iteration]
+        if begun:
+            return self.steps[max(begun)]
+        return self.value * self.step_factor ** schedule.milestones_passed(iteration)
