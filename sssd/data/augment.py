@@ -1,0 +1,43 @@
+"""Augmentation of a training sample: transforms of torchvision on an image and its boxes."""
+
+from __future__ import annotations
+
+from torchvision.transforms import v2
+
+
+def training_transform(
+    flip: float = 0.5, photometric: bool = False, scale: float = 1.0
+) -> v2.Transform:
+    """Build the augmentation of a training sample; boxes that lose their area are removed.
+
+    Args:
+        flip: probability of a horizontal flip; 0 where left and right mean something (digits).
+        photometric: change brightness, contrast, saturation and hue, as SSD did.
+        scale: largest change of object size, at least 1: half the samples are placed on a canvas
+            of up to `scale` times their sides, half are cropped to no less than 1/`scale` of them.
+
+    Returns:
+        A transform of (image, target) as `DetectionDataset` gives them; it draws from torch's
+        global generator.
+
+    Raises:
+        ValueError: a setting out of its range.
+
+    Example:
+        >>> transform = training_transform(flip=0.0, scale=1.5)
+    """
+    if not 0 <= flip <= 1:
+        raise ValueError(f"flip is a probability between 0 and 1, not {flip}")
+    if scale < 1:
+        raise ValueError(f"scale is the largest change of size, at least 1, not {scale}")
+    steps: list[v2.Transform] = []
+    if photometric:
+        steps.append(v2.RandomPhotometricDistort(p=0.5))
+    if scale > 1:
+        zoom_out = v2.RandomZoomOut(side_range=(1.0, scale), p=1.0)
+        crop = v2.RandomIoUCrop(min_scale=1 / scale, max_scale=1.0)
+        steps.append(v2.RandomChoice([zoom_out, crop]))
+    if flip > 0:
+        steps.append(v2.RandomHorizontalFlip(flip))
+    steps += [v2.ClampBoundingBoxes(), v2.SanitizeBoundingBoxes(min_size=1.0)]
+    return v2.Compose(steps)

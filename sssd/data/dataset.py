@@ -1,0 +1,267 @@
+"""One dataset for every file format: flat arrays of boxes, images decoded on demand."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+
+from sssd.data.boxes import box_faults, clip_to_image
+from sssd.data.faults import DataError, Fault, Id, count_kinds
+from sssd.data.images import read_image
+
+Target = dict[str, Any]
+
+
+class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
+    """Images with labelled boxes, held as flat arrays so that worker processes share their memory.
+
+    A list of dicts is copied page by page into each worker as its reference counts are touched;
+    arrays are not. Boxes that no detector can learn (NaN, inverted, degenerate, outside the image)
+    are left out with one warning and listed in `faults`. Crowd regions are no training targets but
+    stay in `ground_truth()`. Images without boxes are kept.
+
+    Args:
+        source: the annotation file or folder, for messages.
+        image_root: folder that `file_names` are relative to.
+        file_names: one for each of the N images.
+        image_ids: the file's own ids, all integers or all strings.
+        sizes: (N, 2) width and height in pixels.
+        image_index: (M,) row of each box's image.
+        boxes: (M, 4) x, y, width, height in pixels, as the file says.
+        labels: (M,) class index in 0..C-1.
+        crowd: (M,) true for crowd regions.
+        areas: (M,) area of the object in square pixels (COCO: of its mask).
+        records: (M,) number of each box's record in its file, for messages.
+        classes: C names.
+        category_ids: C ids as in the file.
+        record_name: what a record is called: "annotation", "object", "line".
+        label_files: one annotation file for each image; None where `source` holds them all.
+        faults: faults that the reader found; it has left these records out.
+
+    Example:
+        >>> dataset = read_coco("annotations/instances_train2017.json")  # doctest: +SKIP
+        >>> image, target = dataset[0]  # doctest: +SKIP
+        >>> image.shape, target["boxes"].shape  # doctest: +SKIP
+        (torch.Size([3, 480, 640]), torch.Size([8, 4]))
+    """
+
+    def __init__(
+        self,
+        *,
+        source: str | Path,
+        image_root: str | Path,
+        file_names: Sequence[str],
+        image_ids: Sequence[Id],
+        sizes: np.ndarray,
+        image_index: np.ndarray,
+        boxes: np.ndarray,
+        labels: np.ndarray,
+        crowd: np.ndarray,
+        areas: np.ndarray,
+        records: np.ndarray,
+        classes: Sequence[str],
+        category_ids: Sequence[Id],
+        record_name: str = "annotation",
+        label_files: Sequence[str] | None = None,
+        faults: Sequence[Fault] = (),
+    ) -> None:
+        self.source = str(source)
+        self.image_root = str(image_root)
+        self.classes = list(classes)
+        self.category_ids = list(category_ids)
+        self.record_name = record_name
+        self._file_names = _byte_array(file_names)
+        self._label_files = None if label_files is None else _byte_array(label_files)
+        self._image_ids = _id_array(image_ids, self.source)
+        self.sizes = np.asarray(sizes, np.int64).reshape(-1, 2)  # (N, 2) width, height
+
+        by_image = np.argsort(image_index, kind="stable")
+        self.image_index = np.asarray(image_index, np.int64)[by_image]
+        self.boxes = np.asarray(boxes, np.float64).reshape(-1, 4)[by_image]  # (M, 4) xywh
+        self.labels = np.asarray(labels, np.int64)[by_image]
+        self.crowd = np.asarray(crowd, bool)[by_image]
+        self.areas = np.asarray(areas, np.float64)[by_image]
+        self.records = np.asarray(records)[by_image]
+        found, good = box_faults(self)
+        self.faults = [*faults, *found]
+        self._keep_boxes(good)
+        if errors := [fault for fault in self.faults if fault.severity == "error"]:
+            warnings.warn(
+                f"{self.source}: {len(errors)} bad records are left out ({count_kinds(errors)}); "
+                "`python -m sssd.data check` lists them",
+                stacklevel=3,
+            )
+
+    def __len__(self) -> int:
+        return len(self._file_names)
+
+    def __getitem__(self, index: int) -> tuple[tv_tensors.Image, Target]:
+        path = self.image_path(index)
+        image = read_image(path)
+        height, width = image.shape[-2:]
+        if (width, height) != tuple(self.sizes[index]):
+            stated = " x ".join(map(str, self.sizes[index]))
+            raise DataError(
+                f"{path}: the image is {width} x {height}, but {self.label_file(index)} says "
+                f"{stated} (image {self.image_id(index)!r}), so its boxes would be misplaced; "
+                "correct the annotations or leave the image out"
+            )
+        boxes, labels = self.targets(index)
+        return tv_tensors.Image(image), {
+            "boxes": tv_tensors.BoundingBoxes(
+                torch.from_numpy(boxes), format="XYXY", canvas_size=(height, width)
+            ),
+            "labels": torch.from_numpy(labels),
+            "image_id": self.image_id(index),
+        }
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes C."""
+        return len(self.classes)
+
+    @property
+    def image_paths(self) -> list[str]:
+        """The path of every image, in order."""
+        return [self.image_path(index) for index in range(len(self))]
+
+    @property
+    def image_ids(self) -> list[Id]:
+        """The file's own id of every image, in order."""
+        return self._image_ids.tolist()
+
+    def image_path(self, index: int) -> str:
+        """Give the path of one image."""
+        return os.path.join(self.image_root, self._file_names[index].decode())
+
+    def image_id(self, index: int) -> Id:
+        """Give the file's own id of one image."""
+        return self._image_ids[index].item()
+
+    def label_file(self, index: int) -> str:
+        """Give the file that holds the annotations of one image."""
+        return self.source if self._label_files is None else self._label_files[index].decode()
+
+    def targets(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Give the boxes (n, 4) xyxy float32, within the image, and labels (n,) to train with."""
+        rows = slice(self._offsets[index], self._offsets[index + 1])
+        learnt = ~self.crowd[rows]
+        boxes = clip_to_image(self.boxes[rows][learnt], self.sizes[index])
+        return boxes, self.labels[rows][learnt]
+
+    def ground_truth(self) -> dict[str, list[dict[str, Any]]]:
+        """Give everything an evaluator needs as a COCO dict, crowd regions included.
+
+        Returns:
+            "images", "categories" (with the file's own ids) and "annotations" (numbered from 1).
+        """
+        ids = self.image_ids
+        rows = zip(
+            self.image_index.tolist(),
+            self.labels.tolist(),
+            self.boxes.tolist(),
+            self.areas.tolist(),
+            self.crowd.tolist(),
+            strict=True,
+        )
+        return {
+            "images": [
+                {"id": image_id, "file_name": name.decode(), "width": width, "height": height}
+                for image_id, name, (width, height) in zip(
+                    ids, self._file_names.tolist(), self.sizes.tolist(), strict=True
+                )
+            ],
+            "categories": [
+                {"id": category_id, "name": name}
+                for category_id, name in zip(self.category_ids, self.classes, strict=True)
+            ],
+            "annotations": [
+                {
+                    "id": number,
+                    "image_id": ids[image],
+                    "category_id": self.category_ids[label],
+                    "bbox": box,
+                    "area": area,
+                    "iscrowd": int(crowd),
+                }
+                for number, (image, label, box, area, crowd) in enumerate(rows, start=1)
+            ],
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that is learnt from: classes, image names and sizes, boxes, labels.
+
+        It does not depend on where the files lie, so that a run can be resumed elsewhere.
+        """
+        digest = hashlib.sha256(repr((self.classes, self.category_ids)).encode())
+        for array in (
+            self._file_names,
+            self._image_ids,
+            self.sizes,
+            self.image_index,
+            self.boxes,
+            self.labels,
+            self.crowd,
+            self.areas,
+        ):
+            digest.update(repr((array.dtype.str, array.shape)).encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> DetectionDataset:
+        """Give a dataset of some of the images, in the order given, without the known faults.
+
+        Args:
+            indices: rows of images, each at most once.
+        """
+        indices = np.asarray(indices, np.int64)
+        new_row = np.full(len(self), -1, np.int64)
+        new_row[indices] = np.arange(len(indices))
+        kept = new_row[self.image_index] >= 0
+        label_files = None
+        if self._label_files is not None:
+            label_files = [name.decode() for name in self._label_files[indices]]
+        return DetectionDataset(
+            source=self.source,
+            image_root=self.image_root,
+            file_names=[name.decode() for name in self._file_names[indices]],
+            image_ids=self._image_ids[indices].tolist(),
+            sizes=self.sizes[indices],
+            image_index=new_row[self.image_index[kept]],
+            boxes=self.boxes[kept],
+            labels=self.labels[kept],
+            crowd=self.crowd[kept],
+            areas=self.areas[kept],
+            records=self.records[kept],
+            classes=self.classes,
+            category_ids=self.category_ids,
+            record_name=self.record_name,
+            label_files=label_files,
+        )
+
+    def _keep_boxes(self, kept: np.ndarray) -> None:
+        for name in ("image_index", "boxes", "labels", "crowd", "areas", "records"):
+            setattr(self, name, getattr(self, name)[kept])
+        self._offsets = np.searchsorted(self.image_index, np.arange(len(self) + 1))
+
+
+def _byte_array(names: Sequence[str]) -> np.ndarray:
+    return np.array([name.encode() for name in names], dtype=np.bytes_)
+
+
+def _id_array(ids: Sequence[Id], source: str) -> np.ndarray:
+    if all(isinstance(value, str) for value in ids):
+        return np.array(ids, dtype=np.str_)
+    if all(isinstance(value, int) for value in ids):
+        return np.array(ids, dtype=np.int64)
+    raise DataError(f"{source}: the image ids must be all integers or all strings")

@@ -1,0 +1,179 @@
+"""Batches of images: an order that is a pure function of the seed, and workers that share memory.
+
+The position in the training stream is one integer, the number of batches consumed, so that a run
+resumes anywhere at no cost. Neither the number of workers nor the number of processes changes the
+samples: `world_size` processes of `batch_size` images see, together, the batches of one process of
+`world_size * batch_size`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms.v2 import functional
+
+from sssd.data.dataset import DetectionDataset, Target
+
+Sample = tuple[torch.Tensor, Target]
+Batch = tuple[list[torch.Tensor], list[Target]]
+Transform = Callable[[torch.Tensor, Target], Sample]
+
+
+def training_loader(
+    dataset: DetectionDataset,
+    batch_size: int,
+    seed: int,
+    workers: int = 0,
+    start: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    transform: Transform | None = None,
+) -> Iterator[Batch]:
+    """Start the endless stream of training batches of one process.
+
+    Every epoch is a permutation drawn from (seed, epoch); a sample's augmentation is drawn from
+    (seed, epoch, index). A batch may hold the end of one epoch and the beginning of the next.
+
+    Args:
+        dataset: what to draw from.
+        batch_size: images in a batch of this process.
+        seed: of order and augmentation.
+        workers: worker processes; 0 loads in this one.
+        start: batches already consumed; the stream goes on behind them, without replaying them.
+        rank: number of this process, 0..world_size-1.
+        world_size: number of processes that share the stream.
+        transform: augmentation of (image, target), such as `training_transform()`.
+
+    Returns:
+        Iterator of (images, targets): float32 (3, H, W) in [0, 1], each of its own size, and dicts
+        of boxes (n, 4) float32 xyxy in pixels, labels (n,) int64, and image_id.
+
+    Raises:
+        ValueError: the dataset is empty, or a number is out of its range.
+
+    Example:
+        >>> batches = training_loader(dataset, batch_size=8, seed=0, workers=2)  # doctest: +SKIP
+        >>> images, targets = next(batches)  # doctest: +SKIP
+    """
+    if len(dataset) == 0:
+        raise ValueError(f"dataset: {dataset.source} holds no images to train with")
+    if batch_size < 1 or start < 0:
+        raise ValueError(f"batch_size must be 1 or more and start 0 or more: {batch_size}, {start}")
+    _check_rank(rank, world_size)
+    order = _EndlessOrder(len(dataset), batch_size, seed, start, rank, world_size)
+    samples = _SeededSamples(dataset, transform, seed)
+    return iter(_data_loader(samples, workers, batch_sampler=order))
+
+
+def evaluation_loader(
+    dataset: DetectionDataset,
+    batch_size: int,
+    workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> DataLoader[Batch]:
+    """Iterate over each image of this process's share once, in order, without augmentation.
+
+    Args:
+        dataset: what to evaluate on.
+        batch_size: images in a batch; the last one may hold fewer.
+        workers: worker processes; 0 loads in this one.
+        rank: number of this process; its share is every `world_size`-th image.
+        world_size: number of processes.
+
+    Returns:
+        Iterable of batches as in `training_loader`.
+    """
+    _check_rank(rank, world_size)
+    share = torch.utils.data.Subset(dataset, range(rank, len(dataset), world_size))
+    return _data_loader(share, workers, batch_size=batch_size)
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Turn samples into lists of float images in [0, 1] and of targets with plain tensors."""
+    images = [
+        functional.to_dtype(image, torch.float32, scale=True).as_subclass(torch.Tensor)
+        for image, _ in samples
+    ]
+    targets = [
+        {
+            name: value.as_subclass(torch.Tensor) if isinstance(value, torch.Tensor) else value
+            for name, value in target.items()
+        }
+        for _, target in samples
+    ]
+    return images, targets
+
+
+class _EndlessOrder(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, index), without end."""
+
+    def __init__(
+        self, length: int, batch_size: int, seed: int, start: int, rank: int, world_size: int
+    ) -> None:
+        self.length = length
+        self.batch_size = batch_size
+        self.seed = seed
+        self.start = start
+        self.rank = rank
+        self.world_size = world_size
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        position = (self.start * self.world_size + self.rank) * self.batch_size
+        known_epoch, order = -1, np.empty(0, np.int64)
+        while True:
+            batch = []
+            for step in range(position, position + self.batch_size):
+                epoch, place = divmod(step, self.length)
+                if epoch != known_epoch:
+                    known_epoch, order = epoch, _permutation(self.length, self.seed, epoch)
+                batch.append((epoch, int(order[place])))
+            yield batch
+            position += self.batch_size * self.world_size
+
+
+class _SeededSamples(Dataset[Sample]):
+    """Samples by (epoch, index), each augmented with random numbers of its own."""
+
+    def __init__(self, dataset: DetectionDataset, transform: Transform | None, seed: int) -> None:
+        self.dataset = dataset
+        self.transform = transform
+        self.seed = seed
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, index = key
+        image, target = self.dataset[index]
+        if self.transform is None:
+            return image, target
+        with torch.random.fork_rng(devices=[]):  # without workers, the run's own state is global
+            torch.random.default_generator.manual_seed(_sample_seed(self.seed, epoch, index))
+            return self.transform(image, target)
+
+
+def _permutation(length: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(length)
+
+
+def _sample_seed(seed: int, epoch: int, index: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)[0])
+
+
+def _data_loader(samples: Dataset[Any], workers: int, **arguments: Any) -> DataLoader[Batch]:
+    return DataLoader(
+        samples,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        # Without one of its own, the loader draws from the global generator: resumed runs differ.
+        generator=torch.Generator(),
+        **arguments,
+    )
+
+
+def _check_rank(rank: int, world_size: int) -> None:
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank must lie in 0..world_size-1: rank {rank}, world_size {world_size}")
