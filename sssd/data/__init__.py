@@ -1,20 +1,31 @@
 """Detection data: files of any format as one dataset, its check, and batches for training."""
 
 from sssd.data.augment import training_transform
+from sssd.data.check import Report, check
 from sssd.data.coco import read_coco
 from sssd.data.dataset import DetectionDataset
 from sssd.data.demo import DemoData, demo_data
 from sssd.data.faults import DataError, Fault
+from sssd.data.formats import read_dataset
+from sssd.data.images import read_image
 from sssd.data.loader import evaluation_loader, training_loader
+from sssd.data.voc import read_voc
+from sssd.data.yolo import read_yolo
 
 __all__ = [
     "DataError",
     "DemoData",
     "DetectionDataset",
     "Fault",
+    "Report",
+    "check",
     "demo_data",
     "evaluation_loader",
     "read_coco",
+    "read_dataset",
+    "read_image",
+    "read_voc",
+    "read_yolo",
     "training_loader",
     "training_transform",
 ]

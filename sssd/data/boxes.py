@@ -1,15 +1,90 @@
-"""Which boxes can be learnt from, decided for all boxes of a dataset at once."""
+"""The boxes of a dataset as flat arrays, and which of them can be learnt from."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sssd.data.faults import Fault
+from sssd.data.faults import Fault, Id, Severity
 
 if TYPE_CHECKING:
     from sssd.data.dataset import DetectionDataset
+
+
+class BoxRow(NamedTuple):
+    """One box as a reader finds it."""
+
+    image: int
+    """Row of its image."""
+
+    xywh: Sequence[float]
+    """x, y, width, height in pixels."""
+
+    label: int
+    """Class index in 0..C-1."""
+
+    record: Id
+    """Number or id of its record in the file, for messages."""
+
+    crowd: bool = False
+    """Whether it surrounds a crowd of objects instead of one."""
+
+    area: float | None = None
+    """Area of the object in square pixels (COCO: of its mask); None: of the box."""
+
+
+@dataclass(frozen=True)
+class BoxTable:
+    """M boxes, sorted by image.
+
+    Args:
+        image_index: (M,) int64 row of each box's image, ascending.
+        xywh: (M, 4) float64 x, y, width, height in pixels, as the file says.
+        labels: (M,) int64 class index in 0..C-1.
+        crowd: (M,) bool, true for crowd regions.
+        areas: (M,) float64 area of the object in square pixels.
+        records: (M,) number or id of each box's record in its file.
+    """
+
+    image_index: np.ndarray
+    xywh: np.ndarray
+    labels: np.ndarray
+    crowd: np.ndarray
+    areas: np.ndarray
+    records: np.ndarray
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[BoxRow]) -> BoxTable:
+        """Build the table from boxes in any order."""
+        xywh = np.array([row.xywh for row in rows], np.float64).reshape(-1, 4)
+        stated = np.array([row.area for row in rows], np.float64)  # None becomes NaN
+        table = cls(
+            image_index=np.array([row.image for row in rows], np.int64),
+            xywh=xywh,
+            labels=np.array([row.label for row in rows], np.int64),
+            crowd=np.array([row.crowd for row in rows], bool),
+            areas=np.where(np.isnan(stated), xywh[:, 2] * xywh[:, 3], stated),
+            records=np.array([row.record for row in rows]),
+        )
+        return table.take(np.argsort(table.image_index, kind="stable"))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: np.ndarray) -> BoxTable:
+        """Give the boxes of a mask or of row numbers."""
+        return BoxTable(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+    def of_images(self, images: np.ndarray, total: int) -> BoxTable:
+        """Give the boxes of some of `total` images, which are renumbered in the order given."""
+        new_row = np.full(total, -1, np.int64)
+        new_row[images] = np.arange(len(images))
+        moved = replace(self, image_index=new_row[self.image_index])
+        kept = np.flatnonzero(moved.image_index >= 0)
+        return moved.take(kept[np.argsort(moved.image_index[kept], kind="stable")])
 
 
 def clip_to_image(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -36,7 +111,8 @@ def box_faults(dataset: DetectionDataset) -> tuple[list[Fault], np.ndarray]:
     Returns:
         The faults, and which of the M boxes are good.
     """
-    boxes, sizes = dataset.boxes, dataset.sizes[dataset.image_index]
+    table = dataset.boxes
+    boxes, sizes = table.xywh, dataset.sizes[table.image_index]
     finite = np.all(np.isfinite(boxes), axis=1)
     boxes = np.where(finite[:, None], boxes, 0)
     inverted = finite & (boxes[:, 2:] < 0).any(axis=1)
@@ -48,24 +124,25 @@ def box_faults(dataset: DetectionDataset) -> tuple[list[Fault], np.ndarray]:
     # Annotation tools round: one pixel over the edge is no mistake worth a line.
     beyond = np.maximum(-boxes[:, :2], boxes[:, :2] + boxes[:, 2:] - sizes).max(axis=1, initial=0)
     faults = []
-    for kind, rows, why, severity in (
+    kinds: tuple[tuple[str, np.ndarray, str, Severity], ...] = (
         ("NaN box", ~finite, "a coordinate is not a finite number", "error"),
         ("inverted box", inverted, "width or height is negative", "error"),
         ("degenerate box", degenerate, "width or height is zero", "error"),
         ("box outside", outside, "no part of it lies in the image", "error"),
         ("box over the edge", good & (beyond > 1), "it is cut at the edge of the image", "note"),
-    ):
+    )
+    for kind, rows, why, severity in kinds:
         for row in np.flatnonzero(rows):
-            image = dataset.image_index[row]
-            x, y, width, height = dataset.boxes[row].tolist()
+            image = table.image_index[row]
+            x, y, width, height = table.xywh[row].tolist()
             faults.append(
                 Fault(
                     kind,
                     dataset.label_file(image),
-                    f"{dataset.record_name} {dataset.records[row]}",
+                    f"{dataset.record_name} {table.records[row]}",
                     f"{why}: x {x:g}, y {y:g}, width {width:g}, height {height:g} in image "
                     f"{dataset.image_id(image)!r} of {sizes[row, 0]} x {sizes[row, 1]}",
-                    "error" if severity == "error" else "note",
+                    severity,
                 )
             )
     return faults, good

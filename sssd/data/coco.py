@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
-
+from sssd.data.boxes import BoxRow, BoxTable
 from sssd.data.dataset import DetectionDataset
-from sssd.data.faults import DataError, Fault, Id
+from sssd.data.faults import DataError, Fault, Id, Severity
 from sssd.data.images import read_size
 
 Record = dict[str, Any]
@@ -45,8 +44,8 @@ def read_coco(annotations: str | Path, images: str | Path | None = None) -> Dete
     document = _load(path)
     faults: list[Fault] = []
 
-    def report(kind: str, record: str, message: str) -> None:
-        faults.append(Fault(kind, str(path), record, message))
+    def report(kind: str, record: str, message: str, severity: Severity = "error") -> None:
+        faults.append(Fault(kind, str(path), record, message, severity))
 
     categories = _unique(document["categories"], "category", report)
     if not categories:
@@ -56,18 +55,18 @@ def read_coco(annotations: str | Path, images: str | Path | None = None) -> Dete
     entries = _unique(document["images"], "image", report, needs="file_name")
     folder = _image_folder(path, images, entries)
     sizes = _sizes(entries, folder, report)
+    _note_ids(document["annotations"], report)
     row_of = {image: row for row, image in enumerate(sizes)}
-    table = _boxes(document["annotations"], row_of, set(entries), label_of, report)
     return DetectionDataset(
         source=path,
         image_root=folder,
         file_names=[str(entries[image]["file_name"]) for image in sizes],
         image_ids=list(sizes),
-        sizes=np.array(list(sizes.values()), np.int64).reshape(-1, 2),
+        sizes=list(sizes.values()),
         classes=[str(categories[category].get("name", category)) for category in order],
         category_ids=order,
         faults=faults,
-        **table,
+        boxes=_boxes(document["annotations"], row_of, set(entries), label_of, report),
     )
 
 
@@ -89,7 +88,12 @@ def _load(path: Path) -> Record:
     return document
 
 
-Report = Callable[[str, str, str], None]
+class Report(Protocol):
+    """Takes a fault of the file."""
+
+    def __call__(
+        self, kind: str, record: str, message: str, severity: Severity = "error"
+    ) -> None: ...
 
 
 def _unique(
@@ -153,8 +157,8 @@ def _boxes(
     known_images: set[Id],
     label_of: dict[Id, int],
     report: Report,
-) -> dict[str, Any]:
-    image_index, boxes, labels, crowd, areas, records = [], [], [], [], [], []
+) -> BoxTable:
+    rows = []
     for number, record in enumerate(annotations):
         if not isinstance(record, dict):
             report("incomplete annotation", f"annotation number {number}", "it is not an object")
@@ -173,20 +177,29 @@ def _boxes(
             report("incomplete annotation", name, f"'bbox' must be four numbers, not {value!r}")
         elif image in row_of:
             area = record.get("area")
-            image_index.append(row_of[image])
-            boxes.append(box)
-            labels.append(label_of[category])
-            crowd.append(bool(record.get("iscrowd", 0)))
-            areas.append(area if _is_number(area) else box[2] * box[3])
-            records.append(number if key is None else key)
-    return {
-        "image_index": np.array(image_index, np.int64),
-        "boxes": np.array(boxes, np.float64).reshape(-1, 4),
-        "labels": np.array(labels, np.int64),
-        "crowd": np.array(crowd, bool),
-        "areas": np.array(areas, np.float64),
-        "records": np.array(records),
-    }
+            rows.append(
+                BoxRow(
+                    image=row_of[image],
+                    xywh=box,
+                    label=label_of[category],
+                    record=number if key is None else key,
+                    crowd=bool(record.get("iscrowd", 0)),
+                    area=area if _is_number(area) else None,
+                )
+            )
+    return BoxTable.from_rows(rows)
+
+
+def _note_ids(annotations: list[Record], report: Report) -> None:
+    """Note ids that mislead other tools; nothing here depends on them."""
+    counts = Counter(_id(record.get("id")) for record in annotations if isinstance(record, dict))
+    if 0 in counts:
+        message = "pycocotools takes a match with it for none; renumbered for evaluation"
+        report("annotation id 0", "annotation 0", message, "note")
+    for key, count in counts.items():
+        if count > 1 and key is not None:
+            message = f"{count} records have it; renumbered for evaluation"
+            report("duplicate annotation id", f"annotation {key!r}", message, "note")
 
 
 def _numbers(values: object) -> list[float] | None:

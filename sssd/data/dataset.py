@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from sssd.data.boxes import box_faults, clip_to_image
+from sssd.data.boxes import BoxTable, box_faults, clip_to_image
 from sssd.data.faults import DataError, Fault, Id, count_kinds
 from sssd.data.images import read_image
 
@@ -35,12 +35,7 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
         file_names: one for each of the N images.
         image_ids: the file's own ids, all integers or all strings.
         sizes: (N, 2) width and height in pixels.
-        image_index: (M,) row of each box's image.
-        boxes: (M, 4) x, y, width, height in pixels, as the file says.
-        labels: (M,) class index in 0..C-1.
-        crowd: (M,) true for crowd regions.
-        areas: (M,) area of the object in square pixels (COCO: of its mask).
-        records: (M,) number of each box's record in its file, for messages.
+        boxes: M boxes as the file holds them.
         classes: C names.
         category_ids: C ids as in the file.
         record_name: what a record is called: "annotation", "object", "line".
@@ -61,13 +56,8 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
         image_root: str | Path,
         file_names: Sequence[str],
         image_ids: Sequence[Id],
-        sizes: np.ndarray,
-        image_index: np.ndarray,
-        boxes: np.ndarray,
-        labels: np.ndarray,
-        crowd: np.ndarray,
-        areas: np.ndarray,
-        records: np.ndarray,
+        sizes: np.ndarray | Sequence[tuple[int, int]],
+        boxes: BoxTable,
         classes: Sequence[str],
         category_ids: Sequence[Id],
         record_name: str = "annotation",
@@ -83,17 +73,11 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
         self._label_files = None if label_files is None else _byte_array(label_files)
         self._image_ids = _id_array(image_ids, self.source)
         self.sizes = np.asarray(sizes, np.int64).reshape(-1, 2)  # (N, 2) width, height
-
-        by_image = np.argsort(image_index, kind="stable")
-        self.image_index = np.asarray(image_index, np.int64)[by_image]
-        self.boxes = np.asarray(boxes, np.float64).reshape(-1, 4)[by_image]  # (M, 4) xywh
-        self.labels = np.asarray(labels, np.int64)[by_image]
-        self.crowd = np.asarray(crowd, bool)[by_image]
-        self.areas = np.asarray(areas, np.float64)[by_image]
-        self.records = np.asarray(records)[by_image]
+        self.boxes = boxes
         found, good = box_faults(self)
         self.faults = [*faults, *found]
-        self._keep_boxes(good)
+        self.boxes = boxes.take(good)
+        self._first_box = np.searchsorted(self.boxes.image_index, np.arange(len(self) + 1))
         if errors := [fault for fault in self.faults if fault.severity == "error"]:
             warnings.warn(
                 f"{self.source}: {len(errors)} bad records are left out ({count_kinds(errors)}); "
@@ -153,10 +137,10 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
 
     def targets(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Give the boxes (n, 4) xyxy float32, within the image, and labels (n,) to train with."""
-        rows = slice(self._offsets[index], self._offsets[index + 1])
-        learnt = ~self.crowd[rows]
-        boxes = clip_to_image(self.boxes[rows][learnt], self.sizes[index])
-        return boxes, self.labels[rows][learnt]
+        rows = slice(self._first_box[index], self._first_box[index + 1])
+        learnt = ~self.boxes.crowd[rows]
+        boxes = clip_to_image(self.boxes.xywh[rows][learnt], self.sizes[index])
+        return boxes, self.boxes.labels[rows][learnt]
 
     def ground_truth(self) -> dict[str, list[dict[str, Any]]]:
         """Give everything an evaluator needs as a COCO dict, crowd regions included.
@@ -166,11 +150,11 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
         """
         ids = self.image_ids
         rows = zip(
-            self.image_index.tolist(),
-            self.labels.tolist(),
-            self.boxes.tolist(),
-            self.areas.tolist(),
-            self.crowd.tolist(),
+            self.boxes.image_index.tolist(),
+            self.boxes.labels.tolist(),
+            self.boxes.xywh.tolist(),
+            self.boxes.areas.tolist(),
+            self.boxes.crowd.tolist(),
             strict=True,
         )
         return {
@@ -208,11 +192,11 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
             self._file_names,
             self._image_ids,
             self.sizes,
-            self.image_index,
-            self.boxes,
-            self.labels,
-            self.crowd,
-            self.areas,
+            self.boxes.image_index,
+            self.boxes.xywh,
+            self.boxes.labels,
+            self.boxes.crowd,
+            self.boxes.areas,
         ):
             digest.update(repr((array.dtype.str, array.shape)).encode())
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -225,9 +209,6 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
             indices: rows of images, each at most once.
         """
         indices = np.asarray(indices, np.int64)
-        new_row = np.full(len(self), -1, np.int64)
-        new_row[indices] = np.arange(len(indices))
-        kept = new_row[self.image_index] >= 0
         label_files = None
         if self._label_files is not None:
             label_files = [name.decode() for name in self._label_files[indices]]
@@ -237,22 +218,12 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
             file_names=[name.decode() for name in self._file_names[indices]],
             image_ids=self._image_ids[indices].tolist(),
             sizes=self.sizes[indices],
-            image_index=new_row[self.image_index[kept]],
-            boxes=self.boxes[kept],
-            labels=self.labels[kept],
-            crowd=self.crowd[kept],
-            areas=self.areas[kept],
-            records=self.records[kept],
+            boxes=self.boxes.of_images(indices, len(self)),
             classes=self.classes,
             category_ids=self.category_ids,
             record_name=self.record_name,
             label_files=label_files,
         )
-
-    def _keep_boxes(self, kept: np.ndarray) -> None:
-        for name in ("image_index", "boxes", "labels", "crowd", "areas", "records"):
-            setattr(self, name, getattr(self, name)[kept])
-        self._offsets = np.searchsorted(self.image_index, np.arange(len(self) + 1))
 
 
 def _byte_array(names: Sequence[str]) -> np.ndarray:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Id = int | str
+Severity = Literal["error", "note"]
 
 
 class DataError(ValueError):
@@ -30,7 +31,7 @@ class Fault:
     file: str
     record: str
     message: str
-    severity: Literal["error", "note"] = "error"
+    severity: Severity = "error"
 
     def __str__(self) -> str:
         where = f"{self.file}: {self.record}" if self.record else self.file

@@ -37,7 +37,8 @@ def read_image(path: str | Path) -> torch.Tensor:
     try:
         with Image.open(path) as image:
             rgb = _to_rgb(ImageOps.exif_transpose(image))
-            return torch.from_numpy(np.array(rgb)).permute(2, 0, 1).contiguous()
+            pixels = np.asarray(rgb).transpose(2, 0, 1)
+            return torch.from_numpy(pixels.copy(order="C"))
     except FileNotFoundError:
         raise DataError(f"{path}: the image file does not exist") from None
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, ...

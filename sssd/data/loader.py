@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms.v2 import functional
 
 from sssd.data.dataset import DetectionDataset, Target
 
@@ -95,8 +94,9 @@ def evaluation_loader(
 
 def collate(samples: list[Sample]) -> Batch:
     """Turn samples into lists of float images in [0, 1] and of targets with plain tensors."""
+    # numpy keeps to this thread; to wake torch's pool for one image costs more than the work.
     images = [
-        functional.to_dtype(image, torch.float32, scale=True).as_subclass(torch.Tensor)
+        torch.from_numpy(np.multiply(image.numpy(), 1 / 255, dtype=np.float32))
         for image, _ in samples
     ]
     targets = [

@@ -1,0 +1,103 @@
+"""Command line of the data: `python -m sssd.data check PATH`, `python -m sssd.data demo`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from sssd.data.check import check
+from sssd.data.demo import demo_data
+from sssd.data.faults import DataError
+from sssd.data.formats import read_dataset
+
+
+@dataclass(frozen=True)
+class Check:
+    """Examine a data set: categories, counts, sizes, and every fault with file and record.
+
+    The exit status is 1 where records must be repaired or left out.
+    """
+
+    path: tyro.conf.Positional[Path]
+    """COCO json file, VOC folder, or YOLO folder or data.yaml."""
+
+    images: Path | None = None
+    """Folder of the images; by default the usual place of the format."""
+
+    split: str = "train"
+    """Which part of a VOC or YOLO folder."""
+
+    format: Literal["coco", "voc", "yolo"] | None = None
+    """By default known by the path."""
+
+    decode: bool = False
+    """Decode every image wholly, not only those whose file ends too early."""
+
+    every: bool = False
+    """List every fault, not the first five of each kind."""
+
+    json: Path | None = None
+    """Write all faults to this file, too."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Make the demo data, if they are not there yet, and say where they lie."""
+
+    root: Path | None = None
+    """Cache folder; by default the environment variable SSSD_CACHE, or ~/.cache/sssd."""
+
+
+Command = (
+    Annotated[Check, tyro.conf.subcommand("check")] | Annotated[Demo, tyro.conf.subcommand("demo")]
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: without the program's name; None: those of this process.
+
+    Returns:
+        Exit status: 0, 1 for data with errors, 2 for what cannot be read at all.
+    """
+    command = tyro.cli(Command, prog="python -m sssd.data", args=arguments)
+    try:
+        return _demo(command) if isinstance(command, Demo) else _check(command)
+    except (DataError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _demo(command: Demo) -> int:
+    for name, path in demo_data(command.root)._asdict().items():
+        print(f"{name}: {path}")
+    return 0
+
+
+def _check(command: Check) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the report says more
+        dataset = read_dataset(command.path, command.images, command.split, command.format)
+    report = check(dataset, decode=command.decode)
+    console = Console()
+    console.print(report)
+    for line in report.lines(None if command.every else 5):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if command.json is not None:
+        document = {"summary": report.summary(), "faults": [asdict(f) for f in report.faults]}
+        command.json.write_text(json.dumps(document, indent=2))
+    return 1 if report.errors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

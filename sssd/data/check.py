@@ -1,0 +1,244 @@
+"""The check of a data set: every fault with file and record, and what the data look like."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+
+from sssd.data.dataset import DetectionDataset
+from sssd.data.faults import DataError, Fault, count_kinds
+from sssd.data.formats import read_dataset
+from sssd.data.images import orientation, read_image, upright_size
+
+OnBadData = Literal["raise", "drop"]
+
+SIZE_LIMITS = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, np.inf)}
+# How a file of each format ends when nothing is missing.
+ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xae\x42\x60\x82"}
+PLAIN_MODES = ("RGB", "L")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found.
+
+    Args:
+        dataset: what was checked.
+        faults: everything that is wrong ("error") or worth knowing ("note").
+        bad_images: rows of images that cannot be trained with.
+    """
+
+    dataset: DetectionDataset
+    faults: list[Fault]
+    bad_images: np.ndarray
+
+    @property
+    def errors(self) -> list[Fault]:
+        """The faults that must be repaired or left out."""
+        return [fault for fault in self.faults if fault.severity == "error"]
+
+    @property
+    def notes(self) -> list[Fault]:
+        """The facts that are taken care of."""
+        return [fault for fault in self.faults if fault.severity == "note"]
+
+    def resolve(self, on_bad_data: OnBadData) -> DetectionDataset:
+        """Give the dataset to train with.
+
+        Args:
+            on_bad_data: "raise" stops at any error; "drop" leaves the bad records out.
+
+        Returns:
+            The dataset without its bad images and boxes.
+
+        Raises:
+            DataError: there are errors, and `on_bad_data` is "raise"; or nothing is left.
+        """
+        if on_bad_data not in ("raise", "drop"):
+            raise ValueError(f"on_bad_data must be 'raise' or 'drop', not {on_bad_data!r}")
+        errors, source = self.errors, self.dataset.source
+        if errors and on_bad_data == "raise":
+            lines = [str(fault) for fault in errors[:5]]
+            lines += [f"... and {len(errors) - 5} more"] if len(errors) > 5 else []
+            raise DataError(
+                f"{source}: {len(errors)} bad records ({count_kinds(errors)}):\n  "
+                + "\n  ".join(lines)
+                + f"\nrepair them (`python -m sssd.data check {source}` lists all), or leave them "
+                "out with --on-bad-data drop"
+            )
+        if len(self.bad_images) == 0:
+            return self.dataset
+        if len(self.bad_images) == len(self.dataset):
+            raise DataError(f"{source}: none of its {len(self.dataset)} images can be used")
+        kept = np.setdiff1d(np.arange(len(self.dataset)), self.bad_images)
+        return self.dataset.subset(kept)
+
+    def sizes(self) -> dict[str, int]:
+        """Count the objects that are small, medium and large in COCO's sense, without crowds."""
+        areas = self.dataset.boxes.areas[~self.dataset.boxes.crowd]
+        return {
+            name: int(((areas >= low) & (areas < high)).sum())
+            for name, (low, high) in SIZE_LIMITS.items()
+        }
+
+    def lines(self, most: int | None = 5) -> Iterator[str]:
+        """Tell the faults as lines of text, errors first.
+
+        Args:
+            most: how many of each kind; None: all.
+        """
+        by_kind: dict[tuple[str, str], list[Fault]] = defaultdict(list)
+        for fault in [*self.errors, *self.notes]:
+            by_kind[fault.severity, fault.kind].append(fault)
+        for (severity, _), faults in by_kind.items():
+            for fault in faults[:most]:
+                yield f"{severity}: {fault}"
+            if most is not None and len(faults) > most:
+                yield f"{severity}: ... and {len(faults) - most} more of {faults[0].kind}"
+
+    def summary(self) -> str:
+        """Say in a line what the data set holds."""
+        boxes = self.dataset.boxes
+        empty = len(self.dataset) - len(np.unique(boxes.image_index[~boxes.crowd]))
+        return (
+            f"{self.dataset.source}: {len(self.dataset)} images ({empty} without objects), "
+            f"{int((~boxes.crowd).sum())} objects, {int(boxes.crowd.sum())} crowd regions, "
+            f"{self.dataset.num_classes} categories; {len(self.errors)} errors, "
+            f"{len(self.notes)} notes"
+        )
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self.summary()
+        yield _category_table(self.dataset)
+        yield _size_table(self.sizes())
+
+
+def check(
+    data: DetectionDataset | str | Path, images: str | Path | None = None, decode: bool = False
+) -> Report:
+    """Examine annotations and image files.
+
+    Every image is opened: its header is read, and it is decoded where the end of the file is not
+    as its format wants it, which finds truncated files at little cost.
+
+    Args:
+        data: a dataset, or the path of one (see `read_dataset`).
+        images: folder of the images, for a path.
+        decode: decode every image wholly, which finds damage within files too.
+
+    Returns:
+        The report; `report.resolve("drop")` gives the dataset without the bad records.
+
+    Raises:
+        DataError: the path is no data set.
+
+    Example:
+        >>> report = check("coco/annotations/instances_train2017.json")  # doctest: +SKIP
+        >>> report.summary()  # doctest: +SKIP
+        'coco/annotations/instances_train2017.json: 118287 images (1021 without objects), ...'
+    """
+    dataset = data if isinstance(data, DetectionDataset) else read_dataset(data, images)
+    with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:  # files and Pillow need no lock
+        found = list(pool.map(lambda row: _check_image(dataset, row, decode), range(len(dataset))))
+    bad = [row for row, faults in enumerate(found) if any(f.severity == "error" for f in faults)]
+    of_images = [fault for faults in found for fault in faults]
+    faults = [*dataset.faults, *of_images, *_notes(dataset)]
+    return Report(dataset, faults, np.array(bad, np.int64))
+
+
+def _check_image(dataset: DetectionDataset, row: int, decode: bool) -> list[Fault]:
+    path = dataset.image_path(row)
+    record = f"image {dataset.image_id(row)!r}"
+    if not os.path.isfile(path):
+        return [Fault("missing image", path, record, "the file does not exist")]
+    try:
+        with Image.open(path) as image:
+            turn, mode, raw = orientation(image), image.mode, image.size
+            size, ending = upright_size(image), ENDINGS.get(image.format or "")
+        if decode or ending is None or not _ends_with(path, ending):
+            read_image(path)
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, ...
+        reason = str(error).removeprefix(f"{path}: ")
+        return [Fault("unreadable image", path, record, reason)]
+    stated = tuple(dataset.sizes[row].tolist())
+    if size != stated:
+        message = f"it is {_times(size)}, but {dataset.label_file(row)} says {_times(stated)}"
+        if raw == stated:
+            message += ", its size before the EXIF rotation"
+        return [Fault("wrong size", path, record, message)]
+    notes = []
+    if turn != 1:
+        notes.append(("EXIF rotation", f"orientation {turn}, turned upright when it is read"))
+    if mode not in PLAIN_MODES:
+        notes.append(("unusual pixels", f"mode {mode}, converted to 8-bit RGB when it is read"))
+    return [Fault(kind, path, record, message, "note") for kind, message in notes]
+
+
+def _ends_with(path: str, ending: bytes) -> bool:
+    with open(path, "rb") as file:
+        file.seek(-min(len(ending), os.path.getsize(path)), os.SEEK_END)
+        return file.read() == ending
+
+
+def _times(size: tuple[int, ...]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def _notes(dataset: DetectionDataset) -> Iterator[Fault]:
+    """Give what is no mistake, or does no harm here, but should be known."""
+    boxes = dataset.boxes
+
+    def note(kind: str, image: int, record: str, message: str) -> Fault:
+        return Fault(kind, dataset.label_file(image), record, message, "note")
+
+    for row in np.flatnonzero(boxes.crowd):
+        name = f"{dataset.record_name} {boxes.records[row]}"
+        message = "not trained on, but kept for evaluation"
+        yield note("crowd region", boxes.image_index[row], name, message)
+    filled = boxes.image_index[~boxes.crowd]
+    for image in np.setdiff1d(np.arange(len(dataset)), filled):
+        message = "it is trained on as background"
+        yield note("image without objects", image, f"image {dataset.image_id(image)!r}", message)
+    for name in sorted({name for name in dataset.classes if dataset.classes.count(name) > 1}):
+        message = f"{dataset.classes.count(name)} categories have this name"
+        yield Fault("duplicate category name", dataset.source, f"category {name}", message, "note")
+
+
+def _category_table(dataset: DetectionDataset) -> Table:
+    boxes = dataset.boxes
+    table = Table(title="categories")
+    for column in ("id", "name", "objects", "crowd regions", "images"):
+        table.add_column(column, justify="left" if column == "name" else "right")
+    for label, (category_id, name) in enumerate(
+        zip(dataset.category_ids, dataset.classes, strict=True)
+    ):
+        mine = boxes.labels == label
+        objects, images = mine & ~boxes.crowd, np.unique(boxes.image_index[mine])
+        crowds = int((mine & boxes.crowd).sum())
+        table.add_row(
+            str(category_id), name, str(int(objects.sum())), str(crowds), str(len(images))
+        )
+    return table
+
+
+def _size_table(sizes: dict[str, int]) -> Table:
+    table = Table(title="sizes")
+    table.add_column("size")
+    table.add_column("objects", justify="right")
+    table.add_column("share")
+    total = max(sum(sizes.values()), 1)
+    limits = {"small": "below 32²", "medium": "below 96²", "large": "96² and more"}
+    for name, count in sizes.items():
+        bar = "█" * round(20 * count / total)
+        table.add_row(f"{name}, {limits[name]}", str(count), f"{bar} {100 * count / total:.0f} %")
+    return table
