@@ -1,0 +1,26 @@
+"""The operators: fused kernels where they are built, plain PyTorch everywhere."""
+
+from sssd.ops.backends import use_backend
+from sssd.ops.boxes import paint_boxes, pool_boxes
+from sssd.ops.divergence import (
+    channel_kl,
+    feature_divergence,
+    js_distance,
+    js_divergence,
+    pixel_kl,
+)
+from sssd.ops.explain import explain
+from sssd.ops.heatmap import label_heatmap
+
+__all__ = [
+    "channel_kl",
+    "explain",
+    "feature_divergence",
+    "js_distance",
+    "js_divergence",
+    "label_heatmap",
+    "paint_boxes",
+    "pixel_kl",
+    "pool_boxes",
+    "use_backend",
+]

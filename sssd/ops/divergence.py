@@ -1,0 +1,227 @@
+"""Divergence of two lists of feature maps: one fused call for all levels, forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from sssd.ops import backends, divergence_kernels
+from sssd.ops.divergence_checks import check_maps, check_settings, check_weights, in_format_of
+from sssd.ops.reference import divergence as reference
+
+Over = Literal["channels", "cells", "image", "channel"]
+Normalize = Literal["softmax", "standardize", "l2", "none"]
+Measure = Literal["js", "kl", "reverse_kl", "mse", "cosine"]
+Root = Literal["level", "row"] | None
+Reduction = Literal["mean", "sum", "none"]
+
+
+def feature_divergence(
+    student: Sequence[Tensor],
+    teacher: Sequence[Tensor],
+    *,
+    over: Over = "channels",
+    normalize: Normalize = "softmax",
+    divergence: Measure = "js",
+    temperature: float = 1.0,
+    beta: float = 0.5,
+    eps: float | None = None,
+    unbiased: bool = False,
+    root: Root = None,
+    elements: Literal["sum", "mean"] = "sum",
+    rows: Literal["mean", "sum"] = "mean",
+    row_weights: Sequence[Tensor] | None = None,
+    reduction: Reduction = "mean",
+    backend: str | None = None,
+) -> Tensor:
+    r"""Divergence of two lists of feature maps, level by level.
+
+    Each map is seen as rows; both sides of a row are normalised, y and z, and compared:
+
+        D_row   = sum over elements of d(y_j, z_j)                  (mean: divided by their number)
+        value_l = sum_r w_r D_r / sum_r w_r                         (rows="sum": sum_r w_r D_r)
+        result  = mean over the levels of value_l
+
+    with a square root over D_row (root="row") or over value_l (root="level").
+
+    Args:
+        student: P maps (B, C, H_l, W_l), contiguous or channels_last, all float32, bfloat16,
+            float16 or float64. Other strides are copied.
+        teacher: P maps of the same shapes; its dtype may differ from the student's.
+        over: what a row runs over: "channels" (one row a cell), "cells" (one an image and channel),
+            "image" (one an image, over channels and cells), "channel" (one a channel, over images
+            and cells).
+        normalize: "softmax" of x / temperature; "standardize" to mean 0 and variance 1; "l2" to
+            unit length; "none".
+        divergence: "js" (Jensen-Shannon), "kl" (teacher || student), "reverse_kl" (student ||
+            teacher), "mse" (squared difference), "cosine" (1 - cosine). The first three need
+            softmax rows; cosine needs any other.
+        temperature: of the softmax.
+        beta: weight of the student in the Jensen-Shannon mixture, in (0, 1):
+            m = beta p + (1 - beta) q, D = beta KL(p || m) + (1 - beta) KL(q || m).
+        eps: standardize: added to the variance, or (unbiased) to the deviation; l2, cosine: the
+            shortest length. Default 1e-5, 1e-6 if unbiased, 1e-12 for lengths.
+        unbiased: standardize by the variance over n - 1.
+        root: "level", "row" or None. Slope 0 where the divergence is below 1e-12.
+        elements: how the elements of a row are reduced.
+        rows: how the rows of a level are reduced.
+        row_weights: P tensors, one weight a row: (B, H_l, W_l) over channels, (B, C) over cells,
+            (B,) over the image, (C,) over a channel. Constants. Weights of sum 0 give value 0.
+        reduction: how the P values are reduced; "none" gives them, (P,).
+        backend: "auto", "cuda", "triton", "cpu" or "reference"; None takes the current default.
+
+    Returns:
+        float32 scalar, or (P,) for reduction="none"; float64 if an input is. Differentiable in
+        student and teacher; nothing is written for the one that needs no gradient.
+
+    Raises:
+        TypeError: for a dtype that is not served, or dtypes that differ within a list.
+        ValueError: for shapes, devices or settings that do not fit, naming argument and level.
+        RuntimeError: when differentiated twice on a fused backend.
+
+    Example:
+        >>> student = [torch.randn(2, 8, 4, 4), torch.randn(2, 8, 2, 2)]
+        >>> teacher = [torch.randn_like(x) for x in student]
+        >>> feature_divergence(student, teacher, divergence="kl", temperature=4.0).shape
+        torch.Size([])
+
+    Source: kernels/divergence/README.md derives the formulas.
+    """
+    given = {
+        "over": over, "normalize": normalize, "divergence": divergence, "root": root,
+        "elements": elements, "rows": rows, "reduction": reduction,
+    }  # fmt: skip
+    check_settings(given, temperature, beta, eps)
+    students, teachers = check_maps(student, teacher)
+    weights = None if row_weights is None else check_weights(row_weights, students, over)
+    if divergence == "reverse_kl":
+        students, teachers, divergence = teachers, students, "kl"
+    if eps is None:
+        eps = 1e-12 if "l2" in normalize or divergence == "cosine" else 1e-6 if unbiased else 1e-5
+    settings: dict[str, Any] = {
+        "over": over, "normalize": normalize, "divergence": divergence, "root": root,
+        "rows": rows, "elements": elements, "unbiased": unbiased, "temperature": temperature,
+        "beta": beta, "eps": eps,
+    }  # fmt: skip
+    wide = students[0] if students[0].dtype == torch.float64 else teachers[0]
+    choice = backends.choose(divergence_kernels.OPERATOR, wide, backend, **settings)
+    if choice.backend == "reference":
+        values = reference.feature_divergence(students, teachers, weights, **settings)
+    else:
+        teachers = [in_format_of(a, b) for a, b in zip(students, teachers, strict=True)]
+        values = divergence_kernels.run(choice.backend, students, teachers, weights, settings)
+    if reduction == "none":
+        return values
+    return values.mean() if reduction == "mean" else values.sum()
+
+
+def js_distance(
+    student: Sequence[Tensor],
+    teacher: Sequence[Tensor],
+    *,
+    over: Over = "channels",
+    temperature: float = 1.0,
+    root: Root = "level",
+    elements: Literal["sum", "mean"] = "sum",
+    row_weights: Sequence[Tensor] | None = None,
+    reduction: Reduction = "mean",
+    backend: str | None = None,
+) -> Tensor:
+    r"""Jensen-Shannon distance of softmax rows, the mean over the levels.
+
+        D_JS = KL(p || m) / 2 + KL(q || m) / 2,  m = (p + q) / 2,  0 <= D_JS <= ln 2
+        result = mean over levels of sqrt(mean over rows of D_JS)
+
+    Args:
+        student: P maps (B, C, H_l, W_l); see `feature_divergence`.
+        teacher: P maps of the same shapes.
+        over: "channels", "cells", "image" or "channel": what a row runs over.
+        temperature: of both softmaxes.
+        root: "level", "row" (mean of the rows' distances) or None (the divergence).
+        elements: "mean" divides each row by its length, as `kl_div(reduction="mean")` does.
+        row_weights: P tensors, one weight a row, such as foreground masks.
+        reduction: "mean", "sum" or "none" over the levels.
+        backend: "auto", "cuda", "triton", "cpu" or "reference".
+
+    Returns:
+        float32 scalar, or (P,) for reduction="none".
+
+    Raises:
+        TypeError, ValueError: as `feature_divergence`.
+
+    Example:
+        >>> maps = [torch.randn(1, 8, 4, 4)]
+        >>> float(js_distance(maps, maps))
+        0.0
+
+    Source: Deng et al., "SSSD", ICIP 2023, arXiv 2303.05015.
+    """
+    return feature_divergence(
+        student, teacher, over=over, temperature=temperature, root=root, elements=elements,
+        row_weights=row_weights, reduction=reduction, backend=backend,
+    )  # fmt: skip
+
+
+def js_divergence(student: Sequence[Tensor], teacher: Sequence[Tensor], **options: Any) -> Tensor:
+    """Jensen-Shannon divergence: `js_distance` without the root; same options.
+
+    Example:
+        >>> float(js_divergence([torch.zeros(1, 2, 1, 1)], [torch.zeros(1, 2, 1, 1)]))
+        0.0
+    """
+    return js_distance(student, teacher, root=None, **options)
+
+
+def channel_kl(
+    student: Sequence[Tensor],
+    teacher: Sequence[Tensor],
+    *,
+    temperature: float = 1.0,
+    **options: Any,
+) -> Tensor:
+    """KL(teacher || student) of each channel's softmax over its cells, times temperature squared.
+
+    Args:
+        student: P maps (B, C, H_l, W_l); see `feature_divergence` for the options.
+        teacher: P maps of the same shapes.
+        temperature: of both softmaxes.
+        **options: of `feature_divergence`.
+
+    Example:
+        >>> float(channel_kl([torch.zeros(1, 2, 2, 2)], [torch.zeros(1, 2, 2, 2)], temperature=4.0))
+        0.0
+
+    Source: Shu et al., "Channel-wise knowledge distillation", ICCV 2021, equation 4.
+    """
+    return temperature**2 * feature_divergence(
+        student, teacher, over="cells", divergence="kl", temperature=temperature, **options
+    )
+
+
+def pixel_kl(
+    student: Sequence[Tensor],
+    teacher: Sequence[Tensor],
+    *,
+    temperature: float = 1.0,
+    **options: Any,
+) -> Tensor:
+    """KL(teacher || student) of each cell's softmax over its channels, times temperature squared.
+
+    Args:
+        student: P maps (B, C, H_l, W_l); see `feature_divergence` for the options.
+        teacher: P maps of the same shapes.
+        temperature: of both softmaxes.
+        **options: of `feature_divergence`.
+
+    Example:
+        >>> float(pixel_kl([torch.zeros(1, 2, 2, 2)], [torch.zeros(1, 2, 2, 2)]))
+        0.0
+
+    Source: Hinton et al., "Distilling the knowledge in a neural network", 2015, section 2.
+    """
+    return temperature**2 * feature_divergence(
+        student, teacher, over="channels", divergence="kl", temperature=temperature, **options
+    )

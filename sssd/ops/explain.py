@@ -1,0 +1,54 @@
+"""Which backend would run an operator, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from sssd.ops import backends, divergence_kernels
+from sssd.ops.backends import Operator
+
+OPERATORS: dict[str, Operator] = dict.fromkeys(
+    ("feature_divergence", "js_distance", "js_divergence", "channel_kl", "pixel_kl"),
+    divergence_kernels.OPERATOR,
+)
+
+
+def explain(
+    operator: Callable[..., Any] | str,
+    tensors: Sequence[Tensor],
+    *,
+    backend: str | None = None,
+    **settings: Any,
+) -> str:
+    """Say which backend would run an operator on such tensors, and why.
+
+    Args:
+        operator: the function, or its name.
+        tensors: a list of its tensors; only device and dtype are looked at.
+        backend: as the operator takes it.
+        **settings: further settings of the call.
+
+    Returns:
+        One sentence.
+
+    Raises:
+        ValueError: for an operator that has one backend only, or a backend that cannot run it.
+
+    Example:
+        >>> explain("js_distance", [torch.zeros(1, 2, 1, 1)], backend="reference")
+        "js_distance of 1 float32 tensor on cpu runs on backend 'reference': asked for"
+    """
+    name = operator if isinstance(operator, str) else operator.__name__
+    if name not in OPERATORS:
+        raise ValueError(f"operator is {name!r}: expected one of {', '.join(OPERATORS)}")
+    choice = backends.choose(OPERATORS[name], tensors[0], backend, **settings)
+    first = tensors[0]
+    count = f"{len(tensors)} {str(first.dtype).removeprefix('torch.')} tensor" + "s" * (
+        len(tensors) != 1
+    )
+    return (
+        f"{name} of {count} on {first.device} runs on backend {choice.backend!r}: {choice.reason}"
+    )

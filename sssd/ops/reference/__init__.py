@@ -1,0 +1,1 @@
+"""Every operator in plain PyTorch: what the fused backends are tested against."""
