@@ -39,7 +39,7 @@ class Check:
     """By default known by the path."""
 
     decode: bool = False
-    """Decode every image wholly, not only those whose file ends too early."""
+    """Decode every JPEG wholly, not only those that end too early."""
 
     every: bool = False
     """List every fault, not the first five of each kind."""

@@ -1,0 +1,16 @@
+"""What tests of several folders share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real data, which is no part of the repository."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("SSSD_DATA") or beside)
+    if not folder.is_dir():
+        pytest.skip(f"no real data: SSSD_DATA is not set, or there is no folder {folder}")
+    return folder

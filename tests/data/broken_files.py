@@ -1,0 +1,355 @@
+"""A corpus of broken data sets: each a good one with one thing wrong, and what the check must say.
+
+Run as a script, it writes all of them to a folder: `python tests/data/broken_files.py FOLDER`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image
+
+Document = dict[str, Any]
+WIDTH, HEIGHT = 64, 48
+
+
+def good(folder: Path) -> Document:
+    """Write two images and give the COCO document that fits them."""
+    images = folder / "train"
+    images.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    for name in ("one.jpg", "two.png"):
+        Image.fromarray(pixels).save(images / name)
+    return {
+        "images": [
+            {"id": 1, "file_name": "one.jpg", "width": WIDTH, "height": HEIGHT},
+            {"id": 2, "file_name": "two.png", "width": WIDTH, "height": HEIGHT},
+        ],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 7, "name": "dog"}],
+        "annotations": [
+            {"id": 11, "image_id": 1, "category_id": 1, "bbox": [4, 5, 20, 30]},
+            {"id": 12, "image_id": 2, "category_id": 7, "bbox": [0, 0, 64, 48]},
+            {"id": 13, "image_id": 2, "category_id": 1, "bbox": [1.5, 2.5, 3, 4]},
+        ],
+    }
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A way to break the good data set.
+
+    Args:
+        name: of the case.
+        harm: changes the document or the files in the folder.
+        expected: what the message says, after "severity: ".
+        images: how many of the two images are left when bad records are dropped.
+        boxes: how many of the three boxes are.
+    """
+
+    name: str
+    harm: Callable[[Document, Path], object]
+    expected: str
+    images: int = 2
+    boxes: int = 3
+
+    def write(self, folder: Path) -> Path:
+        """Write the broken data set and give its json file."""
+        document = good(folder)
+        self.harm(document, folder / "train")
+        path = folder / "annotations" / "instances_train.json"
+        path.parent.mkdir()
+        path.write_text(json.dumps(document))
+        return path
+
+
+def _box(*values: float) -> Callable[[Document, Path], object]:
+    return lambda document, _: document["annotations"][2].update(bbox=list(values))
+
+
+def _annotation(**values: object) -> Callable[[Document, Path], object]:
+    return lambda document, _: document["annotations"][2].update(values)
+
+
+def _image(**values: object) -> Callable[[Document, Path], object]:
+    return lambda document, _: document["images"][0].update(values)
+
+
+def _truncate(images: Path, name: str) -> None:
+    path = images / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _pixels(mode: str, name: str = "one.png") -> Callable[[Document, Path], object]:
+    """Store the first image in another pixel format."""
+
+    def harm(document: Document, images: Path) -> None:
+        image = Image.open(images / "one.jpg")
+        if mode == "I;16":
+            grey = np.asarray(image.convert("L")).astype(np.uint16) * 257
+            image = Image.fromarray(grey)
+        else:
+            image = image.convert(mode)
+        image.save(images / name)
+        document["images"][0]["file_name"] = name
+
+    return harm
+
+
+def _turned(stated: tuple[int, int]) -> Callable[[Document, Path], object]:
+    """Store the first image lying on its side, with an EXIF note to turn it."""
+
+    def harm(document: Document, images: Path) -> None:
+        image = Image.open(images / "one.jpg")
+        exif = image.getexif()
+        exif[ExifTags.Base.Orientation] = 6
+        image.save(images / "turned.jpg", exif=exif)
+        record = document["images"][0]
+        record.update(file_name="turned.jpg", width=stated[0], height=stated[1])
+
+    return harm
+
+
+JSON = "instances_train.json: "
+BOX = f"in image 2 of {WIDTH} x {HEIGHT}"
+
+ERRORS = [
+    Broken(
+        "missing image",
+        lambda _, images: (images / "one.jpg").unlink(),
+        "one.jpg: image 1: missing image: the file does not exist",
+        images=1,
+        boxes=2,
+    ),
+    Broken(
+        "no image",
+        lambda _, images: (images / "one.jpg").write_text("no photograph"),
+        "one.jpg: image 1: unreadable image: cannot identify image file",
+        images=1,
+        boxes=2,
+    ),
+    Broken(
+        "empty file",
+        lambda _, images: (images / "one.jpg").write_bytes(b""),
+        "one.jpg: image 1: unreadable image: cannot identify image file",
+        images=1,
+        boxes=2,
+    ),
+    Broken(
+        "truncated JPEG",
+        lambda _, images: _truncate(images, "one.jpg"),
+        "one.jpg: image 1: unreadable image: image file is truncated",
+        images=1,
+        boxes=2,
+    ),
+    Broken(
+        "truncated PNG",
+        lambda _, images: _truncate(images, "two.png"),
+        "two.png: image 2: unreadable image: image file is truncated",
+        images=1,
+        boxes=1,
+    ),
+    Broken(
+        "wrong width",
+        _image(width=65),
+        "one.jpg: image 1: wrong size: it is 64 x 48, but ",
+        images=1,
+        boxes=2,
+    ),
+    Broken(
+        "size before EXIF rotation",
+        _turned((WIDTH, HEIGHT)),
+        "turned.jpg: image 1: wrong size: it is 48 x 64, but ",
+        images=1,
+        boxes=2,
+    ),
+    Broken(
+        "32-bit pixels",
+        _pixels("F", "one.tif"),
+        "one.tif: image 1: unreadable image: 32-bit pixels (mode F)",
+        images=1,
+        boxes=2,
+    ),
+    Broken(
+        "duplicate image id",
+        lambda document, _: document["images"].append({**document["images"][1], "id": 1}),
+        JSON + "image 1: duplicate image id: the first record of this id is kept",
+    ),
+    Broken(
+        "image without id",
+        lambda document, _: document["images"].append({"file_name": "two.png"}),
+        JSON + "image number 2: incomplete image: it has no valid 'id'",
+    ),
+    Broken(
+        "image without file name",
+        lambda document, _: document["images"].append({"id": 3}),
+        JSON + "image number 2: incomplete image: it has no valid 'file_name'",
+    ),
+    Broken(
+        "missing image of unknown size",
+        lambda document, _: document["images"].append({"id": 3, "file_name": "three.png"}),
+        JSON + "image 3: unknown image size: no width and height, and ",
+    ),
+    Broken(
+        "duplicate category id",
+        lambda document, _: document["categories"].append({"id": 7, "name": "bird"}),
+        JSON + "category 7: duplicate category id: the first record of this id is kept",
+    ),
+    Broken(
+        "unknown category",
+        _annotation(category_id=3),
+        JSON + "annotation 13: unknown category: no category has the id 3",
+        boxes=2,
+    ),
+    Broken(
+        "category as text",
+        _annotation(category_id="1"),
+        JSON + "annotation 13: unknown category: no category has the id '1'",
+        boxes=2,
+    ),
+    Broken(
+        "unknown image",
+        _annotation(image_id=99),
+        JSON + "annotation 13: unknown image: no image has the id 99",
+        boxes=2,
+    ),
+    Broken(
+        "no box",
+        _annotation(bbox=None),
+        JSON + "annotation 13: incomplete annotation: 'bbox' must be four numbers, not None",
+        boxes=2,
+    ),
+    Broken(
+        "box of three numbers",
+        _box(1, 2, 3),
+        JSON + "annotation 13: incomplete annotation: 'bbox' must be four numbers, not [1, 2, 3]",
+        boxes=2,
+    ),
+    Broken(
+        "NaN box",
+        _box(1, 2, math.nan, 4),
+        JSON + "annotation 13: NaN box: a coordinate is not a finite number: x 1, y 2, width nan, "
+        f"height 4 {BOX}",
+        boxes=2,
+    ),
+    Broken(
+        "infinite box",
+        _box(1, 2, 3, math.inf),
+        JSON + "annotation 13: NaN box: a coordinate is not a finite number: x 1, y 2, width 3, "
+        f"height inf {BOX}",
+        boxes=2,
+    ),
+    Broken(
+        "degenerate box",
+        _box(9, 9, 0, 4),
+        JSON + f"annotation 13: degenerate box: width or height is zero: x 9, y 9, width 0, "
+        f"height 4 {BOX}",
+        boxes=2,
+    ),
+    Broken(
+        "inverted box",
+        _box(30, 30, -5, 4),
+        JSON + "annotation 13: inverted box: width or height is negative: x 30, y 30, width -5, "
+        f"height 4 {BOX}",
+        boxes=2,
+    ),
+    Broken(
+        "box outside",
+        _box(70, 9, 5, 4),
+        JSON + "annotation 13: box outside: no part of it lies in the image: x 70, y 9, width 5, "
+        f"height 4 {BOX}",
+        boxes=2,
+    ),
+    Broken(
+        "box above",
+        _box(7, -9, 5, 4),
+        JSON + "annotation 13: box outside: no part of it lies in the image: x 7, y -9, width 5, "
+        f"height 4 {BOX}",
+        boxes=2,
+    ),
+]
+
+NOTES = [
+    Broken(
+        "box over the edge",
+        _box(50, 9, 30, 4),
+        JSON + "annotation 13: box over the edge: it is cut at the edge of the image: x 50, y 9, "
+        f"width 30, height 4 {BOX}",
+    ),
+    Broken(
+        "annotation id 0",
+        _annotation(id=0),
+        JSON + "annotation 0: annotation id 0: pycocotools takes a match with it for none",
+    ),
+    Broken(
+        "duplicate annotation id",
+        _annotation(id=12),
+        JSON + "annotation 12: duplicate annotation id: 2 records have it",
+    ),
+    Broken(
+        "crowd",
+        _annotation(iscrowd=1),
+        JSON + "annotation 13: crowd region: not trained on, but kept for evaluation",
+    ),
+    Broken(
+        "image without objects",
+        lambda document, _: document["annotations"].pop(0),
+        JSON + "image 1: image without objects: it is trained on as background",
+        boxes=2,
+    ),
+    Broken(
+        "two categories of one name",
+        lambda document, _: document["categories"].append({"id": 8, "name": "cat"}),
+        JSON + "category cat: duplicate category name: 2 categories have this name",
+    ),
+    Broken(
+        "EXIF rotation",
+        _turned((HEIGHT, WIDTH)),
+        "turned.jpg: image 1: EXIF rotation: orientation 6, turned upright when it is read",
+    ),
+    Broken(
+        "CMYK",
+        _pixels("CMYK", "cmyk.jpg"),
+        "cmyk.jpg: image 1: unusual pixels: mode CMYK, converted to 8-bit RGB when it is read",
+    ),
+    Broken(
+        "palette",
+        _pixels("P"),
+        "one.png: image 1: unusual pixels: mode P, converted to 8-bit RGB when it is read",
+    ),
+    Broken(
+        "alpha",
+        _pixels("RGBA"),
+        "one.png: image 1: unusual pixels: mode RGBA, converted to 8-bit RGB when it is read",
+    ),
+    Broken(
+        "16 bit",
+        _pixels("I;16"),
+        "one.png: image 1: unusual pixels: mode I;16, converted to 8-bit RGB when it is read",
+    ),
+]
+
+NOT_COCO = {
+    "nothing": ("", "not a json file: Expecting value"),
+    "broken json": ('{"images": [', "not a json file: Expecting value"),
+    "a list": ("[]", "not a COCO detection file: it has no list 'images'"),
+    "no annotations": (
+        '{"images": [], "categories": []}',
+        "not a COCO detection file: it has no list 'annotations'",
+    ),
+    "no categories": (
+        '{"images": [], "annotations": [], "categories": []}',
+        "'categories' is empty, so there is nothing to detect",
+    ),
+    "bytes": ("\udcff\udcfe\udc80", "not a json file: "),
+}
+
+if __name__ == "__main__":
+    for case in [*ERRORS, *NOTES]:
+        print(case.write(Path(sys.argv[1]) / case.name.replace(" ", "_")))

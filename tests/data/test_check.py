@@ -1,0 +1,174 @@
+"""Every fault of the corpus is named with file and record, and nothing else is."""
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+from broken_files import ERRORS, NOT_COCO, NOTES, Broken, good
+
+from sssd.data import DataError, check, read_coco, read_dataset, read_voc
+from sssd.data.__main__ import main
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*bad records are left out")
+
+
+def write(document: dict, folder: Path) -> Path:
+    path = folder / "annotations" / "instances_train.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(document))
+    return path
+
+
+@pytest.mark.parametrize("case", ERRORS, ids=lambda case: case.name)
+def test_errors_are_named_and_dropped(case: Broken, tmp_path: Path) -> None:
+    report = check(case.write(tmp_path))
+    assert [str(fault) for fault in report.notes] == []
+    (fault,) = report.errors
+    assert case.expected in str(fault)
+    assert f"error: {fault}" in list(report.lines())
+
+    with pytest.raises(DataError, match="--on-bad-data drop") as raised:
+        report.resolve("raise")
+    assert case.expected in str(raised.value)
+
+    dataset = report.resolve("drop")
+    assert (len(dataset), len(dataset.boxes)) == (case.images, case.boxes)
+    assert check(dataset).faults == []
+    assert sum(len(target["labels"]) for _, target in map(dataset.__getitem__, range(len(dataset))))
+
+
+@pytest.mark.parametrize("case", NOTES, ids=lambda case: case.name)
+def test_notes_stop_nothing(case: Broken, tmp_path: Path) -> None:
+    report = check(case.write(tmp_path), decode=True)
+    assert [str(fault) for fault in report.errors] == []
+    (fault,) = report.notes
+    assert case.expected in str(fault)
+    dataset = report.resolve("raise")
+    assert (len(dataset), len(dataset.boxes)) == (case.images, case.boxes)
+    for index in range(len(dataset)):
+        image, target = dataset[index]
+        assert image.shape[0] == 3
+        assert (target["boxes"][:, 2:] <= image.new_tensor(image.shape[:0:-1])).all()
+
+
+@pytest.mark.parametrize("content", NOT_COCO.values(), ids=NOT_COCO.keys())
+def test_a_file_that_is_not_coco(content: tuple[str, str], tmp_path: Path) -> None:
+    text, expected = content
+    path = tmp_path / "instances_train.json"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(DataError) as raised:
+        read_coco(path, tmp_path)
+    assert str(path) in str(raised.value)
+    assert expected in str(raised.value)
+
+
+def test_a_good_data_set_has_no_faults(tmp_path: Path) -> None:
+    report = check(write(good(tmp_path), tmp_path), decode=True)
+    assert report.faults == []
+    assert report.resolve("raise") is report.dataset
+    assert report.sizes() == {"small": 2, "medium": 1, "large": 0}
+    assert "2 images (0 without objects), 3 objects, 0 crowd regions" in report.summary()
+
+
+def test_damage_within_a_file_is_found_by_decoding(tmp_path: Path) -> None:
+    document = good(tmp_path)
+    path = tmp_path / "train" / "one.jpg"
+    content = bytearray(path.read_bytes())
+    huffman_table = content.index(b"\xff\xc4")
+    content[huffman_table + 5 : huffman_table + 21] = b"\xff" * 16
+    path.write_bytes(content)
+    json_path = write(document, tmp_path)
+    assert check(json_path).errors == []
+    (fault,) = check(json_path, decode=True).errors
+    assert (fault.kind, fault.record) == ("unreadable image", "image 1")
+
+
+def test_bytes_after_the_end_of_a_jpeg_are_no_fault(tmp_path: Path) -> None:
+    document = good(tmp_path)
+    with open(tmp_path / "train" / "one.jpg", "ab") as file:
+        file.write(b"camera maker's note")
+    assert check(write(document, tmp_path)).faults == []
+
+
+def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
+    path = write(good(tmp_path), tmp_path)
+    for name in ("one.jpg", "two.png"):
+        (tmp_path / "train" / name).unlink()
+    with pytest.raises(DataError, match="none of its 2 images can be used"):
+        check(path).resolve("drop")
+
+
+def test_long_lists_are_cut(tmp_path: Path) -> None:
+    document = good(tmp_path)
+    document["annotations"] += [
+        {"id": 100 + key, "image_id": 1, "category_id": 1, "bbox": [1, 1, 0, 0]} for key in range(8)
+    ]
+    report = check(write(document, tmp_path))
+    assert "error: ... and 3 more of degenerate box" in list(report.lines())
+    assert len(list(report.lines(None))) == 8
+    with pytest.raises(DataError, match=r"8 bad records \(8 degenerate box\)"):
+        report.resolve("raise")
+
+
+def test_resolve_refuses_another_word(tmp_path: Path) -> None:
+    report = check(write(good(tmp_path), tmp_path))
+    with pytest.raises(ValueError, match="'raise' or 'drop', not 'skip'"):
+        report.resolve("skip")  # type: ignore[arg-type]
+
+
+def test_a_path_that_is_no_data_set(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        read_dataset(tmp_path / "nothing")
+    with pytest.raises(DataError, match="neither a COCO json file, nor a VOC folder"):
+        read_dataset(tmp_path)
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(good(tmp_path), tmp_path)
+    assert main(["check", str(path)]) == 0
+    assert "cat" in capsys.readouterr().out
+    (tmp_path / "train" / "one.jpg").unlink()
+    listed = tmp_path / "faults.json"
+    assert main(["check", str(path), "--json", str(listed)]) == 1
+    assert "error: " in capsys.readouterr().out
+    assert json.loads(listed.read_text())["faults"][0]["kind"] == "missing image"
+    assert main(["check", str(tmp_path / "nothing.json")]) == 2
+    assert "nothing.json: this file or folder does not exist" in capsys.readouterr().err
+
+
+def test_command_runs_as_a_module(tmp_path: Path) -> None:
+    path = write(good(tmp_path), tmp_path)
+    command = [sys.executable, "-m", "sssd.data", "check", str(path)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert "3 objects" in finished.stdout
+
+
+@pytest.mark.parametrize(
+    ("split", "expected"),
+    [
+        ("train", "BloodImage_00343.xml: object 4: degenerate box: width or height is zero: x 181"),
+        ("val", "BloodImage_00338.xml: object 13: degenerate box: width or height is zero: x 504"),
+    ],
+)
+def test_the_degenerate_boxes_of_bccd_voc(split: str, expected: str, shared_data: Path) -> None:
+    with pytest.warns(UserWarning, match="1 bad records are left out"):
+        dataset = read_voc(shared_data / "bccd_voc", split, shared_data / "bccd" / split)
+    report = check(dataset)
+    (fault,) = report.faults
+    assert expected in str(fault)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kept = report.resolve("drop")
+    assert len(kept.boxes) == {"train": 2804, "val": 1137}[split]
+
+
+def test_real_data_are_clean(shared_data: Path) -> None:
+    coco = shared_data / "coco_small" / "annotations" / "instances_train2017.json"
+    report = check(coco, decode=True)
+    assert report.errors == []
+    assert len(report.dataset) == 120
+    assert report.dataset.boxes.crowd.sum() == 11
