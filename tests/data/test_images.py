@@ -1,0 +1,112 @@
+"""Images of every pixel format as upright RGB."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import ExifTags, Image
+
+from sssd.data import DataError, read_image
+from sssd.data.images import read_size
+
+HEIGHT, WIDTH = 6, 9
+PIXELS = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+GREY = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH) * 4
+
+
+def save(image: Image.Image, path: Path, **options: object) -> Path:
+    image.save(path, **options)
+    return path
+
+
+def as_pixels(tensor: torch.Tensor) -> np.ndarray:
+    assert tensor.dtype == torch.uint8
+    assert tensor.is_contiguous()
+    return tensor.permute(1, 2, 0).numpy()
+
+
+def test_rgb(tmp_path: Path) -> None:
+    path = save(Image.fromarray(PIXELS), tmp_path / "a.png")
+    np.testing.assert_array_equal(as_pixels(read_image(path)), PIXELS)
+    assert read_size(path) == (WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1", "I;16", "P"])
+def test_grey(mode: str, tmp_path: Path) -> None:
+    grey = GREY
+    if mode == "1":
+        grey = np.where(GREY < 128, 0, 255).astype(np.uint8)
+    image = Image.fromarray(grey)
+    if mode == "I;16":
+        image = Image.fromarray(grey.astype(np.uint16) * 256 + 255)  # the high byte is the value
+    elif mode != "L":
+        image = image.convert(mode)
+    read = as_pixels(read_image(save(image, tmp_path / "a.png")))
+    np.testing.assert_array_equal(read, np.repeat(grey[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("transparency", [False, True])
+def test_palette(transparency: bool, tmp_path: Path) -> None:
+    image = Image.fromarray(PIXELS).quantize(16)
+    options = {"transparency": 3} if transparency else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read = as_pixels(read_image(save(image, tmp_path / "a.png", **options)))
+    np.testing.assert_array_equal(read, np.asarray(image.convert("RGB")))
+
+
+def test_alpha_is_dropped(tmp_path: Path) -> None:
+    alpha = np.full((HEIGHT, WIDTH, 1), 7, np.uint8)
+    path = save(Image.fromarray(np.concatenate([PIXELS, alpha], axis=2)), tmp_path / "a.png")
+    np.testing.assert_array_equal(as_pixels(read_image(path)), PIXELS)
+
+
+def test_cmyk_is_not_inverted(tmp_path: Path) -> None:
+    """Printers store the ink, and JPEG its complement: white paper must come out white."""
+    colours = np.zeros((16, 16, 3), np.uint8)
+    colours[:, :8] = (250, 250, 250)
+    colours[:, 8:] = (200, 10, 10)
+    path = save(Image.fromarray(colours).convert("CMYK"), tmp_path / "a.jpg", quality=95)
+    read = as_pixels(read_image(path)).astype(int)
+    assert np.abs(read - colours).max() < 30
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientations(orientation: int, tmp_path: Path) -> None:
+    """The picture is stored turned by each of the eight ways, and read upright."""
+    store = {
+        1: lambda pixels: pixels,
+        2: lambda pixels: pixels[:, ::-1],
+        3: lambda pixels: pixels[::-1, ::-1],
+        4: lambda pixels: pixels[::-1],
+        5: lambda pixels: pixels.swapaxes(0, 1),
+        6: lambda pixels: np.rot90(pixels),
+        7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
+        8: lambda pixels: np.rot90(pixels, -1),
+    }[orientation]
+    image = Image.fromarray(np.ascontiguousarray(store(PIXELS)))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = save(image, tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(as_pixels(read_image(path)), PIXELS)
+    assert read_size(path) == (WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("read", [read_image, read_size])
+def test_errors_name_the_file(read: object, tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    with pytest.raises(DataError, match=r"a\.jpg: the image file does not exist"):
+        read(path)
+    path.write_text("no photograph")
+    with pytest.raises(DataError, match=r"a\.jpg: the image cannot be read: cannot identify"):
+        read(path)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_truncated_files_name_themselves(suffix: str, tmp_path: Path) -> None:
+    path = save(Image.fromarray(np.tile(PIXELS, (30, 30, 1))), tmp_path / f"a.{suffix}")
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(DataError, match=rf"a\.{suffix}: the image cannot be read: .*truncated"):
+        read_image(path)
