@@ -5,6 +5,7 @@
 // the scheduler reports barriers that not every thread reaches); with HOST_CUDA_THREADS each is an
 // operating-system thread, so that ThreadSanitizer sees what a missing barrier leaves unordered.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -19,6 +20,8 @@
 #define __shared__ static
 
 using cudaStream_t = void*;
+using std::max;
+using std::min;
 
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
@@ -50,6 +53,7 @@ struct Traffic {
 struct Settings {
   BlockOrder order = BlockOrder::kForward;
   bool counting = false;
+  int shared_limit = 99 << 10;  // bytes of shared memory that a block may have
 };
 extern Settings settings;
 extern Traffic traffic;

@@ -1,0 +1,143 @@
+// What a CUDA kernel of this project stands on: element types, counted global accesses, warp
+// shuffles, launches. With SSSD_HOST_CUDA the same names run on the CPU (kernels/host_cuda).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#ifdef SSSD_HOST_CUDA
+#include "kernels/host_cuda/host_cuda.h"
+#else
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#endif
+
+#include "kernels/common/levels.h"
+
+namespace sssd::device {
+
+constexpr int kWarp = 32;
+
+// ---- global memory ------------------------------------------------------------------------------
+
+// 16 bytes as they lie in memory: 4 fp32, 8 half-precision, or (low half only) 4 half-precision.
+struct alignas(16) Bits {
+  uint32_t word[4];
+};
+struct alignas(8) HalfBits {
+  uint32_t word[2];
+};
+
+#ifdef SSSD_HOST_CUDA
+template <class T>
+__forceinline__ T load(const T* address) {
+  host_cuda::record(false, address, sizeof(T));
+  return *address;
+}
+template <class T>
+__forceinline__ void store(T* address, T value) {
+  host_cuda::record(true, address, sizeof(T));
+  *address = value;
+}
+#else
+// Read-only for the whole launch: the non-coherent path, vectors in one instruction.
+__device__ __forceinline__ float load(const float* address) { return __ldg(address); }
+__device__ __forceinline__ uint32_t load(const uint32_t* address) { return __ldg(address); }
+__device__ __forceinline__ uint16_t load(const uint16_t* address) { return __ldg(address); }
+__device__ __forceinline__ HalfBits load(const HalfBits* address) {
+  const uint2 bits = __ldg(reinterpret_cast<const uint2*>(address));
+  return {{bits.x, bits.y}};
+}
+__device__ __forceinline__ Bits load(const Bits* address) {
+  const uint4 bits = __ldg(reinterpret_cast<const uint4*>(address));
+  return {{bits.x, bits.y, bits.z, bits.w}};
+}
+template <class T>
+__device__ __forceinline__ void store(T* address, T value) {
+  *address = value;
+}
+__device__ __forceinline__ void store(HalfBits* address, HalfBits bits) {
+  *reinterpret_cast<uint2*>(address) = make_uint2(bits.word[0], bits.word[1]);
+}
+__device__ __forceinline__ void store(Bits* address, Bits bits) {
+  *reinterpret_cast<uint4*>(address) =
+      make_uint4(bits.word[0], bits.word[1], bits.word[2], bits.word[3]);
+}
+#endif
+
+// ---- element types ------------------------------------------------------------------------------
+
+#ifdef SSSD_HOST_CUDA
+inline float float_from_bits(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+inline uint32_t bits_of_float(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  return bits;
+}
+inline float half_to_float(uint32_t pair, int i) {
+  const uint16_t bits = static_cast<uint16_t>(i ? pair >> 16 : pair);
+  _Float16 value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return static_cast<float>(value);
+}
+inline uint32_t pack_half(float low, float high) {
+  const _Float16 pair[2] = {static_cast<_Float16>(low), static_cast<_Float16>(high)};
+  uint32_t bits;
+  std::memcpy(&bits, pair, sizeof(bits));
+  return bits;
+}
+inline uint32_t bfloat_of_float(float value) {  // to nearest, ties to even
+  const uint32_t bits = bits_of_float(value);
+  if (value != value) return 0x7fc0;
+  return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+inline uint32_t pack_bfloat(float low, float high) {
+  return bfloat_of_float(low) | bfloat_of_float(high) << 16;
+}
+#else
+__device__ __forceinline__ float float_from_bits(uint32_t bits) { return __uint_as_float(bits); }
+__device__ __forceinline__ uint32_t bits_of_float(float value) { return __float_as_uint(value); }
+__device__ __forceinline__ float half_to_float(uint32_t pair, int i) {
+  return __half2float(__ushort_as_half(static_cast<uint16_t>(i ? pair >> 16 : pair)));
+}
+__device__ __forceinline__ uint32_t pack_half(float low, float high) {
+  const __half2 pair = __floats2half2_rn(low, high);
+  return __half_as_ushort(pair.x) | static_cast<uint32_t>(__half_as_ushort(pair.y)) << 16;
+}
+__device__ __forceinline__ uint32_t pack_bfloat(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return __bfloat16_as_ushort(pair.x) |
+         static_cast<uint32_t>(__bfloat16_as_ushort(pair.y)) << 16;
+}
+#endif
+
+// Element i of two bfloat16.
+__device__ __forceinline__ float bfloat_to_float(uint32_t pair, int i) {
+  return float_from_bits(i ? pair & 0xffff0000u : pair << 16);
+}
+
+// ---- warps, shared memory, launches -------------------------------------------------------------
+
+__device__ __forceinline__ float shuffle_xor(float value, int lane_mask) {
+  return __shfl_xor_sync(0xffffffffu, value, lane_mask);
+}
+
+#ifdef SSSD_HOST_CUDA
+#define SSSD_DYNAMIC_SHARED(name) \
+  float* const name = reinterpret_cast<float*>(host_cuda::dynamic_shared())
+#define SSSD_LAUNCH(kernel, blocks, threads, shared_bytes, stream, ...)                     \
+  (static_cast<void>(stream), host_cuda::launch({unsigned(blocks)}, {unsigned(threads)}, \
+                                                shared_bytes, [&] { kernel(__VA_ARGS__); }))
+#else
+#define SSSD_DYNAMIC_SHARED(name) extern __shared__ float4 sssd_dynamic_shared[]; \
+  float* const name = reinterpret_cast<float*>(sssd_dynamic_shared)
+#define SSSD_LAUNCH(kernel, blocks, threads, shared_bytes, stream, ...) \
+  kernel<<<unsigned(blocks), unsigned(threads), shared_bytes, stream>>>(__VA_ARGS__)
+#endif
+
+}  // namespace sssd::device

@@ -1,0 +1,54 @@
+#include "kernels/divergence/cuda_launch.cuh"
+
+namespace sssd::divergence {
+namespace {
+
+template <class Call>
+const char* with_member(const Settings& settings, Call call) {
+  switch (member_of(settings)) {
+    case Member::js:
+      return call(Js());
+    case Member::js_beta:
+      return call(JsBeta());
+    case Member::kl:
+      return call(Kl());
+    case Member::softmax_mse:
+      return call(SoftmaxMse());
+    default:
+      return call(Affine());
+  }
+}
+
+}  // namespace
+
+int64_t cuda_workspace(const Levels& levels, const Settings& settings) {
+  int threads;
+  return workspace_floats(plan_launch(levels, settings, true, false, threads)) +
+         workspace_floats(plan_launch(levels, settings, false, false, threads));
+}
+
+const char* cuda_forward(const Levels& levels, const Settings& settings, float* saved,
+                         float* values, float* factors, float* workspace, void* stream) {
+  return with_member(settings, [&](auto member) {
+    return forward<decltype(member)>(levels, settings, saved, values, factors, workspace, stream);
+  });
+}
+
+const char* cuda_backward(const Levels& levels, const Settings& settings, const float* saved,
+                          const float* factors, const float* grad_values, void* stream) {
+  return with_member(settings, [&](auto member) {
+    return backward<decltype(member)>(levels, settings, saved, factors, grad_values, stream);
+  });
+}
+
+#ifdef SSSD_HOST_CUDA
+const char* cuda_unavailable() { return nullptr; }
+#else
+const char* cuda_unavailable() {
+  cudaFuncAttributes attributes;
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, forward_kernel<Js, true>);
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+#endif
+
+}  // namespace sssd::divergence

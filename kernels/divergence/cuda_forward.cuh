@@ -1,0 +1,249 @@
+// The forward kernels: statistics of pieces (only where rows are cut), the divergence of rows, and
+// the ordered sum of a level.
+#pragma once
+
+#include "kernels/divergence/cuda_statistics.cuh"
+
+namespace sssd::divergence {
+
+// The elements of both maps that a thread works on at a time.
+template <bool kStrided>
+struct Chunk {
+  using TileT = Tile<kStrided>;
+  float a[kElements], b[kElements];
+  uint32_t exists;  // a bit an element
+
+  // From memory; and kept in `slot`, unless that is null, for the second sweep.
+  __device__ __forceinline__ void load(const Launch& launch, const TileT& tile, int first,
+                                       Bits* slot) {
+    Fragment student, teacher;
+    student.load(tile, tile.level.student, launch.levels.student_dtype, first);
+    teacher.load(tile, tile.level.teacher, launch.levels.teacher_dtype, first);
+    if (slot) {
+      student.keep(slot, launch.stash_vectors);
+      teacher.keep(slot + launch.stash_vectors * blockDim.x, launch.stash_vectors);
+    }
+    widen(launch, tile, student, teacher, first);
+  }
+  __device__ __forceinline__ void recall(const Launch& launch, const TileT& tile, int first,
+                                         const Bits* slot) {
+    Fragment student, teacher;
+    student.recall(slot, launch.stash_vectors);
+    teacher.recall(slot + launch.stash_vectors * blockDim.x, launch.stash_vectors);
+    widen(launch, tile, student, teacher, first);
+  }
+
+ private:
+  __device__ __forceinline__ void widen(const Launch& launch, const TileT& tile,
+                                        const Fragment& student, const Fragment& teacher,
+                                        int first) {
+    student.widen(launch.levels.student_dtype, a);
+    teacher.widen(launch.levels.teacher_dtype, b);
+    exists = 0;
+#pragma unroll
+    for (int i = 0; i < kElements; ++i) {
+      const bool narrow = kStrided || tile.width == 4;
+      if (tile.exists(first + (narrow ? i / 4 : i / 8), narrow ? i % 4 : i % 8)) exists |= 1u << i;
+    }
+  }
+};
+
+// Calls write(tile row, j) in the one thread that answers for each row.
+template <bool kStrided, class Write>
+__device__ __forceinline__ void for_own_rows(const Tile<kStrided>& tile, Write write) {
+  if (tile.slice != 0) return;
+#pragma unroll
+  for (int j = 0; j < Tile<kStrided>::kRows; ++j)
+    if (tile.tile_row(j) < tile.rows_left) write(tile.tile_row(j), j);
+}
+
+// Writes `planes` staged values of every row of the tile, neighbouring rows by neighbouring threads.
+template <bool kStrided>
+__device__ __forceinline__ void write_planes(const Tile<kStrided>& tile, const float* stage,
+                                             int planes, float* to, int64_t plane_length) {
+  for (int r = threadIdx.x; r < tile.rows_left; r += blockDim.x)
+    for (int p = 0; p < planes; ++p)
+      device::store(to + p * plane_length + tile.slot0 + r, stage[p * tile.rows + r]);
+}
+
+template <class Stats, bool kStrided>
+__global__ void __launch_bounds__(kForwardThreads)
+    statistics_kernel(const __grid_constant__ Launch launch) {
+  SSSD_DYNAMIC_SHARED(scratch);
+  const Tile<kStrided> tile(launch, launch.levels.find(blockIdx.x));
+  RowStatistics<Stats, kStrided> statistics;
+  Chunk<kStrided> chunk;
+  const int steps = tile.steps();
+  for (int first = 0; first < steps; first += tile.vectors()) {
+    chunk.load(launch, tile, first, nullptr);
+    statistics.accumulate(tile, chunk.a, chunk.b, chunk.exists, first == 0);
+  }
+  float* const more = scratch + launch.scratch;
+  statistics.join(tile, static_cast<float>(tile.count), scratch, more);
+  using J = Joining<Stats>;
+  float* const stage = scratch;  // every thread has passed the barrier after its last use
+  for_own_rows(tile, [&](int r, int j) {
+    stage[r] = J::pack(statistics.a[j]), stage[tile.rows + r] = J::sum(statistics.a[j]);
+    stage[2 * tile.rows + r] = J::pack(statistics.b[j]);
+    stage[3 * tile.rows + r] = J::sum(statistics.b[j]);
+  });
+  __syncthreads();
+  write_planes(tile, stage, 4, launch.piece_stats + tile.plan.slot0, launch.slots);
+}
+
+// Adds x over a warp; every lane gets the result.
+__device__ __forceinline__ float warp_sum(float x) {
+  for (int mask = 1; mask < device::kWarp; mask <<= 1) x += device::shuffle_xor(x, mask);
+  return x;
+}
+
+template <class Member, bool kStrided>
+__global__ void __launch_bounds__(kForwardThreads)
+    forward_kernel(const __grid_constant__ Launch launch) {
+  SSSD_DYNAMIC_SHARED(scratch);
+  using TileT = Tile<kStrided>;
+  constexpr int kRows = TileT::kRows;
+  float* const more = scratch + launch.scratch;
+  Bits* const stash = reinterpret_cast<Bits*>(more + launch.scratch);
+  const TileT tile(launch, launch.levels.find(blockIdx.x));
+  const Level& level = tile.level;
+  const Constants<float>& constants = tile.plan.constants;
+  const bool whole = tile.plan.pieces == 1;
+
+  // The first chunk takes what is left over, so that the last, which stays in registers, is full,
+  // and the stash holds the full ones before it.
+  const int vectors = tile.vectors(), chunks = max((tile.steps() + vectors - 1) / vectors, 1);
+  const int start = tile.steps() - chunks * vectors;
+  const auto slot = [&](int c) {
+    const int number = chunks - 2 - c;
+    const bool kept = whole && number >= 0 && number < launch.stash;
+    return kept ? stash + number * 2 * launch.stash_vectors * blockDim.x : nullptr;
+  };
+  Chunk<kStrided> chunk;
+  RowStatistics<typename Member::template Stats<float>, kStrided> statistics;
+  if (whole) {
+    for (int c = 0; c < chunks; ++c) {
+      chunk.load(launch, tile, start + c * vectors, slot(c));
+      statistics.accumulate(tile, chunk.a, chunk.b, chunk.exists, c == 0);
+    }
+  } else {
+    statistics.read_pieces(launch, tile);
+  }
+  statistics.join(tile, static_cast<float>(level.row_length()), scratch, more);
+
+  typename Member::template Row<float> row[kRows];
+  using Sums = typename Member::template Sums<float>;
+  Sums sums[kRows];
+#pragma unroll
+  for (int j = 0; j < kRows; ++j)
+    row[j] = Member::prepare(constants, statistics.a[j], statistics.b[j]);
+  for (int c = chunks - 1; c >= 0; --c) {
+    if (const Bits* kept = slot(c))
+      chunk.recall(launch, tile, start + c * vectors, kept);
+    else if (!whole || c + 1 < chunks)
+      chunk.load(launch, tile, start + c * vectors, nullptr);
+#pragma unroll
+    for (int i = 0; i < kElements; ++i) {
+      Sums term;
+      Member::term(constants, row[i % kRows], chunk.a[i], chunk.b[i], term);
+      if (chunk.exists >> i & 1) sums[i % kRows].add(term);
+    }
+  }
+
+  float x[kParts<Sums>][kRows];
+#pragma unroll
+  for (int j = 0; j < kRows; ++j)
+#pragma unroll
+    for (int n = 0; n < kParts<Sums>; ++n) x[n][j] = part(sums[j], n);
+  reduce(tile, x, scratch, Add());
+#pragma unroll
+  for (int j = 0; j < kRows; ++j)
+#pragma unroll
+    for (int n = 0; n < kParts<Sums>; ++n) part(sums[j], n) = x[n][j];
+
+  float* const stage = more;
+  if (!whole) {
+    for_own_rows(tile, [&](int r, int j) {
+#pragma unroll
+      for (int n = 0; n < kParts<Sums>; ++n) stage[n * tile.rows + r] = part(sums[j], n);
+    });
+    __syncthreads();
+    return write_planes(tile, stage, kParts<Sums>, launch.piece_sums + tile.plan.slot0, launch.slots);
+  }
+  for_own_rows(tile, [&](int r, int j) {
+    Member::save(constants, row[j], sums[j],
+                 [&](int plane, float value) { stage[plane * tile.rows + r] = value; });
+    stage[launch.planes * tile.rows + r] = Member::finish(constants, row[j], sums[j]);
+  });
+  __syncthreads();
+  write_planes(tile, stage, launch.planes, launch.saved + level.row0, launch.levels.rows);
+  if (threadIdx.x >= device::kWarp) return;
+  float total = 0.0f, weights = 0.0f;
+  for (int r = threadIdx.x; r < tile.rows_left; r += device::kWarp) {
+    const float weight = level.weights ? device::load(level.weights + tile.slot0 + r) : 1.0f;
+    const float value = stage[launch.planes * tile.rows + r];
+    total += weight * contribution(launch.settings, level.row_length(), value);
+    weights += weight;
+  }
+  total = warp_sum(total), weights = warp_sum(weights);
+  if (threadIdx.x != 0) return;
+  device::store(launch.tile_sums + 2 * static_cast<int64_t>(blockIdx.x), total);
+  device::store(launch.tile_sums + 2 * static_cast<int64_t>(blockIdx.x) + 1, weights);
+}
+
+// One block a level: adds the tiles, or joins the pieces of the rows, always in the same order.
+template <class Member, bool kStrided>
+__global__ void __launch_bounds__(kForwardThreads)
+    finish_kernel(const __grid_constant__ Launch launch) {
+  __shared__ float warp_sums[2][kForwardThreads / device::kWarp];
+  const Level& level = launch.levels.level[blockIdx.x];
+  const LevelPlan& plan = launch.plan[blockIdx.x];
+  const int64_t rows = level.rows();
+  float total = 0.0f, weights = 0.0f;
+  if (plan.pieces == 1) {
+    const int64_t tiles = static_cast<int>(blockIdx.x) + 1 < launch.levels.count
+                              ? launch.levels.level[blockIdx.x + 1].tile0 - level.tile0
+                              : launch.levels.tiles - level.tile0;
+    for (int64_t t = threadIdx.x; t < tiles; t += blockDim.x) {
+      total += device::load(launch.tile_sums + 2 * (level.tile0 + t));
+      weights += device::load(launch.tile_sums + 2 * (level.tile0 + t) + 1);
+    }
+  } else {
+    using Stats = typename Member::template Stats<float>;
+    for (int64_t r = threadIdx.x; r < rows; r += blockDim.x) {
+      Stats a, b;
+      typename Member::template Sums<float> sums, more;
+      for (int64_t piece = 0; piece < plan.pieces; ++piece) {
+        Stats other_a, other_b;
+        RowStatistics<Stats, kStrided>::read_piece(launch, level, plan, r, piece, other_a,
+                                                      other_b);
+        a.merge(other_a, plan.constants.scale), b.merge(other_b, plan.constants.scale);
+        const float* from = launch.piece_sums + piece_slot<kStrided>(level, plan, r, piece);
+        for (int n = 0; n < kParts<decltype(sums)>; ++n)
+          part(more, n) = device::load(from + n * launch.slots);
+        sums.add(more);
+      }
+      const auto row = Member::prepare(plan.constants, a, b);
+      Member::save(plan.constants, row, sums, [&](int plane, float value) {
+        device::store(launch.saved + plane * launch.levels.rows + level.row0 + r, value);
+      });
+      const float weight = level.weights ? device::load(level.weights + r) : 1.0f;
+      total += weight * contribution(launch.settings, level.row_length(),
+                                     Member::finish(plan.constants, row, sums));
+      weights += weight;
+    }
+  }
+  total = warp_sum(total), weights = warp_sum(weights);
+  const int warp = threadIdx.x / device::kWarp;
+  if (threadIdx.x % device::kWarp == 0) warp_sums[0][warp] = total, warp_sums[1][warp] = weights;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  for (int w = 1; w < kForwardThreads / device::kWarp; ++w)
+    total += warp_sums[0][w], weights += warp_sums[1][w];
+  if (!level.weights) weights = static_cast<float>(rows);
+  const LevelValue<float> value = level_value(launch.settings, total, weights);
+  device::store(launch.values + plan.index, value.value);
+  device::store(launch.factors + plan.index, value.factor);
+}
+
+}  // namespace sssd::divergence

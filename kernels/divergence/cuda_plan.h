@@ -1,0 +1,63 @@
+// How one launch covers the rows of its levels: what the host decides and the kernels read.
+#pragma once
+
+#include "kernels/divergence/constants.h"
+
+namespace sssd::divergence {
+
+// A level in a launch. A *tile* is what one block does. Two shapes serve every layout:
+//
+//   strided     (inner > 1)  `lanes` threads side by side, each with a vector of neighbouring rows;
+//                            the other threads of the block take further elements of the same rows
+//   contiguous  (inner == 1) `lanes` threads to a row; a block takes several rows
+//
+// A row too long for one block, or one that lies in several segments, is cut into *pieces*. A piece
+// of a row has a *slot* in the planes that carry its statistics and sums to the next launch; with
+// one piece the slot is the row.
+struct LevelPlan {
+  Constants<float> constants = Constants<float>(Settings{}, 1);
+  int64_t pieces = 1;         // of a row, all segments together
+  int64_t piece_length = 0;   // elements; the last piece of a segment may have fewer
+  int64_t slot0 = 0;          // of this level's first piece
+  int lanes = 1;
+  int index = 0;              // of the level in the call: where its value goes
+  bool vectors = false;       // alignment and sizes allow whole vectors everywhere
+};
+
+struct Launch {
+  Levels levels = {};
+  LevelPlan plan[kMaxLevels];
+  Settings settings = {};
+  int planes = 0;             // saved a row
+  int scratch = 0;            // floats in each of the two regions of shared memory for sums
+  int stash = 0;              // chunks that a thread may keep in shared memory, after those
+  int stash_vectors = 4;      // 16-byte pieces of a chunk of one map
+  int width = 4;              // elements of a contiguous vector
+  int64_t slots = 0;          // of all pieces: the length of a plane of piece_stats, piece_sums
+  float* saved = nullptr;       // [planes][rows]
+  float* piece_stats = nullptr; // [4][slots]
+  float* piece_sums = nullptr;  // [4][slots]
+  float* tile_sums = nullptr;   // [tiles][2]: weighted contributions, weights
+  float* values = nullptr;      // [levels]
+  float* factors = nullptr;     // [levels]: d value / d contributions
+  const float* grad_values = nullptr;  // [levels], backward
+};
+
+// Strided slots are ordered by piece, contiguous ones by row, as the tiles that write them are.
+template <bool kStrided>
+SSSD_HOST_DEVICE inline int64_t piece_slot(const Level& level, const LevelPlan& plan, int64_t row,
+                                           int64_t piece) {
+  return plan.slot0 + (kStrided ? piece * level.rows() + row : row * plan.pieces + piece);
+}
+SSSD_HOST_DEVICE inline int64_t piece_elements(const Level& level, const LevelPlan& plan,
+                                               int64_t piece) {
+  const int64_t before = piece % (plan.pieces / level.segments) * plan.piece_length;
+  return before + plan.piece_length < level.length ? plan.piece_length : level.length - before;
+}
+
+constexpr int kElements = 16;            // a chunk: of each map, that a thread holds in registers
+constexpr int kStridedWidth = 4;         // rows that a thread has elements of
+constexpr int kForwardThreads = 512;     // at most, so that 128 registers are left to each
+constexpr int kBackwardThreads = 256;
+
+}  // namespace sssd::divergence

@@ -1,0 +1,289 @@
+// Where the threads of a block stand: which elements of which rows a thread holds, how it loads and
+// stores them, and how the threads of a row add up.
+#pragma once
+
+#include "kernels/common/device.cuh"
+#include "kernels/divergence/cuda_plan.h"
+
+namespace sssd::divergence {
+
+using device::Bits;
+using device::HalfBits;
+
+// The tile of a block, and the place of the running thread in it.
+//
+// A thread works on *chunks* of kElements elements. Element i of a chunk is element i % width of its
+// vector i / width. The vectors of the threads of a row alternate, so that a warp reads neighbouring
+// memory; where vectors may not be used, so do the elements.
+template <bool kStrided>
+struct Tile {
+  static constexpr int kRows = kStrided ? kStridedWidth : 1;  // that one thread has elements of
+
+  const Level& level;
+  const LevelPlan& plan;
+  int64_t base;             // offset of the first element of the thread's row (strided: first row)
+  int64_t position, end;    // of the thread's first element in the segment, and past the piece
+  int64_t count;            // elements of the piece
+  int64_t slot0, row0;      // of the tile's first row, within the level (row0: strided)
+  int rows, rows_left;      // of the tile, and those that exist
+  int row;                  // the thread's first, as numbered in the tile
+  int slice, slices;        // which of the threads of a row this is
+  int lane;                 // strided: which of the threads side by side
+  int width, step;          // of a vector, and between the positions of a thread's vectors
+  int element_step;         // between the elements of a vector
+  int columns_left;         // strided: rows from the thread's first on
+
+  __device__ __forceinline__ Tile(const Launch& launch, int l)
+      : level(launch.levels.level[l]), plan(launch.plan[l]) {
+    const uint32_t tile = blockIdx.x - static_cast<uint32_t>(level.tile0);
+    const int lanes = plan.lanes, thread = threadIdx.x;
+    width = kStrided ? kStridedWidth : launch.width;
+    element_step = plan.vectors ? 1 : lanes;
+    if constexpr (kStrided) {
+      slice = thread / lanes, slices = blockDim.x / lanes, lane = thread % lanes;
+      rows = lanes * kRows, row = plan.vectors ? lane * kRows : lane, step = slices;
+      const uint32_t inner = level.inner, pieces = plan.pieces;
+      const uint32_t columns = (inner + rows - 1) / rows;
+      const uint32_t column = tile % columns * rows;
+      const uint32_t piece = tile / columns % pieces, outer = tile / columns / pieces;
+      row0 = outer * level.inner + column;
+      slot0 = piece * level.rows() + row0;
+      rows_left = min(rows, static_cast<int>(inner - column));
+      columns_left = static_cast<int>(inner - column) - row;
+      base = outer * level.outer_stride + column + row;
+      position = piece * plan.piece_length;
+      end = min(position + plan.piece_length, level.length);
+      count = end - position;
+      position += slice;
+    } else {
+      slice = thread % lanes, slices = lanes, lane = 0;
+      rows = blockDim.x / lanes, row = thread / lanes, step = lanes * width;
+      slot0 = row0 = static_cast<int64_t>(tile) * rows;
+      const int64_t slots = level.outer * plan.pieces, per_segment = plan.pieces / level.segments;
+      rows_left = static_cast<int>(min(static_cast<int64_t>(rows), slots - slot0));
+      columns_left = 1 << 30;
+      const int64_t slot = min(slot0 + row, slots - 1);
+      const int64_t owner = plan.pieces == 1 ? slot : slot / plan.pieces;
+      const int64_t piece = slot - owner * plan.pieces;
+      const int64_t segment = per_segment == plan.pieces ? 0 : piece / per_segment;
+      base = owner * level.outer_stride + segment * level.segment_stride;
+      position = (piece - segment * per_segment) * plan.piece_length;
+      end = row < rows_left ? min(position + plan.piece_length, level.length) : position;
+      count = end - position;
+      position += plan.vectors ? slice * width : slice;
+    }
+  }
+
+  // Row j of the thread, as numbered in the tile; and a row of the tile, as numbered in the level.
+  __device__ __forceinline__ int tile_row(int j) const { return row + j * element_step; }
+  __device__ __forceinline__ int64_t level_row(int r) const {
+    if constexpr (kStrided) return row0 + r;
+    return plan.pieces == 1 ? slot0 + r : (slot0 + r) / plan.pieces;
+  }
+
+  __device__ __forceinline__ int vectors() const { return kElements / width; }  // of a chunk
+  __device__ __forceinline__ int steps() const {  // vectors of a thread: the same for a whole row
+    return static_cast<int>((count + step - 1) / step);
+  }
+  __device__ __forceinline__ int64_t at(int vector) const {
+    return position + static_cast<int64_t>(vector) * step;
+  }
+  // Is there an element j in a vector? (Strided: of the rows that exist.)
+  __device__ __forceinline__ bool exists(int vector, int j) const {
+    return vector >= 0 && at(vector) + (kStrided ? 0 : j * element_step) < end;
+  }
+  __device__ __forceinline__ bool in_memory(int vector, int j) const {
+    return exists(vector, j) && (!kStrided || j * element_step < columns_left);
+  }
+  __device__ __forceinline__ int64_t offset(int vector, int j) const {
+    return base + at(vector) * (kStrided ? level.inner : 1) + j * element_step;
+  }
+};
+
+// A chunk of one map as it lies in memory: word i holds element i (fp32), or elements 2i and 2i + 1.
+struct Fragment {
+  uint32_t word[kElements];
+
+  // All loads are issued before the first is used. What does not exist is 0.
+  template <bool kStrided>
+  __device__ __forceinline__ void load(const Tile<kStrided>& tile, const void* map, Dtype dtype,
+                                       int first) {
+#pragma unroll
+    for (int i = 0; i < kElements; ++i) word[i] = 0;
+    if (!tile.plan.vectors)
+      load_elements(tile, map, dtype, first);
+    else if (dtype == Dtype::f32)
+      load_vectors<4, Bits>(tile, static_cast<const uint32_t*>(map), first);
+    else if (kStrided || tile.width == 4)
+      load_vectors<4, HalfBits>(tile, static_cast<const uint16_t*>(map), first);
+    else
+      load_vectors<8, Bits>(tile, static_cast<const uint16_t*>(map), first);
+  }
+  // In shared memory, threads side by side: no bank conflicts, and nobody else's business.
+  __device__ __forceinline__ void keep(Bits* slot, int vectors) const {
+#pragma unroll
+    for (int k = 0; k < kElements / 4; ++k)
+      if (k < vectors)
+        slot[k * blockDim.x + threadIdx.x] = {
+            {word[4 * k], word[4 * k + 1], word[4 * k + 2], word[4 * k + 3]}};
+  }
+  __device__ __forceinline__ void recall(const Bits* slot, int vectors) {
+#pragma unroll
+    for (int k = 0; k < kElements / 4; ++k) {
+      const Bits bits = k < vectors ? slot[k * blockDim.x + threadIdx.x] : Bits{};
+#pragma unroll
+      for (int w = 0; w < 4; ++w) word[4 * k + w] = bits.word[w];
+    }
+  }
+
+  __device__ __forceinline__ void widen(Dtype dtype, float (&x)[kElements]) const {
+    if (dtype == Dtype::f32) {
+#pragma unroll
+      for (int i = 0; i < kElements; ++i) x[i] = device::float_from_bits(word[i]);
+    } else if (dtype == Dtype::bf16) {
+#pragma unroll
+      for (int i = 0; i < kElements; ++i) x[i] = device::bfloat_to_float(word[i / 2], i % 2);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kElements; ++i) x[i] = device::half_to_float(word[i / 2], i % 2);
+    }
+  }
+  __device__ __forceinline__ void narrow(Dtype dtype, const float (&x)[kElements]) {
+    if (dtype == Dtype::f32) {
+#pragma unroll
+      for (int i = 0; i < kElements; ++i) word[i] = device::bits_of_float(x[i]);
+    } else if (dtype == Dtype::bf16) {
+#pragma unroll
+      for (int i = 0; i < kElements; i += 2) word[i / 2] = device::pack_bfloat(x[i], x[i + 1]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kElements; i += 2) word[i / 2] = device::pack_half(x[i], x[i + 1]);
+    }
+  }
+
+  template <bool kStrided>
+  __device__ __forceinline__ void store(const Tile<kStrided>& tile, void* map, Dtype dtype,
+                                        int first) const {
+    if (!tile.plan.vectors)
+      store_elements(tile, map, dtype, first);
+    else if (dtype == Dtype::f32)
+      store_vectors<4, Bits>(tile, static_cast<uint32_t*>(map), first);
+    else if (kStrided || tile.width == 4)
+      store_vectors<4, HalfBits>(tile, static_cast<uint16_t*>(map), first);
+    else
+      store_vectors<8, Bits>(tile, static_cast<uint16_t*>(map), first);
+  }
+
+ private:
+  template <int kWidth, class Vector, bool kStrided, class Element>
+  __device__ __forceinline__ void load_vectors(const Tile<kStrided>& tile, const Element* map,
+                                               int first) {
+    constexpr int kWords = sizeof(Vector) / 4;
+#pragma unroll
+    for (int k = 0; k < kElements / kWidth; ++k) {
+      if (!tile.in_memory(first + k, 0)) continue;
+      const Vector bits =
+          device::load(reinterpret_cast<const Vector*>(map + tile.offset(first + k, 0)));
+#pragma unroll
+      for (int w = 0; w < kWords; ++w) word[k * kWords + w] = bits.word[w];
+    }
+  }
+  template <int kWidth, class Vector, bool kStrided, class Element>
+  __device__ __forceinline__ void store_vectors(const Tile<kStrided>& tile, Element* map,
+                                                int first) const {
+    constexpr int kWords = sizeof(Vector) / 4;
+#pragma unroll
+    for (int k = 0; k < kElements / kWidth; ++k) {
+      if (!tile.in_memory(first + k, 0)) continue;
+      Vector bits;
+#pragma unroll
+      for (int w = 0; w < kWords; ++w) bits.word[w] = word[k * kWords + w];
+      device::store(reinterpret_cast<Vector*>(map + tile.offset(first + k, 0)), bits);
+    }
+  }
+  // Calls use(i, offset) for the elements that exist, one by one: any alignment will do.
+  template <bool kStrided, class Use>
+  static __device__ __forceinline__ void for_elements(const Tile<kStrided>& tile, int first,
+                                                      Use use) {
+#pragma unroll
+    for (int i = 0; i < kElements; ++i) {
+      const int k = kStrided || tile.width == 4 ? i / 4 : i / 8;
+      const int j = kStrided || tile.width == 4 ? i % 4 : i % 8;
+      if (tile.in_memory(first + k, j)) use(i, tile.offset(first + k, j));
+    }
+  }
+  template <bool kStrided>
+  __device__ __forceinline__ void load_elements(const Tile<kStrided>& tile, const void* map,
+                                                Dtype dtype, int first) {
+    if (dtype == Dtype::f32)
+      for_elements(tile, first, [&](int i, int64_t offset) {
+        word[i] = device::load(static_cast<const uint32_t*>(map) + offset);
+      });
+    else
+      for_elements(tile, first, [&](int i, int64_t offset) {
+        const uint32_t bits = device::load(static_cast<const uint16_t*>(map) + offset);
+        word[i / 2] |= bits << i % 2 * 16;
+      });
+  }
+  template <bool kStrided>
+  __device__ __forceinline__ void store_elements(const Tile<kStrided>& tile, void* map,
+                                                 Dtype dtype, int first) const {
+    if (dtype == Dtype::f32)
+      for_elements(tile, first, [&](int i, int64_t offset) {
+        device::store(static_cast<uint32_t*>(map) + offset, word[i]);
+      });
+    else
+      for_elements(tile, first, [&](int i, int64_t offset) {
+        device::store(static_cast<uint16_t*>(map) + offset,
+                      static_cast<uint16_t>(word[i / 2] >> i % 2 * 16));
+      });
+  }
+};
+
+struct Add {
+  __device__ __forceinline__ float operator()(float x, float y) const { return x + y; }
+};
+struct Max {
+  __device__ __forceinline__ float operator()(float x, float y) const { return larger(x, y); }
+};
+
+// Combines x over the threads of a row, always in the same order; every thread gets the result.
+// `scratch` holds N * warps * max(1, rows a warp meets) floats. Every thread of the block must call.
+template <int N, bool kStrided, class Op>
+__device__ __forceinline__ void reduce(const Tile<kStrided>& tile,
+                                       float (&x)[N][Tile<kStrided>::kRows], float* scratch,
+                                       Op op) {
+  constexpr int kRows = Tile<kStrided>::kRows;
+  const int lanes = tile.plan.lanes;
+  const int last = kStrided ? device::kWarp : min(lanes, device::kWarp);
+  for (int mask = kStrided ? lanes : 1; mask < last; mask <<= 1)
+#pragma unroll
+    for (int n = 0; n < N; ++n)
+#pragma unroll
+      for (int j = 0; j < kRows; ++j) x[n][j] = op(x[n][j], device::shuffle_xor(x[n][j], mask));
+  if (!kStrided && lanes <= device::kWarp) return;
+
+  const int width = kStrided ? lanes * kRows : 1;  // a warp's values of one n
+  const int warps = blockDim.x / device::kWarp, warp = threadIdx.x / device::kWarp;
+  const int lane = threadIdx.x % device::kWarp;
+  if (lane < (kStrided ? lanes : 1))
+#pragma unroll
+    for (int n = 0; n < N; ++n)
+#pragma unroll
+      for (int j = 0; j < kRows; ++j)
+        scratch[(n * warps + warp) * width + tile.lane * kRows + j] = x[n][j];
+  __syncthreads();
+  const int first = kStrided ? 0 : warp / (lanes / device::kWarp) * (lanes / device::kWarp);
+  const int count = kStrided ? warps : lanes / device::kWarp;
+#pragma unroll
+  for (int n = 0; n < N; ++n) {
+    const float* from = scratch + (n * warps + first) * width + tile.lane * kRows;
+#pragma unroll
+    for (int j = 0; j < kRows; ++j) x[n][j] = from[j];
+    for (int w = 1; w < count; ++w)
+#pragma unroll
+      for (int j = 0; j < kRows; ++j) x[n][j] = op(x[n][j], from[w * width + j]);
+  }
+}
+
+}  // namespace sssd::divergence
