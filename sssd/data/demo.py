@@ -29,6 +29,7 @@ SIZES = ((0.35, 16, 31), (0.5, 33, 80), (0.15, 98, 120))
 SHARE_OF_VALIDATION = 0.3  # of a photograph's width
 # Opacity by blurred ink: sharp, as the strokes of a pen.
 STROKE = [round(255 * min(max((ink / 255 - 0.35) / 0.2, 0), 1)) for ink in range(256)]
+VISIBLE = [0] * 64 + [255] * 192  # the box of a digit ends where its ink is a quarter opaque
 
 
 class DemoData(NamedTuple):
@@ -229,7 +230,7 @@ def _mask(random: np.random.Generator, digit: np.ndarray, size: float) -> Image.
     drawn = Image.fromarray(pen).resize((72, 72), Image.Resampling.BICUBIC)
     turned = drawn.rotate(random.uniform(-15, 15), Image.Resampling.BILINEAR)
     ink = turned.point(STROKE)
-    tight = ink.crop(ink.getbbox())
+    tight = ink.crop(ink.point(VISIBLE).getbbox())
     stretch = size / math.sqrt(tight.width * tight.height)
     width, height = (max(4, round(side * stretch)) for side in tight.size)
     return tight.resize((width, height), Image.Resampling.BILINEAR)

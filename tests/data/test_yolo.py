@@ -1,0 +1,109 @@
+"""YOLO folders."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sssd.data import DataError, check, read_dataset, read_yolo
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for folder in ("images/train/more", "labels/train/more"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("a.jpg", "b.png", "more/c.jpg"):
+        Image.new("RGB", (80, 40)).save(tmp_path / "images" / "train" / name)
+    labels = tmp_path / "labels" / "train"
+    (labels / "a.txt").write_text("1 0.5 0.5 0.25 0.5\n\n0 0.1 0.2 0.2 0.4\n")
+    (labels / "more" / "c.txt").write_text("0 0.1 0.2 0.5 0.9 0.3 0.1\n")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    return tmp_path
+
+
+def test_boxes_and_polygons(root: Path) -> None:
+    dataset = read_yolo(root)
+    assert dataset.classes == ["cat", "dog"]
+    assert dataset.category_ids == [0, 1]
+    assert [Path(path).name for path in dataset.image_paths] == ["a.jpg", "b.png", "c.jpg"]
+    np.testing.assert_allclose(dataset[0][1]["boxes"], [[30, 10, 50, 30], [0, 0, 16, 16]])
+    assert dataset[0][1]["labels"].tolist() == [1, 0]
+    np.testing.assert_allclose(dataset[2][1]["boxes"], [[8, 4, 40, 36]])
+
+
+def test_an_image_without_labels_is_background(root: Path) -> None:
+    dataset = read_yolo(root)
+    assert dataset[1][1]["boxes"].shape == (0, 4)
+    (fault,) = check(dataset).faults
+    assert fault.kind == "image without objects"
+    assert fault.file.endswith("b.txt")
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("0 0.5 0.5 0.25", "incomplete annotation"),
+        ("0 0.5 0.5 0.25 0.5 0.5", "incomplete annotation"),
+        ("0 0.5 0.5 0.25 wide", "incomplete annotation"),
+        ("cat 0.5 0.5 0.25 0.5", "incomplete annotation"),
+        ("0", "incomplete annotation"),
+        ("2 0.5 0.5 0.25 0.5", "unknown category"),
+        ("-1 0.5 0.5 0.25 0.5", "unknown category"),
+        ("0.5 0.5 0.5 0.25 0.5", "unknown category"),
+        ("nan 0.5 0.5 0.25 0.5", "unknown category"),
+        ("0 0.5 0.5 nan 0.5", "NaN box"),
+        ("0 0.5 0.5 0 0.5", "degenerate box"),
+        ("0 0.5 0.5 -0.1 0.5", "inverted box"),
+        ("0 5.5 0.5 0.1 0.5", "box outside"),
+    ],
+)
+def test_bad_lines_are_named(line: str, kind: str, root: Path) -> None:
+    path = root / "labels" / "train" / "b.txt"
+    path.write_text(f"1 0.5 0.5 0.5 0.5\n{line}\n")
+    with pytest.warns(UserWarning, match=kind):
+        dataset = read_yolo(root)
+    (fault,) = dataset.faults
+    assert (fault.kind, fault.file, fault.record) == (kind, str(path), "line 2")
+    assert len(dataset.boxes) == 4
+
+
+def test_an_unreadable_image_is_left_out(root: Path) -> None:
+    path = root / "images" / "train" / "b.png"
+    path.write_text("no photograph")
+    with pytest.warns(UserWarning, match="1 unreadable image"):
+        dataset = read_yolo(root)
+    assert len(dataset) == 2
+    assert str(path) in str(dataset.faults[0])
+
+
+def test_data_yaml(root: Path) -> None:
+    pytest.importorskip("yaml", reason="PyYAML is an optional dependency")
+    plain = read_yolo(root)
+    (root / "classes.txt").unlink()
+    for names in ("[cat, dog]", "{1: dog, 0: cat}"):
+        (root / "data.yaml").write_text(f"path: .\ntrain: images/train\nnames: {names}\n")
+        dataset = read_dataset(root / "data.yaml")
+        assert dataset.classes == ["cat", "dog"]
+        assert dataset.fingerprint == plain.fingerprint
+    with pytest.raises(DataError, match="no folder for the split 'val'"):
+        read_yolo(root / "data.yaml", "val")
+    (root / "data.yaml").write_text("names: [")
+    with pytest.raises(DataError, match="not a yaml file"):
+        read_yolo(root / "data.yaml")
+    with pytest.raises(DataError, match="the file does not exist"):
+        read_yolo(root / "none.yaml")
+
+
+def test_what_is_missing_is_named(root: Path) -> None:
+    with pytest.raises(DataError, match="val: the folder of the images"):
+        read_yolo(root, "val")
+    (root / "classes.txt").unlink()
+    with pytest.raises(DataError, match="no class names: give classes"):
+        read_yolo(root)
+    assert read_yolo(root, classes=["a", "b"]).classes == ["a", "b"]
+    (root / "images" / "val").mkdir()
+    with pytest.raises(DataError, match="no images in this folder"):
+        read_yolo(root, "val", classes=["a"])
+    with pytest.raises(DataError, match="a YOLO data set has its images at"):
+        read_dataset(root, images=root / "images")
