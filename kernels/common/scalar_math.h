@@ -3,11 +3,15 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
+#include <cstring>
 
 #if defined(__CUDACC__) || defined(SSSD_HOST_CUDA)
 #define SSSD_HOST_DEVICE __host__ __device__
 #else
-#define SSSD_HOST_DEVICE
+// Always inlined: a kernel is compiled for several instruction sets, and the linker keeps but one
+// copy of an inline function.
+#define SSSD_HOST_DEVICE __attribute__((always_inline))
 #endif
 
 namespace sssd {
@@ -33,16 +37,42 @@ SSSD_HOST_DEVICE inline float fast_abs(float x) { return fabsf(x); }
 SSSD_HOST_DEVICE inline double fast_abs(double x) { return fabs(x); }
 SSSD_HOST_DEVICE inline float fast_sqrt(float x) { return sqrtf(x); }
 SSSD_HOST_DEVICE inline double fast_sqrt(double x) { return sqrt(x); }
+#ifdef __CUDA_ARCH__  // within 2 units in the last place, without the slow path of an exact division
+__device__ inline float fast_div(float x, float y) { return __fdividef(x, y); }
+#else
 SSSD_HOST_DEVICE inline float fast_div(float x, float y) { return x / y; }
+#endif
 SSSD_HOST_DEVICE inline double fast_div(double x, double y) { return x / y; }
 SSSD_HOST_DEVICE inline float fast_log2(float x) { return log2f(x); }
 SSSD_HOST_DEVICE inline double fast_log2(double x) { return log2(x); }
 SSSD_HOST_DEVICE inline float fast_exp2(float x) { return exp2f(x); }
 SSSD_HOST_DEVICE inline double fast_exp2(double x) { return exp2(x); }
 
-// The nearest whole number, and 2^n for a whole n in [-127, 127] (2^-127 flushed to 0).
+// The nearest whole number, and 2^n for a whole n in [-127, 127] (2^-127 flushed to 0). On CUDA the
+// conversion unit is as scarce as the one for exponentials: adding 1.5 2^23 leaves the rounded number
+// in the low bits of a float instead.
+#if defined(__CUDA_ARCH__) || defined(SSSD_HOST_CUDA)
+constexpr float kRoundingShift = 12582912.0f;
+SSSD_HOST_DEVICE inline float round_whole(float x) {
+  return (x + kRoundingShift) - kRoundingShift;
+}
+SSSD_HOST_DEVICE inline float exp2_whole(float n) {
+  const float shifted = n + kRoundingShift;
+#ifdef __CUDA_ARCH__
+  return __int_as_float((__float_as_int(shifted) << 23) + (127 << 23));
+#else
+  uint32_t bits;
+  memcpy(&bits, &shifted, sizeof(bits));
+  bits = (bits << 23) + (127u << 23);
+  float power;
+  memcpy(&power, &bits, sizeof(power));
+  return power;
+#endif
+}
+#else
 SSSD_HOST_DEVICE inline float round_whole(float x) { return rintf(x); }
 SSSD_HOST_DEVICE inline float exp2_whole(float n) { return n > -126.5f ? exp2f(n) : 0.0f; }
+#endif
 
 // The larger of two; NaN is not kept, the sums that follow carry it.
 template <class V>

@@ -31,7 +31,7 @@ struct Launch {
   int planes = 0;             // saved a row
   int scratch = 0;            // floats in each of the two regions of shared memory for sums
   int stash = 0;              // chunks that a thread may keep in shared memory, after those
-  int stash_vectors = 4;      // 16-byte pieces of a chunk of one map
+  int stash_vectors = 2;      // 16-byte pieces of a chunk of one map
   int width = 4;              // elements of a contiguous vector
   int64_t slots = 0;          // of all pieces: the length of a plane of piece_stats, piece_sums
   float* saved = nullptr;       // [planes][rows]
@@ -55,7 +55,7 @@ SSSD_HOST_DEVICE inline int64_t piece_elements(const Level& level, const LevelPl
   return before + plan.piece_length < level.length ? plan.piece_length : level.length - before;
 }
 
-constexpr int kElements = 16;            // a chunk: of each map, that a thread holds in registers
+constexpr int kElements = 8;             // a chunk: of each map, that a thread holds in registers
 constexpr int kStridedWidth = 4;         // rows that a thread has elements of
 constexpr int kForwardThreads = 512;     // at most, so that 128 registers are left to each
 constexpr int kBackwardThreads = 256;

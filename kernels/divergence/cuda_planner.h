@@ -8,7 +8,7 @@
 namespace sssd::divergence {
 
 constexpr int64_t kEnoughTiles = 512;       // to fill any GPU; more only costs merging
-constexpr int kStashBytes = 96 << 10;       // of shared memory that plans count on for long rows
+constexpr int kStashBytes = 128 << 10;      // of shared memory that plans count on for long rows
 constexpr int64_t kBackwardElements = 512;  // of a row that a strided backward tile takes
 
 inline int64_t ceil_div(int64_t x, int64_t y) { return (x + y - 1) / y; }
@@ -63,7 +63,7 @@ struct Planner {
   // Pieces of one segment.
   int64_t pieces(const Level& level, const LevelPlan& plan) const {
     if (backward)
-      return ceil_div(level.length, strided ? kBackwardElements : 2 * kElements * threads);
+      return ceil_div(level.length, strided ? kBackwardElements : 4 * kElements * threads);
     if (level.segments == 1 && level.length <= resident(plan.lanes)) return 1;
     const int64_t tiles = strided ? level.outer * ceil_div(level.inner, rows(plan))
                                   : level.outer * level.segments;
@@ -94,9 +94,9 @@ struct Planner {
 inline Launch plan_launch(const Levels& levels, const Settings& settings, bool strided,
                           bool backward, int& threads) {
   const bool half = all_half(levels);
-  Planner planner{strided, backward, strided || !half ? 4 : 8, half ? 2 : 4, 256};
+  Planner planner{strided, backward, strided || !half ? 4 : 8, half ? 1 : 2, 256};
   for (int l = 0; l < levels.count; ++l)
-    if (!strided && !backward && levels.level[l].length > 2 * kElements * 256)
+    if (!strided && !backward && levels.level[l].length > 4 * kElements * 256)
       planner.threads = kForwardThreads;
   threads = planner.threads;
   Launch launch;

@@ -98,6 +98,9 @@ struct Tile {
   __device__ __forceinline__ int64_t offset(int vector, int j) const {
     return base + at(vector) * (kStrided ? level.inner : 1) + j * element_step;
   }
+  __device__ __forceinline__ int64_t pitch() const {  // between the vectors of a thread
+    return kStrided ? step * level.inner : step;
+  }
 };
 
 // A chunk of one map as it lies in memory: word i holds element i (fp32), or elements 2i and 2i + 1.
@@ -179,11 +182,11 @@ struct Fragment {
   __device__ __forceinline__ void load_vectors(const Tile<kStrided>& tile, const Element* map,
                                                int first) {
     constexpr int kWords = sizeof(Vector) / 4;
+    map += tile.offset(first, 0);
 #pragma unroll
-    for (int k = 0; k < kElements / kWidth; ++k) {
+    for (int k = 0; k < kElements / kWidth; ++k, map += tile.pitch()) {
       if (!tile.in_memory(first + k, 0)) continue;
-      const Vector bits =
-          device::load(reinterpret_cast<const Vector*>(map + tile.offset(first + k, 0)));
+      const Vector bits = device::load(reinterpret_cast<const Vector*>(map));
 #pragma unroll
       for (int w = 0; w < kWords; ++w) word[k * kWords + w] = bits.word[w];
     }
@@ -192,13 +195,14 @@ struct Fragment {
   __device__ __forceinline__ void store_vectors(const Tile<kStrided>& tile, Element* map,
                                                 int first) const {
     constexpr int kWords = sizeof(Vector) / 4;
+    map += tile.offset(first, 0);
 #pragma unroll
-    for (int k = 0; k < kElements / kWidth; ++k) {
+    for (int k = 0; k < kElements / kWidth; ++k, map += tile.pitch()) {
       if (!tile.in_memory(first + k, 0)) continue;
       Vector bits;
 #pragma unroll
       for (int w = 0; w < kWords; ++w) bits.word[w] = word[k * kWords + w];
-      device::store(reinterpret_cast<Vector*>(map + tile.offset(first + k, 0)), bits);
+      device::store(reinterpret_cast<Vector*>(map), bits);
     }
   }
   // Calls use(i, offset) for the elements that exist, one by one: any alignment will do.
