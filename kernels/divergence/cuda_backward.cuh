@@ -23,11 +23,12 @@ __global__ void __launch_bounds__(kBackwardThreads, 2)
     const auto row = Member::template load<float>(
         constants, [&](int plane) { return stage[plane * tile.rows + r]; });
     const float weight = level.weights ? device::load(level.weights + number) : 1.0f;
+    const float slope = contribution_slope(launch.settings, level.row_length(),
+                                           Member::saved_divergence(constants, row));
+    const float outer = device::load(launch.factors + tile.plan.index) *
+                        device::load(launch.grad_values + tile.plan.index);
     stage[launch.planes * tile.rows + r] =
-        contribution_slope(launch.settings, level.row_length(),
-                           Member::saved_divergence(constants, row)) *
-        weight * device::load(launch.factors + tile.plan.index) *
-        device::load(launch.grad_values + tile.plan.index) * constants.gradient_scale;
+        weighted(weight, slope * outer * constants.gradient_scale);
   }
   __syncthreads();
   typename Member::template Row<float> row[kRows];
@@ -47,8 +48,8 @@ __global__ void __launch_bounds__(kBackwardThreads, 2)
     for (int i = 0; i < kElements; ++i) {
       const auto gradient =
           Member::gradient(constants, row[i % kRows], chunk.a[i], chunk.b[i]);
-      chunk.a[i] = gradient.a * scale[i % kRows];
-      chunk.b[i] = gradient.b * scale[i % kRows];
+      chunk.a[i] = weighted(scale[i % kRows], gradient.a);
+      chunk.b[i] = weighted(scale[i % kRows], gradient.b);
     }
     Fragment fragment;
     if (level.grad_student) {

@@ -91,6 +91,11 @@ __global__ void __launch_bounds__(kForwardThreads)
   write_planes(tile, stage, 4, launch.piece_stats + tile.plan.slot0, launch.slots);
 }
 
+// A row that is left out may hold NaN.
+__device__ __forceinline__ float weighted(float weight, float x) {
+  return weight == 0.0f ? 0.0f : weight * x;
+}
+
 // Adds x over a warp; every lane gets the result.
 __device__ __forceinline__ float warp_sum(float x) {
   for (int mask = 1; mask < device::kWarp; mask <<= 1) x += device::shuffle_xor(x, mask);
@@ -182,7 +187,7 @@ __global__ void __launch_bounds__(kForwardThreads)
   for (int r = threadIdx.x; r < tile.rows_left; r += device::kWarp) {
     const float weight = level.weights ? device::load(level.weights + tile.slot0 + r) : 1.0f;
     const float value = stage[launch.planes * tile.rows + r];
-    total += weight * contribution(launch.settings, level.row_length(), value);
+    total += weighted(weight, contribution(launch.settings, level.row_length(), value));
     weights += weight;
   }
   total = warp_sum(total), weights = warp_sum(weights);
@@ -228,8 +233,8 @@ __global__ void __launch_bounds__(kForwardThreads)
         device::store(launch.saved + plane * launch.levels.rows + level.row0 + r, value);
       });
       const float weight = level.weights ? device::load(level.weights + r) : 1.0f;
-      total += weight * contribution(launch.settings, level.row_length(),
-                                     Member::finish(plan.constants, row, sums));
+      const float value = Member::finish(plan.constants, row, sums);
+      total += weighted(weight, contribution(launch.settings, level.row_length(), value));
       weights += weight;
     }
   }

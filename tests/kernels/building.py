@@ -1,0 +1,59 @@
+"""Compiles what the kernel tests run, once for each state of the sources."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = ROOT / "build" / "kernel_tests"
+HOST = ["-DSSSD_HOST_CUDA", "-include", "kernels/host_cuda/host_cuda.h"]
+WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
+
+
+def compiler() -> str:
+    """The C++ compiler; a machine without one skips."""
+    found = shutil.which("g++")
+    if found is None:
+        pytest.skip("no g++: CUDA sources cannot be run on the CPU")
+    return found
+
+
+def cached(name: str, commands: Sequence[Sequence[str]], sources: Path = ROOT) -> Path:
+    """Runs the commands in `sources` unless `name` was built by the same ones from the same sources.
+
+    "{out}" in a command is the folder of the result, "{out}/name" the result itself.
+    """
+    state = hashlib.sha256(repr(commands).encode())
+    for folder in ("kernels", "tests/kernels"):
+        for path in sorted((sources / folder).rglob("*")):
+            if path.suffix in (".h", ".cpp", ".cu", ".cuh"):
+                state.update(path.name.encode() + path.read_bytes())
+    out = BUILD / state.hexdigest()[:16]
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one of several test processes builds, the others wait
+        if not (out / "done").exists():
+            _run_all([[part.replace("{out}", str(out)) for part in c] for c in commands], sources)
+            (out / "done").touch()
+    return out / name
+
+
+def _run_all(commands: Sequence[Sequence[str]], folder: Path) -> None:
+    """All but the last at the same time, then the last."""
+    running = [_start(command, folder) for command in commands[:-1]]
+    for process in [*running, None]:
+        process = process or _start(commands[-1], folder)
+        _, errors = process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"{process.args} failed:\n{errors}")
+
+
+def _start(command: Sequence[str], folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)

@@ -1,0 +1,134 @@
+"""The divergence operator's CUDA sources, run on the CPU, as a function of tensors."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sysconfig
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .building import HOST, WARNINGS, cached, compiler
+
+DTYPES = {torch.float32: 0, torch.bfloat16: 2, torch.float16: 3}
+CODES: dict[str, dict[Any, int]] = {
+    "normalize": {"none": 0, "softmax": 1, "standardize": 2, "l2": 3},
+    "divergence": {"js": 0, "kl": 1, "mse": 2, "cosine": 3},
+    "root": {None: 0, "level": 1, "row": 2},
+    "rows": {"mean": 0, "sum": 1},
+    "elements": {"sum": 0, "mean": 1},
+}
+DEFAULTS = {
+    "over": "channels", "normalize": "softmax", "divergence": "js", "root": None, "rows": "mean",
+    "elements": "sum", "unbiased": False, "temperature": 1.0, "beta": 0.5, "eps": 1e-5,
+}  # fmt: skip
+H100_SHARED = 227 << 10
+
+
+def load_module() -> ModuleType:
+    """Compiles and imports the test-only module."""
+    import pybind11
+
+    name = "sssd_host_cuda"
+    common = [compiler(), "-std=c++20", "-O1", "-fPIC", "-I.", *HOST, *WARNINGS]
+    include = [f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}"]
+    sources = {
+        "kernels": ["-x", "c++", "kernels/divergence/cuda.cu"],
+        "fibers": ["kernels/host_cuda/fibers.cpp"],
+        "module": [f"-DSSSD_MODULE={name}", *include, "tests/kernels/host_module.cpp"],
+    }
+    commands = [
+        [*common, "-c", *source, "-o", f"{{out}}/{part}.o"] for part, source in sources.items()
+    ]
+    objects = [f"{{out}}/{part}.o" for part in sources]
+    commands.append([compiler(), "-shared", *objects, "-o", f"{{out}}/{name}.so"])
+    spec = importlib.util.spec_from_file_location(name, cached(f"{name}.so", commands))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass
+class Result:
+    """What a run wrote."""
+
+    values: Tensor  # (P,)
+    saved: Tensor  # (planes, rows)
+    grads: tuple[list[Tensor], list[Tensor]] = field(default_factory=lambda: ([], []))
+    traffic: tuple[dict[str, int], dict[str, int]] = field(default_factory=lambda: ({}, {}))
+
+
+def run(
+    module: ModuleType,
+    student: list[Tensor],
+    teacher: list[Tensor],
+    *,
+    weights: list[Tensor] | None = None,
+    grad_values: Tensor | None = None,
+    wanted: tuple[bool, bool] = (True, True),
+    reverse: bool = False,
+    counting: bool = False,
+    shared: int = H100_SHARED,
+    **options: Any,
+) -> Result:
+    """Forward, and backward where `grad_values` (P,) is given, as csrc/divergence.cpp runs them."""
+    chosen = DEFAULTS | options
+    settings = {key: CODES[key][chosen[key]] for key in CODES}
+    settings["measure"] = settings.pop("divergence")
+    settings |= {key: chosen[key] for key in ("unbiased", "temperature", "beta", "eps")}
+    grads = tuple(
+        [torch.full_like(x, math.nan) for x in side] if grad_values is not None and asked else []
+        for side, asked in zip((student, teacher), wanted, strict=True)
+    )
+    levels = [
+        rows_of(a, chosen["over"])
+        | {
+            "student": a.data_ptr(),
+            "teacher": b.data_ptr(),
+            "grad_student": grads[0][l].data_ptr() if grads[0] else 0,
+            "grad_teacher": grads[1][l].data_ptr() if grads[1] else 0,
+            "weights": weights[l].data_ptr() if weights else 0,
+        }
+        for l, (a, b) in enumerate(zip(student, teacher, strict=True))
+    ]
+    call = (levels, DTYPES[student[0].dtype], DTYPES[teacher[0].dtype], settings)
+    rows, planes, floats = module.sizes(*call)
+    # NaN everywhere: what a kernel forgets to write shows.
+    saved = torch.full((planes, rows), math.nan)
+    values, factors = torch.full((2, len(levels)), math.nan)
+    workspace = torch.full((floats,), math.nan)
+    module.configure(reverse, counting, shared)
+    module.forward(
+        *call, saved.data_ptr(), values.data_ptr(), factors.data_ptr(), workspace.data_ptr()
+    )
+    result = Result(values, saved, (grads[0], grads[1]), (module.traffic(), {}))
+    if grad_values is not None:
+        module.configure(reverse, counting, shared)
+        module.backward(*call, saved.data_ptr(), factors.data_ptr(), grad_values.data_ptr())
+        result.traffic = (result.traffic[0], module.traffic())
+    return result
+
+
+def rows_of(x: Tensor, over: str) -> dict[str, int]:
+    """How the rows of a map lie in memory: the table of kernels/common/levels.h."""
+    images, channels, height, width = x.shape
+    cells = height * width
+    last = not x.is_contiguous()
+    whole = channels * cells
+    table = {
+        ("channels", False): (images, 1, channels, cells, whole, 0),
+        ("channels", True): (images * cells, 1, channels, 1, channels, 0),
+        ("cells", False): (images * channels, 1, cells, 1, cells, 0),
+        ("cells", True): (images, 1, cells, channels, whole, 0),
+        ("image", False): (images, 1, whole, 1, whole, 0),
+        ("image", True): (images, 1, whole, 1, whole, 0),
+        ("channel", False): (channels, images, cells, 1, cells, whole),
+        ("channel", True): (1, 1, images * cells, channels, whole, 0),
+    }
+    names = ("outer", "segments", "length", "inner", "outer_stride", "segment_stride")
+    return dict(zip(names, table[over, last], strict=True))

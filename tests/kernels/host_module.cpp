@@ -1,0 +1,102 @@
+// The CUDA launchers of the divergence operator, run on the CPU, for Python. Tests only.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "kernels/divergence/cuda.h"
+#include "kernels/divergence/cuda_planner.h"
+
+namespace py = pybind11;
+using namespace sssd;
+using namespace sssd::divergence;
+
+namespace {
+
+Levels levels_of(const py::list& list, int student_dtype, int teacher_dtype) {
+  Levels levels{};
+  levels.student_dtype = Dtype(student_dtype);
+  levels.teacher_dtype = Dtype(teacher_dtype);
+  for (const auto& item : list) {
+    const auto entry = py::cast<py::dict>(item);
+    const auto number = [&](const char* name) { return entry[name].cast<int64_t>(); };
+    const auto pointer = [&](const char* name) { return reinterpret_cast<void*>(number(name)); };
+    Level& level = levels.level[levels.count++];
+    level.student = pointer("student"), level.teacher = pointer("teacher");
+    level.grad_student = pointer("grad_student"), level.grad_teacher = pointer("grad_teacher");
+    level.weights = static_cast<const float*>(pointer("weights"));
+    level.outer = number("outer"), level.segments = number("segments");
+    level.length = number("length"), level.inner = number("inner");
+    level.outer_stride = number("outer_stride");
+    level.segment_stride = number("segment_stride");
+    level.row0 = levels.rows;
+    levels.rows += level.rows();
+  }
+  return levels;
+}
+
+Settings settings_of(const py::dict& given) {
+  Settings settings{};
+  settings.normalize = Normalize(given["normalize"].cast<int>());
+  settings.measure = Measure(given["measure"].cast<int>());
+  settings.root = Root(given["root"].cast<int>());
+  settings.rows = Rows(given["rows"].cast<int>());
+  settings.elements = Elements(given["elements"].cast<int>());
+  settings.unbiased = given["unbiased"].cast<bool>();
+  settings.temperature = given["temperature"].cast<double>();
+  settings.beta = given["beta"].cast<double>();
+  settings.eps = given["eps"].cast<double>();
+  return settings;
+}
+
+float* floats(uintptr_t address) { return reinterpret_cast<float*>(address); }
+
+void check(const char* error) {
+  if (error) throw std::runtime_error(error);
+}
+
+py::dict traffic() {
+  const host_cuda::Traffic& t = host_cuda::traffic;
+  using namespace py::literals;
+  return py::dict("load_bytes"_a = t.load_bytes, "load_accesses"_a = t.load_accesses,
+                  "load_sectors"_a = t.load_sectors, "load_ideal"_a = t.load_ideal,
+                  "store_bytes"_a = t.store_bytes, "store_accesses"_a = t.store_accesses,
+                  "store_sectors"_a = t.store_sectors, "store_ideal"_a = t.store_ideal,
+                  "launches"_a = t.launches, "barriers"_a = t.barriers);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(SSSD_MODULE, module) {
+  module.def("sizes", [](const py::list& list, int a, int b, const py::dict& settings) {
+    const Levels levels = levels_of(list, a, b);
+    return py::make_tuple(levels.rows, saved_planes(settings_of(settings)),
+                          cuda_workspace(levels, settings_of(settings)));
+  });
+  module.def("forward", [](const py::list& list, int a, int b, const py::dict& settings,
+                           uintptr_t saved, uintptr_t values, uintptr_t factors,
+                           uintptr_t workspace) {
+    check(cuda_forward(levels_of(list, a, b), settings_of(settings), floats(saved), floats(values),
+                       floats(factors), floats(workspace), nullptr));
+  });
+  module.def("backward", [](const py::list& list, int a, int b, const py::dict& settings,
+                            uintptr_t saved, uintptr_t factors, uintptr_t grad_values) {
+    check(cuda_backward(levels_of(list, a, b), settings_of(settings), floats(saved),
+                        floats(factors), floats(grad_values), nullptr));
+  });
+  module.def("pieces", [](const py::list& list, int a, int b, const py::dict& settings,
+                          bool strided, bool backward) {
+    int threads;
+    const Launch launch = plan_launch(levels_of(list, a, b), settings_of(settings), strided,
+                                      backward, threads);
+    std::vector<int64_t> pieces;
+    for (int l = 0; l < launch.levels.count; ++l) pieces.push_back(launch.plan[l].pieces);
+    return pieces;
+  });
+  module.def("configure", [](bool reverse, bool counting, int shared_limit) {
+    host_cuda::settings.order =
+        reverse ? host_cuda::BlockOrder::kReverse : host_cuda::BlockOrder::kForward;
+    host_cuda::settings.counting = counting;
+    host_cuda::settings.shared_limit = shared_limit;
+    host_cuda::traffic = {};
+  });
+  module.def("traffic", &traffic);
+}
