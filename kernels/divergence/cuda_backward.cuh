@@ -6,7 +6,7 @@
 namespace sssd::divergence {
 
 template <class Member, bool kStrided>
-__global__ void __launch_bounds__(kBackwardThreads, 2)
+__global__ void __launch_bounds__(kBackwardThreads, kStrided ? kBlocks<Member> : 3)
     backward_kernel(const __grid_constant__ Launch launch) {
   SSSD_DYNAMIC_SHARED(stage);  // the saved planes of the tile's rows, and what scales their gradient
   using TileT = Tile<kStrided>;
@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(kBackwardThreads, 2)
     const auto row = Member::template load<float>(
         constants, [&](int plane) { return stage[plane * tile.rows + r]; });
     const float weight = level.weights ? device::load(level.weights + number) : 1.0f;
-    const float slope = contribution_slope(launch.settings, level.row_length(),
+    const float slope = contribution_slope(launch.settings.root, tile.plan.element_scale,
                                            Member::saved_divergence(constants, row));
     const float outer = device::load(launch.factors + tile.plan.index) *
                         device::load(launch.grad_values + tile.plan.index);

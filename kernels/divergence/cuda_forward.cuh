@@ -41,10 +41,8 @@ struct Chunk {
     teacher.widen(launch.levels.teacher_dtype, b);
     exists = 0;
 #pragma unroll
-    for (int i = 0; i < kElements; ++i) {
-      const bool narrow = kStrided || tile.width == 4;
-      if (tile.exists(first + (narrow ? i / 4 : i / 8), narrow ? i % 4 : i % 8)) exists |= 1u << i;
-    }
+    for (int i = 0; i < kElements; ++i)
+      if (tile.chunk_exists(first, i)) exists |= 1u << i;
   }
 };
 
@@ -66,8 +64,11 @@ __device__ __forceinline__ void write_planes(const Tile<kStrided>& tile, const f
       device::store(to + p * plane_length + tile.slot0 + r, stage[p * tile.rows + r]);
 }
 
+template <bool kStrided>
+constexpr int kForwardThreads = kStrided ? kStridedThreads : kContiguousThreads;
+
 template <class Stats, bool kStrided>
-__global__ void __launch_bounds__(kForwardThreads)
+__global__ void __launch_bounds__(kForwardThreads<kStrided>)
     statistics_kernel(const __grid_constant__ Launch launch) {
   SSSD_DYNAMIC_SHARED(scratch);
   const Tile<kStrided> tile(launch, launch.levels.find(blockIdx.x));
@@ -103,7 +104,7 @@ __device__ __forceinline__ float warp_sum(float x) {
 }
 
 template <class Member, bool kStrided>
-__global__ void __launch_bounds__(kForwardThreads)
+__global__ void __launch_bounds__(kForwardThreads<kStrided>, kStrided ? kBlocks<Member> : 1)
     forward_kernel(const __grid_constant__ Launch launch) {
   SSSD_DYNAMIC_SHARED(scratch);
   using TileT = Tile<kStrided>;
@@ -187,7 +188,7 @@ __global__ void __launch_bounds__(kForwardThreads)
   for (int r = threadIdx.x; r < tile.rows_left; r += device::kWarp) {
     const float weight = level.weights ? device::load(level.weights + tile.slot0 + r) : 1.0f;
     const float value = stage[launch.planes * tile.rows + r];
-    total += weighted(weight, contribution(launch.settings, level.row_length(), value));
+    total += weighted(weight, contribution(launch.settings.root, tile.plan.element_scale, value));
     weights += weight;
   }
   total = warp_sum(total), weights = warp_sum(weights);
@@ -198,9 +199,9 @@ __global__ void __launch_bounds__(kForwardThreads)
 
 // One block a level: adds the tiles, or joins the pieces of the rows, always in the same order.
 template <class Member, bool kStrided>
-__global__ void __launch_bounds__(kForwardThreads)
+__global__ void __launch_bounds__(kFinishThreads)
     finish_kernel(const __grid_constant__ Launch launch) {
-  __shared__ float warp_sums[2][kForwardThreads / device::kWarp];
+  __shared__ float warp_sums[2][kFinishThreads / device::kWarp];
   const Level& level = launch.levels.level[blockIdx.x];
   const LevelPlan& plan = launch.plan[blockIdx.x];
   const int64_t rows = level.rows();
@@ -234,7 +235,7 @@ __global__ void __launch_bounds__(kForwardThreads)
       });
       const float weight = level.weights ? device::load(level.weights + r) : 1.0f;
       const float value = Member::finish(plan.constants, row, sums);
-      total += weighted(weight, contribution(launch.settings, level.row_length(), value));
+      total += weighted(weight, contribution(launch.settings.root, plan.element_scale, value));
       weights += weight;
     }
   }
@@ -243,7 +244,7 @@ __global__ void __launch_bounds__(kForwardThreads)
   if (threadIdx.x % device::kWarp == 0) warp_sums[0][warp] = total, warp_sums[1][warp] = weights;
   __syncthreads();
   if (threadIdx.x != 0) return;
-  for (int w = 1; w < kForwardThreads / device::kWarp; ++w)
+  for (int w = 1; w < kFinishThreads / device::kWarp; ++w)
     total += warp_sums[0][w], weights += warp_sums[1][w];
   if (!level.weights) weights = static_cast<float>(rows);
   const LevelValue<float> value = level_value(launch.settings, total, weights);

@@ -53,7 +53,7 @@ const char* forward_launch(Launch launch, int threads, void* stream_pointer) {
     allow_shared(kernel, bytes);
     SSSD_LAUNCH(kernel, launch.levels.tiles, threads, bytes, stream, launch);
   }
-  SSSD_LAUNCH((finish_kernel<Member, kStrided>), launch.levels.count, kForwardThreads, 0, stream,
+  SSSD_LAUNCH((finish_kernel<Member, kStrided>), launch.levels.count, kFinishThreads, 0, stream,
               launch);
   return launch_error();
 }

@@ -16,6 +16,7 @@ namespace sssd::divergence {
 // one piece the slot is the row.
 struct LevelPlan {
   Constants<float> constants = Constants<float>(Settings{}, 1);
+  float element_scale = 1.0f;  // of a row's divergence: 1, or 1 / elements
   int64_t pieces = 1;         // of a row, all segments together
   int64_t piece_length = 0;   // elements; the last piece of a segment may have fewer
   int64_t slot0 = 0;          // of this level's first piece
@@ -57,7 +58,16 @@ SSSD_HOST_DEVICE inline int64_t piece_elements(const Level& level, const LevelPl
 
 constexpr int kElements = 8;             // a chunk: of each map, that a thread holds in registers
 constexpr int kStridedWidth = 4;         // rows that a thread has elements of
-constexpr int kForwardThreads = 512;     // at most, so that 128 registers are left to each
-constexpr int kBackwardThreads = 256;
+// Threads of a block, at most: a contiguous row may be long, so more share it.
+constexpr int kStridedThreads = 256, kContiguousThreads = 512, kBackwardThreads = 256;
+constexpr int kFinishThreads = 512;
+// Blocks that an SM must be able to hold at once, so that some load while others compute: what the
+// registers of a strided thread allow without spilling.
+template <class Member>
+constexpr int kBlocks = 2;
+template <>
+constexpr int kBlocks<struct Js> = 3;
+template <>
+constexpr int kBlocks<struct Kl> = 3;
 
 }  // namespace sssd::divergence

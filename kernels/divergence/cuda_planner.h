@@ -75,6 +75,7 @@ struct Planner {
     const Level& level = levels.level[l];
     LevelPlan plan;
     plan.constants = Constants<float>(settings, level.row_length());
+    plan.element_scale = element_scale<float>(settings, level.row_length());
     plan.index = l;
     plan.vectors = aligned(levels, level);
     if (level.rows() == 0 || level.row_length() == 0) return plan;
@@ -97,7 +98,7 @@ inline Launch plan_launch(const Levels& levels, const Settings& settings, bool s
   Planner planner{strided, backward, strided || !half ? 4 : 8, half ? 1 : 2, 256};
   for (int l = 0; l < levels.count; ++l)
     if (!strided && !backward && levels.level[l].length > 4 * kElements * 256)
-      planner.threads = kForwardThreads;
+      planner.threads = kContiguousThreads;
   threads = planner.threads;
   Launch launch;
   launch.levels.rows = levels.rows;

@@ -21,23 +21,22 @@ struct Tile {
 
   const Level& level;
   const LevelPlan& plan;
-  int64_t base;             // offset of the first element of the thread's row (strided: first row)
-  int64_t position, end;    // of the thread's first element in the segment, and past the piece
-  int64_t count;            // elements of the piece
-  int64_t slot0, row0;      // of the tile's first row, within the level (row0: strided)
-  int rows, rows_left;      // of the tile, and those that exist
-  int row;                  // the thread's first, as numbered in the tile
-  int slice, slices;        // which of the threads of a row this is
-  int lane;                 // strided: which of the threads side by side
-  int width, step;          // of a vector, and between the positions of a thread's vectors
-  int element_step;         // between the elements of a vector
-  int columns_left;         // strided: rows from the thread's first on
+  int64_t base;         // offset of the thread's first element
+  int64_t slot0, row0;  // of the tile's first row, within the level (row0: strided)
+  int count, left;      // elements of the piece, and of those from the thread's first on
+  int rows, rows_left;  // of the tile, and those that exist
+  int row;              // the thread's first, as numbered in the tile
+  int slice, slices;    // which of the threads of a row this is
+  int lane;             // strided: which of the threads side by side
+  int width, step;      // of a vector, and between the positions of a thread's vectors
+  int element_step;     // between the elements of a vector
+  int columns_left;     // strided: rows from the thread's first on
 
   __device__ __forceinline__ Tile(const Launch& launch, int l)
       : level(launch.levels.level[l]), plan(launch.plan[l]) {
     const uint32_t tile = blockIdx.x - static_cast<uint32_t>(level.tile0);
     const int lanes = plan.lanes, thread = threadIdx.x;
-    width = kStrided ? kStridedWidth : launch.width;
+    width = plan.vectors && !kStrided ? launch.width : 4;
     element_step = plan.vectors ? 1 : lanes;
     if constexpr (kStrided) {
       slice = thread / lanes, slices = blockDim.x / lanes, lane = thread % lanes;
@@ -50,27 +49,26 @@ struct Tile {
       slot0 = piece * level.rows() + row0;
       rows_left = min(rows, static_cast<int>(inner - column));
       columns_left = static_cast<int>(inner - column) - row;
-      base = outer * level.outer_stride + column + row;
-      position = piece * plan.piece_length;
-      end = min(position + plan.piece_length, level.length);
-      count = end - position;
-      position += slice;
+      const int64_t start = piece * plan.piece_length;
+      count = static_cast<int>(min(plan.piece_length, level.length - start));
+      left = count - slice;
+      base = outer * level.outer_stride + (start + slice) * level.inner + column + row;
     } else {
       slice = thread % lanes, slices = lanes, lane = 0;
       rows = blockDim.x / lanes, row = thread / lanes, step = lanes * width;
       slot0 = row0 = static_cast<int64_t>(tile) * rows;
       const int64_t slots = level.outer * plan.pieces, per_segment = plan.pieces / level.segments;
       rows_left = static_cast<int>(min(static_cast<int64_t>(rows), slots - slot0));
-      columns_left = 1 << 30;
+      columns_left = 1;
       const int64_t slot = min(slot0 + row, slots - 1);
       const int64_t owner = plan.pieces == 1 ? slot : slot / plan.pieces;
       const int64_t piece = slot - owner * plan.pieces;
       const int64_t segment = per_segment == plan.pieces ? 0 : piece / per_segment;
-      base = owner * level.outer_stride + segment * level.segment_stride;
-      position = (piece - segment * per_segment) * plan.piece_length;
-      end = row < rows_left ? min(position + plan.piece_length, level.length) : position;
-      count = end - position;
-      position += plan.vectors ? slice * width : slice;
+      const int64_t start = (piece - segment * per_segment) * plan.piece_length;
+      const int first = plan.vectors ? slice * width : slice;
+      count = row < rows_left ? static_cast<int>(min(plan.piece_length, level.length - start)) : 0;
+      left = count - first;
+      base = owner * level.outer_stride + segment * level.segment_stride + start + first;
     }
   }
 
@@ -83,20 +81,18 @@ struct Tile {
 
   __device__ __forceinline__ int vectors() const { return kElements / width; }  // of a chunk
   __device__ __forceinline__ int steps() const {  // vectors of a thread: the same for a whole row
-    return static_cast<int>((count + step - 1) / step);
-  }
-  __device__ __forceinline__ int64_t at(int vector) const {
-    return position + static_cast<int64_t>(vector) * step;
+    return (count + step - 1) / step;
   }
   // Is there an element j in a vector? (Strided: of the rows that exist.)
   __device__ __forceinline__ bool exists(int vector, int j) const {
-    return vector >= 0 && at(vector) + (kStrided ? 0 : j * element_step) < end;
+    return vector >= 0 && vector * step + (kStrided ? 0 : j * element_step) < left;
   }
   __device__ __forceinline__ bool in_memory(int vector, int j) const {
     return exists(vector, j) && (!kStrided || j * element_step < columns_left);
   }
-  __device__ __forceinline__ int64_t offset(int vector, int j) const {
-    return base + at(vector) * (kStrided ? level.inner : 1) + j * element_step;
+  // The place of element i of the chunk that starts with vector `first`.
+  __device__ __forceinline__ bool chunk_exists(int first, int i) const {
+    return width == 4 ? exists(first + i / 4, i % 4) : exists(first + i / 8, i % 8);
   }
   __device__ __forceinline__ int64_t pitch() const {  // between the vectors of a thread
     return kStrided ? step * level.inner : step;
@@ -182,7 +178,7 @@ struct Fragment {
   __device__ __forceinline__ void load_vectors(const Tile<kStrided>& tile, const Element* map,
                                                int first) {
     constexpr int kWords = sizeof(Vector) / 4;
-    map += tile.offset(first, 0);
+    map += tile.base + first * tile.pitch();
 #pragma unroll
     for (int k = 0; k < kElements / kWidth; ++k, map += tile.pitch()) {
       if (!tile.in_memory(first + k, 0)) continue;
@@ -195,7 +191,7 @@ struct Fragment {
   __device__ __forceinline__ void store_vectors(const Tile<kStrided>& tile, Element* map,
                                                 int first) const {
     constexpr int kWords = sizeof(Vector) / 4;
-    map += tile.offset(first, 0);
+    map += tile.base + first * tile.pitch();
 #pragma unroll
     for (int k = 0; k < kElements / kWidth; ++k, map += tile.pitch()) {
       if (!tile.in_memory(first + k, 0)) continue;
@@ -209,11 +205,11 @@ struct Fragment {
   template <bool kStrided, class Use>
   static __device__ __forceinline__ void for_elements(const Tile<kStrided>& tile, int first,
                                                       Use use) {
+    int64_t offset = tile.base + first * tile.pitch();
 #pragma unroll
     for (int i = 0; i < kElements; ++i) {
-      const int k = kStrided || tile.width == 4 ? i / 4 : i / 8;
-      const int j = kStrided || tile.width == 4 ? i % 4 : i % 8;
-      if (tile.in_memory(first + k, j)) use(i, tile.offset(first + k, j));
+      if (tile.in_memory(first + i / 4, i % 4)) use(i, offset + i % 4 * tile.element_step);
+      if (i % 4 == 3) offset += tile.pitch();
     }
   }
   template <bool kStrided>
@@ -284,6 +280,7 @@ __device__ __forceinline__ void reduce(const Tile<kStrided>& tile,
     const float* from = scratch + (n * warps + first) * width + tile.lane * kRows;
 #pragma unroll
     for (int j = 0; j < kRows; ++j) x[n][j] = from[j];
+#pragma unroll 1
     for (int w = 1; w < count; ++w)
 #pragma unroll
       for (int j = 0; j < kRows; ++j) x[n][j] = op(x[n][j], from[w * width + j]);

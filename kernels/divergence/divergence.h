@@ -56,21 +56,35 @@ SSSD_HOST_DEVICE inline int saved_planes(const Settings& settings) {
   return settings.normalize == Normalize::none && settings.measure == Measure::mse ? 1 : 7;
 }
 
+// What a row's divergence D is multiplied by.
+template <class T>
+SSSD_HOST_DEVICE inline T element_scale(const Settings& settings, int64_t row_length) {
+  return T(settings.elements == Elements::mean ? 1.0 / double(row_length) : 1.0);
+}
+
 // What a row adds to its level: weight * contribution(D), with D the row's divergence.
 template <class V>
+SSSD_HOST_DEVICE inline V contribution(Root root, V scale, V divergence) {
+  return root == Root::row ? fast_sqrt(divergence * scale) : divergence * scale;
+}
+template <class V>
 SSSD_HOST_DEVICE inline V contribution(const Settings& settings, int64_t row_length, V divergence) {
-  if (settings.elements == Elements::mean) divergence = divergence * V(1.0 / double(row_length));
-  return settings.root == Root::row ? fast_sqrt(divergence) : divergence;
+  return contribution(settings.root, V(element_scale<scalar_of_t<V>>(settings, row_length)),
+                      divergence);
 }
 
 // d contribution / d D.
 template <class V>
-SSSD_HOST_DEVICE inline V contribution_slope(const Settings& settings, int64_t row_length,
-                                             V divergence) {
-  const V scale = V(settings.elements == Elements::mean ? 1.0 / double(row_length) : 1.0);
-  if (settings.root != Root::row) return scale;
+SSSD_HOST_DEVICE inline V contribution_slope(Root root, V scale, V divergence) {
+  if (root != Root::row) return scale;
   const V scaled = divergence * scale;
   return select(scaled <= V(kRootFloor), V(0), fast_div(scale * V(0.5), fast_sqrt(scaled)));
+}
+template <class V>
+SSSD_HOST_DEVICE inline V contribution_slope(const Settings& settings, int64_t row_length,
+                                             V divergence) {
+  return contribution_slope(settings.root,
+                            V(element_scale<scalar_of_t<V>>(settings, row_length)), divergence);
 }
 
 // A level's value, and d value / d (weighted sum of contributions): the factor that backward needs.
