@@ -87,6 +87,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(high_byte.astype(np.uint8)).convert("RGB")
     if mode in ("I", "F"):
         raise ValueError(f"32-bit pixels (mode {mode}) have no known range; save it as 8 or 16 bit")
-    if mode == "PA" or (mode == "P" and "transparency" in image.info):
+    if mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow warns when it drops a palette's transparency
     return image.convert("RGB")

@@ -47,10 +47,10 @@ def test_grey(mode: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(read, np.repeat(grey[..., None], 3, axis=2))
 
 
-@pytest.mark.parametrize("transparency", [False, True])
-def test_palette(transparency: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("transparency", [None, 3, bytes(range(16))])
+def test_palette(transparency: int | bytes | None, tmp_path: Path) -> None:
     image = Image.fromarray(PIXELS).quantize(16)
-    options = {"transparency": 3} if transparency else {}
+    options = {} if transparency is None else {"transparency": transparency}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read = as_pixels(read_image(save(image, tmp_path / "a.png", **options)))

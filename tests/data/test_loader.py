@@ -99,6 +99,12 @@ def test_starting_later_skips_batches(start: int, dataset: DetectionDataset) -> 
     assert stream(dataset, 6 - start, start=start) == stream(dataset, 6)[3 * start :]
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_processes_start_later_together(rank: int, dataset: DetectionDataset) -> None:
+    share = {"batch_size": 2, "rank": rank, "world_size": 2}
+    assert stream(dataset, 2, start=3, **share) == stream(dataset, 5, **share)[2 * 3 :]
+
+
 def test_seeking_is_immediate(dataset: DetectionDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = []
     original = DetectionDataset.__getitem__
