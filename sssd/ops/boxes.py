@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sssd.ops.objects import check_level_shapes, check_objects
+from sssd.ops import box_kernels, registration
+from sssd.ops.backends import choose
+from sssd.ops.objects import FLOATING, check_level_shapes, check_objects
 from sssd.ops.reference import boxes as reference
-
-_FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def pool_boxes(
@@ -57,7 +57,11 @@ def pool_boxes(
     """
     batch_size = _check_levels(levels, boxes)
     check_objects(boxes, image_index, image_size, batch_size, check=check)
-    return reference.pool_boxes(levels, boxes, image_index, image_size)
+    choice = choose(box_kernels.POOL, levels[0], backend)
+    if choice.backend == "reference":
+        return reference.pool_boxes(levels, boxes, image_index, image_size)
+    kernel = registration.kernel("box_pool", choice.backend)
+    return kernel(list(levels), boxes.detach(), image_index, list(image_size), True)
 
 
 def paint_boxes(
@@ -116,8 +120,20 @@ def paint_boxes(
     if batch_size < 0:
         raise ValueError(f"batch_size is {batch_size}: expected the number of images")
     check_objects(boxes, image_index, image_size, batch_size, check=check)
-    painted = reference.paint_boxes(values, boxes, image_index, image_size, shapes, batch_size)
-    return [level.contiguous(memory_format=memory_format) for level in painted]
+    choice = choose(box_kernels.PAINT, values, backend)
+    if choice.backend == "reference":
+        painted = reference.paint_boxes(values, boxes, image_index, image_size, shapes, batch_size)
+        return [level.contiguous(memory_format=memory_format) for level in painted]
+    return registration.kernel("box_paint", choice.backend)(
+        values,
+        boxes.detach(),
+        image_index,
+        list(image_size),
+        box_kernels.flat(shapes),
+        batch_size,
+        [int(memory_format == torch.channels_last)] * len(shapes),
+        False,
+    )
 
 
 def _check_levels(levels: Sequence[Tensor], boxes: Tensor) -> int:
@@ -130,7 +146,7 @@ def _check_levels(levels: Sequence[Tensor], boxes: Tensor) -> int:
             raise ValueError(
                 f"levels[{place}] has shape {tuple(level.shape)}: expected (B, C, H, W)"
             )
-        if level.dtype not in _FLOATING:
+        if level.dtype not in FLOATING:
             raise TypeError(f"levels[{place}] is {level.dtype}: expected a floating-point map")
         if level.dtype != first.dtype:
             raise TypeError(
@@ -162,7 +178,7 @@ def _check_values(values: Tensor, boxes: Tensor, count: int) -> None:
             f"values has {values.shape[0]} levels but level_shapes has {count}: pass (T, C) to "
             "paint the same vectors on every level"
         )
-    if values.dtype not in _FLOATING:
+    if values.dtype not in FLOATING:
         raise TypeError(f"values is {values.dtype}: expected a floating-point tensor")
     if values.device != boxes.device:
         raise ValueError(

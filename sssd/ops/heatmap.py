@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from sssd.ops.objects import check_level_shapes, check_objects, check_per_object, check_range
+from sssd.ops import box_kernels, registration
+from sssd.ops.backends import choose
+from sssd.ops.objects import (
+    FLOATING,
+    Assign,
+    assigned_levels,
+    check_level_shapes,
+    check_objects,
+    check_per_object,
+    check_range,
+)
 from sssd.ops.reference import heatmap as reference
 
 Profile = Literal["box", "pyramid", "gaussian", "gaussian_legacy"]
 Combine = Literal["max", "sum"]
-Assign = Literal["all", "fpn"] | Sequence[tuple[float, float]]
-
-PROFILES: tuple[Profile, ...] = ("box", "pyramid", "gaussian", "gaussian_legacy")
-COMBINES: tuple[Combine, ...] = ("max", "sum")
 
 
 def label_heatmap(
@@ -91,22 +96,41 @@ def label_heatmap(
     shapes = check_level_shapes(level_shapes)
     _check_labels(boxes, labels, image_index, image_size, batch_size, num_classes, check=check)
     _check_options(profile, combine, min_overlap, strength, boxes)
-    if not dtype.is_floating_point:
+    if dtype not in FLOATING:
         raise TypeError(f"dtype is {dtype}: expected a floating-point dtype")
-    return reference.label_heatmap(
-        boxes,
+    shown = assigned_levels(boxes, image_size, shapes, assign)
+    like = boxes.new_empty(0, dtype=dtype)
+    choice = choose(box_kernels.HEATMAP, like, backend)
+    if choice.backend == "reference":
+        return reference.label_heatmap(
+            boxes,
+            labels,
+            image_index,
+            image_size,
+            shapes,
+            batch_size,
+            num_classes,
+            profile=profile,
+            combine=combine,
+            assigned=shown,
+            min_overlap=min_overlap,
+            strength=strength,
+            dtype=dtype,
+        )
+    return registration.kernel("label_heatmap", choice.backend)(
+        boxes.detach(),
         labels,
         image_index,
-        image_size,
-        shapes,
+        list(image_size),
+        box_kernels.flat(shapes),
         batch_size,
         num_classes,
-        profile=profile,
-        combine=combine,
-        assigned=assigned_levels(boxes, image_size, shapes, assign),
-        min_overlap=min_overlap,
-        strength=strength,
-        dtype=dtype,
+        box_kernels.PROFILES.index(profile),
+        box_kernels.COMBINES.index(combine),
+        min_overlap,
+        shown,
+        None if strength is None else strength.detach(),
+        like,
     )
 
 
@@ -171,57 +195,46 @@ def embedded_label_heatmap(
     classes = embedding.shape[0]
     _check_labels(boxes, labels, image_index, image_size, batch_size, classes, check=check)
     _check_options(profile, combine, min_overlap, strength, boxes)
+    if embedding.dtype not in FLOATING:
+        raise TypeError(f"embedding is {embedding.dtype}: expected a floating-point table")
     if embedding.device != boxes.device:
         raise ValueError(
             f"embedding is on {embedding.device} but boxes is on {boxes.device}: move the boxes "
             "with boxes.to(embedding.device)"
         )
-    heatmaps = reference.label_heatmap(
-        boxes,
+    shown = assigned_levels(boxes, image_size, shapes, assign)
+    choice = choose(box_kernels.EMBED, embedding, backend)
+    if choice.backend == "reference":
+        heatmaps = reference.label_heatmap(
+            boxes,
+            labels,
+            image_index,
+            image_size,
+            shapes,
+            batch_size,
+            classes,
+            profile=profile,
+            combine=combine,
+            assigned=shown,
+            min_overlap=min_overlap,
+            strength=strength,
+            dtype=torch.promote_types(embedding.dtype, torch.float32),
+        )
+        return reference.embedded_label_heatmap(embedding, heatmaps)
+    return registration.kernel("embed_heatmap", choice.backend)(
+        embedding,
+        boxes.detach(),
         labels,
         image_index,
-        image_size,
-        shapes,
+        list(image_size),
+        box_kernels.flat(shapes),
         batch_size,
-        classes,
-        profile=profile,
-        combine=combine,
-        assigned=assigned_levels(boxes, image_size, shapes, assign),
-        min_overlap=min_overlap,
-        strength=strength,
-        dtype=embedding.dtype,
+        box_kernels.PROFILES.index(profile),
+        box_kernels.COMBINES.index(combine),
+        min_overlap,
+        shown,
+        None if strength is None else strength.detach(),
     )
-    return reference.embedded_label_heatmap(embedding, heatmaps)
-
-
-def assigned_levels(
-    boxes: Tensor,
-    image_size: tuple[int, int],
-    level_shapes: Sequence[tuple[int, int]],
-    assign: Assign,
-) -> Tensor:
-    """Which objects each level shows, (P, T) bool; `assign` as in `label_heatmap`."""
-    count = len(level_shapes)
-    if isinstance(assign, str):
-        if assign not in ("all", "fpn"):
-            raise ValueError(
-                f"assign is {assign!r}: pass 'all', 'fpn', or one (low, high) in pixels a level"
-            )
-        if assign == "all":
-            return boxes.new_ones(count, len(boxes), dtype=torch.bool)
-    corners = boxes.detach().double()
-    width, height = (corners[:, 2:] - corners[:, :2]).unbind(1)
-    if assign == "fpn":
-        first = round(math.log2(max(1.0, image_size[0] / max(1, level_shapes[0][0]))))
-        wanted = torch.floor(4 + torch.log2(torch.sqrt(width * height) / 224)) - first  # (T,)
-        level = wanted.clamp(0, count - 1).nan_to_num(0.0).long()
-        return level == torch.arange(count, device=boxes.device)[:, None]
-    if len(assign) != count:
-        raise ValueError(
-            f"assign has {len(assign)} ranges for {count} levels: pass one (low, high) a level"
-        )
-    longest = torch.maximum(width, height)
-    return torch.stack([(longest >= low) & (longest < high) for low, high in assign])
 
 
 def _check_labels(
@@ -246,9 +259,10 @@ def _check_labels(
 def _check_options(
     profile: str, combine: str, min_overlap: float, strength: Tensor | None, boxes: Tensor
 ) -> None:
-    if profile not in PROFILES:
-        raise ValueError(f"profile is {profile!r}: pass one of {', '.join(map(repr, PROFILES))}")
-    if combine not in COMBINES:
+    if profile not in box_kernels.PROFILES:
+        names = ", ".join(map(repr, box_kernels.PROFILES))
+        raise ValueError(f"profile is {profile!r}: pass one of {names}")
+    if combine not in box_kernels.COMBINES:
         raise ValueError(f"combine is {combine!r}: pass 'max' or 'sum'")
     if not 0 < min_overlap < 1:
         raise ValueError(f"min_overlap is {min_overlap}: expected a value in (0, 1)")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+Assign = Literal["all", "fpn"] | Sequence[tuple[float, float]]
 
 
 def pack_boxes(boxes_per_image: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -120,6 +125,36 @@ def check_level_shapes(level_shapes: Sequence[tuple[int, int]]) -> list[tuple[in
                 f"level_shapes[{level}] is {tuple(shape)}: expected (height, width), not negative"
             )
     return [(int(height), int(width)) for height, width in level_shapes]
+
+
+def assigned_levels(
+    boxes: Tensor,
+    image_size: tuple[int, int],
+    level_shapes: Sequence[tuple[int, int]],
+    assign: Assign,
+) -> Tensor | None:
+    """Which objects each level shows, (P, T) bool, None for all; `assign` as in `label_heatmap`."""
+    count = len(level_shapes)
+    if isinstance(assign, str):
+        if assign not in ("all", "fpn"):
+            raise ValueError(
+                f"assign is {assign!r}: pass 'all', 'fpn', or one (low, high) in pixels a level"
+            )
+        if assign == "all":
+            return None
+    corners = boxes.detach().double()
+    width, height = (corners[:, 2:] - corners[:, :2]).unbind(1)
+    if assign == "fpn":
+        first = round(math.log2(max(1.0, image_size[0] / max(1, level_shapes[0][0]))))
+        wanted = torch.floor(4 + torch.log2(torch.sqrt(width * height) / 224)) - first  # (T,)
+        level = wanted.clamp(0, count - 1).nan_to_num(0.0).long()
+        return level == torch.arange(count, device=boxes.device)[:, None]
+    if len(assign) != count:
+        raise ValueError(
+            f"assign has {len(assign)} ranges for {count} levels: pass one (low, high) a level"
+        )
+    longest = torch.maximum(width, height)
+    return torch.stack([(longest >= low) & (longest < high) for low, high in assign])
 
 
 def _named(rows: list[int]) -> str:

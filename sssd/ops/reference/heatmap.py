@@ -107,19 +107,19 @@ def label_heatmap(
     *,
     profile: str,
     combine: str,
-    assigned: Tensor,
+    assigned: Tensor | None,
     min_overlap: float,
     strength: Tensor | None,
     dtype: torch.dtype,
 ) -> list[Tensor]:
     """Class heatmaps (B, K, H_l, W_l) of every level; see `sssd.ops.label_heatmap`.
 
-    `assigned` (P, T), bool, says which objects each level shows.
+    `assigned` (P, T), bool, says which objects each level shows; None shows all on every level.
     """
     in_batch = (image_index >= 0) & (image_index < batch_size)
     channel = (image_index * num_classes + labels).where(in_batch, 0)
     maps = []
-    for shown, shape in zip(assigned, level_shapes, strict=True):
+    for level, shape in enumerate(level_shapes):
         if profile == "box":
             values = cell_masks(boxes, image_size, shape).double()  # (T, H_l, W_l)
         elif profile == "pyramid":
@@ -129,10 +129,13 @@ def label_heatmap(
             values = gaussian_profile(boxes, image_size, shape, min_overlap, legacy=legacy)
         if strength is not None:
             values = values * strength.double()[:, None, None]
-        values = values.where((shown & in_batch)[:, None, None], 0.0)
+        shown = in_batch if assigned is None else in_batch & assigned[level]
+        values = values.where(shown[:, None, None], 0.0)
         heatmap = values.new_zeros(batch_size * num_classes, *shape)
         if combine == "max":
-            heatmap = heatmap.index_reduce(0, channel, values, "amax")
+            heatmap = heatmap.scatter_reduce(
+                0, channel[:, None, None].expand_as(values), values, "amax"
+            )
         else:
             heatmap = heatmap.index_add(0, channel, values)
         maps.append(heatmap.unflatten(0, (batch_size, num_classes)).to(dtype))
@@ -142,6 +145,6 @@ def label_heatmap(
 def embedded_label_heatmap(embedding: Tensor, heatmaps: Sequence[Tensor]) -> list[Tensor]:
     """Sum over the classes of heatmap x class vector, (B, C, H_l, W_l) a level."""
     return [
-        torch.einsum("bkhw,kc->bchw", heatmap.to(embedding.dtype), embedding)
+        torch.einsum("bkhw,kc->bchw", heatmap, embedding.to(heatmap.dtype)).to(embedding.dtype)
         for heatmap in heatmaps
     ]

@@ -1,0 +1,243 @@
+"""The box operators as the dispatcher knows them: schemas, fakes, gradients.
+
+Pool and paint are each other's gradient, so that both can be differentiated any number of times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sssd.ops import registration
+from sssd.ops.backends import Operator
+
+POOL = Operator("box_pool")
+PAINT = Operator("box_paint")
+HEATMAP = Operator("label_heatmap")
+EMBED = Operator("embed_heatmap")
+
+# Enumerations cross the boundary as numbers, in the order of kernels/boxes/boxes.h.
+PROFILES = ("box", "pyramid", "gaussian", "gaussian_legacy")
+COMBINES = ("max", "sum")
+
+
+def flat(shapes: Sequence[Sequence[int]]) -> list[int]:
+    """(height, width) of every level as one list, as the schemas take them."""
+    return [side for shape in shapes for side in shape]
+
+
+def is_channels_last(level: Tensor) -> bool:
+    """Whether a map is dense with its channels last, and not also contiguous."""
+    return not level.is_contiguous() and level.is_contiguous(memory_format=torch.channels_last)
+
+
+def _maps(
+    like: Tensor, batch: int, channels: int, shapes: list[int], channels_last: Sequence[int]
+) -> list[Tensor]:
+    return [
+        torch.empty(
+            (batch, channels, height, width),
+            dtype=like.dtype,
+            device=like.device,
+            memory_format=torch.channels_last if last else torch.contiguous_format,
+        )
+        for height, width, last in zip(shapes[::2], shapes[1::2], channels_last, strict=True)
+    ]
+
+
+# ---- pool ----------------------------------------------------------------------------------------
+
+
+def _pool_fake(
+    levels: list[Tensor], boxes: Tensor, image_index: Tensor, image_size: list[int], mean: bool
+) -> Tensor:
+    return levels[0].new_empty(len(levels), boxes.shape[0], levels[0].shape[1])
+
+
+def _pool_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    levels, boxes, image_index, ctx.image_size, ctx.mean = inputs
+    ctx.save_for_backward(boxes, image_index)
+    ctx.batch = levels[0].shape[0]
+    ctx.shapes = [tuple(level.shape[2:]) for level in levels]
+    ctx.channels_last = [int(is_channels_last(level)) for level in levels]
+
+
+def _pool_backward(backend: str) -> Any:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        boxes, image_index = ctx.saved_tensors
+        wanted = [place for place, need in enumerate(ctx.needs_input_grad[0]) if need]
+        painted = registration.kernel("box_paint", backend)(
+            grad if len(wanted) == len(ctx.shapes) else grad[wanted],
+            boxes,
+            image_index,
+            ctx.image_size,
+            flat([ctx.shapes[place] for place in wanted]),
+            ctx.batch,
+            [ctx.channels_last[place] for place in wanted],
+            ctx.mean,
+        )
+        grads: list[Tensor | None] = [None] * len(ctx.shapes)
+        for place, level in zip(wanted, painted, strict=True):
+            grads[place] = level
+        return grads, None, None, None, None
+
+    return backward
+
+
+# ---- paint ---------------------------------------------------------------------------------------
+
+
+def _paint_fake(
+    values: Tensor,
+    boxes: Tensor,
+    image_index: Tensor,
+    image_size: list[int],
+    shapes: list[int],
+    batch: int,
+    channels_last: list[int],
+    mean: bool,
+) -> list[Tensor]:
+    return _maps(values, batch, values.shape[-1], shapes, channels_last)
+
+
+def _paint_setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    values, boxes, image_index, ctx.image_size, *_, ctx.mean = inputs
+    ctx.save_for_backward(boxes, image_index)
+    ctx.per_level = values.dim() == 3
+
+
+def _paint_backward(backend: str) -> Any:
+    def backward(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
+        boxes, image_index = ctx.saved_tensors
+        pooled = registration.kernel("box_pool", backend)(
+            grads, boxes, image_index, ctx.image_size, ctx.mean
+        )
+        grad = pooled if ctx.per_level else pooled.sum(0)
+        return grad, None, None, None, None, None, None, None
+
+    return backward
+
+
+# ---- heatmaps ------------------------------------------------------------------------------------
+
+_HEATMAP = "int profile, int combine, float min_overlap, Tensor? assigned, Tensor? strength"
+
+
+def _heatmap_fake(
+    boxes: Tensor,
+    labels: Tensor,
+    image_index: Tensor,
+    image_size: list[int],
+    shapes: list[int],
+    batch: int,
+    classes: int,
+    profile: int,
+    combine: int,
+    min_overlap: float,
+    assigned: Tensor | None,
+    strength: Tensor | None,
+    like: Tensor,
+) -> list[Tensor]:
+    return _maps(like, batch, classes, shapes, [0] * (len(shapes) // 2))
+
+
+def _heatmap_setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    pass
+
+
+def _heatmap_backward(backend: str) -> Any:
+    def backward(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
+        return (None,) * 13  # a heatmap carries no gradient to boxes or strength
+
+    return backward
+
+
+def _embed_fake(
+    embedding: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    image_index: Tensor,
+    image_size: list[int],
+    shapes: list[int],
+    batch: int,
+    *options: Any,
+) -> list[Tensor]:
+    return _maps(embedding, batch, embedding.shape[1], shapes, [0] * (len(shapes) // 2))
+
+
+def _embed_setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    embedding, boxes, labels, image_index, ctx.image_size, _, _, *options = inputs
+    *ctx.options, assigned, strength = options
+    ctx.classes = embedding.shape[0]
+    ctx.save_for_backward(boxes, labels, image_index, assigned, strength)
+
+
+def _embed_backward(backend: str) -> Any:
+    def backward(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
+        boxes, labels, image_index, assigned, strength = ctx.saved_tensors
+        grad = registration.kernel("embed_heatmap_backward", backend)(
+            grads,
+            boxes,
+            labels,
+            image_index,
+            ctx.image_size,
+            ctx.classes,
+            *ctx.options,
+            assigned,
+            strength,
+        )
+        return grad, *[None] * 11
+
+    return backward
+
+
+def _embed_backward_fake(
+    grads: list[Tensor],
+    boxes: Tensor,
+    labels: Tensor,
+    image_index: Tensor,
+    image_size: list[int],
+    classes: int,
+    *options: Any,
+) -> Tensor:
+    return grads[0].new_empty(classes, grads[0].shape[1])
+
+
+registration.define(
+    "box_pool(Tensor[] levels, Tensor boxes, Tensor image_index, int[] image_size, bool mean)"
+    " -> Tensor",
+    fake=_pool_fake,
+    backward=_pool_backward,
+    setup_context=_pool_setup,
+)
+registration.define(
+    "box_paint(Tensor values, Tensor boxes, Tensor image_index, int[] image_size, int[] shapes,"
+    " int batch, int[] channels_last, bool mean) -> Tensor[]",
+    fake=_paint_fake,
+    backward=_paint_backward,
+    setup_context=_paint_setup,
+)
+registration.define(
+    "label_heatmap(Tensor boxes, Tensor labels, Tensor image_index, int[] image_size,"
+    f" int[] shapes, int batch, int classes, {_HEATMAP}, Tensor like) -> Tensor[]",
+    fake=_heatmap_fake,
+    backward=_heatmap_backward,
+    setup_context=_heatmap_setup,
+)
+registration.define(
+    "embed_heatmap(Tensor embedding, Tensor boxes, Tensor labels, Tensor image_index,"
+    f" int[] image_size, int[] shapes, int batch, {_HEATMAP}) -> Tensor[]",
+    fake=_embed_fake,
+    backward=_embed_backward,
+    setup_context=_embed_setup,
+)
+registration.define(
+    "embed_heatmap_backward(Tensor[] grads, Tensor boxes, Tensor labels, Tensor image_index,"
+    f" int[] image_size, int classes, {_HEATMAP}) -> Tensor",
+    fake=_embed_backward_fake,
+    **registration.no_double_backward("sssd.ops.embedded_label_heatmap"),
+    triton_module=None,
+)
