@@ -1,0 +1,82 @@
+// Runs the divergence kernels over small levels of every layout, in buffers of exactly the size they
+// may touch. Built under the sanitizers by test_sanitizers.py; prints the values.
+#include <cstdio>
+#include <vector>
+
+#include "kernels/divergence/cuda_launch.cuh"
+
+using namespace sssd;
+using namespace sssd::divergence;
+
+namespace {
+
+struct Shape {
+  int64_t outer, segments, length, inner;
+};
+
+template <class Member>
+void run(const std::vector<Shape>& shapes, Settings settings, bool half) {
+  const int bytes = half ? 2 : 4;
+  std::vector<std::vector<uint8_t>> maps, gradients;
+  std::vector<std::vector<float>> weights;
+  Levels levels{};
+  levels.student_dtype = levels.teacher_dtype = half ? Dtype::f16 : Dtype::f32;
+  for (const Shape& shape : shapes) {
+    Level& level = levels.level[levels.count++];
+    const int64_t elements = shape.outer * shape.segments * shape.length * shape.inner;
+    for (int side = 0; side < 2; ++side) {
+      maps.emplace_back(elements * bytes);
+      gradients.emplace_back(elements * bytes);
+      for (int64_t i = 0; i < elements; ++i) {
+        const float value = float((i * 7 + side * 3 + levels.count) % 11) / 4 - 1;
+        const _Float16 narrow = static_cast<_Float16>(value);
+        std::memcpy(&maps.back()[i * bytes], half ? (const void*)&narrow : &value, bytes);
+      }
+    }
+    level.student = maps[maps.size() - 2].data(), level.teacher = maps.back().data();
+    level.grad_student = gradients[maps.size() - 2].data();
+    level.grad_teacher = gradients.back().data();
+    level.outer = shape.outer, level.segments = shape.segments;
+    level.length = shape.length, level.inner = shape.inner;
+    level.outer_stride = shape.segments > 1 ? shape.length : shape.length * shape.inner;
+    level.segment_stride = shape.outer * shape.length;
+    level.row0 = levels.rows;
+    levels.rows += level.rows();
+    weights.emplace_back(level.rows(), 0.5f);
+    level.weights = weights.back().data();
+  }
+  int threads;
+  const int64_t floats = workspace_floats(plan_launch(levels, settings, true, false, threads)) +
+                         workspace_floats(plan_launch(levels, settings, false, false, threads));
+  std::vector<float> saved(saved_planes(settings) * levels.rows), values(levels.count);
+  std::vector<float> factors(levels.count), workspace(floats), ones(levels.count, 1.0f);
+  forward<Member>(levels, settings, saved.data(), values.data(), factors.data(), workspace.data(),
+                  nullptr);
+  backward<Member>(levels, settings, saved.data(), factors.data(), ones.data(), nullptr);
+  for (const float value : values) std::printf("%.6f ", value);
+  std::printf("\n");
+}
+
+}  // namespace
+
+int main() try {
+  Settings settings{};
+  settings.normalize = Normalize::softmax;
+  settings.temperature = 1, settings.beta = 0.5, settings.eps = 1e-5;
+  settings.root = Root::level;
+  // Whole vectors, and odd sizes; rows of one warp, of a block, and in pieces, for both shapes.
+  const std::vector<Shape> shapes = {
+      {2, 1, 40, 32}, {1, 1, 33, 7},     {1, 1, 1300, 5}, {3, 1, 96, 1},
+      {2, 1, 77, 1},  {2, 1, 2051, 1}, {1, 1, 20800, 1}, {2, 3, 21, 1},
+  };
+  run<Js>(shapes, settings, false);
+#ifndef SSSD_SHORT_RUN
+  run<Js>(shapes, settings, true);
+  settings.normalize = Normalize::standardize, settings.measure = Measure::mse;
+  run<Affine>(shapes, settings, false);
+#endif
+  return 0;
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "%s\n", error.what());
+  return 1;
+}

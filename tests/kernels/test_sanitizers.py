@@ -1,0 +1,114 @@
+"""The CUDA kernels under ASan, UBSan and TSan; and faults planted in them, which must be caught."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .building import BUILD, HOST, ROOT, WARNINGS, cached, compiler
+
+# std::barrier is atomics and futexes: TSan sees the first and needs nothing of the second.
+MEMORY = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+RACES = ["-fsanitize=thread"]
+
+
+def run(flags: list[str], runner: str, sources: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Builds sanitized_run.cpp with the kernels under `sources`, and runs it."""
+    common = [compiler(), "-std=c++20", "-O1", "-g1", "-I.", *HOST, *flags]
+    commands = [
+        [*common, *WARNINGS, "-c", f"kernels/host_cuda/{runner}.cpp", "-o", "{out}/runner.o"],
+        [*common, "-c", "tests/kernels/sanitized_run.cpp", "-o", "{out}/run.o"],
+        [*common, "{out}/run.o", "{out}/runner.o", "-o", "{out}/run"],
+    ]
+    # Stacks of fibers are no stacks to ASan's leak check, which would need ptrace anyway.
+    options = {"ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "exitcode=66"}
+    return subprocess.run(
+        [str(cached("run", commands, sources))],
+        env=os.environ | options,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def planted(name: str, file: str, old: str, new: str) -> Path:
+    """A copy of the sources with one place changed."""
+    copy = BUILD / "planted" / f"{name}-{os.getpid()}"
+    shutil.rmtree(copy, ignore_errors=True)
+    for folder in ("kernels", "tests/kernels"):
+        shutil.copytree(
+            ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("*.py", "__pycache__")
+        )
+    path = copy / file
+    text = path.read_text()
+    assert text.count(old) == 1, f"{old!r} is not once in {file}: choose another fault"
+    path.write_text(text.replace(old, new))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def expected() -> str:
+    """What the kernels print with no sanitizer."""
+    result = run([], "fibers")
+    assert result.returncode == 0, result.stderr
+    assert "nan" not in result.stdout
+    return result.stdout
+
+
+def test_no_memory_error_and_no_undefined_behaviour(expected: str) -> None:
+    result = run(MEMORY, "fibers")
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout == expected
+
+
+def test_no_data_race(expected: str) -> None:
+    result = run([*RACES, "-DSSSD_SHORT_RUN"], "threads")
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout == expected.splitlines(keepends=True)[0]
+
+
+@pytest.mark.parametrize(
+    ("file", "barrier"),
+    [
+        ("cuda_tile.cuh", "  __syncthreads();\n  const int first = kStrided"),
+        ("cuda_backward.cuh", "  __syncthreads();\n  typename Member"),
+    ],
+)
+def test_tsan_catches_a_missing_barrier(file: str, barrier: str) -> None:
+    without = barrier.replace("  __syncthreads();\n", "")
+    copy = planted(f"barrier-{file}", f"kernels/divergence/{file}", barrier, without)
+    result = run([*RACES, "-DSSSD_SHORT_RUN"], "threads", copy)
+    shutil.rmtree(copy)
+    assert result.returncode == 66, result.stderr[-3000:]
+    assert "data race" in result.stderr
+    assert file in result.stderr
+
+
+def test_asan_catches_an_access_out_of_bounds() -> None:
+    copy = planted(
+        "bounds",
+        "kernels/divergence/cuda_tile.cuh",
+        "return exists(vector, j) && (!kStrided || j * element_step < columns_left);",
+        "return exists(vector, j);",
+    )
+    result = run([*MEMORY, "-DSSSD_SHORT_RUN"], "fibers", copy)
+    shutil.rmtree(copy)
+    assert result.returncode != 0
+    assert "heap-buffer-overflow" in result.stderr
+
+
+def test_the_scheduler_catches_a_barrier_that_some_threads_skip() -> None:
+    copy = planted(
+        "divergence",
+        "kernels/divergence/cuda_backward.cuh",
+        "  __syncthreads();\n  typename Member",
+        "  if (threadIdx.x < 100) __syncthreads();\n  typename Member",
+    )
+    result = run(["-DSSSD_SHORT_RUN"], "fibers", copy)
+    shutil.rmtree(copy)
+    assert result.returncode == 1
+    assert "barrier divergence in block 0: from thread 0: at a block barrier" in result.stderr
+    assert "from thread 100: returned" in result.stderr
