@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         config = parse(arguments)
         recipe = arguments[0]
         run = choose_run(config, recipe)
-        train_set, validation_set = build_datasets(config.data)
+        train_set, validation_set = build_datasets(config.data, console)
         torch.manual_seed(config.engine.seed)
         detector = build_detector(config.detector, train_set.num_classes)
         method = build_method(detector, config.method, config.schedule)

@@ -1,9 +1,13 @@
 """From settings to datasets."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from rich.console import Console
+
+from sssd.data.check import check
 from sssd.data.coco import read_coco
 from sssd.data.dataset import DetectionDataset
 from sssd.data.demo import demo_data
@@ -32,6 +36,10 @@ class DataConfig:
     val_images: Path | None = None
     """Folder of its images; the same default."""
 
+    on_bad_data: Literal["raise", "drop"] = "raise"
+    """What becomes of bad records (missing or truncated images, boxes without area, unknown
+    categories, ...): raise names them and stops, drop trains without them."""
+
     flip: float = 0.5
     """Probability of a horizontal flip."""
 
@@ -42,11 +50,18 @@ class DataConfig:
     """Largest random change of object size, at least 1."""
 
 
-def build_datasets(config: DataConfig) -> tuple[DetectionDataset, DetectionDataset]:
-    """Reads the training and the validation set.
+def build_datasets(
+    config: DataConfig, console: Console | None = None
+) -> tuple[DetectionDataset, DetectionDataset]:
+    """Reads and checks the training and the validation set.
+
+    Args:
+        config: what to read, and what becomes of bad records.
+        console: where to show what the data hold and what is wrong with them.
 
     Raises:
-        DataError: a file that is missing or can not be used, or two sets of other classes.
+        DataError: a file that is missing or can not be used, bad records that are not to be
+            dropped, or two sets of other classes.
     """
     if config.format == "demo":
         paths = demo_data(image_size=160)
@@ -59,11 +74,25 @@ def build_datasets(config: DataConfig) -> tuple[DetectionDataset, DetectionDatas
             raise DataError(f"--data.{name} is needed: a COCO json, or a VOC or YOLO folder")
     assert config.train is not None
     assert config.val is not None
-    train_set = read_dataset(config.train, config.train_images, "train", config.format)
-    validation_set = read_dataset(config.val, config.val_images, "val", config.format)
-    if train_set.category_ids != validation_set.category_ids:
+    with warnings.catch_warnings():
+        if console is not None:
+            warnings.simplefilter("ignore", UserWarning)  # the report says more
+        train_set = read_dataset(config.train, config.train_images, "train", config.format)
+        validation_set = read_dataset(config.val, config.val_images, "val", config.format)
+    categories = [
+        dict(zip(dataset.category_ids, dataset.classes, strict=True))
+        for dataset in (train_set, validation_set)
+    ]
+    if categories[0] != categories[1]:
         raise DataError(
             f"{config.train} and {config.val} have different categories: "
-            f"{train_set.classes} and {validation_set.classes}"
+            f"{categories[0]} and {categories[1]}"
         )
-    return train_set, validation_set
+    reports = check(train_set), check(validation_set)
+    if console is not None:
+        console.print(reports[0])
+        console.print(reports[1].summary(), soft_wrap=True)
+        for report in reports:
+            for line in report.lines():
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return reports[0].resolve(config.on_bad_data), reports[1].resolve(config.on_bad_data)

@@ -73,7 +73,7 @@ class Report:
                 f"{source}: {len(errors)} bad records ({count_kinds(errors)}):\n  "
                 + "\n  ".join(lines)
                 + f"\nrepair them (`python -m sssd.data check {source}` lists all), or leave them "
-                "out with --on-bad-data drop"
+                "out with --data.on-bad-data drop"
             )
         if not errors:
             return self.dataset

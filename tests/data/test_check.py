@@ -30,7 +30,7 @@ def test_errors_are_named_and_dropped(case: Broken, tmp_path: Path) -> None:
     assert case.expected in str(fault)
     assert f"error: {fault}" in list(report.lines())
 
-    with pytest.raises(DataError, match="--on-bad-data drop") as raised:
+    with pytest.raises(DataError, match=r"--data\.on-bad-data drop") as raised:
         report.resolve("raise")
     assert case.expected in str(raised.value)
 

@@ -1,0 +1,82 @@
+"""From settings to checked data sets."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from broken_files import good
+from rich.console import Console
+
+from sssd.data import DataError
+from sssd.data.build import DataConfig, build_datasets
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> DataConfig:
+    document = json.dumps(good(tmp_path))
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.json").write_text(document)
+    return DataConfig(
+        train=tmp_path / "train.json",
+        train_images=tmp_path / "train",
+        val=tmp_path / "val.json",
+        val_images=tmp_path / "train",
+    )
+
+
+def harm(path: Path | None) -> None:
+    assert path is not None
+    document = json.loads(path.read_text())
+    document["annotations"][0]["bbox"] = [1, 1, 0, 5]
+    path.write_text(json.dumps(document))
+
+
+def test_both_sets(config: DataConfig, recwarn: pytest.WarningsRecorder) -> None:
+    train_set, validation_set = build_datasets(config)
+    assert len(train_set.boxes) == len(validation_set.boxes) == 3
+    assert not recwarn
+
+
+@pytest.mark.filterwarnings("ignore:.*bad records are left out")
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_bad_records_raise_or_are_dropped(split: str, config: DataConfig) -> None:
+    harm(getattr(config, split))
+    with pytest.raises(DataError, match=rf"{split}\.json: annotation 11: degenerate box"):
+        build_datasets(config)
+    dropping = DataConfig(**{**vars(config), "on_bad_data": "drop"})
+    sets = dict(zip(("train", "val"), build_datasets(dropping), strict=True))
+    assert len(sets[split].boxes) == 2
+
+
+def test_the_console_is_told(config: DataConfig, recwarn: pytest.WarningsRecorder) -> None:
+    harm(config.val)
+    console = Console(file=io.StringIO(), width=200)
+    build_datasets(DataConfig(**{**vars(config), "on_bad_data": "drop"}), console)
+    shown = console.file.getvalue()
+    assert "cat" in shown
+    assert "train.json: 2 images (0 without objects), 3 objects" in shown
+    assert "val.json: annotation 11: degenerate box" in shown
+    assert not recwarn
+
+
+def test_categories_must_agree(config: DataConfig) -> None:
+    assert config.val is not None
+    document = json.loads(config.val.read_text())
+    document["categories"][0]["name"] = "lynx"
+    config.val.write_text(json.dumps(document))
+    with pytest.raises(DataError, match=r"different categories: \{1: 'cat', .* \{1: 'lynx'"):
+        build_datasets(config)
+
+
+@pytest.mark.parametrize("name", ["train", "val"])
+def test_what_is_missing_is_named(name: str, config: DataConfig) -> None:
+    with pytest.raises(DataError, match=rf"--data\.{name} is needed"):
+        build_datasets(DataConfig(**{**vars(config), name: None}))
+
+
+def test_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSSD_CACHE", str(tmp_path))
+    monkeypatch.setattr("sssd.data.demo.demo_data.__defaults__", (None, 160, 6, 3))
+    train_set, validation_set = build_datasets(DataConfig(format="demo"))
+    assert (len(train_set), len(validation_set)) == (6, 3)
