@@ -37,7 +37,8 @@ SSSD_HOST_DEVICE inline float fast_abs(float x) { return fabsf(x); }
 SSSD_HOST_DEVICE inline double fast_abs(double x) { return fabs(x); }
 SSSD_HOST_DEVICE inline float fast_sqrt(float x) { return sqrtf(x); }
 SSSD_HOST_DEVICE inline double fast_sqrt(double x) { return sqrt(x); }
-#ifdef __CUDA_ARCH__  // within 2 units in the last place, without the slow path of an exact division
+#ifdef __CUDA_ARCH__  // within 2 units in the last place, without the slow path of an exact
+                      // division
 __device__ inline float fast_div(float x, float y) { return __fdividef(x, y); }
 #else
 SSSD_HOST_DEVICE inline float fast_div(float x, float y) { return x / y; }
@@ -49,13 +50,11 @@ SSSD_HOST_DEVICE inline float fast_exp2(float x) { return exp2f(x); }
 SSSD_HOST_DEVICE inline double fast_exp2(double x) { return exp2(x); }
 
 // The nearest whole number, and 2^n for a whole n in [-127, 127] (2^-127 flushed to 0). On CUDA the
-// conversion unit is as scarce as the one for exponentials: adding 1.5 2^23 leaves the rounded number
-// in the low bits of a float instead.
+// conversion unit is as scarce as the one for exponentials: adding 1.5 2^23 leaves the rounded
+// number in the low bits of a float instead.
 #if defined(__CUDA_ARCH__) || defined(SSSD_HOST_CUDA)
 constexpr float kRoundingShift = 12582912.0f;
-SSSD_HOST_DEVICE inline float round_whole(float x) {
-  return (x + kRoundingShift) - kRoundingShift;
-}
+SSSD_HOST_DEVICE inline float round_whole(float x) { return (x + kRoundingShift) - kRoundingShift; }
 SSSD_HOST_DEVICE inline float exp2_whole(float n) {
   const float shifted = n + kRoundingShift;
 #ifdef __CUDA_ARCH__

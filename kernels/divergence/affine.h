@@ -63,7 +63,8 @@ struct AffineRow {
 // Squared error of normalized rows: D = sum (y - z)^2; for unit rows 1 - cosine = sum (y - z)^2
 // / 2.
 struct Affine {
-  static constexpr int kPlanes = 7;  // 1 where nothing is normalized
+  static constexpr bool kSoftmax = false;
+  
   template <class V>
   using Stats = Moments<V>;
   template <class V>

@@ -61,6 +61,10 @@ struct RowSums {
   SSSD_HOST_DEVICE void add(const RowSums& other) {
     a = a + other.a, b = b + other.b, third = third + other.third;
   }
+  template <class F>  // f(V&) on each of them, as a reduction across threads or lanes needs
+  SSSD_HOST_DEVICE void each(F&& f) {
+    f(a), f(b), f(third);
+  }
 };
 
 }  // namespace sssd::divergence

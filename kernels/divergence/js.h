@@ -7,8 +7,6 @@ namespace sssd::divergence {
 
 // Jensen-Shannon: D = (KL(p || m) + KL(q || m)) / 2 with u = |p - q| / (p + q) = tanh(|d| ln2 / 2).
 struct Js : SoftmaxMember {
-  static constexpr int kPlanes = 4;
-
   template <class V, class S>
   static SSSD_HOST_DEVICE void term(const Constants<S>& c, const Row<V>& row, V a, V b,
                                     Sums<V>& sums) {
@@ -20,8 +18,8 @@ struct Js : SoftmaxMember {
     const V square = u * u;
     const V near = two * u * square * polynomial(square, 1.0 / 6, 1.0 / 20, 1.0 / 42, 1.0 / 72);
     const V far = two * u * (one - up.log1p) - (one - u) * capped_natural(pair);
-    const V down = up.psi + select(u < constant<V>(0.25), near, far);
-    const V mean = where_mass(pair, constant<V>(0.5) * (pair.large + pair.small));
+    const V down = up.psi + select(nearly_zero(u, 0.25, 0.02), near, far);
+    const V mean = constant<V>(0.5) * (pair.large + pair.small);
     const auto above = pair.d > constant<V>(0);
     sums.a = sums.a + mean * select(above, up.psi, down);
     sums.b = sums.b + mean * select(above, down, up.psi);
@@ -55,8 +53,7 @@ struct Js : SoftmaxMember {
     const V down = up - capped_natural(pair);
     const auto above = pair.d > constant<V>(0);
     const V p = select(above, pair.large, pair.small), q = select(above, pair.small, pair.large);
-    return {where_mass(pair, p * (select(above, up, down) - row.sum_a)),
-            where_mass(pair, q * (select(above, down, up) - row.sum_b))};
+    return {p * (select(above, up, down) - row.sum_a), q * (select(above, down, up) - row.sum_b)};
   }
 };
 
@@ -75,7 +72,7 @@ struct JsBeta : Js {
     const V series =
         x * x *
         polynomial(x, 1.0 / 2, -1.0 / 6, 1.0 / 12, -1.0 / 20, 1.0 / 30, -1.0 / 42, 1.0 / 56);
-    const auto near = fast_abs(x) < constant<V>(0.15);
+    const auto near = nearly_zero(x, 0.15, 0.01);
     const V result = select(near, series, one_plus_x * log1p_x - x);
     log1p_x = select(near, fast_div(series + x, one_plus_x), log1p_x);
     return result;
@@ -100,7 +97,7 @@ struct JsBeta : Js {
     const auto above = pair.d > constant<V>(0);
     const V weight_large = select(above, beta, gamma), weight_small = select(above, gamma, beta);
     const Logs<V> l = logs(pair, weight_large, weight_small);
-    const V large = where_mass(pair, pair.large);
+    const V large = pair.large;
     const V mean = large * (weight_large + weight_small * pair.ratio);
     sums.a = sums.a + mean * select(above, l.psi_up, l.psi_down);
     sums.b = sums.b + mean * select(above, l.psi_down, l.psi_up);
@@ -124,8 +121,8 @@ struct JsBeta : Js {
     const auto above = pair.d > constant<V>(0);
     const Logs<V> l = logs(pair, select(above, beta, gamma), select(above, gamma, beta));
     const V p = select(above, pair.large, pair.small), q = select(above, pair.small, pair.large);
-    return {where_mass(pair, beta * p * (select(above, l.up, l.down) - row.sum_a)),
-            where_mass(pair, gamma * q * (select(above, l.down, l.up) - row.sum_b))};
+    return {beta * p * (select(above, l.up, l.down) - row.sum_a),
+            gamma * q * (select(above, l.down, l.up) - row.sum_b)};
   }
 };
 

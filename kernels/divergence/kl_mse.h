@@ -7,8 +7,6 @@ namespace sssd::divergence {
 
 // KL(q || p), teacher against student: the sum of q (e^x - 1 - x) with x = log p - log q.
 struct Kl : SoftmaxMember {
-  static constexpr int kPlanes = 3;
-
   template <class V, class S>
   static SSSD_HOST_DEVICE void term(const Constants<S>& c, const Row<V>& row, V a, V b,
                                     Sums<V>& sums) {
@@ -20,9 +18,9 @@ struct Kl : SoftmaxMember {
         q * x * x * polynomial(x, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040);
     const V far = pair.large * select(above, pair.rest - pair.ratio * capped_natural(pair),
                                       pair.t * constant<V>(kLn2) - pair.rest);
-    const V term = select(pair.t < constant<V>(0.36), near, far);
-    sums.a = sums.a + where_mass(pair, term);
-    sums.third = sums.third + where_mass(pair, pair.large * select(above, pair.rest, -pair.rest));
+    const V term = select(nearly_zero(pair.t, 0.36, 0.02), near, far);
+    sums.a = sums.a + term;
+    sums.third = sums.third + pair.large * select(above, pair.rest, -pair.rest);
   }
   template <class V, class S>
   static SSSD_HOST_DEVICE V finish(const Constants<S>&, const Row<V>&, const Sums<V>& sums) {
@@ -49,20 +47,22 @@ struct Kl : SoftmaxMember {
     const auto above = pair.d > constant<V>(0);
     const V x = select(above, capped_natural(pair), pair.d * constant<V>(kLn2));
     const V q = select(above, pair.small, pair.large);
-    return {where_mass(pair, pair.large * select(above, pair.rest, -pair.rest)),
-            where_mass(pair, q * (-x - row.sum_a))};
+    return {pair.large * select(above, pair.rest, -pair.rest), q * (-x - row.sum_a)};
   }
 };
 
 // The squared distance of two softmaxes: sum (p - q)^2.
 struct SoftmaxMse : SoftmaxMember {
-  static constexpr int kPlanes = 5;
   template <class V>
   struct Sums : RowSums<V> {
     V value = constant<V>(0);
     SSSD_HOST_DEVICE void add(const Sums& other) {
       RowSums<V>::add(other);
       value = value + other.value;
+    }
+    template <class F>
+    SSSD_HOST_DEVICE void each(F&& f) {
+      RowSums<V>::each(f), f(value);
     }
   };
   template <class V>
@@ -80,7 +80,7 @@ struct SoftmaxMse : SoftmaxMember {
                                     Sums<V>& sums) {
     const Pair<V> pair = softmax_pair(row, V(c.scale), a, b);
     const auto above = pair.d > constant<V>(0);
-    const V gap = where_mass(pair, pair.large * select(above, pair.rest, -pair.rest));  // p - q
+    const V gap = pair.large * select(above, pair.rest, -pair.rest);  // p - q
     const V p = select(above, pair.large, pair.small), q = select(above, pair.small, pair.large);
     sums.value = sums.value + gap * gap;
     sums.a = sums.a + p * gap;
@@ -112,9 +112,9 @@ struct SoftmaxMse : SoftmaxMember {
                                                 V b) {
     const Pair<V> pair = softmax_pair(row, V(c.scale), a, b);
     const auto above = pair.d > constant<V>(0);
-    const V gap = where_mass(pair, pair.large * select(above, pair.rest, -pair.rest));
+    const V gap = pair.large * select(above, pair.rest, -pair.rest);
     const V p = select(above, pair.large, pair.small), q = select(above, pair.small, pair.large);
-    return {where_mass(pair, p * (gap - row.sum_a)), where_mass(pair, q * (-gap - row.sum_b))};
+    return {p * (gap - row.sum_a), q * (-gap - row.sum_b)};
   }
 };
 

@@ -62,11 +62,13 @@ struct Pair {
 template <class V>
 SSSD_HOST_DEVICE inline Pair<V> softmax_pair(const SoftmaxRow<V>& row, V scale, V a, V b) {
   Pair<V> pair;
-  pair.d = (a - b) * scale - row.delta;
-  pair.t = fast_abs(pair.d);
   const V log_p = (a - row.shift_a) * scale - row.offset_a;
   const V log_q = (b - row.shift_b) * scale - row.offset_b;
   pair.large = fast_exp2(larger(log_p, log_q));
+  // Where no mass is left d may be inf - inf; 0 keeps its products with the mass 0. NaN stays NaN.
+  const V zero = constant<V>(0);
+  pair.d = select(pair.large == zero, zero, (a - b) * scale - row.delta);
+  pair.t = fast_abs(pair.d);
   const Decay<V> fall = decay(pair.t);
   pair.ratio = fall.value;
   pair.rest = fall.rest;
@@ -74,10 +76,10 @@ SSSD_HOST_DEVICE inline Pair<V> softmax_pair(const SoftmaxRow<V>& row, V scale, 
   return pair;
 }
 
-// 0 where no mass is left (there d may be inf - inf), x elsewhere; NaN masses stay NaN.
+// Below `single` (or `twice` in double) a short series is more accurate than the closed form.
 template <class V>
-SSSD_HOST_DEVICE inline V where_mass(const Pair<V>& pair, V x) {
-  return select(pair.large == constant<V>(0), constant<V>(0), x);
+SSSD_HOST_DEVICE inline auto nearly_zero(V x, double single, double twice) {
+  return fast_abs(x) < constant<V>(sizeof(scalar_of_t<V>) == 8 ? twice : single);
 }
 
 template <class V>
@@ -88,6 +90,7 @@ SSSD_HOST_DEVICE inline V capped_natural(const Pair<V>& pair) {  // |d| in nats,
 
 // What the softmax members share. They save the student's log-sum-exp (in logits) and delta.
 struct SoftmaxMember {
+  static constexpr bool kSoftmax = true;
   template <class V>
   using Stats = SoftmaxStats<V>;
   template <class V>

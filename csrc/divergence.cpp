@@ -1,0 +1,256 @@
+// The divergence operator for torch: rows of a list of maps, allocation, and the kernels' launch.
+// Its schemas are in sssd/ops/divergence_kernels.py, which also words the errors a user sees.
+#include <algorithm>
+#include <tuple>
+#include <vector>
+
+#include "csrc/glue.h"
+#include "kernels/divergence/cpu.h"
+#ifdef SSSD_WITH_CUDA
+#include "kernels/divergence/cuda.h"
+#endif
+
+namespace {
+
+using namespace sssd;
+using namespace sssd::glue;
+using divergence::Settings;
+using Tensors = std::vector<Tensor>;
+
+// What a row runs over, in the order of the Python face.
+enum class Over { channels, cells, image, channel };
+
+Level level_of(const Tensor& map, Over over) {
+  const int64_t images = map.size(0), channels = map.size(1), cells = map.size(2) * map.size(3);
+  const int64_t image = channels * cells;
+  const bool last = is_channels_last(map);
+  Level level{};
+  level.segments = level.inner = 1;
+  if (over == Over::channels && !last) {
+    level.outer = images, level.length = channels, level.inner = cells;
+  } else if (over == Over::channels) {
+    level.outer = images * cells, level.length = channels;
+  } else if (over == Over::cells && !last) {
+    level.outer = images * channels, level.length = cells;
+  } else if (over == Over::cells) {
+    level.outer = images, level.length = cells, level.inner = channels;
+  } else if (over == Over::image) {
+    level.outer = images, level.length = image;
+  } else if (!last) {  // one row a channel, a piece of it in every image
+    level.outer = channels, level.segments = images, level.length = cells;
+    level.segment_stride = image;
+  } else {
+    level.outer = 1, level.length = images * cells, level.inner = channels;
+  }
+  level.outer_stride = level.segments > 1 ? cells : level.length * level.inner;
+  return level;
+}
+
+// The maps of one call as launches of at most kMaxLevels levels, with a shared set of saved planes.
+struct Call {
+  std::vector<Levels> launches;
+  Settings settings;
+  int64_t rows = 0;
+  bool wide;  // in double
+
+  Call(const Tensors& student, const Tensors& teacher, const Tensors& weights, int64_t over,
+       int64_t normalize, int64_t measure, int64_t root, int64_t rows_how, int64_t elements,
+       bool unbiased, double temperature, double beta, double eps)
+      : settings{divergence::Normalize(normalize),
+                 divergence::Measure(measure),
+                 divergence::Root(root),
+                 divergence::Rows(rows_how),
+                 divergence::Elements(elements),
+                 unbiased,
+                 temperature,
+                 beta,
+                 eps} {
+    STD_TORCH_CHECK(!student.empty() && student.size() == teacher.size(),
+                    "student and teacher must hold the same number of levels, at least one");
+    STD_TORCH_CHECK(weights.empty() || weights.size() == student.size(),
+                    "row_weights must hold one tensor a level, or none");
+    wide = dtype_of(student[0]) == Dtype::f64 || dtype_of(teacher[0]) == Dtype::f64;
+    for (size_t l = 0; l < student.size(); ++l) {
+      check(student, teacher, l);
+      if (l % kMaxLevels == 0) {
+        launches.emplace_back();
+        launches.back().student_dtype = dtype_of(student[0]);
+        launches.back().teacher_dtype = dtype_of(teacher[0]);
+      }
+      Level level = level_of(student[l], Over(over));
+      level.student = student[l].const_data_ptr();
+      level.teacher = teacher[l].const_data_ptr();
+      if (!weights.empty()) level.weights = weights_of(weights[l], level);
+      level.row0 = rows;
+      rows += level.rows();
+      launches.back().level[launches.back().count++] = level;
+    }
+    for (Levels& levels : launches) levels.rows = rows;
+  }
+
+  static void check(const Tensors& student, const Tensors& teacher, size_t l) {
+    const auto a = student[l].sizes(), b = teacher[l].sizes();
+    STD_TORCH_CHECK(a.size() == 4 && std::equal(a.begin(), a.end(), b.begin(), b.end()), "level ",
+                    l, ": student and teacher must both be (B, C, H, W)");
+    STD_TORCH_CHECK(dtype_of(student[l]) == dtype_of(student[0]) &&
+                        dtype_of(teacher[l]) == dtype_of(teacher[0]),
+                    "level ", l, ": one dtype for all levels of a side");
+    STD_TORCH_CHECK(student[l].get_device_index() == student[0].get_device_index() &&
+                        teacher[l].get_device_index() == student[0].get_device_index() &&
+                        student[l].is_cuda() == teacher[l].is_cuda(),
+                    "level ", l, ": all maps must be on one device");
+    STD_TORCH_CHECK(student[l].numel() == 0 ||
+                        (student[l].is_contiguous() && teacher[l].is_contiguous()) ||
+                        is_channels_last(student[l]) == is_channels_last(teacher[l]),
+                    "level ", l, ": student and teacher must share a memory format");
+  }
+
+  static const float* weights_of(const Tensor& weights, const Level& level) {
+    STD_TORCH_CHECK(weights.scalar_type() == ScalarType::Float && weights.is_contiguous() &&
+                        weights.numel() == level.rows(),
+                    "row_weights must be contiguous float32, one a row");
+    return static_cast<const float*>(weights.const_data_ptr());
+  }
+
+  ScalarType value_type() const { return wide ? ScalarType::Double : ScalarType::Float; }
+
+  void want_gradients(const Tensors& student, const Tensors& teacher) {
+    for (size_t l = 0; l < student.size() || l < teacher.size(); ++l) {
+      Level& level = launches[l / kMaxLevels].level[l % kMaxLevels];
+      if (l < student.size()) level.grad_student = student[l].mutable_data_ptr();
+      if (l < teacher.size()) level.grad_teacher = teacher[l].mutable_data_ptr();
+    }
+  }
+};
+
+// f(levels, index of the first level) for each launch.
+template <class F>
+void each_launch(const Call& call, F&& f) {
+  for (size_t i = 0; i < call.launches.size(); ++i) f(call.launches[i], i * kMaxLevels);
+}
+
+template <class T>
+T* data(const Tensor& tensor) {
+  return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+template <class T>
+void forward_cpu(const Call& call, const divergence::CpuKernels<T>& kernels, const Tensor& like,
+                 const Tensor& values, const Tensor& factors, const Tensor& saved) {
+  each_launch(call, [&](const Levels& levels, size_t first) {
+    const Tensor workspace = torch::stable::new_empty(
+        like, {kernels.workspace_bytes(levels, call.settings)}, ScalarType::Byte);
+    kernels.forward({levels, call.settings, data<T>(values) + first, data<T>(factors) + first,
+                     data<T>(saved), workspace.mutable_data_ptr(), parallel_tasks});
+  });
+}
+
+template <class T>
+void backward_cpu(const Call& call, const divergence::CpuKernels<T>& kernels,
+                  const Tensor& grad_values, const Tensor& factors, const Tensor& saved) {
+  each_launch(call, [&](const Levels& levels, size_t first) {
+    kernels.backward({levels, call.settings, data<T>(grad_values) + first, data<T>(factors) + first,
+                      data<T>(saved), parallel_tasks});
+  });
+}
+
+void run_forward(const Call& call, const Tensor& like, const Tensor& values, const Tensor& factors,
+                 const Tensor& saved) {
+#ifdef SSSD_WITH_CUDA
+  if (like.is_cuda()) {
+    const torch::stable::accelerator::DeviceGuard guard(like.get_device_index());
+    void* stream = current_stream(like);
+    each_launch(call, [&](const Levels& levels, size_t first) {
+      const Tensor workspace = torch::stable::new_empty(
+          like, {divergence::cuda_workspace(levels, call.settings)}, ScalarType::Float);
+      throw_if(divergence::cuda_forward(levels, call.settings, data<float>(saved),
+                                        data<float>(values) + first, data<float>(factors) + first,
+                                        data<float>(workspace), stream));
+    });
+    return;
+  }
+#endif
+  if (call.wide)
+    forward_cpu(call, divergence::cpu_kernels_f64(), like, values, factors, saved);
+  else
+    forward_cpu(call, divergence::cpu_kernels_f32(), like, values, factors, saved);
+}
+
+void run_backward(const Call& call, const Tensor& grad_values, const Tensor& factors,
+                  const Tensor& saved) {
+#ifdef SSSD_WITH_CUDA
+  if (saved.is_cuda()) {
+    const torch::stable::accelerator::DeviceGuard guard(saved.get_device_index());
+    void* stream = current_stream(saved);
+    each_launch(call, [&](const Levels& levels, size_t first) {
+      throw_if(divergence::cuda_backward(levels, call.settings, data<float>(saved),
+                                         data<float>(factors) + first,
+                                         data<float>(grad_values) + first, stream));
+    });
+    return;
+  }
+#endif
+  if (call.wide)
+    backward_cpu(call, divergence::cpu_kernels_f64(), grad_values, factors, saved);
+  else
+    backward_cpu(call, divergence::cpu_kernels_f32(), grad_values, factors, saved);
+}
+
+std::tuple<Tensor, Tensor, Tensor> divergence_forward(Tensors student, Tensors teacher,
+                                                      Tensors row_weights, int64_t over,
+                                                      int64_t normalize, int64_t measure,
+                                                      int64_t root, int64_t rows, int64_t elements,
+                                                      bool unbiased, double temperature,
+                                                      double beta, double eps) {
+  const Call call(student, teacher, row_weights, over, normalize, measure, root, rows, elements,
+                  unbiased, temperature, beta, eps);
+  const Tensor& like = student[0];
+  const int64_t levels = int64_t(student.size());
+  const int64_t planes = divergence::saved_planes(call.settings);
+  const Tensor values = torch::stable::new_empty(like, {levels}, call.value_type());
+  const Tensor factors = torch::stable::new_empty(like, {levels}, call.value_type());
+  const Tensor saved = torch::stable::new_empty(like, {planes, call.rows}, call.value_type());
+  run_forward(call, like, values, factors, saved);
+  return {values, factors, saved};
+}
+
+std::tuple<Tensors, Tensors> divergence_backward(Tensor grad_values, Tensors student,
+                                                 Tensors teacher, Tensors row_weights,
+                                                 Tensor factors, Tensor saved, int64_t over,
+                                                 int64_t normalize, int64_t measure, int64_t root,
+                                                 int64_t rows, int64_t elements, bool unbiased,
+                                                 double temperature, double beta, double eps,
+                                                 bool need_student, bool need_teacher) {
+  Call call(student, teacher, row_weights, over, normalize, measure, root, rows, elements, unbiased,
+            temperature, beta, eps);
+  const int64_t levels = int64_t(student.size());
+  STD_TORCH_CHECK(grad_values.numel() == levels && grad_values.scalar_type() == call.value_type(),
+                  "grad_values must hold one value a level");
+  STD_TORCH_CHECK(factors.numel() == levels && factors.scalar_type() == call.value_type() &&
+                      saved.numel() == divergence::saved_planes(call.settings) * call.rows &&
+                      saved.scalar_type() == call.value_type(),
+                  "factors and saved must be those of the forward pass");
+  Tensors grad_student, grad_teacher;
+  if (need_student)
+    for (const Tensor& map : student) grad_student.push_back(torch::stable::empty_like(map));
+  if (need_teacher)
+    for (const Tensor& map : teacher) grad_teacher.push_back(torch::stable::empty_like(map));
+  call.want_gradients(grad_student, grad_teacher);
+  if (need_student || need_teacher)
+    run_backward(call, torch::stable::contiguous(grad_values), factors, saved);
+  return {grad_student, grad_teacher};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(sssd, CPU, m) {
+  m.impl("divergence_forward", TORCH_BOX(&divergence_forward));
+  m.impl("divergence_backward", TORCH_BOX(&divergence_backward));
+}
+
+#ifdef SSSD_WITH_CUDA
+STABLE_TORCH_LIBRARY_IMPL(sssd, CUDA, m) {
+  m.impl("divergence_forward", TORCH_BOX(&divergence_forward));
+  m.impl("divergence_backward", TORCH_BOX(&divergence_backward));
+}
+#endif

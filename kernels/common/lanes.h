@@ -1,0 +1,171 @@
+// As many floats or doubles as a register holds, in the vector types of GCC and Clang: one source
+// for every processor. A kernel that uses Lanes is compiled once for each instruction set, with
+// SSSD_ISA naming it; everything here lives in that namespace, so that the linker cannot hand code
+// built for AVX-512 to a processor without it.
+#pragma once
+
+#include <cstring>
+
+#include "kernels/common/levels.h"
+
+#ifndef SSSD_ISA
+#define SSSD_ISA baseline
+#endif
+#define SSSD_INLINE inline __attribute__((always_inline))
+
+namespace sssd::SSSD_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+template <class T>
+struct Vector;
+template <>
+struct Vector<float> {
+  typedef float Raw __attribute__((vector_size(kVectorBytes)));
+  typedef int32_t Bits __attribute__((vector_size(kVectorBytes)));
+};
+template <>
+struct Vector<double> {
+  typedef double Raw __attribute__((vector_size(kVectorBytes)));
+  typedef int64_t Bits __attribute__((vector_size(kVectorBytes)));
+};
+
+template <class T>
+struct Mask {
+  using Raw = typename Vector<T>::Bits;
+  Raw raw;
+  SSSD_INLINE Mask operator|(Mask other) const { return {raw | other.raw}; }
+};
+
+template <class T>
+struct Lanes {
+  using Scalar = T;
+  static constexpr int kCount = kVectorBytes / sizeof(T);
+  using Raw = typename Vector<T>::Raw;
+  using Bits = typename Vector<T>::Bits;
+  Raw raw;
+
+  Lanes() = default;
+  SSSD_INLINE explicit Lanes(T x) : raw(x - Raw{}) {}
+  SSSD_INLINE explicit Lanes(Raw x) : raw(x) {}
+
+  SSSD_INLINE Lanes operator+(Lanes y) const { return Lanes(raw + y.raw); }
+  SSSD_INLINE Lanes operator-(Lanes y) const { return Lanes(raw - y.raw); }
+  SSSD_INLINE Lanes operator*(Lanes y) const { return Lanes(raw * y.raw); }
+  SSSD_INLINE Lanes operator-() const { return Lanes(-raw); }
+  SSSD_INLINE Mask<T> operator<(Lanes y) const { return {raw < y.raw}; }
+  SSSD_INLINE Mask<T> operator>(Lanes y) const { return {raw > y.raw}; }
+  SSSD_INLINE Mask<T> operator<=(Lanes y) const { return {raw <= y.raw}; }
+  SSSD_INLINE Mask<T> operator==(Lanes y) const { return {raw == y.raw}; }
+  SSSD_INLINE Bits bits() const { return (Bits)raw; }
+};
+
+template <class T>
+SSSD_INLINE Lanes<T> select(Mask<T> take, Lanes<T> x, Lanes<T> y) {
+  return Lanes<T>(take.raw ? x.raw : y.raw);
+}
+template <class T>
+SSSD_INLINE Lanes<T> fast_div(Lanes<T> x, Lanes<T> y) {
+  return Lanes<T>(x.raw / y.raw);
+}
+template <class T>
+SSSD_INLINE Lanes<T> fast_abs(Lanes<T> x) {
+  using Raw = typename Lanes<T>::Raw;
+  using Bits = typename Lanes<T>::Bits;
+  return Lanes<T>((Raw)(x.bits() & ~(Bits)(-Raw{})));
+}
+template <class T, class F>
+SSSD_INLINE Lanes<T> each_lane(Lanes<T> x, F&& f) {
+  for (int i = 0; i < Lanes<T>::kCount; ++i) x.raw[i] = f(x.raw[i]);
+  return x;
+}
+template <class T>
+SSSD_INLINE Lanes<T> fast_sqrt(Lanes<T> x) {
+  return each_lane(x, [](T value) { return sssd::fast_sqrt(value); });
+}
+
+// ---- float: everything in vector registers ------------------------------------------------------
+
+constexpr float kRounder =
+    12582912.0f;  // 1.5 * 2^23: adding it leaves a whole number in the low bits
+
+SSSD_INLINE Lanes<float> round_whole(Lanes<float> x) {
+  return (x + Lanes<float>(kRounder)) - Lanes<float>(kRounder);
+}
+SSSD_INLINE Lanes<float> exp2_whole(Lanes<float> n) {
+  const Lanes<float> biased = n + Lanes<float>(kRounder + 127.0f);
+  return Lanes<float>((Lanes<float>::Raw)(biased.bits() << 23));
+}
+// 2^x for x <= 127, 0 below -127 (relative error 1e-7). Infinity and NaN give NaN, as a softmax
+// needs.
+SSSD_INLINE Lanes<float> fast_exp2(Lanes<float> x) {
+  const Lanes<float> lowest(-127.0f);
+  x = select(x < lowest, lowest, x);
+  const Lanes<float> whole = round_whole(x);
+  return exp2_whole(whole) * polynomial(x - whole, 1.0, 6.931471879e-01, 2.402264979e-01,
+                                        5.550357434e-02, 9.618237508e-03, 1.339073546e-03,
+                                        1.540350824e-04);
+}
+// log2 of a positive normal number; infinity and NaN give NaN.
+SSSD_INLINE Lanes<float> fast_log2(Lanes<float> x) {
+  using Raw = Lanes<float>::Raw;
+  const Lanes<float>::Bits exponent = (x.bits() - 0x3f400000) >> 23;  // mantissa in [3/4, 3/2)
+  const Lanes<float> f = Lanes<float>((Raw)(x.bits() - (exponent << 23))) - Lanes<float>(1.0f);
+  const Lanes<float> whole(__builtin_convertvector(exponent, Raw));
+  const Lanes<float> tail = polynomial(f, 1.442695031e+00, -7.213494140e-01, 4.809019562e-01,
+                                       -3.605296804e-01, 2.881630238e-01, -2.433646129e-01,
+                                       2.171226413e-01, -1.719018599e-01, 7.444739868e-02);
+  return whole + f * tail + (x - x);
+}
+
+// ---- double: for gradcheck, lane by lane --------------------------------------------------------
+
+SSSD_INLINE Lanes<double> fast_exp2(Lanes<double> x) {
+  return each_lane(x, [](double value) { return sssd::fast_exp2(value); });
+}
+SSSD_INLINE Lanes<double> fast_log2(Lanes<double> x) {
+  return each_lane(x, [](double value) { return sssd::fast_log2(value); });
+}
+SSSD_INLINE Decay<Lanes<double>> decay(Lanes<double> t) {
+  return {each_lane(t, [](double value) { return sssd::decay(value).value; }),
+          each_lane(t, [](double value) { return sssd::decay(value).rest; })};
+}
+SSSD_INLINE LogPsi<Lanes<double>> log1p_psi(Lanes<double> u) {
+  return {each_lane(u, [](double value) { return sssd::log1p_psi(value).log1p; }),
+          each_lane(u, [](double value) { return sssd::log1p_psi(value).psi; })};
+}
+
+// ---- across lanes -------------------------------------------------------------------------------
+
+// The sum of all lanes, in a fixed order.
+template <class T>
+SSSD_INLINE T sum_lanes(Lanes<T> x) {
+  T part[Lanes<T>::kCount];
+  std::memcpy(part, &x, sizeof part);
+  for (int half = Lanes<T>::kCount / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) part[i] += part[i + half];
+  return part[0];
+}
+template <class T>
+SSSD_INLINE T max_lanes(Lanes<T> x) {
+  T part[Lanes<T>::kCount];
+  std::memcpy(part, &x, sizeof part);
+  for (int half = Lanes<T>::kCount / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) part[i] = part[i] > part[i + half] ? part[i] : part[i + half];
+  return part[0];
+}
+// Lanes below n.
+template <class T>
+SSSD_INLINE Mask<T> first_lanes(int n) {
+  typename Mask<T>::Raw index;
+  for (int i = 0; i < Lanes<T>::kCount; ++i) index[i] = i;
+  return {index < n};
+}
+
+}  // namespace sssd::SSSD_ISA

@@ -1,0 +1,285 @@
+// Runs a call's units and pieces as tasks, and adds up what they leave in index order.
+#pragma once
+
+#include <new>
+#include <type_traits>
+
+#include "kernels/divergence/cpu_kernels.h"
+
+namespace sssd::divergence::SSSD_ISA {
+
+template <class F>
+void run_tasks(ParallelFor parallel, int64_t tasks, F&& body) {
+  if (tasks == 0) return;
+  auto call = [](int64_t begin, int64_t end, void* context) {
+    F& f = *static_cast<std::remove_reference_t<F>*>(context);
+    for (int64_t task = begin; task < end; ++task) f(task);
+  };
+  parallel(tasks, call, &body);
+}
+
+template <class M, class S>
+struct Driver {
+  using K = Kernel<M, S>;
+  using V = typename K::V;
+  using Partial = typename K::Partial;
+  using Both = typename K::Both;
+  using Row = typename K::Row;
+  using Sums = typename K::Sums;
+
+  // What a piece of a split unit leaves: first its statistics, then its sums, group by group.
+  struct Piece {
+    Both stats[kGroups];
+    Sums sums[kGroups];
+  };
+
+  static int64_t align(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+  // Workspace: one Partial a task of every level, then the pieces of the split levels.
+  static int64_t partials_bytes(const Levels& levels) {
+    int64_t tasks = 0;
+    for (int l = 0; l < levels.count; ++l) {
+      const Plan<S> plan(levels.level[l]);
+      tasks += plan.split ? plan.units : plan.tasks;
+    }
+    return align(tasks * int64_t(sizeof(Partial)));
+  }
+  static int64_t workspace_bytes(const Levels& levels) {
+    int64_t pieces = 0;
+    for (int l = 0; l < levels.count; ++l) {
+      const Plan<S> plan(levels.level[l]);
+      if (plan.split) pieces += plan.units * plan.pieces;
+    }
+    return partials_bytes(levels) + pieces * int64_t(sizeof(Piece)) + 64;
+  }
+
+  // A level's place in the call.
+  struct Place {
+    Plan<S> plan;
+    Constants<S> constants;
+    Partial* partials;
+    Piece* pieces;
+    int64_t tasks_before;
+  };
+
+  static Side student(const Levels& levels, const Level& level) {
+    return {level.student, levels.student_dtype};
+  }
+  static Side teacher(const Levels& levels, const Level& level) {
+    return {level.teacher, levels.teacher_dtype};
+  }
+
+  static Row prepare(const Place& place, const Piece* pieces, int group) {
+    Both all = pieces[0].stats[group];
+    for (int64_t i = 1; i < place.plan.pieces; ++i) {
+      all.a.merge(pieces[i].stats[group].a, V(place.constants.scale));
+      all.b.merge(pieces[i].stats[group].b, V(place.constants.scale));
+    }
+    return M::prepare(place.constants, all.a, all.b);
+  }
+
+  static void forward(const ForwardCall<S>& call) {
+    const Levels& levels = call.levels;
+    alignas(Place) char storage[sizeof(Place) * kMaxLevels];
+    Place* places = reinterpret_cast<Place*>(storage);
+    char* workspace = static_cast<char*>(call.workspace);
+    workspace += (64 - reinterpret_cast<uintptr_t>(workspace) % 64) % 64;
+    Partial* partials = reinterpret_cast<Partial*>(workspace);
+    Piece* pieces = reinterpret_cast<Piece*>(workspace + partials_bytes(levels));
+    int64_t tasks = 0, split_tasks = 0;
+    for (int l = 0; l < levels.count; ++l) {
+      const Level& level = levels.level[l];
+      new (places + l) Place{Plan<S>(level), Constants<S>(call.settings, level.row_length()),
+                             partials, pieces, tasks};
+      const Plan<S>& plan = places[l].plan;
+      tasks += plan.tasks;
+      partials += plan.split ? plan.units : plan.tasks;
+      if (plan.split) pieces += plan.units * plan.pieces, split_tasks += plan.tasks;
+    }
+
+    run_tasks(call.parallel, tasks, [&](int64_t task) {
+      const int l = level_of(places, levels.count, task);
+      const Place& place = places[l];
+      task -= place.tasks_before;
+      if (place.plan.split)
+        piece_statistics(levels, levels.level[l], place, task);
+      else
+        place.partials[task] = whole_units(call, levels.level[l], place, task);
+    });
+    if (split_tasks > 0) {
+      run_tasks(call.parallel, tasks, [&](int64_t task) {
+        const int l = level_of(places, levels.count, task);
+        if (places[l].plan.split)
+          piece_terms(levels, levels.level[l], places[l], task - places[l].tasks_before);
+      });
+    }
+    for (int l = 0; l < levels.count; ++l) {
+      const Level& level = levels.level[l];
+      const Place& place = places[l];
+      Partial total;
+      const int64_t count = place.plan.split ? place.plan.units : place.plan.tasks;
+      for (int64_t i = 0; i < count; ++i) {
+        const Partial part =
+            place.plan.split ? split_unit(call, level, place, i) : place.partials[i];
+        total.sum += part.sum;
+        total.weights += part.weights;
+      }
+      const auto value = level_value<double>(call.settings, total.sum, total.weights);
+      call.values[l] = S(value.value);
+      call.factors[l] = S(value.factor);
+    }
+  }
+
+  static SSSD_INLINE int level_of(const Place* places, int count, int64_t task) {
+    int l = 0;
+    while (l + 1 < count && task >= places[l + 1].tasks_before) ++l;
+    return l;
+  }
+
+  // Both sweeps over the units of a task, each while it is in cache.
+  static Partial whole_units(const ForwardCall<S>& call, const Level& level, const Place& place,
+                             int64_t task) {
+    const Plan<S>& plan = place.plan;
+    const Side a = student(call.levels, level), b = teacher(call.levels, level);
+    const int64_t begin = task * plan.units_a_task;
+    const int64_t end =
+        begin + plan.units_a_task < plan.units ? begin + plan.units_a_task : plan.units;
+    Partial total;
+    for (int64_t unit = begin; unit < end; ++unit) {
+      for (int group = 0; group < plan.groups(); ++group) {
+        if (plan.rows(level, unit, group) == 0) break;
+        Both all;
+        for (int64_t piece = 0; piece < plan.pieces; ++piece) {
+          Both part;
+          K::statistics(place.constants, plan, plan.run(level, unit, piece, group), a, b, part);
+          if (piece == 0) {
+            all = part;
+            continue;
+          }
+          all.a.merge(part.a, V(place.constants.scale));
+          all.b.merge(part.b, V(place.constants.scale));
+        }
+        const Row row = M::prepare(place.constants, all.a, all.b);
+        Sums sums;
+        for (int64_t piece = 0; piece < plan.pieces; ++piece) {
+          Sums part;
+          K::terms(place.constants, plan.run(level, unit, piece, group), a, b, row, part);
+          sums.add(part);
+        }
+        const Partial part = K::finish(call.settings, place.constants, level, plan, unit, group,
+                                       row, sums, call.saved, call.levels.rows);
+        total.sum += part.sum;
+        total.weights += part.weights;
+      }
+    }
+    return total;
+  }
+
+  static void piece_statistics(const Levels& levels, const Level& level, const Place& place,
+                               int64_t task) {
+    const int64_t unit = task / place.plan.pieces, piece = task % place.plan.pieces;
+    for (int group = 0; group < place.plan.groups(); ++group) {
+      if (place.plan.rows(level, unit, group) == 0) break;
+      place.pieces[task].stats[group] = Both();
+      K::statistics(place.constants, place.plan, place.plan.run(level, unit, piece, group),
+                    student(levels, level), teacher(levels, level),
+                    place.pieces[task].stats[group]);
+    }
+  }
+
+  static void piece_terms(const Levels& levels, const Level& level, const Place& place,
+                          int64_t task) {
+    const int64_t unit = task / place.plan.pieces, piece = task % place.plan.pieces;
+    for (int group = 0; group < place.plan.groups(); ++group) {
+      if (place.plan.rows(level, unit, group) == 0) break;
+      const Row row = prepare(place, place.pieces + unit * place.plan.pieces, group);
+      Sums sums;
+      K::terms(place.constants, place.plan.run(level, unit, piece, group), student(levels, level),
+               teacher(levels, level), row, sums);
+      place.pieces[task].sums[group] = sums;
+    }
+  }
+
+  static Partial split_unit(const ForwardCall<S>& call, const Level& level, const Place& place,
+                            int64_t unit) {
+    Partial total;
+    const Piece* pieces = place.pieces + unit * place.plan.pieces;
+    for (int group = 0; group < place.plan.groups(); ++group) {
+      if (place.plan.rows(level, unit, group) == 0) break;
+      const Row row = prepare(place, pieces, group);
+      Sums sums = pieces[0].sums[group];
+      for (int64_t i = 1; i < place.plan.pieces; ++i) sums.add(pieces[i].sums[group]);
+      const Partial part = K::finish(call.settings, place.constants, level, place.plan, unit, group,
+                                     row, sums, call.saved, call.levels.rows);
+      total.sum += part.sum;
+      total.weights += part.weights;
+    }
+    return total;
+  }
+
+  static void backward(const BackwardCall<S>& call) {
+    const Levels& levels = call.levels;
+    alignas(Place) char storage[sizeof(Place) * kMaxLevels];
+    Place* places = reinterpret_cast<Place*>(storage);
+    int64_t tasks = 0;
+    for (int l = 0; l < levels.count; ++l) {
+      const Level& level = levels.level[l];
+      new (places + l) Place{Plan<S>(level), Constants<S>(call.settings, level.row_length()),
+                             nullptr, nullptr, tasks};
+      tasks += places[l].plan.tasks;
+    }
+    run_tasks(call.parallel, tasks, [&](int64_t task) {
+      const int l = level_of(places, levels.count, task);
+      const Level& level = levels.level[l];
+      const Plan<S>& plan = places[l].plan;
+      task -= places[l].tasks_before;
+      const S scale = call.grad_values[l] * call.factors[l];
+      const auto piece_of = [&](int64_t unit, int64_t piece) {
+        for (int group = 0; group < plan.groups(); ++group)
+          K::gradients(call.settings, places[l].constants, level, plan, unit, piece, group,
+                       student(levels, level), teacher(levels, level), call.saved, levels.rows,
+                       scale);
+      };
+      if (plan.split) {
+        piece_of(task / plan.pieces, task % plan.pieces);
+        return;
+      }
+      const int64_t begin = task * plan.units_a_task;
+      for (int64_t unit = begin; unit < plan.units && unit < begin + plan.units_a_task; ++unit)
+        for (int64_t piece = 0; piece < plan.pieces; ++piece) piece_of(unit, piece);
+    });
+  }
+};
+
+template <class S, class F>
+auto with_member(const Settings& settings, F&& f) {
+  switch (member_of(settings)) {
+    case Member::js:
+      return f(Driver<Js, S>());
+    case Member::js_beta:
+      return f(Driver<JsBeta, S>());
+    case Member::kl:
+      return f(Driver<Kl, S>());
+    case Member::softmax_mse:
+      return f(Driver<SoftmaxMse, S>());
+    default:
+      return f(Driver<Affine, S>());
+  }
+}
+
+template <class S>
+CpuKernels<S> kernels(const char* name) {
+  return {name,
+          [](const Levels& levels, const Settings& settings) {
+            return with_member<S>(settings,
+                                  [&](auto driver) { return driver.workspace_bytes(levels); });
+          },
+          [](const ForwardCall<S>& call) {
+            with_member<S>(call.settings, [&](auto driver) { driver.forward(call); });
+          },
+          [](const BackwardCall<S>& call) {
+            with_member<S>(call.settings, [&](auto driver) { driver.backward(call); });
+          }};
+}
+
+}  // namespace sssd::divergence::SSSD_ISA
