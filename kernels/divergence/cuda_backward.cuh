@@ -42,6 +42,7 @@ __global__ void __launch_bounds__(kBackwardThreads, kStrided ? kBlocks<Member> :
   }
   Chunk<kStrided> chunk;
   const int steps = tile.steps();
+#pragma unroll 1
   for (int first = 0; first < steps; first += tile.vectors()) {
     chunk.load(launch, tile, first, nullptr);
 #pragma unroll

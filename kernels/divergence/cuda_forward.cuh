@@ -75,6 +75,7 @@ __global__ void __launch_bounds__(kForwardThreads<kStrided>)
   RowStatistics<Stats, kStrided> statistics;
   Chunk<kStrided> chunk;
   const int steps = tile.steps();
+#pragma unroll 1
   for (int first = 0; first < steps; first += tile.vectors()) {
     chunk.load(launch, tile, first, nullptr);
     statistics.accumulate(tile, chunk.a, chunk.b, chunk.exists, first == 0);
@@ -128,6 +129,7 @@ __global__ void __launch_bounds__(kForwardThreads<kStrided>, kStrided ? kBlocks<
   Chunk<kStrided> chunk;
   RowStatistics<typename Member::template Stats<float>, kStrided> statistics;
   if (whole) {
+#pragma unroll 1
     for (int c = 0; c < chunks; ++c) {
       chunk.load(launch, tile, start + c * vectors, slot(c));
       statistics.accumulate(tile, chunk.a, chunk.b, chunk.exists, c == 0);
@@ -143,6 +145,7 @@ __global__ void __launch_bounds__(kForwardThreads<kStrided>, kStrided ? kBlocks<
 #pragma unroll
   for (int j = 0; j < kRows; ++j)
     row[j] = Member::prepare(constants, statistics.a[j], statistics.b[j]);
+#pragma unroll 1
   for (int c = chunks - 1; c >= 0; --c) {
     if (const Bits* kept = slot(c))
       chunk.recall(launch, tile, start + c * vectors, kept);

@@ -61,13 +61,21 @@ constexpr int kStridedWidth = 4;         // rows that a thread has elements of
 // Threads of a block, at most: a contiguous row may be long, so more share it.
 constexpr int kStridedThreads = 256, kContiguousThreads = 512, kBackwardThreads = 256;
 constexpr int kFinishThreads = 512;
-// Blocks that an SM must be able to hold at once, so that some load while others compute: what the
-// registers of a strided thread allow without spilling.
+// Blocks that an SM must be able to hold at once, so that some load while others compute: as many as
+// the registers of a strided thread allow without spilling (registers.csv), which is the compiler's
+// to say for each architecture.
+#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ < 860 || __CUDA_ARCH__ >= 1200)
+constexpr int kFewer = 1;
+#else
+constexpr int kFewer = 0;
+#endif
 template <class Member>
 constexpr int kBlocks = 2;
 template <>
-constexpr int kBlocks<struct Js> = 3;
+constexpr int kBlocks<struct Js> = 3 - kFewer;
 template <>
-constexpr int kBlocks<struct Kl> = 3;
+constexpr int kBlocks<struct Kl> = 3 - kFewer;
+template <>
+constexpr int kBlocks<struct JsBeta> = 2 - kFewer;
 
 }  // namespace sssd::divergence
