@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/divergence/cuda_plan.h"
 
@@ -42,10 +43,11 @@ struct Planner {
 
   int lanes(const Level& level) const {
     if (strided) {
-      // As wide as lets one block hold its rows; never under 64 bytes of neighbours (8 lanes: a
-      // whole line, where rows are too long to hold or need not be held).
+      // As wide as lets one block hold its rows; at least 64 bytes of neighbours (8 lanes: a whole
+      // line, where rows are too long to hold or need not be held); at most what scratch can bear.
       const bool holds = !backward && level.length <= resident(4);
-      return floor_power_of_two(threads * vectors() / level.length, holds ? 4 : 8, 32);
+      const int wide = floor_power_of_two(threads * vectors() / level.length, holds ? 4 : 8, 16);
+      return std::min(wide, floor_power_of_two(2 * ceil_div(level.inner, width) - 1, 1, 16));
     }
     return floor_power_of_two(2 * ceil_div(level.length, kElements) - 1, 4, threads);
   }
@@ -67,8 +69,10 @@ struct Planner {
     if (level.segments == 1 && level.length <= resident(plan.lanes)) return 1;
     const int64_t tiles = strided ? level.outer * ceil_div(level.inner, rows(plan))
                                   : level.outer * level.segments;
-    return std::max<int64_t>(
-        1, std::min(ceil_div(level.length, chunk(plan.lanes)), ceil_div(kEnoughTiles, tiles)));
+    // Every piece reads the statistics of all: few enough that this is a twentieth of the maps.
+    const int64_t cheap = std::sqrt(level.length * level.segments / 40.0) / level.segments;
+    const int64_t most = std::min(ceil_div(level.length, chunk(plan.lanes)), cheap);
+    return std::max<int64_t>(1, std::min(most, ceil_div(kEnoughTiles, tiles)));
   }
 
   LevelPlan plan(const Levels& levels, const Settings& settings, int l) const {
@@ -120,7 +124,8 @@ inline Launch plan_launch(const Levels& levels, const Settings& settings, bool s
     launch.scratch = std::max(launch.scratch, (std::max(launch.planes, 4) + 1) * rows);
     if (backward) continue;
     const int warps = planner.threads / 32;
-    launch.scratch = std::max(launch.scratch, 4 * warps * (strided ? rows : 1));
+    const int sums = member_of(settings) == Member::softmax_mse ? 4 : 3;  // reduced together
+    launch.scratch = std::max(launch.scratch, sums * warps * (strided ? rows : 1));
     if (plan.pieces > 1)
       launch.slots += level.rows() * plan.pieces;
     else
