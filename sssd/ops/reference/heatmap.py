@@ -88,8 +88,8 @@ def pyramid_profile(
     """
     left, top, right, bottom = boxes.detach().double()[..., None].unbind(1)
     rows, columns = level_shape
-    y = torch.arange(rows, device=boxes.device) * image_size[0] / rows
-    x = torch.arange(columns, device=boxes.device) * image_size[1] / columns
+    y = torch.arange(rows, device=boxes.device, dtype=left.dtype) * image_size[0] / rows
+    x = torch.arange(columns, device=boxes.device, dtype=left.dtype) * image_size[1] / columns
     along_y = (y - (top + bottom) / 2).abs() / (bottom - top)  # (T, H_l)
     along_x = (x - (left + right) / 2).abs() / (right - left)  # (T, W_l)
     profile = 1 - torch.maximum(along_y[:, :, None], along_x[:, None])
