@@ -81,18 +81,21 @@ def use_backend(backend: str) -> Iterator[None]:
 
 
 @functools.cache
+@torch.compiler.assume_constant_result  # torch.compile asks while it traces
 def has_native(operator: str, key: str) -> bool:
     """Whether the library holds a kernel of `sssd::operator` for a dispatch key (CPU, CUDA)."""
     return not MISSING and torch._C._dispatch_has_kernel_for_dispatch_key(f"sssd::{operator}", key)
 
 
 @functools.cache
+@torch.compiler.assume_constant_result
 def has_triton() -> bool:
     """Whether Triton can be imported."""
     return importlib.util.find_spec("triton") is not None
 
 
 @functools.cache
+@torch.compiler.assume_constant_result
 def _cuda_code_for(device: int) -> str:
     """Why the library cannot run on a CUDA device, or nothing."""
     major, minor = torch.cuda.get_device_capability(device)
