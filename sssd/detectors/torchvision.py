@@ -29,6 +29,11 @@ class TorchvisionDetector(Detector):
         self.num_classes = num_classes
         self.width = int(self.model.backbone.out_channels)
 
+    @property
+    def backbone(self) -> nn.Module:
+        """The residual network below the pyramid."""
+        return self.model.backbone.body
+
     def prepare(self, images: Sequence[Tensor], targets: Targets | None = None) -> Batch:
         """Runs torchvision's transform: normalise, resize, pad to a multiple of 32."""
         original_sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]

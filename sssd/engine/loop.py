@@ -126,7 +126,7 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             _clip(method, config)
-            learning_rate = scheduler.get_last_lr()[0]
+            learning_rate = scheduler.get_last_lr()[-1]
             optimizer.step()
             scheduler.step()
             if average is not None:
@@ -175,11 +175,16 @@ def build_optimizer(
     method: Method, config: EngineConfig, schedule: ScheduleConfig
 ) -> torch.optim.Optimizer:
     """Optimizer over everything that is trained, at the learning rate of the batch."""
-    parameters = [p for p in method.parameters() if p.requires_grad]
     rate = schedule.scaled_learning_rate(config.batch_size)
+    backbone = {id(p) for p in method.detector.backbone.parameters()}
+    trained = [p for p in method.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if id(p) in backbone], "lr": rate * config.backbone_factor},
+        {"params": [p for p in trained if id(p) not in backbone], "lr": rate},
+    ]
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, rate, weight_decay=config.weight_decay)
-    return torch.optim.SGD(parameters, rate, momentum=0.9, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    return torch.optim.SGD(groups, momentum=0.9, weight_decay=config.weight_decay)
 
 
 def evaluate_detector(

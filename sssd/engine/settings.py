@@ -14,6 +14,10 @@ class EngineConfig:
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """SGD with momentum 0.9, or AdamW."""
 
+    backbone_factor: float = 1.0
+    """Learning rate of the backbone as a fraction of the others'; small where AdamW meets
+    pretrained weights."""
+
     weight_decay: float = 1e-4
     """Weight decay of every parameter."""
 

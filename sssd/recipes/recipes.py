@@ -1,5 +1,6 @@
 """Recipes: functions that return the settings of a run, for a person to read and to override."""
 
+import dataclasses
 from collections.abc import Callable
 
 from sssd.data.build import DataConfig
@@ -12,39 +13,12 @@ from sssd.schedules import CoefficientConfig, ScheduleConfig
 
 def demo() -> Config:
     """SSSD on handwritten digits: minutes on two CPU cores, no data to download."""
-    return Config(
+    return dataclasses.replace(
+        small(),
         data=DataConfig(format="demo", flip=0.0),  # a mirrored digit is no digit
-        detector=DetectorConfig(
-            name="fcos",
-            backbone="efficientnet_lite0",
-            width=64,
-            min_size=(160,),
-            max_size=160,
-            frozen_stages=2,
-        ),
-        method=MethodConfig(
-            name="sssd",
-            coefficient=CoefficientConfig(value=1.0, step_factor=2.0, start=100),
-            fusion=FusionConfig(name="heatmap"),
-        ),
-        schedule=ScheduleConfig(
-            iterations=450,
-            learning_rate=4e-3,
-            milestones=(330, 420),
-            gamma=0.3,
-            warmup=50,
-            warmup_factor=0.05,
-        ),
-        engine=EngineConfig(
-            batch_size=8,
-            optimizer="adamw",
-            weight_decay=0.05,
-            clip_value=None,
-            clip_norm=5.0,
-            ema_decay=0.99,
-            channels_last=True,
-            workers=0,
-        ),
+        detector=dataclasses.replace(small().detector, min_size=(160,), max_size=160),
+        schedule=dataclasses.replace(small().schedule, iterations=400, milestones=(270, 350)),
+        engine=dataclasses.replace(small().engine, batch_size=8, workers=0),
     )
 
 
@@ -52,12 +26,7 @@ def small() -> Config:
     """SSSD on your own data at a size that two CPU cores train in minutes."""
     return Config(
         detector=DetectorConfig(
-            name="fcos",
-            backbone="efficientnet_lite0",
-            width=64,
-            min_size=(320,),
-            max_size=448,
-            frozen_stages=2,
+            name="fcos", backbone="efficientnet_lite0", width=64, min_size=(320,), max_size=448
         ),
         method=MethodConfig(
             name="sssd",
@@ -66,8 +35,8 @@ def small() -> Config:
         ),
         schedule=ScheduleConfig(
             iterations=350,
-            learning_rate=6e-3,
-            milestones=(260, 320),
+            learning_rate=4e-3,
+            milestones=(240, 310),
             gamma=0.3,
             warmup=50,
             warmup_factor=0.05,
@@ -75,6 +44,7 @@ def small() -> Config:
         engine=EngineConfig(
             batch_size=4,
             optimizer="adamw",
+            backbone_factor=0.1,
             weight_decay=0.05,
             clip_value=None,
             clip_norm=5.0,

@@ -1,0 +1,115 @@
+"""The detector protocol against the plain torchvision models it wraps."""
+
+import pytest
+import torch
+from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
+
+from sssd.detectors import build_detector
+from sssd.detectors.backbones import build_backbone
+from tests.small import NUM_CLASSES, images_and_targets, small_config, small_detector
+
+DETECTORS = ("fcos", "retinanet", "fasterrcnn")
+
+
+def shifted(name: str, targets: list) -> list:
+    """Targets as the plain torchvision model takes them: Faster R-CNN's class 0 is background."""
+    offset = 1 if name == "fasterrcnn" else 0
+    return [{**target, "labels": target["labels"] + offset} for target in targets]
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_losses_are_those_of_the_plain_model(name: str) -> None:
+    detector = small_detector(name).train()
+    images, targets = images_and_targets()
+    torch.manual_seed(1)  # Faster R-CNN samples its proposals
+    expected = detector.model(images, shifted(name, targets))
+    torch.manual_seed(1)
+    batch = detector.prepare(images, targets)
+    maps = detector.maps(batch)
+    losses = detector.losses(maps, batch, detector.assign(maps, batch))
+    assert losses.keys() == expected.keys()
+    for key, value in expected.items():
+        assert torch.equal(losses[key], value), key
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_exported_weights_give_the_plain_model_the_same_detections(name: str) -> None:
+    detector = small_detector(name).eval()
+    config = small_config(name)
+    backbone = build_backbone(
+        "resnet18", None, config.width, finest_level=2 if name == "fasterrcnn" else 3
+    )
+    plain_class = {"fcos": FCOS, "retinanet": RetinaNet, "fasterrcnn": FasterRCNN}[name]
+    classes = NUM_CLASSES + (name == "fasterrcnn")
+    plain = plain_class(backbone, classes, min_size=64, max_size=96).eval()
+    plain.load_state_dict(detector.model.state_dict())
+    images, _ = images_and_targets()
+    with torch.no_grad():
+        for ours, theirs in zip(detector(images), plain(images), strict=True):
+            assert torch.equal(ours["boxes"], theirs["boxes"])
+            assert torch.equal(ours["scores"], theirs["scores"])
+            assert torch.equal(shifted(name, [ours])[0]["labels"], theirs["labels"])
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_every_parameter_gets_a_gradient_from_images_without_boxes(name: str) -> None:
+    detector = small_detector(name).train()
+    images, targets = images_and_targets()
+    empty = [targets[1], targets[1]]
+    batch = detector.prepare(images, empty)
+    maps = detector.maps(batch)
+    sum(detector.losses(maps, batch, detector.assign(maps, batch)).values()).backward()
+    assert [n for n, p in detector.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_anchors_and_boxes_stay_fp32_under_autocast(name: str) -> None:
+    detector = small_detector(name).train()
+    anchors = []
+    generator = (detector.model.rpn if name == "fasterrcnn" else detector.model).anchor_generator
+    generator.register_forward_hook(lambda module, args, output: anchors.append(output))
+    images, targets = images_and_targets()
+
+    def run() -> dict[str, torch.Tensor]:
+        torch.manual_seed(1)
+        batch = detector.prepare(images, targets)
+        maps = detector.maps(batch)
+        return detector.losses(maps, batch, detector.assign(maps, batch))
+
+    exact = run()
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = run()
+        detector.eval()
+        found = detector(images)
+    for full, cast in zip(anchors[0], anchors[1], strict=True):
+        assert cast.dtype == torch.float32
+        assert torch.equal(full, cast)
+    for key, value in exact.items():
+        assert rounded[key].dtype == torch.float32
+        torch.testing.assert_close(rounded[key], value, rtol=0.05, atol=0.01)
+    assert all(image["boxes"].dtype == torch.float32 for image in found)
+
+
+def test_faster_rcnn_keeps_the_labels_of_the_protocol() -> None:
+    detector = small_detector("fasterrcnn").eval()
+    images, _ = images_and_targets()
+    with torch.no_grad():
+        labels = torch.cat([found["labels"] for found in detector(images)])
+    assert len(labels) > 0
+    assert labels.min() >= 0
+    assert labels.max() < NUM_CLASSES
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet34", "resnet50", "resnet101"])
+def test_every_resnet_gives_a_pyramid_of_the_asked_width(backbone: str) -> None:
+    detector = build_detector(small_config("retinanet", backbone=backbone, width=64), 2)
+    with torch.no_grad():
+        maps = detector.maps(detector.prepare([torch.rand(3, 64, 64)]))
+    assert [tuple(m.shape) for m in maps] == [(1, 64, s, s) for s in (8, 4, 2, 1, 1)]
+
+
+def test_width_and_sizes_that_no_head_takes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"--detector\.width is 48"):
+        small_config(width=48)
+    with pytest.raises(ValueError, match=r"--detector\.min-size"):
+        small_config(min_size=(16,))

@@ -1,0 +1,122 @@
+"""Which loss trains what, and what a coefficient of zero means."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sssd.methods import FusionConfig, Method, MethodConfig, build_method
+from sssd.schedules import CoefficientConfig, ScheduleConfig
+from tests.small import images_and_targets, small_detector
+
+DETECTORS = ("fcos", "retinanet", "fasterrcnn")
+SCHEDULE = ScheduleConfig(iterations=10, milestones=(6,), warmup=0)
+
+
+def build(detector: str, method: str, fusion: str = "relation", **coefficient: object) -> Method:
+    config = MethodConfig(
+        name=method,
+        coefficient=CoefficientConfig(**coefficient),
+        fusion=FusionConfig(name=fusion),
+    )
+    student = small_detector(detector)
+    torch.manual_seed(1)
+    return build_method(student, config, SCHEDULE).train()
+
+
+def trained_by(method: Method, kind: str, iteration: int) -> set[str]:
+    """Names of the parts that the losses of a kind give a gradient other than zero."""
+    images, targets = images_and_targets()
+    torch.manual_seed(2)
+    losses = method(images, targets, iteration).losses
+    method.zero_grad()
+    sum(loss for name, loss in losses.items() if name.startswith(kind)).backward()
+    model = method.detector.model
+    parts: dict[str, nn.Module] = {
+        "backbone": model.backbone.body,
+        "pyramid": model.backbone.fpn,
+        "head": model.head,
+        "fusion": method.fusion,
+        "adapter": method.adapter,
+    }
+    return {
+        name
+        for name, part in parts.items()
+        if any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
+    }
+
+
+@pytest.mark.parametrize("method", ["sssd", "lgd"])
+def test_each_loss_trains_what_the_table_says(method: str) -> None:
+    built = build("fcos", method, start=5)
+    assert trained_by(built, "detection", 0) == {"backbone", "pyramid", "head"}
+    assert trained_by(built, "teacher", 0) == {"backbone", "pyramid", "head", "fusion"}
+    assert trained_by(built, "distillation", 0) == {"adapter"}
+    assert trained_by(built, "distillation", 5) == {"backbone", "pyramid", "adapter"}
+
+
+def test_a_detached_fusion_keeps_the_teachers_losses_from_the_student() -> None:
+    built = build("fcos", "sssd")
+    built.fusion.detach = True
+    assert trained_by(built, "teacher", 0) == {"head", "fusion"}
+
+
+@pytest.mark.parametrize("fusion", ["relation", "heatmap"])
+@pytest.mark.parametrize("method", ["plain", "sssd", "lgd"])
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_every_combination_trains_every_parameter(detector: str, method: str, fusion: str) -> None:
+    built = build(detector, method, fusion)
+    optimizer = torch.optim.SGD(built.parameters(), 0.01)
+    for iteration in range(2):
+        images, targets = images_and_targets(iteration)
+        result = built(images, targets, iteration)
+        optimizer.zero_grad()
+        loss = sum(result.losses.values())
+        loss.backward()
+        assert torch.isfinite(loss)
+        assert [n for n, p in built.named_parameters() if p.requires_grad and p.grad is None] == []
+        optimizer.step()
+
+
+def trained_weights(method: Method, steps: int = 3) -> dict[str, Tensor]:
+    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], 0.01, 0.9)
+    torch.manual_seed(3)
+    for iteration in range(steps):
+        result = method(*images_and_targets(iteration), iteration)
+        optimizer.zero_grad()
+        sum(result.losses.values()).backward()
+        optimizer.step()
+    return method.detector.state_dict()
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_a_coefficient_of_zero_is_plain_training_bit_for_bit(detector: str) -> None:
+    plain = trained_weights(build(detector, "plain"))
+    for method in ("sssd", "lgd"):
+        off = trained_weights(build(detector, method, value=0.0))
+        assert all(torch.equal(off[name], value) for name, value in plain.items())
+    on = trained_weights(build(detector, "sssd", value=1.0))
+    assert not all(torch.equal(on[name], value) for name, value in plain.items())
+
+
+def test_the_coefficient_steps_at_the_milestone() -> None:
+    built = build("fcos", "sssd", value=2.0, step_factor=3.0)
+    seen = [built(*images_and_targets(), i).metrics["lambda"] for i in (0, 5, 6, 9)]
+    assert seen == [2.0, 2.0, 6.0, 6.0]
+
+
+def test_the_weighted_distance_is_lambda_times_the_mean_of_the_levels() -> None:
+    built = build("fcos", "sssd", value=2.0)
+    losses, metrics = built(*images_and_targets(), 0)
+    levels = torch.stack([v for k, v in metrics.items() if k.startswith("distance/")])
+    assert len(levels) == 5
+    torch.testing.assert_close(losses["distillation"], 2.0 * levels.mean())
+
+
+def test_the_head_sees_enhanced_maps_only_every_nth_iteration() -> None:
+    config = MethodConfig(name="sssd", teacher_every=2)
+    built = build_method(small_detector(), config, SCHEDULE).train()
+    taught = [
+        any(name.startswith("teacher/") for name in built(*images_and_targets(), i).losses)
+        for i in range(4)
+    ]
+    assert taught == [True, False, True, False]
