@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps, ImageStat
 
 # Raised whenever the scenes change, so that an old cache is not taken for the new data.
-VERSION = 1
+VERSION = 2
 MOST_DIGITS = 8
 # Share of the digits and range of the square root of the box area, in pixels, of each size;
 # COCO's limits are 32 and 96. A large digit fills much of a scene: at most one.
@@ -175,7 +175,7 @@ class _Painter:
         taken = np.empty((0, 4))
         for size in _sizes(random):
             which = random.integers(len(self.digits))
-            mask = _mask(random, self.digits[which], size)
+            mask = _mask(random, self.digits[which], size, longest=self.image_size)
             width, height = mask.size
             place = self._free_place(random, width, height, taken)
             if place is None:
@@ -202,8 +202,6 @@ class _Painter:
         self, random: np.random.Generator, width: int, height: int, taken: np.ndarray
     ) -> tuple[int, int] | None:
         """Find a corner for a box that hardly covers another one."""
-        if max(width, height) > self.image_size:
-            return None
         x = random.integers(0, self.image_size - width + 1, size=30)
         y = random.integers(0, self.image_size - height + 1, size=30)
         corners = np.stack([x, y, x + width, y + height], axis=1)[:, None]  # (30, 1, 4)
@@ -224,14 +222,17 @@ def _sizes(random: np.random.Generator) -> list[float]:
     return sorted(np.exp(random.uniform(*np.log(ranges).T)).tolist(), reverse=True)
 
 
-def _mask(random: np.random.Generator, digit: np.ndarray, size: float) -> Image.Image:
-    """Give the digit's opacity, tight around the ink, with sqrt(height width) close to `size`."""
+def _mask(random: np.random.Generator, digit: np.ndarray, size: float, longest: int) -> Image.Image:
+    """Give the digit's opacity, tight around the ink.
+
+    The square root of its area is close to `size`, unless a side would be longer than `longest`.
+    """
     pen = np.pad(digit * (255 / 16), 2).astype(np.uint8)  # strokes end before the frame does
     drawn = Image.fromarray(pen).resize((72, 72), Image.Resampling.BICUBIC)
     turned = drawn.rotate(random.uniform(-15, 15), Image.Resampling.BILINEAR)
     ink = turned.point(STROKE)
     tight = ink.crop(ink.point(VISIBLE).getbbox())
-    stretch = size / math.sqrt(tight.width * tight.height)
+    stretch = min(size / math.sqrt(tight.width * tight.height), longest / max(tight.size))
     width, height = (max(4, round(side * stretch)) for side in tight.size)
     return tight.resize((width, height), Image.Resampling.BILINEAR)
 

@@ -46,6 +46,17 @@ def test_scenes_hold_one_to_eight_digits_of_every_size(paths: DemoData) -> None:
     assert all(count > 0.05 * total for count in sizes.values()), sizes
 
 
+def test_every_scene_holds_a_digit() -> None:
+    """Also where a tall one is larger than the scene."""
+    digits = load_digits()
+    ones = digits.images[digits.target == 1]
+    wall = Image.new("RGB", (100, 100))
+    painter = _Painter(128, [wall], ones, np.ones(len(ones), int))
+    counts = [len(painter.scene((0, number))[1]) for number in range(300)]
+    assert min(counts) >= 1
+    assert max(counts) <= 8
+
+
 def test_boxes_hardly_overlap(paths: DemoData) -> None:
     dataset = read_coco(paths.train_json)
     for index in range(len(dataset)):
