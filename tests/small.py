@@ -10,8 +10,8 @@ NUM_CLASSES = 5
 
 
 def small_config(name: DetectorName = "fcos", **changes: object) -> DetectorConfig:
-    """A detector of 32 channels on images of 64 pixels."""
-    settings = {"backbone": "resnet18", "weights": None, "width": 32, "min_size": (64,)}
+    """A detector of 64 channels on images of 64 pixels."""
+    settings = {"backbone": "resnet18", "weights": None, "width": 64, "min_size": (64,)}
     return DetectorConfig(name=name, max_size=96, **{**settings, **changes})
 
 

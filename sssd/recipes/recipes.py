@@ -17,7 +17,9 @@ def demo() -> Config:
         small(),
         data=DataConfig(format="demo", flip=0.0),  # a mirrored digit is no digit
         detector=dataclasses.replace(small().detector, min_size=(160,), max_size=160),
-        schedule=dataclasses.replace(small().schedule, iterations=400, milestones=(270, 350)),
+        schedule=dataclasses.replace(
+            small().schedule, iterations=400, milestones=(270, 350), learning_rate=4e-3
+        ),
         engine=dataclasses.replace(small().engine, batch_size=8, workers=0),
     )
 
@@ -35,7 +37,7 @@ def small() -> Config:
         ),
         schedule=ScheduleConfig(
             iterations=350,
-            learning_rate=4e-3,
+            learning_rate=8e-3,
             milestones=(240, 310),
             gamma=0.3,
             warmup=50,

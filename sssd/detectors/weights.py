@@ -1,0 +1,59 @@
+"""Weights from files, and what does not fit."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+
+def load_weights(model: nn.Module, path: Path, flag: str, ignored: tuple[str, ...] = ()) -> None:
+    """Loads a state dict, `.safetensors` or of `torch.save`, that must fit the whole model.
+
+    Args:
+        model: what the weights go into.
+        path: the file.
+        flag: the command-line flag that named the file, for messages.
+        ignored: beginnings of the names of weights that may be missing or left over.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a file of weights, or weights of another model or number of classes.
+    """
+    state = _read(path, flag)
+    kept = {k: v for k, v in state.items() if not (ignored and k.startswith(ignored))}
+    misfits = _misfits(model, kept, ignored)
+    if misfits:
+        raise ValueError(
+            f"{path} ({flag}) does not fit this {type(model).__name__}: {'; '.join(misfits[:4])}"
+            f"{f'; and {len(misfits) - 4} more' if len(misfits) > 4 else ''}. Give the settings "
+            "that it was trained with, and data with the same number of classes."
+        )
+    model.load_state_dict(kept, strict=False)
+
+
+def _read(path: Path, flag: str) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{flag}: there is no weight file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # each library and each kind of damage has its own
+        raise ValueError(f"{path} ({flag}) is not a file of PyTorch weights: {error}") from error
+
+
+def _misfits(model: nn.Module, state: dict[str, Tensor], ignored: tuple[str, ...]) -> list[str]:
+    """What keeps weights from fitting, other shapes first."""
+    own = {k: v for k, v in model.state_dict().items() if not (ignored and k.startswith(ignored))}
+    # Frozen batch norms have no counter; files of trainable ones do.
+    counters = {k for k in state.keys() ^ own.keys() if k.endswith("num_batches_tracked")}
+    shapes = [
+        f"{k} is {tuple(state[k].shape)} in the file and {tuple(own[k].shape)} here"
+        for k in own.keys() & state.keys()
+        if own[k].shape != state[k].shape
+    ]
+    missing = [f"{k} is missing" for k in own.keys() - state.keys() - counters]
+    unknown = [f"{k} is unknown" for k in state.keys() - own.keys() - counters]
+    return sorted(shapes) + sorted(missing) + sorted(unknown)

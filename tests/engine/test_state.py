@@ -1,0 +1,50 @@
+"""Checkpoints survive what happens to files."""
+
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from sssd.engine.state import RunError, checkpoints, load_latest, save_checkpoint, write_atomically
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """A real refusal by the operating system: no file may grow beyond 1000 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
+    for iteration in (5, 10, 15):
+        save_checkpoint(tmp_path, iteration, {"iteration": iteration})
+    assert [path.name for path in checkpoints(tmp_path)] == ["00000010.pt", "00000015.pt"]
+    assert load_latest(tmp_path) == {"iteration": 15}
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 5, {"iteration": 5, "weights": torch.zeros(1000)})
+    newest = save_checkpoint(tmp_path, 10, {"iteration": 10, "weights": torch.zeros(1000)})
+    newest.write_bytes(newest.read_bytes()[:2000])
+    with pytest.warns(UserWarning, match=r"00000010\.pt can not be read"):
+        found = load_latest(tmp_path)
+    assert found is not None
+    assert found["iteration"] == 5
+
+
+def test_a_run_without_checkpoints_has_none(tmp_path: Path) -> None:
+    assert load_latest(tmp_path) is None
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_names_the_file_and_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    path.write_bytes(b"old")
+    with pytest.raises(RunError, match=r"weights\.pt can not be written.*untouched"):
+        write_atomically(path, lambda file: torch.save({"w": torch.zeros(10_000)}, file))
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["weights.pt"]

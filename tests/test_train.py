@@ -1,0 +1,136 @@
+"""The command: what it leaves behind, and what it says to bad input."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sssd.detectors import build_detector
+from sssd.train import main
+from tests.scenes import write_scenes
+from tests.small import small_config
+
+TINY = [
+    *("--detector.backbone", "resnet18", "--detector.weights", "None", "--detector.width", "64"),
+    *("--detector.min-size", "64", "--detector.max-size", "64"),
+    *("--schedule.iterations", "4", "--schedule.milestones", "3", "--schedule.warmup", "1"),
+    *("--engine.batch-size", "2", "--engine.workers", "0", "--engine.log-every", "1"),
+]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> list[str]:
+    folder = tmp_path / "data"
+    train, val = write_scenes(folder, "train"), write_scenes(folder, "val", count=3)
+    return ["--data.train", str(train), "--data.val", str(val)]
+
+
+def fails(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> tuple[int, str]:
+    """Exit status and the error's text of a command that must fail."""
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    captured = capsys.readouterr()
+    assert isinstance(exit_info.value.code, int)
+    return exit_info.value.code, " ".join(captured.err.split())
+
+
+def test_a_run_leaves_numbers_pictures_metrics_and_weights(
+    tmp_path: Path, data: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert main(["small", *data, *TINY, "--out", str(run)]) == 0
+    output = capsys.readouterr().out
+    for name in ("AP50", "AR100", "ETA", str(run)):
+        assert name in output.replace("\n", "")
+    assert len(json.loads((run / "evaluation.json").read_text())) == 12
+    for name in ("curves.png", "detections.png", "metrics.csv", "metrics.jsonl"):
+        assert (run / name).stat().st_size > 0
+    assert json.loads((run / "config.json").read_text())["schedule"]["iterations"] == 4
+    plain = build_detector(small_config(min_size=(64,)), 2)
+    plain.model.load_state_dict(load_file(run / "model.safetensors"))
+
+
+def test_resume_goes_on_and_a_new_run_does_not_overwrite(
+    tmp_path: Path, data: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["small", *data, *TINY, "--out", str(tmp_path / "run")]
+    status, message = fails(capsys, [*arguments, "--resume"])
+    assert status == 2
+    assert "holds no checkpoint" in message
+    assert main(arguments) == 0
+    status, message = fails(capsys, arguments)
+    assert status == 2
+    assert "--resume" in message
+    assert main([*arguments, "--resume"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nonsense"], "nonsense"),
+        (["small", "--no.such.flag", "1"], "no.such.flag"),
+        (["small"], "--data.train is needed"),
+        (["small", "--schedule.iterations", "0"], "--schedule.iterations is 0"),
+        (["small", "--engine.batch-size", "many"], "--engine.batch-size"),
+    ],
+)
+def test_wrong_use_is_status_two(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, message = fails(capsys, arguments)
+    assert status == 2
+    assert said in message
+
+
+def test_bad_data_is_named(
+    tmp_path: Path, data: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = ["--out", str(tmp_path / "run")]
+    _, train, _, val = data
+    cases = {}
+    absent = tmp_path / "absent.json"
+    cases["does not exist"] = ["--data.train", str(absent), "--data.val", val]
+    not_coco = tmp_path / "list.json"
+    not_coco.write_text("[1, 2]")
+    cases["not a COCO"] = ["--data.train", str(not_coco), "--data.val", val]
+    unknown = json.loads(Path(train).read_text())
+    unknown["annotations"][0]["category_id"] = 77
+    (tmp_path / "data/annotations/instances_unknown.json").write_text(json.dumps(unknown))
+    shutil.copytree(tmp_path / "data/train", tmp_path / "data/unknown")
+    unknown_path = tmp_path / "data/annotations/instances_unknown.json"
+    cases["77"] = ["--data.train", str(unknown_path), "--data.val", val]
+    for said, arguments in cases.items():
+        status, message = fails(capsys, ["small", *arguments, *TINY, *run])
+        assert status == 2, message
+        assert said in message
+    (tmp_path / "data/train/2.png").write_bytes(b"no image")
+    status, message = fails(capsys, ["small", *data, *TINY, *run])
+    assert status == 2
+    assert "2.png" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_for_other_classes_are_refused(
+    tmp_path: Path, data: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = build_detector(small_config(min_size=(64,)), 9)
+    torch.save(other.model.state_dict(), tmp_path / "other.pt")
+    start = ["--detector.start-from", str(tmp_path / "other.pt")]
+    status, message = fails(capsys, ["small", *data, *TINY, *start])
+    assert status == 2
+    assert "other.pt" in message
+    assert "cls_logits.weight is (9, 64, 3, 3) in the file and (2, 64, 3, 3) here" in message
+    assert "same number of classes" in message
+
+
+def test_help_names_recipes_and_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--help"], ["coco", "--help"]):
+        with pytest.raises(SystemExit) as exit_info:
+            main(arguments)
+        assert exit_info.value.code == 0
+    output = capsys.readouterr().out
+    for text in ("demo", "coco", "--data.train", "--method.name {plain,sssd,lgd}"):
+        assert text in output
