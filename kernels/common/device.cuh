@@ -111,8 +111,7 @@ __device__ __forceinline__ uint32_t pack_half(float low, float high) {
 }
 __device__ __forceinline__ uint32_t pack_bfloat(float low, float high) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return __bfloat16_as_ushort(pair.x) |
-         static_cast<uint32_t>(__bfloat16_as_ushort(pair.y)) << 16;
+  return __bfloat16_as_ushort(pair.x) | static_cast<uint32_t>(__bfloat16_as_ushort(pair.y)) << 16;
 }
 #endif
 
@@ -130,11 +129,12 @@ __device__ __forceinline__ float shuffle_xor(float value, int lane_mask) {
 #ifdef SSSD_HOST_CUDA
 #define SSSD_DYNAMIC_SHARED(name) \
   float* const name = reinterpret_cast<float*>(host_cuda::dynamic_shared())
-#define SSSD_LAUNCH(kernel, blocks, threads, shared_bytes, stream, ...)                     \
+#define SSSD_LAUNCH(kernel, blocks, threads, shared_bytes, stream, ...)                  \
   (static_cast<void>(stream), host_cuda::launch({unsigned(blocks)}, {unsigned(threads)}, \
                                                 shared_bytes, [&] { kernel(__VA_ARGS__); }))
 #else
-#define SSSD_DYNAMIC_SHARED(name) extern __shared__ float4 sssd_dynamic_shared[]; \
+#define SSSD_DYNAMIC_SHARED(name)                 \
+  extern __shared__ float4 sssd_dynamic_shared[]; \
   float* const name = reinterpret_cast<float*>(sssd_dynamic_shared)
 #define SSSD_LAUNCH(kernel, blocks, threads, shared_bytes, stream, ...) \
   kernel<<<unsigned(blocks), unsigned(threads), shared_bytes, stream>>>(__VA_ARGS__)

@@ -8,7 +8,8 @@ namespace sssd::divergence {
 template <class Member, bool kStrided>
 __global__ void __launch_bounds__(kBackwardThreads, kStrided ? kBlocks<Member> : 3)
     backward_kernel(const __grid_constant__ Launch launch) {
-  SSSD_DYNAMIC_SHARED(stage);  // the saved planes of the tile's rows, and what scales their gradient
+  SSSD_DYNAMIC_SHARED(
+      stage);  // the saved planes of the tile's rows, and what scales their gradient
   using TileT = Tile<kStrided>;
   constexpr int kRows = TileT::kRows;
   const int l = launch.levels.find(blockIdx.x);
@@ -36,8 +37,8 @@ __global__ void __launch_bounds__(kBackwardThreads, kStrided ? kBlocks<Member> :
 #pragma unroll
   for (int j = 0; j < kRows; ++j) {
     const int r = min(tile.tile_row(j), tile.rows_left - 1);
-    row[j] = Member::template load<float>(
-        constants, [&](int plane) { return stage[plane * tile.rows + r]; });
+    row[j] = Member::template load<float>(constants,
+                                          [&](int plane) { return stage[plane * tile.rows + r]; });
     scale[j] = stage[launch.planes * tile.rows + r];
   }
   Chunk<kStrided> chunk;
@@ -45,12 +46,19 @@ __global__ void __launch_bounds__(kBackwardThreads, kStrided ? kBlocks<Member> :
 #pragma unroll 1
   for (int first = 0; first < steps; first += tile.vectors()) {
     chunk.load(launch, tile, first, nullptr);
+#pragma unroll 1
+    for (int half = 0; half < 2; ++half) {  // as in forward
 #pragma unroll
-    for (int i = 0; i < kElements; ++i) {
-      const auto gradient =
-          Member::gradient(constants, row[i % kRows], chunk.a[i], chunk.b[i]);
-      chunk.a[i] = weighted(scale[i % kRows], gradient.a);
-      chunk.b[i] = weighted(scale[i % kRows], gradient.b);
+      for (int j = 0; j < kHalf; ++j) {
+        float &a = chunk.a[j], &b = chunk.b[j], &other_a = chunk.a[kHalf + j],
+              &other_b = chunk.b[kHalf + j];
+        const auto gradient =
+            Member::gradient(constants, row[j % kRows], half ? other_a : a, half ? other_b : b);
+        const float grad_a = weighted(scale[j % kRows], gradient.a);
+        const float grad_b = weighted(scale[j % kRows], gradient.b);
+        a = half ? a : grad_a, b = half ? b : grad_b;
+        other_a = half ? grad_a : other_a, other_b = half ? grad_b : other_b;
+      }
     }
     Fragment fragment;
     if (level.grad_student) {

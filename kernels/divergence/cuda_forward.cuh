@@ -55,7 +55,8 @@ __device__ __forceinline__ void for_own_rows(const Tile<kStrided>& tile, Write w
     if (tile.tile_row(j) < tile.rows_left) write(tile.tile_row(j), j);
 }
 
-// Writes `planes` staged values of every row of the tile, neighbouring rows by neighbouring threads.
+// Writes `planes` staged values of every row of the tile, neighbouring rows by neighbouring
+// threads.
 template <bool kStrided>
 __device__ __forceinline__ void write_planes(const Tile<kStrided>& tile, const float* stage,
                                              int planes, float* to, int64_t plane_length) {
@@ -68,7 +69,7 @@ template <bool kStrided>
 constexpr int kForwardThreads = kStrided ? kStridedThreads : kContiguousThreads;
 
 template <class Stats, bool kStrided>
-__global__ void __launch_bounds__(kForwardThreads<kStrided>)
+__global__ void __launch_bounds__(kForwardThreads<kStrided>, 1)
     statistics_kernel(const __grid_constant__ Launch launch) {
   SSSD_DYNAMIC_SHARED(scratch);
   const Tile<kStrided> tile(launch, launch.levels.find(blockIdx.x));
@@ -151,11 +152,17 @@ __global__ void __launch_bounds__(kForwardThreads<kStrided>, kStrided ? kBlocks<
       chunk.recall(launch, tile, start + c * vectors, kept);
     else if (!whole || c + 1 < chunks)
       chunk.load(launch, tile, start + c * vectors, nullptr);
+    // By halves: four terms at a time fill the pipelines; eight would need more registers than let
+    // several blocks share an SM.
+#pragma unroll 1
+    for (int half = 0; half < 2; ++half) {
 #pragma unroll
-    for (int i = 0; i < kElements; ++i) {
-      Sums term;
-      Member::term(constants, row[i % kRows], chunk.a[i], chunk.b[i], term);
-      if (chunk.exists >> i & 1) sums[i % kRows].add(term);
+      for (int j = 0; j < kHalf; ++j) {
+        Sums term;
+        Member::term(constants, row[j % kRows], half ? chunk.a[kHalf + j] : chunk.a[j],
+                     half ? chunk.b[kHalf + j] : chunk.b[j], term);
+        if (chunk.exists >> (half * kHalf + j) & 1) sums[j % kRows].add(term);
+      }
     }
   }
 
@@ -177,7 +184,8 @@ __global__ void __launch_bounds__(kForwardThreads<kStrided>, kStrided ? kBlocks<
       for (int n = 0; n < kParts<Sums>; ++n) stage[n * tile.rows + r] = part(sums[j], n);
     });
     __syncthreads();
-    return write_planes(tile, stage, kParts<Sums>, launch.piece_sums + tile.plan.slot0, launch.slots);
+    return write_planes(tile, stage, kParts<Sums>, launch.piece_sums + tile.plan.slot0,
+                        launch.slots);
   }
   for_own_rows(tile, [&](int r, int j) {
     Member::save(constants, row[j], sums[j],
@@ -224,8 +232,7 @@ __global__ void __launch_bounds__(kFinishThreads)
       typename Member::template Sums<float> sums, more;
       for (int64_t piece = 0; piece < plan.pieces; ++piece) {
         Stats other_a, other_b;
-        RowStatistics<Stats, kStrided>::read_piece(launch, level, plan, r, piece, other_a,
-                                                      other_b);
+        RowStatistics<Stats, kStrided>::read_piece(launch, level, plan, r, piece, other_a, other_b);
         a.merge(other_a, plan.constants.scale), b.merge(other_b, plan.constants.scale);
         const float* from = launch.piece_sums + piece_slot<kStrided>(level, plan, r, piece);
         for (int n = 0; n < kParts<decltype(sums)>; ++n)

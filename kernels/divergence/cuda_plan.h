@@ -17,30 +17,30 @@ namespace sssd::divergence {
 struct LevelPlan {
   Constants<float> constants = Constants<float>(Settings{}, 1);
   float element_scale = 1.0f;  // of a row's divergence: 1, or 1 / elements
-  int64_t pieces = 1;         // of a row, all segments together
-  int64_t piece_length = 0;   // elements; the last piece of a segment may have fewer
-  int64_t slot0 = 0;          // of this level's first piece
+  int64_t pieces = 1;          // of a row, all segments together
+  int64_t piece_length = 0;    // elements; the last piece of a segment may have fewer
+  int64_t slot0 = 0;           // of this level's first piece
   int lanes = 1;
-  int index = 0;              // of the level in the call: where its value goes
-  bool vectors = false;       // alignment and sizes allow whole vectors everywhere
+  int index = 0;         // of the level in the call: where its value goes
+  bool vectors = false;  // alignment and sizes allow whole vectors everywhere
 };
 
 struct Launch {
   Levels levels = {};
   LevelPlan plan[kMaxLevels];
   Settings settings = {};
-  int planes = 0;             // saved a row
-  int scratch = 0;            // floats in each of the two regions of shared memory for sums
-  int stash = 0;              // chunks that a thread may keep in shared memory, after those
-  int stash_vectors = 2;      // 16-byte pieces of a chunk of one map
-  int width = 4;              // elements of a contiguous vector
-  int64_t slots = 0;          // of all pieces: the length of a plane of piece_stats, piece_sums
-  float* saved = nullptr;       // [planes][rows]
-  float* piece_stats = nullptr; // [4][slots]
-  float* piece_sums = nullptr;  // [4][slots]
-  float* tile_sums = nullptr;   // [tiles][2]: weighted contributions, weights
-  float* values = nullptr;      // [levels]
-  float* factors = nullptr;     // [levels]: d value / d contributions
+  int planes = 0;                // saved a row
+  int scratch = 0;               // floats in each of the two regions of shared memory for sums
+  int stash = 0;                 // chunks that a thread may keep in shared memory, after those
+  int stash_vectors = 2;         // 16-byte pieces of a chunk of one map
+  int width = 4;                 // elements of a contiguous vector
+  int64_t slots = 0;             // of all pieces: the length of a plane of piece_stats, piece_sums
+  float* saved = nullptr;        // [planes][rows]
+  float* piece_stats = nullptr;  // [4][slots]
+  float* piece_sums = nullptr;   // [4][slots]
+  float* tile_sums = nullptr;    // [tiles][2]: weighted contributions, weights
+  float* values = nullptr;       // [levels]
+  float* factors = nullptr;      // [levels]: d value / d contributions
   const float* grad_values = nullptr;  // [levels], backward
 };
 
@@ -56,15 +56,18 @@ SSSD_HOST_DEVICE inline int64_t piece_elements(const Level& level, const LevelPl
   return before + plan.piece_length < level.length ? plan.piece_length : level.length - before;
 }
 
-constexpr int kElements = 8;             // a chunk: of each map, that a thread holds in registers
-constexpr int kStridedWidth = 4;         // rows that a thread has elements of
+constexpr int kElements = 8;          // a chunk: of each map, that a thread holds in registers
+constexpr int kHalf = kElements / 2;  // that it computes with at a time
+constexpr int kStridedWidth = 4;      // rows that a thread has elements of
 // Threads of a block, at most: a contiguous row may be long, so more share it.
 constexpr int kStridedThreads = 256, kContiguousThreads = 512, kBackwardThreads = 256;
 constexpr int kFinishThreads = 512;
-// Blocks that an SM must be able to hold at once, so that some load while others compute: as many as
-// the registers of a strided thread allow without spilling (registers.csv), which is the compiler's
-// to say for each architecture.
-#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ < 860 || __CUDA_ARCH__ >= 1200)
+// Blocks that an SM must be able to hold at once, so that some load while others compute: as many
+// as the registers of a strided thread allow without spilling (registers.csv), which is the
+// compiler's to say for each architecture.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+constexpr int kFewer = 2;
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 860
 constexpr int kFewer = 1;
 #else
 constexpr int kFewer = 0;
@@ -76,6 +79,6 @@ constexpr int kBlocks<struct Js> = 3 - kFewer;
 template <>
 constexpr int kBlocks<struct Kl> = 3 - kFewer;
 template <>
-constexpr int kBlocks<struct JsBeta> = 2 - kFewer;
+constexpr int kBlocks<struct JsBeta> = kFewer ? 1 : 2;
 
 }  // namespace sssd::divergence

@@ -67,8 +67,8 @@ struct Planner {
     if (backward)
       return ceil_div(level.length, strided ? kBackwardElements : 4 * kElements * threads);
     if (level.segments == 1 && level.length <= resident(plan.lanes)) return 1;
-    const int64_t tiles = strided ? level.outer * ceil_div(level.inner, rows(plan))
-                                  : level.outer * level.segments;
+    const int64_t tiles =
+        strided ? level.outer * ceil_div(level.inner, rows(plan)) : level.outer * level.segments;
     // Every piece reads the statistics of all: few enough that this is a twentieth of the maps.
     const int64_t cheap = std::sqrt(level.length * level.segments / 40.0) / level.segments;
     const int64_t most = std::min(ceil_div(level.length, chunk(plan.lanes)), cheap);
@@ -129,8 +129,8 @@ inline Launch plan_launch(const Levels& levels, const Settings& settings, bool s
     if (plan.pieces > 1)
       launch.slots += level.rows() * plan.pieces;
     else
-      launch.stash = std::max<int64_t>(launch.stash,
-                                       ceil_div(level.length, planner.chunk(plan.lanes)) - 1);
+      launch.stash =
+          std::max<int64_t>(launch.stash, ceil_div(level.length, planner.chunk(plan.lanes)) - 1);
   }
   launch.scratch = (launch.scratch + 3) / 4 * 4;  // what follows is aligned for vectors
   return launch;

@@ -7,34 +7,41 @@
 
 namespace sssd::divergence {
 
-// Adds the elements x[j], x[j + stride], ... whose bit is set in `exists`.
+// Adds the elements x[j], x[j + stride], ... whose bit is set in `exists`. Selects, not branches,
+// so that the exponentials of all elements are under way together.
 __device__ __forceinline__ void accumulate(SoftmaxStats<float>& stats, const float (&x)[kElements],
                                            int j, int stride, uint32_t exists, bool first,
                                            const Constants<float>& c) {
   float most = -infinity<float>();
+  float logits[kElements];
 #pragma unroll
-  for (int i = 0; i < kElements; ++i)
-    if (i % stride == j && exists >> i & 1) most = larger(most, x[i]);
+  for (int i = 0; i < kElements; ++i) {
+    logits[i] = exists >> i & 1 ? x[i] : -infinity<float>();
+    if (i % stride == j) most = larger(most, logits[i]);
+  }
   if (first)
     stats.max = most;
   else
     stats.raise(larger(stats.max, most), c.scale);
 #pragma unroll
   for (int i = 0; i < kElements; ++i)
-    if (i % stride == j && exists >> i & 1) stats.add(x[i], c.scale);
+    if (i % stride == j) stats.add(logits[i], c.scale);
 }
-__device__ __forceinline__ void accumulate(Moments<float>& stats, const float (&x)[kElements], int j,
-                                           int stride, uint32_t exists, bool,
+__device__ __forceinline__ void accumulate(Moments<float>& stats, const float (&x)[kElements],
+                                           int j, int stride, uint32_t exists, bool,
                                            const Constants<float>& c) {
   Moments<float> part;
 #pragma unroll
   for (int i = 0; i < kElements; ++i)
-    if (i % stride == j && exists >> i & 1) part.count += 1.0f, part.mean += x[i];
-  part.mean = c.centre && part.count > 0 ? part.mean / part.count : 0.0f;
+    if (i % stride == j) {
+      part.count += exists >> i & 1 ? 1.0f : 0.0f;
+      part.mean += exists >> i & 1 ? x[i] : 0.0f;
+    }
+  part.mean = c.centre && part.count > 0 ? fast_div(part.mean, part.count) : 0.0f;
 #pragma unroll
   for (int i = 0; i < kElements; ++i)
-    if (i % stride == j && exists >> i & 1) {
-      const float gap = x[i] - part.mean;
+    if (i % stride == j) {
+      const float gap = exists >> i & 1 ? x[i] - part.mean : 0.0f;
       part.squares += gap * gap;
     }
   stats.merge(part, c.scale);

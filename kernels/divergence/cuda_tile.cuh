@@ -12,9 +12,9 @@ using device::HalfBits;
 
 // The tile of a block, and the place of the running thread in it.
 //
-// A thread works on *chunks* of kElements elements. Element i of a chunk is element i % width of its
-// vector i / width. The vectors of the threads of a row alternate, so that a warp reads neighbouring
-// memory; where vectors may not be used, so do the elements.
+// A thread works on *chunks* of kElements elements. Element i of a chunk is element i % width of
+// its vector i / width. The vectors of the threads of a row alternate, so that a warp reads
+// neighbouring memory; where vectors may not be used, so do the elements.
 template <bool kStrided>
 struct Tile {
   static constexpr int kRows = kStrided ? kStridedWidth : 1;  // that one thread has elements of
@@ -99,7 +99,8 @@ struct Tile {
   }
 };
 
-// A chunk of one map as it lies in memory: word i holds element i (fp32), or elements 2i and 2i + 1.
+// A chunk of one map as it lies in memory: word i holds element i (fp32), or elements 2i and 2i
+// + 1.
 struct Fragment {
   uint32_t word[kElements];
 
@@ -226,8 +227,8 @@ struct Fragment {
       });
   }
   template <bool kStrided>
-  __device__ __forceinline__ void store_elements(const Tile<kStrided>& tile, void* map,
-                                                 Dtype dtype, int first) const {
+  __device__ __forceinline__ void store_elements(const Tile<kStrided>& tile, void* map, Dtype dtype,
+                                                 int first) const {
     if (dtype == Dtype::f32)
       for_elements(tile, first, [&](int i, int64_t offset) {
         device::store(static_cast<uint32_t*>(map) + offset, word[i]);
@@ -248,7 +249,8 @@ struct Max {
 };
 
 // Combines x over the threads of a row, always in the same order; every thread gets the result.
-// `scratch` holds N * warps * max(1, rows a warp meets) floats. Every thread of the block must call.
+// `scratch` holds N * warps * max(1, rows a warp meets) floats. Every thread of the block must
+// call.
 template <int N, bool kStrided, class Op>
 __device__ __forceinline__ void reduce(const Tile<kStrided>& tile,
                                        float (&x)[N][Tile<kStrided>::kRows], float* scratch,

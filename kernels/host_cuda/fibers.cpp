@@ -1,5 +1,5 @@
-// One fiber a CUDA thread: a block of 256 switches some ten million times a second, and the scheduler
-// sees every barrier, so a divergent one is an error message instead of a hang.
+// One fiber a CUDA thread: a block of 256 switches some ten million times a second, and the
+// scheduler sees every barrier, so a divergent one is an error message instead of a hang.
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -111,8 +111,8 @@ bool release(Fiber* first, Fiber* last, State state) {
 }
 
 [[noreturn]] void report_divergence() {
-  std::string message = "barrier divergence in block " +
-                        std::to_string(block->fibers[0].block_index.x) + ":";
+  std::string message =
+      "barrier divergence in block " + std::to_string(block->fibers[0].block_index.x) + ":";
   for (const Fiber& fiber : block->fibers) {
     const Fiber* previous = &fiber == &block->fibers[0] ? nullptr : &fiber - 1;
     if (previous && previous->state == fiber.state && previous->line == fiber.line) continue;

@@ -1,9 +1,10 @@
 // Runs CUDA sources on the CPU, one block at a time, so that kernels are tested where no GPU is.
 //
-// A kernel compiled by g++ with this header in place of <cuda_runtime.h> sees threadIdx, __shared__,
-// __syncthreads and warp shuffles as on the device. Threads of a block are fibers by default (fast, and
-// the scheduler reports barriers that not every thread reaches); with HOST_CUDA_THREADS each is an
-// operating-system thread, so that ThreadSanitizer sees what a missing barrier leaves unordered.
+// A kernel compiled by g++ with this header in place of <cuda_runtime.h> sees threadIdx,
+// __shared__,
+// __syncthreads and warp shuffles as on the device. Threads of a block are fibers by default (fast,
+// and the scheduler reports barriers that not every thread reaches); with HOST_CUDA_THREADS each is
+// an operating-system thread, so that ThreadSanitizer sees what a missing barrier leaves unordered.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -41,9 +42,9 @@ extern thread_local Thread* self;
 
 enum class BlockOrder { kForward, kReverse };
 
-// Counted while `counting` is on (fibers only). An access is one instruction of one warp; its sectors
-// are the distinct 32-byte pieces of memory that the warp touches, `ideal` the fewest that could hold
-// the bytes asked for.
+// Counted while `counting` is on (fibers only). An access is one instruction of one warp; its
+// sectors are the distinct 32-byte pieces of memory that the warp touches, `ideal` the fewest that
+// could hold the bytes asked for.
 struct Traffic {
   uint64_t load_bytes, load_accesses, load_sectors, load_ideal;
   uint64_t store_bytes, store_accesses, store_sectors, store_ideal;

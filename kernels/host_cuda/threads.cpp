@@ -1,4 +1,5 @@
-// One operating-system thread a CUDA thread, for ThreadSanitizer: slow, and meant for small launches.
+// One operating-system thread a CUDA thread, for ThreadSanitizer: slow, and meant for small
+// launches.
 #include <barrier>
 #include <memory>
 #include <thread>

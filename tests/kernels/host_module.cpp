@@ -71,12 +71,12 @@ PYBIND11_MODULE(SSSD_MODULE, module) {
     return py::make_tuple(levels.rows, saved_planes(settings_of(settings)),
                           cuda_workspace(levels, settings_of(settings)));
   });
-  module.def("forward", [](const py::list& list, int a, int b, const py::dict& settings,
-                           uintptr_t saved, uintptr_t values, uintptr_t factors,
-                           uintptr_t workspace) {
-    check(cuda_forward(levels_of(list, a, b), settings_of(settings), floats(saved), floats(values),
-                       floats(factors), floats(workspace), nullptr));
-  });
+  module.def("forward",
+             [](const py::list& list, int a, int b, const py::dict& settings, uintptr_t saved,
+                uintptr_t values, uintptr_t factors, uintptr_t workspace) {
+               check(cuda_forward(levels_of(list, a, b), settings_of(settings), floats(saved),
+                                  floats(values), floats(factors), floats(workspace), nullptr));
+             });
   module.def("backward", [](const py::list& list, int a, int b, const py::dict& settings,
                             uintptr_t saved, uintptr_t factors, uintptr_t grad_values) {
     check(cuda_backward(levels_of(list, a, b), settings_of(settings), floats(saved),
@@ -85,8 +85,8 @@ PYBIND11_MODULE(SSSD_MODULE, module) {
   module.def("pieces", [](const py::list& list, int a, int b, const py::dict& settings,
                           bool strided, bool backward) {
     int threads;
-    const Launch launch = plan_launch(levels_of(list, a, b), settings_of(settings), strided,
-                                      backward, threads);
+    const Launch launch =
+        plan_launch(levels_of(list, a, b), settings_of(settings), strided, backward, threads);
     std::vector<int64_t> pieces;
     for (int l = 0; l < launch.levels.count; ++l) pieces.push_back(launch.plan[l].pieces);
     return pieces;

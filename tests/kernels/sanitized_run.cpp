@@ -1,5 +1,5 @@
-// Runs the divergence kernels over small levels of every layout, in buffers of exactly the size they
-// may touch. Built under the sanitizers by test_sanitizers.py; prints the values.
+// Runs the divergence kernels over small levels of every layout, in buffers of exactly the size
+// they may touch. Built under the sanitizers by test_sanitizers.py; prints the values.
 #include <cstdio>
 #include <vector>
 
@@ -66,7 +66,7 @@ int main() try {
   settings.root = Root::level;
   // Whole vectors, and odd sizes; rows of one warp, of a block, and in pieces, for both shapes.
   const std::vector<Shape> shapes = {
-      {2, 1, 40, 32}, {1, 1, 33, 7},     {1, 1, 1300, 5}, {3, 1, 96, 1},
+      {2, 1, 40, 32}, {1, 1, 33, 7},   {1, 1, 1300, 5},  {3, 1, 96, 1},
       {2, 1, 77, 1},  {2, 1, 2051, 1}, {1, 1, 20800, 1}, {2, 3, 21, 1},
   };
   run<Js>(shapes, settings, false);
