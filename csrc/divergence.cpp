@@ -232,9 +232,9 @@ std::tuple<Tensors, Tensors> divergence_backward(Tensor grad_values, Tensors stu
                   "factors and saved must be those of the forward pass");
   Tensors grad_student, grad_teacher;
   if (need_student)
-    for (const Tensor& map : student) grad_student.push_back(torch::stable::empty_like(map));
+    for (const Tensor& map : student) grad_student.push_back(new_like(map));
   if (need_teacher)
-    for (const Tensor& map : teacher) grad_teacher.push_back(torch::stable::empty_like(map));
+    for (const Tensor& map : teacher) grad_teacher.push_back(new_like(map));
   call.want_gradients(grad_student, grad_teacher);
   if (need_student || need_teacher)
     run_backward(call, torch::stable::contiguous(grad_values), factors, saved);

@@ -10,6 +10,7 @@
 #include <torch/csrc/stable/accelerator.h>
 #endif
 
+#include "kernels/common/large_pages.h"
 #include "kernels/common/levels.h"
 
 namespace sssd::glue {
@@ -41,6 +42,14 @@ inline bool is_channels_last(const Tensor& map) {
     STD_TORCH_CHECK(size[d] == 1 || stride[d] == expected[d],
                     "maps must be contiguous or channels_last");
   return true;
+}
+
+// A tensor of the same shape, dtype and memory format, to be written once.
+inline Tensor new_like(const Tensor& map) {
+  Tensor result = torch::stable::empty_like(map);
+  if (result.is_cpu())
+    prefer_large_pages(result.mutable_data_ptr(), result.numel() * result.element_size());
+  return result;
 }
 
 // torch's own threads; a task is large enough to be one's whole share.

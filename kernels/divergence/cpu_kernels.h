@@ -98,10 +98,10 @@ struct Kernel {
   // Sums of the terms of a run; where lanes are elements, still to be added across lanes.
   static SSSD_INLINE void terms(const Constants<S>& c, const Run& run, Side a, Side b,
                                 const Row& row, Sums& sums) {
-    for_blocks<S>(run, a, b, padding(row, true), padding(row, false),
-                  [&](auto count, const V* x, const V* y, int64_t, int) {
-                    for (int i = 0; i < count.value; ++i) M::term(c, row, x[i], y[i], sums);
-                  });
+    for_blocks<S, true>(run, a, b, padding(row, true), padding(row, false),
+                        [&](auto count, const V* x, const V* y, int64_t, int) {
+                          for (int i = 0; i < count.value; ++i) M::term(c, row, x[i], y[i], sums);
+                        });
   }
   // An element that adds nothing to a row.
   static SSSD_INLINE V padding(const Row& row, bool first) {
@@ -173,22 +173,24 @@ struct Kernel {
     char* to_b = const_cast<char*>(at(level.grad_teacher, b.dtype, run.offset));
     const int64_t step_a = run.step * bytes_of(a.dtype), step_b = run.step * bytes_of(b.dtype);
     const bool need_a = level.grad_student != nullptr, need_b = level.grad_teacher != nullptr;
-    for_blocks<S>(run, a, b, padding(row, true), padding(row, false),
-                  [&](auto count, V* x, V* y, int64_t index, int valid) {
-                    constexpr int n = decltype(count)::value;
-                    for (int i = 0; i < n; ++i) {
-                      const Gradients<V> g = M::gradient(c, row, x[i], y[i]);
-                      x[i] = select(still, zero, slope * g.a);
-                      y[i] = select(still, zero, slope * g.b);
-                    }
-                    if (n == 1) {
-                      if (need_a) store_first(to_a + index * step_a, a.dtype, valid, x[0]);
-                      if (need_b) store_first(to_b + index * step_b, b.dtype, valid, y[0]);
-                    } else {
-                      if (need_a) store_vectors<S, n>(to_a + index * step_a, a.dtype, step_a, x);
-                      if (need_b) store_vectors<S, n>(to_b + index * step_b, b.dtype, step_b, y);
-                    }
-                  });
+    for_blocks<S, true>(run, a, b, padding(row, true), padding(row, false),
+                        [&](auto count, V* x, V* y, int64_t index, int valid) {
+                          constexpr int n = decltype(count)::value;
+                          for (int i = 0; i < n; ++i) {
+                            const Gradients<V> g = M::gradient(c, row, x[i], y[i]);
+                            x[i] = select(still, zero, slope * g.a);
+                            y[i] = select(still, zero, slope * g.b);
+                          }
+                          if (n == 1) {
+                            if (need_a) store_first(to_a + index * step_a, a.dtype, valid, x[0]);
+                            if (need_b) store_first(to_b + index * step_b, b.dtype, valid, y[0]);
+                          } else {
+                            if (need_a)
+                              store_vectors<S, n>(to_a + index * step_a, a.dtype, step_a, x);
+                            if (need_b)
+                              store_vectors<S, n>(to_b + index * step_b, b.dtype, step_b, y);
+                          }
+                        });
   }
 };
 
