@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
+from torchvision.ops import nms
 
 from sssd.data import DetectionDataset
 from sssd.detectors import Detector
@@ -34,7 +35,9 @@ def plot_detections(
         pixels = image.as_subclass(torch.Tensor)
         with torch.no_grad():
             (found,) = detector([pixels.to(device).float() / 255])
-        keep = found["scores"] > SCORE_SHOWN
+        found = {name: value[found["scores"] > SCORE_SHOWN] for name, value in found.items()}
+        # One box an object: second guesses of the class would be drawn over the first.
+        keep = nms(found["boxes"], found["scores"], iou_threshold=0.5)
         scores = found["scores"][keep].tolist()
         truth, guess = axes[0, column], axes[1, column]
         _draw(truth, pixels, target["boxes"].tolist(), _names(dataset, target["labels"]))
