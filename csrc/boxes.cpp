@@ -9,6 +9,9 @@
 
 #include "csrc/glue.h"
 #include "kernels/boxes/cpu.h"
+#ifdef SSSD_WITH_CUDA
+#include "kernels/boxes/cuda.h"
+#endif
 
 namespace {
 
@@ -138,6 +141,7 @@ void for_levels(const Tensors& maps, Launch launch) {
   }
 }
 
+// All units of a CPU kernel, on torch's threads.
 template <class Problem>
 void run_cpu(int64_t units,
              void (*kernel)(const Problem&, const boxes_cpu::Objects&, int64_t, int64_t),
@@ -147,6 +151,18 @@ void run_cpu(int64_t units,
     if (begin < end) kernel(problem, objects, begin, end);
   });
 }
+
+#ifdef SSSD_WITH_CUDA
+// Whether the tensors are on a GPU; if so the problem was launched there.
+template <class Problem>
+bool launched(const char* (*launch)(const Problem&, void*), const Problem& problem,
+              const Tensor& boxes) {
+  if (!boxes.is_cuda()) return false;
+  const torch::stable::accelerator::DeviceGuard guard(boxes.get_device_index());
+  throw_if(launch(problem, current_stream(boxes)));
+  return true;
+}
+#endif
 
 template <class T>
 T* offset(T* data, int64_t bytes) {
@@ -160,11 +176,15 @@ Tensor box_pool(Tensors levels, Tensor boxes, Tensor image_index, Ints image_siz
   const Dtype dtype = dtype_of(maps[0]);
   objects.check_values(objects.image_index, "image_index", batch);
   const int64_t size[3] = {static_cast<int64_t>(maps.size()), boxes.size(0), channels};
-  Tensor pooled = torch::stable::new_zeros(maps[0], {size, 3});
+  Tensor pooled = boxes.is_cuda() ? torch::stable::new_empty(maps[0], {size, 3})
+                                  : torch::stable::new_zeros(maps[0], {size, 3});
   for_levels(maps, [&](const BoxLevels& chunk, int64_t first) {
     void* out = offset(pooled.mutable_data_ptr(),
                        first * size[1] * channels * static_cast<int64_t>(pooled.element_size()));
     const PoolProblem problem{chunk, objects.packed, out, dtype, batch, channels, mean};
+#ifdef SSSD_WITH_CUDA
+    if (launched(boxes_cuda::pool, problem, boxes)) return;
+#endif
     const boxes_cpu::ObjectStore store(objects.packed, chunk, batch);
     run_cpu(boxes_cpu::pool_units(problem, store.view()), boxes_cpu::kernels().pool, problem,
             store);
@@ -190,6 +210,9 @@ Tensors box_paint(Tensor values, Tensor boxes, Tensor image_index, Ints image_si
     const void* from = offset(dense_values.const_data_ptr(),
                               first * stride * static_cast<int64_t>(values.element_size()));
     const PaintProblem problem{chunk, objects.packed, from, stride, dtype, batch, channels, mean};
+#ifdef SSSD_WITH_CUDA
+    if (launched(boxes_cuda::paint, problem, boxes)) return;
+#endif
     const boxes_cpu::ObjectStore store(objects.packed, chunk, batch);
     run_cpu(boxes_cpu::paint_units(problem), boxes_cpu::kernels().paint, problem, store);
   });
@@ -257,6 +280,9 @@ Tensors label_heatmap(Tensor boxes, Tensor labels, Tensor image_index, Ints imag
   for_levels(maps, [&](const BoxLevels& chunk, int64_t first) {
     const HeatmapProblem problem =
         options.problem(chunk, first, objects, dtype_of(like), batch, classes);
+#ifdef SSSD_WITH_CUDA
+    if (launched(boxes_cuda::heatmap, problem, boxes)) return;
+#endif
     const boxes_cpu::ObjectStore store(problem);
     run_cpu(boxes_cpu::heatmap_units(problem), boxes_cpu::kernels().heatmap, problem, store);
   });
@@ -325,3 +351,11 @@ STABLE_TORCH_LIBRARY_IMPL(sssd, CPU, m) {
   m.impl("embed_heatmap", TORCH_BOX(&embed_heatmap));
   m.impl("embed_heatmap_backward", TORCH_BOX(&embed_heatmap_backward));
 }
+
+#ifdef SSSD_WITH_CUDA
+STABLE_TORCH_LIBRARY_IMPL(sssd, CUDA, m) {
+  m.impl("box_pool", TORCH_BOX(&box_pool));
+  m.impl("box_paint", TORCH_BOX(&box_paint));
+  m.impl("label_heatmap", TORCH_BOX(&label_heatmap));
+}
+#endif

@@ -47,7 +47,7 @@ struct BoxLevels {
 struct PoolProblem {
   BoxLevels levels;  // read
   PackedObjects objects;
-  void* pooled;  // (P, T, C), every element is written
+  void* pooled;  // (P, T, C), zero where a CPU kernel finds nothing to write
   Dtype dtype;   // of maps and pooled
   int64_t batch, channels;
   bool mean;

@@ -6,16 +6,9 @@
 #include <cstddef>
 #include <vector>
 
-#include "kernels/boxes/boxes.h"
+#include "kernels/boxes/stamp.h"
 
 namespace sssd::boxes_cpu {
-
-// How one object is drawn on one level of a heatmap.
-struct Stamp {
-  CellSpan window;             // zero outside
-  double row, column;          // of the centre, in cells
-  double per_row, per_column;  // pyramid: 1 / size; Gaussian: 1 / (2 sigma^2), both in cells
-};
 
 // The objects that belong to an image of the batch, those of one image together and in their order;
 // for heatmaps those of one class together as well.

@@ -34,28 +34,6 @@ ObjectStore::ObjectStore(const PackedObjects& packed, const BoxLevels& levels, i
       span_.push_back(cell_span(packed.box(t), packed.image, levels.level[l].size));
 }
 
-namespace {
-
-Stamp stamp_of(const HeatmapProblem& problem, int level, int64_t t) {
-  const Size image = problem.objects.image, size = problem.levels.level[level].size;
-  if (!problem.shown(level, t)) return {};
-  const Box box = problem.objects.box(t);
-  if (problem.profile == Profile::box || problem.profile == Profile::pyramid) {
-    const double rows = static_cast<double>(size.height) / image.height;
-    const double columns = static_cast<double>(size.width) / image.width;
-    return {cell_span(box, image, size), (box.y1 + box.y2) / 2 * rows,
-            (box.x1 + box.x2) / 2 * columns, 1 / ((box.y2 - box.y1) * rows),
-            1 / ((box.x2 - box.x1) * columns)};
-  }
-  const GaussianSpan gaussian = gaussian_span(box, image, size, problem.min_overlap,
-                                              problem.profile == Profile::gaussian_legacy);
-  const double sigma = (2.0 * gaussian.radius + 1) / 6, scale = 1 / (2 * sigma * sigma);
-  return {gaussian.window, static_cast<double>(gaussian.row), static_cast<double>(gaussian.column),
-          scale, scale};
-}
-
-}  // namespace
-
 ObjectStore::ObjectStore(const HeatmapProblem& problem) {
   group_by(problem.objects.count, problem.batch * problem.classes, [&](int64_t t) {
     const int64_t image = problem.objects.image_of(t), label = problem.label_of(t);

@@ -56,7 +56,9 @@ class PlanePooler {
   static constexpr int kAhead = 4;  // groups of cells asked for before they are read
   static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
   // As many rows as the second-level cache holds beside the maps.
-  static int64_t tile_rows(int64_t width) { return width > 0 && width < kTileCells ? kTileCells / width : 1; }
+  static int64_t tile_rows(int64_t width) {
+    return width > 0 && width < kTileCells ? kTileCells / width : 1;
+  }
 
   // cells_ (cell, 16 channels) for the cells of rows top .. bottom - 1 that a span covers, counted
   // from the first whole group of sixteen cells.

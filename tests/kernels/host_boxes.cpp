@@ -1,0 +1,84 @@
+// The CUDA launchers of the box operators, run on the CPU, for Python. Tests only.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "kernels/boxes/cuda.h"
+
+namespace py = pybind11;
+using namespace sssd;
+
+namespace {
+
+template <class T = void>
+T* pointer(const py::dict& given, const char* name) {
+  return reinterpret_cast<T*>(given[name].cast<uintptr_t>());
+}
+template <class T>
+T number(const py::dict& given, const char* name) {
+  return given[name].cast<T>();
+}
+
+BoxLevels levels_of(const py::dict& given) {
+  BoxLevels levels{};
+  for (const auto& item : given["levels"].cast<py::list>()) {
+    const auto level = py::cast<py::dict>(item);
+    levels.level[levels.count++] = {pointer(level, "map"),
+                                    {number<int>(level, "height"), number<int>(level, "width")},
+                                    number<bool>(level, "channels_last")};
+  }
+  return levels;
+}
+
+PackedObjects objects_of(const py::dict& given) {
+  return {pointer(given, "boxes"),
+          pointer(given, "image_index"),
+          number<bool>(given, "f64"),
+          number<bool>(given, "i64"),
+          number<int64_t>(given, "count"),
+          {number<int>(given, "image_height"), number<int>(given, "image_width")}};
+}
+
+void check(const char* error) {
+  if (error) throw std::runtime_error(error);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(SSSD_MODULE, module) {
+  module.def("pool", [](const py::dict& given) {
+    check(boxes_cuda::pool({levels_of(given), objects_of(given), pointer(given, "pooled"),
+                            Dtype(number<int>(given, "dtype")), number<int64_t>(given, "batch"),
+                            number<int64_t>(given, "channels"), number<bool>(given, "mean")},
+                           nullptr));
+  });
+  module.def("paint", [](const py::dict& given) {
+    check(boxes_cuda::paint({levels_of(given), objects_of(given), pointer(given, "values"),
+                             number<int64_t>(given, "value_level_stride"),
+                             Dtype(number<int>(given, "dtype")), number<int64_t>(given, "batch"),
+                             number<int64_t>(given, "channels"), number<bool>(given, "mean")},
+                            nullptr));
+  });
+  module.def("heatmap", [](const py::dict& given) {
+    check(boxes_cuda::heatmap(
+        {levels_of(given), objects_of(given), pointer(given, "labels"),
+         pointer<const bool>(given, "assigned"), pointer<const float>(given, "strength"),
+         Dtype(number<int>(given, "dtype")), number<int64_t>(given, "batch"),
+         number<int64_t>(given, "classes"), Profile(number<int>(given, "profile")),
+         Combine(number<int>(given, "combine")), number<double>(given, "min_overlap")},
+        nullptr));
+  });
+  module.def("configure", [](bool reverse, bool counting) {
+    host_cuda::settings.order =
+        reverse ? host_cuda::BlockOrder::kReverse : host_cuda::BlockOrder::kForward;
+    host_cuda::settings.counting = counting;
+    host_cuda::traffic = {};
+  });
+  module.def("traffic", [] {
+    const host_cuda::Traffic& t = host_cuda::traffic;
+    using namespace py::literals;
+    return py::dict("load_bytes"_a = t.load_bytes, "load_sectors"_a = t.load_sectors,
+                    "load_ideal"_a = t.load_ideal, "store_bytes"_a = t.store_bytes,
+                    "store_sectors"_a = t.store_sectors, "store_ideal"_a = t.store_ideal,
+                    "launches"_a = t.launches);
+  });
+}

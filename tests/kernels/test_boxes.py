@@ -1,0 +1,138 @@
+"""The CUDA kernels of the box operators, run on the CPU, against the float64 reference."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+from sssd.ops import label_heatmap, paint_boxes, pool_boxes
+
+from . import host_boxes
+
+IMAGE_SIZE = (96, 352)
+SHAPES = [(12, 44), (7, 33), (3, 5), (1, 1)]  # more than a tile, odd, less than a tile, one cell
+FORMATS = [torch.contiguous_format, torch.channels_last]
+TOLERANCE = {torch.float32: 4e-6, torch.bfloat16: 8e-2, torch.float16: 1e-2}
+
+
+@pytest.fixture(scope="module")
+def boxes_module() -> ModuleType:
+    return host_boxes.load_module()
+
+
+def objects(count: int, batch: int) -> tuple[Tensor, Tensor]:
+    """Boxes of all sizes; some beyond the border, some not usable, one in no image."""
+    generator = torch.Generator().manual_seed(count)
+    size = torch.tensor([IMAGE_SIZE[1], IMAGE_SIZE[0]])
+    centre = torch.rand(count, 2, generator=generator) * size
+    half = torch.rand(count, 2, generator=generator) ** 2 * size / 2
+    boxes = torch.cat([centre - half, centre + half], dim=1)
+    boxes[::11, 0] = float("nan")
+    boxes[3::13, 2] = boxes[3::13, 0]
+    return boxes, torch.randint(0, batch, (count,), generator=generator)
+
+
+def maps(batch: int, channels: int, dtype: torch.dtype, form: torch.memory_format) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(channels)
+    return [
+        torch.randn(batch, channels, *shape, generator=generator).to(dtype).contiguous(
+            memory_format=form
+        )
+        for shape in SHAPES
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(("channels", "count"), [(40, 30), (3, 9), (32, 1)])
+def test_pool(boxes_module, memory_format, dtype, channels, count):
+    boxes, index = objects(count, 2)
+    levels = maps(2, channels, dtype, memory_format)
+    ours = host_boxes.pool(boxes_module, levels, boxes, index, IMAGE_SIZE)
+    exact = pool_boxes([x.double() for x in levels], boxes, index, IMAGE_SIZE, backend="reference")
+    torch.testing.assert_close(ours.double(), exact, atol=TOLERANCE[dtype], rtol=0)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(("channels", "count"), [(40, 30), (3, 300), (32, 0), (37, 8)])
+def test_paint(boxes_module, memory_format, dtype, channels, count):
+    boxes, index = objects(count, 2)
+    for values in (torch.rand(count, channels), torch.rand(len(SHAPES), count, channels)):
+        values = values.to(dtype)
+        ours = host_boxes.paint(
+            boxes_module, values, boxes, index, IMAGE_SIZE, SHAPES, 2, memory_format=memory_format
+        )
+        exact = paint_boxes(
+            values.double(), boxes, index, IMAGE_SIZE, SHAPES, 2, backend="reference"
+        )
+        for level, wanted in zip(ours, exact, strict=True):
+            torch.testing.assert_close(
+                level.double(), wanted, atol=4 * TOLERANCE[dtype], rtol=TOLERANCE[dtype]
+            )
+
+
+@pytest.mark.parametrize("profile", ["box", "pyramid", "gaussian", "gaussian_legacy"])
+@pytest.mark.parametrize("combine", ["max", "sum"])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_heatmap(boxes_module, profile, combine, dtype):
+    boxes, index = objects(60, 2)
+    labels = torch.arange(60) % 3
+    options = {"profile": profile, "combine": combine, "strength": torch.rand(60)}
+    arguments = (boxes, labels, index, IMAGE_SIZE, SHAPES, 2, 3)
+    ours = host_boxes.heatmap(boxes_module, *arguments, **options, dtype=dtype)
+    exact = label_heatmap(*arguments, **options, dtype=torch.float64, backend="reference")
+    for level, wanted in zip(ours, exact, strict=True):
+        torch.testing.assert_close(
+            level.double(), wanted, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype]
+        )
+
+
+def test_an_object_in_no_image_pools_to_zero_and_paints_nothing(boxes_module):
+    boxes = torch.tensor([[0.0, 0.0, 352.0, 96.0]] * 3)
+    index = torch.tensor([-1, 2, 1 << 40])
+    levels = maps(2, 4, torch.float32, torch.contiguous_format)
+    assert (host_boxes.pool(boxes_module, levels, boxes, index, IMAGE_SIZE) == 0).all()
+    values = torch.ones(3, 4)
+    painted = host_boxes.paint(boxes_module, values, boxes, index, IMAGE_SIZE, SHAPES, 2)
+    assert all((level == 0).all() for level in painted)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_one_launch_any_block_order_and_coalesced_traffic(boxes_module, memory_format):
+    boxes, index = objects(40, 2)
+    shapes = [(24, 64), (12, 32)]
+    values = torch.rand(40, 64)
+    results = []
+    for reverse in (False, True):
+        boxes_module.configure(reverse, True)
+        results.append(
+            host_boxes.paint(
+                boxes_module, values, boxes, index, IMAGE_SIZE, shapes, 2,
+                memory_format=memory_format,
+            )
+        )  # fmt: skip
+        traffic = boxes_module.traffic()
+    boxes_module.configure(False, False)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert traffic["launches"] == 1
+    assert traffic["store_bytes"] == sum(level.numel() * 4 for level in results[0])  # once each
+    # A warp writes rows of 128 bytes, or whole groups of channels of neighbouring cells.
+    assert traffic["store_sectors"] == traffic["store_ideal"]
+
+
+def test_more_objects_than_one_round_keep_their_order(boxes_module):
+    count = 700
+    boxes = torch.tensor([[0.0, 0.0, 352.0, 96.0]]).repeat(count, 1)
+    index = torch.zeros(count, dtype=torch.int64)
+    index[::3] = 1
+    values = torch.rand(count, 4) * 10.0 ** torch.randint(-3, 4, (count, 1))
+    painted = host_boxes.paint(boxes_module, values, boxes, index, IMAGE_SIZE, [(2, 3)], 2)[0]
+    for image in (0, 1):
+        total = torch.zeros(4)
+        for value in values[index == image]:
+            total += value
+        assert torch.equal(painted[image, :, 0, 0], total)
