@@ -149,9 +149,7 @@ def test_equal_maps_cost_nothing(
         student = [scale * x for x in maps(EVEN, memory_format=memory_format)[0]]
         teacher = [x.clone() for x in student]
         for root in (None, "level", "row"):
-            result = run(
-                module, student, teacher, over=over, root=root, grad_values=torch.ones(2)
-            )
+            result = run(module, student, teacher, over=over, root=root, grad_values=torch.ones(2))
             assert (result.values == 0).all()
             assert all((grad.abs() < 1e-6).all() for side in result.grads for grad in side)
 
@@ -161,7 +159,9 @@ def test_impossible_logits(module: ModuleType) -> None:
     low = -math.inf
     student = torch.tensor([[low, 1.0, 2.0, low], [low] * 4, [9e4, 0.0, 0.0, 0.0]]).mT
     teacher = torch.tensor([[0.5, low, 2.0, low], [1.0, 2.0, 3.0, 4.0], [0.0, 9e4, 0.0, 0.0]]).mT
-    check(module, [student[None, :, :, None].contiguous()], [teacher[None, :, :, None].contiguous()])
+    check(
+        module, [student[None, :, :, None].contiguous()], [teacher[None, :, :, None].contiguous()]
+    )
     one_hot = run(
         module, [student[None, :, 2:, None].contiguous()], [teacher[None, :, 2:, None].contiguous()]
     )
@@ -183,7 +183,9 @@ def test_small_gaps_keep_their_relative_accuracy(module: ModuleType, gap: float)
 def test_only_wanted_gradients_are_written(module: ModuleType, wanted: tuple[bool, bool]) -> None:
     student, teacher = maps(ODD)
     both = run(module, student, teacher, grad_values=torch.ones(len(ODD)))
-    one = run(module, student, teacher, grad_values=torch.ones(len(ODD)), wanted=wanted, counting=True)
+    one = run(
+        module, student, teacher, grad_values=torch.ones(len(ODD)), wanted=wanted, counting=True
+    )
     assert [bool(side) for side in one.grads] == list(wanted)
     written = sum(4 * x.numel() for x in student)
     assert one.traffic[1]["store_bytes"] == written

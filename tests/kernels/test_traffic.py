@@ -30,7 +30,9 @@ def size(maps: list[torch.Tensor]) -> int:
 
 def overhead(student: list[torch.Tensor], over: str) -> int:
     """What may come on top of the maps: the saved planes, twice, and the sums of tiles."""
-    rows = sum(x.numel() // {"channels": x.shape[1], "cells": x[0, 0].numel()}[over] for x in student)
+    rows = sum(
+        x.numel() // {"channels": x.shape[1], "cells": x[0, 0].numel()}[over] for x in student
+    )
     return 2 * 16 * rows + 2**14
 
 
@@ -65,9 +67,7 @@ def test_512_channels_are_read_once(module: ModuleType, dtype: torch.dtype) -> N
 
 
 @pytest.mark.parametrize(("over", "last"), [("cells", True), ("cells", False)])
-def test_the_longest_rows_are_read_at_most_twice(
-    module: ModuleType, over: str, last: bool
-) -> None:
+def test_the_longest_rows_are_read_at_most_twice(module: ModuleType, over: str, last: bool) -> None:
     student, teacher = maps([(1, 8, 168, 160)], torch.float32, last)
     result = run(module, student, teacher, over=over, counting=True)
     assert result.traffic[0]["load_bytes"] <= 4 * size(student) + overhead(student, over) + 2**17

@@ -1,0 +1,140 @@
+"""The members of the divergence family in Triton; kernels/divergence/README.md derives them.
+
+Arguments of one name mean the same throughout: logits or elements `a` (student) and `b` (teacher),
+`d` = log2 p - log2 q, `large` and `small` the two masses of an element, `ratio` = small / large,
+`rest` = 1 - ratio with its own full relative accuracy.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+JS, JS_BETA, KL, MSE, AFFINE = (tl.constexpr(i) for i in range(5))
+LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
+LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
+INFINITY: tl.constexpr = tl.constexpr(float("inf"))
+
+
+@triton.jit
+def decay(t):
+    """2^-t for t >= 0 and 1 - 2^-t, the second with its own full relative accuracy near 0."""
+    t = tl.where(t > 127.0, 127.0, t)  # NaN stays NaN
+    whole = tl.floor(t + 0.5)
+    r = whole - t
+    series = 1.339073546e-03 + r * 1.540350824e-04
+    series = 5.550357434e-02 + r * (9.618237508e-03 + r * series)
+    excess = r * (6.931471879e-01 + r * (2.402264979e-01 + r * series))
+    power = tl.exp2(-whole)
+    return power + power * excess, (1.0 - power) - power * excess
+
+
+@triton.jit
+def log1p_psi(u):
+    """log(1 + u) and (1 + u) log(1 + u) - u for u in [0, 1], without cancellation."""
+    series = -6.601953336e-02 + u * (2.477989414e-02 + u * -4.357295277e-03)
+    series = 1.984588876e-01 + u * (-1.581652159e-01 + u * (1.149769958e-01 + u * series))
+    series = 3.333278711e-01 + u * (-2.498544719e-01 + u * series)
+    series = -4.999999652e-01 + u * series
+    return u + u * u * series, u * u * (1.0 + (1.0 + u) * series)
+
+
+@triton.jit
+def pair(a, b, shift_a, shift_b, offset_a, offset_b, delta, scale):
+    """(d, large, small, ratio, rest) of the elements of two softmax rows."""
+    log_p = (a - shift_a) * scale - offset_a
+    log_q = (b - shift_b) * scale - offset_b
+    large = tl.exp2(tl.where(log_p > log_q, log_p, log_q))
+    d = tl.where(large == 0.0, 0.0, (a - b) * scale - delta)  # inf - inf where no mass is left
+    ratio, rest = decay(tl.abs(d))
+    return d, large, large * ratio, ratio, rest
+
+
+@triton.jit
+def natural(d):
+    """|d| in nats, finite."""
+    t = tl.abs(d)
+    return tl.where(t > 127.0, 127.0, t) * LN2
+
+
+@triton.jit
+def mended_psi(x, one_plus_x, log1p_x):
+    """psi(x) and log(1 + x), from a logarithm that is inaccurate near x = 0."""
+    series = 1 / 12 + x * (-1 / 20 + x * (1 / 30 + x * (-1 / 42 + x * (1 / 56))))
+    series = x * x * (1 / 2 + x * (-1 / 6 + x * series))
+    near = tl.abs(x) < 0.15
+    psi = tl.where(near, series, one_plus_x * log1p_x - x)
+    return psi, tl.where(near, (series + x) / one_plus_x, log1p_x)
+
+
+@triton.jit
+def beta_logs(weight_large, weight_small, d, ratio, rest):
+    """Psi and log(1 + x) of the larger mass against the mixture, and of the smaller one."""
+    mean = weight_large + weight_small * ratio
+    up = -tl.log2(mean) * LN2
+    down = up - natural(d)
+    psi_up, up = mended_psi(weight_small * rest / mean, 1.0 / mean, up)
+    psi_down, down = mended_psi(-weight_large * rest / mean, ratio / mean, down)
+    return psi_up, up, psi_down, down
+
+
+@triton.jit
+def softmax_term(MEMBER: tl.constexpr, d, large, small, ratio, rest, beta):
+    """The four terms of an element: for the student, for the teacher, p - q, the squared gap."""
+    above = d > 0.0
+    gap = large * tl.where(above, rest, -rest)
+    term_a, term_b, square = gap * gap, gap * gap, gap * gap
+    if MEMBER == JS:
+        u = rest / (1.0 + ratio)
+        log_up, psi_up = log1p_psi(u)
+        v = u * u
+        near = 2.0 * u * v * (1 / 6 + v * (1 / 20 + v * (1 / 42 + v * (1 / 72))))
+        far = 2.0 * u * (1.0 - log_up) - (1.0 - u) * natural(d)
+        psi_down = psi_up + tl.where(u < 0.25, near, far)
+        mean = 0.5 * (large + small)
+        term_a = mean * tl.where(above, psi_up, psi_down)
+        term_b = mean * tl.where(above, psi_down, psi_up)
+    elif MEMBER == JS_BETA:
+        weight_large = tl.where(above, beta, 1.0 - beta)
+        weight_small = tl.where(above, 1.0 - beta, beta)
+        psi_up, _, psi_down, _ = beta_logs(weight_large, weight_small, d, ratio, rest)
+        mean = large * (weight_large + weight_small * ratio)
+        term_a = mean * tl.where(above, psi_up, psi_down)
+        term_b = mean * tl.where(above, psi_down, psi_up)
+    elif MEMBER == KL:
+        x = d * LN2
+        q = tl.where(above, small, large)
+        series = 1 / 24 + x * (1 / 120 + x * (1 / 720 + x * (1 / 5040)))
+        near = q * x * x * (1 / 2 + x * (1 / 6 + x * series))
+        far = large * tl.where(above, rest - ratio * natural(d), tl.abs(d) * LN2 - rest)
+        term_a = tl.where(tl.abs(d) < 0.36, near, far)
+    else:
+        term_a = tl.where(above, large, small) * gap
+        term_b = tl.where(above, small, large) * -gap
+    return term_a, term_b, gap, square
+
+
+@triton.jit
+def softmax_gradient(MEMBER: tl.constexpr, d, large, small, ratio, rest, sum_a, sum_b, beta):
+    """The gradients of an element, but for the member's constant factor."""
+    above = d > 0.0
+    p, q = tl.where(above, large, small), tl.where(above, small, large)
+    gap = large * tl.where(above, rest, -rest)
+    if MEMBER == JS:
+        up, _ = log1p_psi(rest / (1.0 + ratio))
+        down = up - natural(d)
+        grad_a = p * (tl.where(above, up, down) - sum_a)
+        grad_b = q * (tl.where(above, down, up) - sum_b)
+    elif MEMBER == JS_BETA:
+        weight_large = tl.where(above, beta, 1.0 - beta)
+        _, up, _, down = beta_logs(weight_large, 1.0 - weight_large, d, ratio, rest)
+        grad_a = beta * p * (tl.where(above, up, down) - sum_a)
+        grad_b = (1.0 - beta) * q * (tl.where(above, down, up) - sum_b)
+    elif MEMBER == KL:
+        x = tl.where(above, natural(d), d * LN2)
+        grad_a = gap
+        grad_b = q * (-x - sum_a)
+    else:
+        grad_a = p * (gap - sum_a)
+        grad_b = q * (-gap - sum_b)
+    return grad_a, grad_b
