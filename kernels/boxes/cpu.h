@@ -3,7 +3,6 @@
 // part of the output, so that the result never depends on how they were shared out.
 #pragma once
 
-#include <cstddef>
 #include <vector>
 
 #include "kernels/boxes/stamp.h"
@@ -56,9 +55,5 @@ struct Kernels {
 extern const Kernels kernels_baseline, kernels_avx2, kernels_avx512;  // cpu.cpp, compiled thrice
 // Those for the widest instructions that this processor has.
 const Kernels& kernels();
-
-// Asks for large pages under a large new tensor. Without, its first write faults once every 4 KB,
-// which costs more than all else: 20 against 4 ms for a 36 MB map, seen on a virtual machine.
-void prefer_large_pages(void* data, size_t bytes);
 
 }  // namespace sssd::boxes_cpu

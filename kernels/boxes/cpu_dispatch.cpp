@@ -1,9 +1,4 @@
 // Who is where: the objects sorted by image and their spans; what runs on which processor.
-#include <sys/mman.h>
-#include <unistd.h>
-
-#include <cmath>
-
 #include "kernels/boxes/cpu.h"
 #include "kernels/boxes/units.h"
 #include "kernels/common/cpu_isa.h"
@@ -72,17 +67,6 @@ const Kernels& kernels() {
   if (cpu_isa() == CpuIsa::avx2) return kernels_avx2;
 #endif
   return kernels_baseline;
-}
-
-void prefer_large_pages(void* data, size_t bytes) {
-#ifdef MADV_HUGEPAGE
-  constexpr size_t kWorthwhile = size_t{4} << 20;
-  if (bytes < kWorthwhile) return;
-  const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + page - 1) / page * page;
-  const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + bytes) / page * page;
-  madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);  // advice: may be refused
-#endif
 }
 
 }  // namespace sssd::boxes_cpu

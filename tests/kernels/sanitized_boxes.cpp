@@ -1,0 +1,93 @@
+// Runs the box kernels over small levels of both memory formats, in buffers of exactly the size
+// they may touch. Built under the sanitizers by test_boxes_sanitizers.py; prints sums of what they
+// write.
+#include <cstdio>
+#include <stdexcept>
+#include <vector>
+
+#include "kernels/boxes/cuda.h"
+
+using namespace sssd;
+
+namespace {
+
+constexpr int64_t kBatch = 2, kChannels = 37, kClasses = 2;
+constexpr Size kImage = {96, 352};
+
+struct Scene {
+  std::vector<float> boxes;
+  std::vector<int64_t> image, label;
+  std::vector<float> strength;
+
+  explicit Scene(int objects) {
+    for (int t = 0; t < objects; ++t) {
+      const float x = float(t * 37 % 400) - 30, y = float(t * 17 % 120) - 15;
+      boxes.insert(boxes.end(), {x, y, x + t * 29 % 200, y + t * 13 % 90});
+      image.push_back(t % 5 == 4 ? -1 : t % kBatch);  // some belong to no image
+      label.push_back(t % 3);                         // some to no class
+      strength.push_back(0.5f);
+    }
+    boxes[0] = INFINITY;
+  }
+  PackedObjects packed() const {
+    return {boxes.data(), image.data(), false, true, int64_t(image.size()), kImage};
+  }
+};
+
+// Levels of a tile and more, of odd sizes, of one cell, of none.
+struct Maps {
+  std::vector<std::vector<float>> data;
+  BoxLevels levels{};
+
+  Maps(int64_t channels, bool channels_last) {
+    for (const Size size : {Size{12, 44}, Size{7, 33}, Size{1, 1}, Size{0, 5}}) {
+      data.emplace_back(kBatch * channels * size.height * size.width, 0.25f);
+      levels.level[levels.count++] = {data.back().data(), size, channels_last};
+    }
+  }
+  double sum() const {
+    double total = 0;
+    for (const auto& level : data)
+      for (const float value : level) total += value;
+    return total;
+  }
+};
+
+void check(const char* error) {
+  if (error) throw std::runtime_error(error);
+}
+
+void run(int objects, bool channels_last) {
+  const Scene scene(objects);
+  Maps maps(kChannels, channels_last);
+  std::vector<float> values(objects * kChannels, 0.5f);
+  std::vector<float> pooled(maps.levels.count * values.size());
+  check(boxes_cuda::pool(
+      {maps.levels, scene.packed(), pooled.data(), Dtype::f32, kBatch, kChannels, true}, nullptr));
+  double sum = 0;
+  for (const float value : pooled) sum += value;
+  check(boxes_cuda::paint(
+      {maps.levels, scene.packed(), values.data(), 0, Dtype::f32, kBatch, kChannels, false},
+      nullptr));
+  std::printf("%.4f %.4f", sum, maps.sum());
+  for (const Profile profile : {Profile::pyramid, Profile::gaussian}) {
+    Maps heat(kClasses, false);
+    check(boxes_cuda::heatmap(
+        {heat.levels, scene.packed(), scene.label.data(), nullptr, scene.strength.data(),
+         Dtype::f32, kBatch, kClasses, profile, Combine::sum, 0.7},
+        nullptr));
+    std::printf(" %.3f", heat.sum());
+  }
+  std::printf("\n");
+}
+
+}  // namespace
+
+int main() {
+  run(70, false);
+#ifndef SSSD_SHORT_RUN
+  run(300, false);  // more than one round of candidates
+  run(300, true);
+#endif
+  return 0;
+}

@@ -1,0 +1,78 @@
+"""The CUDA box kernels under ASan, UBSan and TSan; and planted faults, which must be caught."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .building import HOST, ROOT, WARNINGS, cached, compiler
+from .test_sanitizers import MEMORY, RACES, planted
+
+
+def run(flags: list[str], runner: str, sources: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Builds sanitized_boxes.cpp with the kernels under `sources`, and runs it."""
+    common = [compiler(), "-std=c++20", "-O1", "-g1", "-I.", *HOST, *flags]
+    commands = [
+        [*common, *WARNINGS, "-c", f"kernels/host_cuda/{runner}.cpp", "-o", "{out}/runner.o"],
+        [*common, *WARNINGS, "-x", "c++", "-c", "kernels/boxes/cuda.cu", "-o", "{out}/kernels.o"],
+        [*common, "-c", "tests/kernels/sanitized_boxes.cpp", "-o", "{out}/run.o"],
+        [*common, "{out}/run.o", "{out}/kernels.o", "{out}/runner.o", "-o", "{out}/run"],
+    ]
+    options = {"ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "exitcode=66:halt_on_error=1"}
+    return subprocess.run(
+        [str(cached("run", commands, sources))],
+        env=os.environ | options,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def expected() -> str:
+    """What the kernels print with no sanitizer."""
+    result = run([], "fibers")
+    assert result.returncode == 0, result.stderr
+    assert "nan" not in result.stdout
+    return result.stdout
+
+
+def test_no_memory_error_and_no_undefined_behaviour(expected: str) -> None:
+    result = run(MEMORY, "fibers")
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout == expected
+
+
+def test_no_data_race(expected: str) -> None:
+    result = run([*RACES, "-DSSSD_SHORT_RUN"], "threads")
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout == expected.splitlines(keepends=True)[0]
+
+
+def test_tsan_catches_a_missing_barrier() -> None:
+    barrier = "  __syncthreads();\n  const int32_t row = tile.top + Mine::row();"
+    without = barrier.replace("  __syncthreads();\n", "")
+    copy = planted("boxes-barrier", "kernels/boxes/cuda_paint.cuh", barrier, without)
+    result = run([*RACES, "-DSSSD_SHORT_RUN"], "threads", copy)
+    shutil.rmtree(copy)
+    assert result.returncode == 66, result.stderr[-3000:]
+    assert "data race" in result.stderr
+    assert "cuda_paint.cuh" in result.stderr
+
+
+def test_asan_catches_an_access_out_of_bounds() -> None:
+    copy = planted(
+        "boxes-bounds",
+        "kernels/boxes/cuda_paint.cuh",
+        "if (column >= map.size.width) continue;",
+        "",
+    )
+    result = run([*MEMORY, "-DSSSD_SHORT_RUN"], "fibers", copy)
+    shutil.rmtree(copy)
+    assert result.returncode != 0
+    assert "heap-buffer-overflow" in result.stderr
