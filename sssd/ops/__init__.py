@@ -10,15 +10,18 @@ from sssd.ops.divergence import (
     pixel_kl,
 )
 from sssd.ops.explain import explain
-from sssd.ops.heatmap import label_heatmap
+from sssd.ops.heatmap import embedded_label_heatmap, label_heatmap
+from sssd.ops.objects import pack_boxes
 
 __all__ = [
     "channel_kl",
+    "embedded_label_heatmap",
     "explain",
     "feature_divergence",
     "js_distance",
     "js_divergence",
     "label_heatmap",
+    "pack_boxes",
     "paint_boxes",
     "pixel_kl",
     "pool_boxes",

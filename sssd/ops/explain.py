@@ -7,13 +7,19 @@ from typing import Any
 
 from torch import Tensor
 
-from sssd.ops import backends, divergence_kernels
+from sssd.ops import backends, box_kernels, divergence_kernels
 from sssd.ops.backends import Operator
 
-OPERATORS: dict[str, Operator] = dict.fromkeys(
-    ("feature_divergence", "js_distance", "js_divergence", "channel_kl", "pixel_kl"),
-    divergence_kernels.OPERATOR,
-)
+OPERATORS: dict[str, Operator] = {
+    **dict.fromkeys(
+        ("feature_divergence", "js_distance", "js_divergence", "channel_kl", "pixel_kl"),
+        divergence_kernels.OPERATOR,
+    ),
+    "pool_boxes": box_kernels.POOL,
+    "paint_boxes": box_kernels.PAINT,
+    "label_heatmap": box_kernels.HEATMAP,
+    "embedded_label_heatmap": box_kernels.EMBED,
+}
 
 
 def explain(
