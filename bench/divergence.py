@@ -1,12 +1,12 @@
 """Times the Jensen-Shannon distance: ours, eager PyTorch, torch.compile of it, and a plain copy.
 
-    python bench/divergence.py             the headline: 800 x 1344, both axes and formats, fp32, bf16
+    python bench/divergence.py             the headline: 800 x 1344, axes, formats, fp32 and bf16
     python bench/divergence.py --full      every shape, batch, thread count, gradient and dtype
     python bench/divergence.py --accuracy  how far each form is from float64, down to JS = 1e-13
 
 Forward and backward of sum over levels of sqrt(mean JS). The copy moves as many bytes as the fused
-operator must: both maps read twice, the gradients written once. On a CUDA machine the CUDA and Triton
-backends are timed with events.
+operator must: both maps read twice, the gradients written once. On a CUDA machine the CUDA and
+Triton backends are timed with events.
 """
 
 from __future__ import annotations
@@ -87,9 +87,7 @@ def make_maps(case: Case, device: str) -> tuple[list[Tensor], list[Tensor]]:
 
     def maps(grad: bool) -> Iterator[Tensor]:
         for height, width in SHAPES[case.shape]:
-            x = torch.randn(
-                case.batch, CHANNELS, height, width, generator=generator, device=device
-            )
+            x = torch.randn(case.batch, CHANNELS, height, width, generator=generator, device=device)
             x = x.to(DTYPES[case.dtype]).contiguous(memory_format=FORMATS[case.format])
             yield x.requires_grad_(grad)
 
@@ -223,7 +221,9 @@ def machine(device: str) -> str:
 
 def main() -> None:
     """Parse, time, print, write CSV."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--full", action="store_true", help="every combination")
     parser.add_argument("--accuracy", action="store_true", help="the accuracy table instead")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")

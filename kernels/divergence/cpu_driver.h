@@ -23,13 +23,13 @@ struct Driver {
   using K = Kernel<M, S>;
   using V = typename K::V;
   using Partial = typename K::Partial;
-  using Both = typename K::Both;
+  using Stats = typename K::Stats;
   using Row = typename K::Row;
   using Sums = typename K::Sums;
 
   // What a piece of a split unit leaves: first its statistics, then its sums, group by group.
   struct Piece {
-    Both stats[kGroups];
+    Stats stats[kGroups];
     Sums sums[kGroups];
   };
 
@@ -70,12 +70,13 @@ struct Driver {
   }
 
   static Row prepare(const Place& place, const Piece* pieces, int group) {
-    Both all = pieces[0].stats[group];
-    for (int64_t i = 1; i < place.plan.pieces; ++i) {
-      all.a.merge(pieces[i].stats[group].a, V(place.constants.scale));
-      all.b.merge(pieces[i].stats[group].b, V(place.constants.scale));
-    }
+    Stats all = pieces[0].stats[group];
+    for (int64_t i = 1; i < place.plan.pieces; ++i) merge(place, all, pieces[i].stats[group]);
     return M::prepare(place.constants, all.a, all.b);
+  }
+  static SSSD_INLINE void merge(const Place& place, Stats& all, const Stats& part) {
+    all.a.merge(part.a, V(place.constants.scale));
+    all.b.merge(part.b, V(place.constants.scale));
   }
 
   static void forward(const ForwardCall<S>& call) {
@@ -121,8 +122,7 @@ struct Driver {
       for (int64_t i = 0; i < count; ++i) {
         const Partial part =
             place.plan.split ? split_unit(call, level, place, i) : place.partials[i];
-        total.sum += part.sum;
-        total.weights += part.weights;
+        total.add(part);
       }
       const auto value = level_value<double>(call.settings, total.sum, total.weights);
       call.values[l] = S(value.value);
@@ -146,31 +146,26 @@ struct Driver {
         begin + plan.units_a_task < plan.units ? begin + plan.units_a_task : plan.units;
     Partial total;
     for (int64_t unit = begin; unit < end; ++unit) {
-      for (int group = 0; group < plan.groups(); ++group) {
-        if (plan.rows(level, unit, group) == 0) break;
-        Both all;
-        for (int64_t piece = 0; piece < plan.pieces; ++piece) {
-          Both part;
-          K::statistics(place.constants, plan, plan.run(level, unit, piece, group), a, b, part);
-          if (piece == 0) {
-            all = part;
-            continue;
-          }
-          all.a.merge(part.a, V(place.constants.scale));
-          all.b.merge(part.b, V(place.constants.scale));
-        }
-        const Row row = M::prepare(place.constants, all.a, all.b);
-        Sums sums;
-        for (int64_t piece = 0; piece < plan.pieces; ++piece) {
-          Sums part;
-          K::terms(place.constants, plan.run(level, unit, piece, group), a, b, row, part);
-          sums.add(part);
-        }
-        const Partial part = K::finish(call.settings, place.constants, level, plan, unit, group,
-                                       row, sums, call.saved, call.levels.rows);
-        total.sum += part.sum;
-        total.weights += part.weights;
+      const int groups = plan.groups(level, unit);
+      Stats all[kGroups], part[kGroups];
+      for (int64_t piece = 0; piece < plan.pieces; ++piece) {
+        statistics(plan.run(level, unit, piece), a, b, place.constants, plan.strided,
+                   piece == 0 ? all : part);
+        for (int group = 0; piece > 0 && group < groups; ++group)
+          merge(place, all[group], part[group]);
       }
+      Row rows[kGroups];
+      for (int group = 0; group < groups; ++group)
+        rows[group] = M::prepare(place.constants, all[group].a, all[group].b);
+      Sums sums[kGroups], more[kGroups];
+      for (int64_t piece = 0; piece < plan.pieces; ++piece) {
+        K::terms(place.constants, plan.run(level, unit, piece), a, b, rows,
+                 piece == 0 ? sums : more);
+        for (int group = 0; piece > 0 && group < groups; ++group) sums[group].add(more[group]);
+      }
+      for (int group = 0; group < groups; ++group)
+        total.add(K::finish(call.settings, place.constants, level, plan, unit, group, rows[group],
+                            sums[group], call.saved, call.levels.rows));
     }
     return total;
   }
@@ -178,41 +173,30 @@ struct Driver {
   static void piece_statistics(const Levels& levels, const Level& level, const Place& place,
                                int64_t task) {
     const int64_t unit = task / place.plan.pieces, piece = task % place.plan.pieces;
-    for (int group = 0; group < place.plan.groups(); ++group) {
-      if (place.plan.rows(level, unit, group) == 0) break;
-      place.pieces[task].stats[group] = Both();
-      K::statistics(place.constants, place.plan, place.plan.run(level, unit, piece, group),
-                    student(levels, level), teacher(levels, level),
-                    place.pieces[task].stats[group]);
-    }
+    statistics(place.plan.run(level, unit, piece), student(levels, level), teacher(levels, level),
+               place.constants, place.plan.strided, place.pieces[task].stats);
   }
 
   static void piece_terms(const Levels& levels, const Level& level, const Place& place,
                           int64_t task) {
     const int64_t unit = task / place.plan.pieces, piece = task % place.plan.pieces;
-    for (int group = 0; group < place.plan.groups(); ++group) {
-      if (place.plan.rows(level, unit, group) == 0) break;
-      const Row row = prepare(place, place.pieces + unit * place.plan.pieces, group);
-      Sums sums;
-      K::terms(place.constants, place.plan.run(level, unit, piece, group), student(levels, level),
-               teacher(levels, level), row, sums);
-      place.pieces[task].sums[group] = sums;
-    }
+    Row rows[kGroups];
+    for (int group = 0; group < place.plan.groups(level, unit); ++group)
+      rows[group] = prepare(place, place.pieces + unit * place.plan.pieces, group);
+    K::terms(place.constants, place.plan.run(level, unit, piece), student(levels, level),
+             teacher(levels, level), rows, place.pieces[task].sums);
   }
 
   static Partial split_unit(const ForwardCall<S>& call, const Level& level, const Place& place,
                             int64_t unit) {
     Partial total;
     const Piece* pieces = place.pieces + unit * place.plan.pieces;
-    for (int group = 0; group < place.plan.groups(); ++group) {
-      if (place.plan.rows(level, unit, group) == 0) break;
+    for (int group = 0; group < place.plan.groups(level, unit); ++group) {
       const Row row = prepare(place, pieces, group);
       Sums sums = pieces[0].sums[group];
       for (int64_t i = 1; i < place.plan.pieces; ++i) sums.add(pieces[i].sums[group]);
-      const Partial part = K::finish(call.settings, place.constants, level, place.plan, unit, group,
-                                     row, sums, call.saved, call.levels.rows);
-      total.sum += part.sum;
-      total.weights += part.weights;
+      total.add(K::finish(call.settings, place.constants, level, place.plan, unit, group, row, sums,
+                          call.saved, call.levels.rows));
     }
     return total;
   }
@@ -235,10 +219,9 @@ struct Driver {
       task -= places[l].tasks_before;
       const S scale = call.grad_values[l] * call.factors[l];
       const auto piece_of = [&](int64_t unit, int64_t piece) {
-        for (int group = 0; group < plan.groups(); ++group)
-          K::gradients(call.settings, places[l].constants, level, plan, unit, piece, group,
-                       student(levels, level), teacher(levels, level), call.saved, levels.rows,
-                       scale);
+        K::gradients(call.settings, places[l].constants, level, plan, unit, piece,
+                     student(levels, level), teacher(levels, level), call.saved, levels.rows,
+                     scale);
       };
       if (plan.split) {
         piece_of(task / plan.pieces, task % plan.pieces);

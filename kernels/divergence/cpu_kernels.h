@@ -8,112 +8,119 @@
 
 namespace sssd::divergence::SSSD_ISA {
 
-// ---- row statistics of a run --------------------------------------------------------------------
+// ---- row statistics of a run, for each of its groups
+// ---------------------------------------------
+
+template <class Stats>
+struct Both {
+  Stats a, b;
+};
+
+// Where lanes are elements of one row: the row's statistics, in every lane.
+template <class V, class S>
+SSSD_INLINE void join_lanes(SoftmaxStats<V>& stats, S scale) {
+  stats.raise(V(max_lanes(stats.max)), V(scale));
+  stats.sum = V(sum_lanes(stats.sum));
+}
 
 template <class S, class V = Lanes<S>>
-SSSD_INLINE void add_run(const Run& run, Side a, Side b, const Constants<S>& c,
-                         SoftmaxStats<V>& stats_a, SoftmaxStats<V>& stats_b) {
+SSSD_INLINE void statistics(const Run& run, Side a, Side b, const Constants<S>& c, bool strided,
+                            Both<SoftmaxStats<V>>* stats) {
   const V scale(c.scale), low = -infinity<V>();
-  for_blocks<S>(run, a, b, low, low, [&](auto count, const V* x, const V* y, int64_t, int) {
-    V max_a = stats_a.max, max_b = stats_b.max;
-    for (int i = 0; i < count.value; ++i) {
-      max_a = larger(x[i], max_a);
-      max_b = larger(y[i], max_b);
-    }
-    stats_a.raise(max_a, scale);
-    stats_b.raise(max_b, scale);
-    for (int i = 0; i < count.value; ++i) {
-      stats_a.add(x[i], scale);
-      stats_b.add(y[i], scale);
-    }
-  });
+  for (int group = 0; group < run.groups; ++group) stats[group] = {};
+  for_blocks<S>(
+      run, a, b, [&](int) { return Gradients<V>{low, low}; },
+      [&](auto count, int group, const V* x, const V* y, int64_t, int) {
+        Both<SoftmaxStats<V>> s = stats[group];
+        V max_a = s.a.max, max_b = s.b.max;
+        for (int i = 0; i < count.value; ++i) {
+          max_a = larger(x[i], max_a);
+          max_b = larger(y[i], max_b);
+        }
+        s.a.raise(max_a, scale);
+        s.b.raise(max_b, scale);
+        for (int i = 0; i < count.value; ++i) {
+          s.a.add(x[i], scale);
+          s.b.add(y[i], scale);
+        }
+        stats[group] = s;
+      });
+  if (strided) return;
+  join_lanes(stats[0].a, c.scale);
+  join_lanes(stats[0].b, c.scale);
 }
 
 // Deviations are taken from the mean of the run, which a first sweep finds.
 template <class S, class V = Lanes<S>>
-SSSD_INLINE void add_run(const Run& run, Side a, Side b, const Constants<S>& c, Moments<V>& stats_a,
-                         Moments<V>& stats_b, bool strided) {
-  const V zero(S(0));
+SSSD_INLINE void statistics(const Run& run, Side a, Side b, const Constants<S>& c, bool strided,
+                            Both<Moments<V>>* stats) {
+  for (int group = 0; group < run.groups; ++group) stats[group] = {};
   if (!c.normalized) return;
-  Moments<V> part_a, part_b;
-  const int64_t elements = strided ? run.count : (run.count - 1) * V::kCount + run.valid_last;
-  part_a.count = part_b.count = V(S(elements));
+  const V zero(S(0));
+  const V count(S(strided ? run.count : (run.count - 1) * V::kCount + run.valid_last));
+  const auto mean_of = [&](V sum) { return fast_div(strided ? sum : V(sum_lanes(sum)), count); };
   if (c.centre) {
-    V sum_a = zero, sum_b = zero;
-    for_blocks<S>(run, a, b, zero, zero, [&](auto count, const V* x, const V* y, int64_t, int) {
-      for (int i = 0; i < count.value; ++i) sum_a = sum_a + x[i], sum_b = sum_b + y[i];
-    });
-    if (!strided) sum_a = V(sum_lanes(sum_a)), sum_b = V(sum_lanes(sum_b));
-    part_a.mean = fast_div(sum_a, part_a.count);
-    part_b.mean = fast_div(sum_b, part_b.count);
+    for_blocks<S>(
+        run, a, b, [&](int) { return Gradients<V>{zero, zero}; },
+        [&](auto n, int group, const V* x, const V* y, int64_t, int) {
+          for (int i = 0; i < n.value; ++i) {
+            stats[group].a.mean = stats[group].a.mean + x[i];
+            stats[group].b.mean = stats[group].b.mean + y[i];
+          }
+        });
   }
-  for_blocks<S>(run, a, b, part_a.mean, part_b.mean,
-                [&](auto count, const V* x, const V* y, int64_t, int) {
-                  for (int i = 0; i < count.value; ++i) {
-                    const V from_a = x[i] - part_a.mean, from_b = y[i] - part_b.mean;
-                    part_a.squares = part_a.squares + from_a * from_a;
-                    part_b.squares = part_b.squares + from_b * from_b;
-                  }
-                });
-  if (!strided) {
-    part_a.squares = V(sum_lanes(part_a.squares));
-    part_b.squares = V(sum_lanes(part_b.squares));
+  for (int group = 0; group < run.groups; ++group) {
+    stats[group].a = {count, mean_of(stats[group].a.mean), zero};
+    stats[group].b = {count, mean_of(stats[group].b.mean), zero};
   }
-  stats_a.merge(part_a, zero);
-  stats_b.merge(part_b, zero);
-}
-
-// Where lanes are elements of one row: the row's statistics, in every lane.
-template <class S, class V = Lanes<S>>
-SSSD_INLINE void join_lanes(SoftmaxStats<V>& stats, V scale) {
-  stats.raise(V(max_lanes(stats.max)), scale);
-  stats.sum = V(sum_lanes(stats.sum));
+  for_blocks<S>(
+      run, a, b, [&](int group) { return Gradients<V>{stats[group].a.mean, stats[group].b.mean}; },
+      [&](auto n, int group, const V* x, const V* y, int64_t, int) {
+        Both<Moments<V>> s = stats[group];
+        for (int i = 0; i < n.value; ++i) {
+          const V from_a = x[i] - s.a.mean, from_b = y[i] - s.b.mean;
+          s.a.squares = s.a.squares + from_a * from_a;
+          s.b.squares = s.b.squares + from_b * from_b;
+        }
+        stats[group] = s;
+      });
+  if (strided) return;
+  stats[0].a.squares = V(sum_lanes(stats[0].a.squares));
+  stats[0].b.squares = V(sum_lanes(stats[0].b.squares));
 }
 
 template <class M, class S>
 struct Kernel {
   using V = Lanes<S>;
-  using Stats = typename M::template Stats<V>;
+  using Stats = Both<typename M::template Stats<V>>;
   using Row = typename M::template Row<V>;
   using Sums = typename M::template Sums<V>;
-  static constexpr bool kSoftmax = M::kSoftmax;
-
-  struct Both {
-    Stats a, b;
-  };
-
-  static SSSD_INLINE void statistics(const Constants<S>& c, const Plan<S>& plan, const Run& run,
-                                     Side a, Side b, Both& stats) {
-    if constexpr (kSoftmax) {
-      add_run<S>(run, a, b, c, stats.a, stats.b);
-      if (!plan.strided) {
-        join_lanes<S>(stats.a, V(c.scale));
-        join_lanes<S>(stats.b, V(c.scale));
-      }
-    } else {
-      add_run<S>(run, a, b, c, stats.a, stats.b, plan.strided);
-    }
-  }
 
   // Sums of the terms of a run; where lanes are elements, still to be added across lanes.
   static SSSD_INLINE void terms(const Constants<S>& c, const Run& run, Side a, Side b,
-                                const Row& row, Sums& sums) {
-    for_blocks<S, true>(run, a, b, padding(row, true), padding(row, false),
-                        [&](auto count, const V* x, const V* y, int64_t, int) {
-                          for (int i = 0; i < count.value; ++i) M::term(c, row, x[i], y[i], sums);
-                        });
+                                const Row* rows, Sums* sums) {
+    for (int group = 0; group < run.groups; ++group) sums[group] = {};
+    for_blocks<S>(
+        run, a, b, [&](int group) { return padding(rows[group]); },
+        [&](auto count, int group, const V* x, const V* y, int64_t, int) {
+          const Row row = rows[group];
+          Sums s = sums[group];
+          for (int i = 0; i < count.value; ++i) M::term(c, row, x[i], y[i], s);
+          sums[group] = s;
+        });
   }
-  // An element that adds nothing to a row.
-  static SSSD_INLINE V padding(const Row& row, bool first) {
-    if constexpr (kSoftmax)
-      return -infinity<V>();
+  // Elements that add nothing to a row.
+  static SSSD_INLINE Gradients<V> padding(const Row& row) {
+    if constexpr (M::kSoftmax)
+      return {-infinity<V>(), -infinity<V>()};
     else
-      return first ? row.side_a.shift : row.side_b.shift;
+      return {row.side_a.shift, row.side_b.shift};
   }
 
   // Ends a unit's group: saves its rows, returns what they add to the level (sum, weights).
   struct Partial {
     double sum = 0, weights = 0;
+    SSSD_INLINE void add(const Partial& other) { sum += other.sum, weights += other.weights; }
   };
   static SSSD_INLINE Partial finish(const Settings& settings, const Constants<S>& c,
                                     const Level& level, const Plan<S>& plan, int64_t unit,
@@ -145,53 +152,84 @@ struct Kernel {
   // ---- backward
   // -----------------------------------------------------------------------------------
 
+  // The rows of a group as backward sees them, and what each passes on to its elements.
+  struct GradientRow {
+    Row row;
+    V slope;
+  };
+
   // `scale`: what the level's value passes on to a contribution.
-  static SSSD_INLINE void gradients(const Settings& settings, const Constants<S>& c,
-                                    const Level& level, const Plan<S>& plan, int64_t unit,
-                                    int64_t piece, int group, Side a, Side b, const S* saved,
-                                    int64_t plane_size, S scale) {
+  static SSSD_INLINE GradientRow gradient_row(const Settings& settings, const Constants<S>& c,
+                                              const Level& level, const Plan<S>& plan, int64_t unit,
+                                              int group, const S* saved, int64_t plane_size,
+                                              S scale) {
     const int rows = plan.rows(level, unit, group);
-    if (rows == 0) return;
     const int64_t first = plan.first_row(level, unit) + group * V::kCount;
-    const Row row = M::template load<V>(c, [&](int plane) {
+    GradientRow result;
+    result.row = M::template load<V>(c, [&](int plane) {
       const S* at = saved + plane * plane_size + level.row0 + first;
       V x(plan.strided ? S(0) : *at);
       if (plan.strided) std::memcpy(&x, at, rows * sizeof(S));
       return x;
     });
-    V slope = contribution_slope(settings, level.row_length(), M::saved_divergence(c, row));
-    slope = slope * V(scale * c.gradient_scale);
-    const V zero(S(0));
+    const V slope =
+        contribution_slope(settings, level.row_length(), M::saved_divergence(c, result.row));
+    result.slope = slope * V(scale * c.gradient_scale);
     if (level.weights) {
+      const V zero(S(0));
       const V weight =
           plan.strided ? load_weights(level.weights + first, rows) : V(S(level.weights[first]));
-      slope = select(weight == zero, zero, slope * weight);
+      result.slope = select(weight == zero, zero, result.slope * weight);
     }
-    const auto still = slope == zero;  // no gradient, whatever the row holds
-    const Run run = plan.run(level, unit, piece, group);
-    char* to_a = const_cast<char*>(at(level.grad_student, a.dtype, run.offset));
-    char* to_b = const_cast<char*>(at(level.grad_teacher, b.dtype, run.offset));
-    const int64_t step_a = run.step * bytes_of(a.dtype), step_b = run.step * bytes_of(b.dtype);
-    const bool need_a = level.grad_student != nullptr, need_b = level.grad_teacher != nullptr;
-    for_blocks<S, true>(run, a, b, padding(row, true), padding(row, false),
-                        [&](auto count, V* x, V* y, int64_t index, int valid) {
-                          constexpr int n = decltype(count)::value;
-                          for (int i = 0; i < n; ++i) {
-                            const Gradients<V> g = M::gradient(c, row, x[i], y[i]);
-                            x[i] = select(still, zero, slope * g.a);
-                            y[i] = select(still, zero, slope * g.b);
-                          }
-                          if (n == 1) {
-                            if (need_a) store_first(to_a + index * step_a, a.dtype, valid, x[0]);
-                            if (need_b) store_first(to_b + index * step_b, b.dtype, valid, y[0]);
-                          } else {
-                            if (need_a)
-                              store_vectors<S, n>(to_a + index * step_a, a.dtype, step_a, x);
-                            if (need_b)
-                              store_vectors<S, n>(to_b + index * step_b, b.dtype, step_b, y);
-                          }
-                        });
+    return result;
   }
+
+  static void gradients(const Settings& settings, const Constants<S>& c, const Level& level,
+                        const Plan<S>& plan, int64_t unit, int64_t piece, Side a, Side b,
+                        const S* saved, int64_t plane_size, S scale) {
+    const Run run = plan.run(level, unit, piece);
+    GradientRow rows[kGroups];
+    for (int group = 0; group < run.groups; ++group)
+      rows[group] = gradient_row(settings, c, level, plan, unit, group, saved, plane_size, scale);
+    const Target to_a(level.grad_student, a.dtype, run), to_b(level.grad_teacher, b.dtype, run);
+    for_blocks<S>(
+        run, a, b, [&](int group) { return padding(rows[group].row); },
+        [&](auto count, int group, V* x, V* y, int64_t index, int valid) {
+          const GradientRow& from = rows[group];
+          const V zero(S(0));
+          const auto still = from.slope == zero;  // no gradient, whatever the row holds
+          for (int i = 0; i < count.value; ++i) {
+            const Gradients<V> g = M::gradient(c, from.row, x[i], y[i]);
+            x[i] = select(still, zero, from.slope * g.a);
+            y[i] = select(still, zero, from.slope * g.b);
+          }
+          to_a.write(count, group, index, valid, x);
+          to_b.write(count, group, index, valid, y);
+        });
+  }
+
+  // Where a side's gradient goes, if it is asked for.
+  struct Target {
+    char* data;
+    Dtype dtype;
+    int64_t step, side;
+
+    SSSD_INLINE Target(void* gradient, Dtype dtype, const Run& run)
+        : data(gradient ? static_cast<char*>(gradient) + run.offset * bytes_of(dtype) : nullptr),
+          dtype(dtype),
+          step(run.step * bytes_of(dtype)),
+          side(V::kCount * bytes_of(dtype)) {}
+
+    template <int N>
+    SSSD_INLINE void write(Count<N>, int group, int64_t index, int valid, const V* x) const {
+      if (!data) return;
+      char* to = data + index * step + group * side;
+      if (N == 1)
+        store_first(to, dtype, valid, x[0]);
+      else
+        store_vectors<S, N>(to, dtype, step, x);
+    }
+  };
 };
 
 }  // namespace sssd::divergence::SSSD_ISA

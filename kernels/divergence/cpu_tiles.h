@@ -11,11 +11,12 @@ using namespace sssd::SSSD_ISA;
 constexpr int kBlock = 8;   // vectors in flight
 constexpr int kGroups = 4;  // vectors side by side in a strip
 
-// Vectors at offset, offset + step, ...; a strip's last group and a row's last vector hold fewer
-// elements than lanes.
+// A piece of a unit as vectors: `groups` side by side, `count` times, `step` elements apart. A
+// strip's last group and a row's last vector hold fewer elements than lanes.
 struct Run {
-  int64_t offset, step, count;  // in elements
-  int valid, valid_last;
+  int64_t offset, step, count;
+  int groups;
+  int valid_last_group, valid_last;
 };
 
 template <class S>
@@ -41,47 +42,45 @@ struct Plan {
     pieces_a_segment = (level.length + piece_length - 1) / piece_length;
     pieces = level.segments * pieces_a_segment;
     // Few long units leave processors idle: their pieces are shared out, in two sweeps.
-    split = pieces > 1 && units < 128;
+    const bool empty = level.rows() == 0 || level.row_length() == 0;
+    split = pieces > 1 && units < 128 && !empty;
     const int64_t unit_size = level.row_length() * (strided ? kStrip : 1);
-    units_a_task = unit_size >= 65536 || unit_size == 0 ? 1 : 65536 / unit_size;
+    units_a_task = unit_size >= 65536 || empty ? 1 : 65536 / unit_size;
     tasks = split ? units * pieces : (units + units_a_task - 1) / units_a_task;
-    if (unit_size == 0) tasks = 0;
+    if (empty) tasks = 0;
   }
 
-  int groups() const { return strided ? kGroups : 1; }
   // Rows of a unit are neighbours; lane 0 of group 0 is this one.
   int64_t first_row(const Level& level, int64_t unit) const {
     return strided ? unit / strips * level.inner + unit % strips * kStrip : unit;
   }
-  // Rows held by a group of a unit: a strip's last group may hold fewer than its lanes, or none.
+  int groups(const Level& level, int64_t unit) const {
+    if (!strided) return 1;
+    const int64_t left = level.inner - unit % strips * kStrip;
+    return left >= kStrip ? kGroups : int((left + kLanes - 1) / kLanes);
+  }
+  // Rows held by a group of a unit.
   int rows(const Level& level, int64_t unit, int group) const {
     if (!strided) return 1;
     const int64_t left = level.inner - unit % strips * kStrip - group * kLanes;
-    return left >= kLanes ? kLanes : left > 0 ? int(left) : 0;
+    return left >= kLanes ? kLanes : int(left);
   }
-  Run run(const Level& level, int64_t unit, int64_t piece, int group) const {
+  Run run(const Level& level, int64_t unit, int64_t piece) const {
     const int64_t segment = piece / pieces_a_segment;
     const int64_t begin = piece % pieces_a_segment * piece_length;
     const int64_t rest = level.length - begin;
     const int64_t length = rest < piece_length ? rest : piece_length;
     if (strided) {
-      const int n = rows(level, unit, group);
-      const int64_t lane0 = unit % strips * kStrip + group * kLanes;
+      const int64_t lane0 = unit % strips * kStrip;
       const int64_t offset = unit / strips * level.outer_stride + begin * level.inner + lane0;
-      return {offset, level.inner, length, n, n};
+      const int n = groups(level, unit);
+      return {offset, level.inner, length, n, rows(level, unit, n - 1), kLanes};
     }
     const int64_t offset = unit * level.outer_stride + segment * level.segment_stride + begin;
     const int64_t count = (length + kLanes - 1) / kLanes;
-    return {offset, kLanes, count, kLanes, int(length - (count - 1) * kLanes)};
+    return {offset, kLanes, count, 1, kLanes, int(length - (count - 1) * kLanes)};
   }
 };
-
-// A strip is read with long strides, which no processor foresees: while one group of rows is worked
-// on, the next group's cache lines are fetched.
-template <int N>
-SSSD_INLINE void fetch_next_line(const char* source, int64_t step) {
-  for (int i = 0; i < N; ++i) __builtin_prefetch(source + i * step + 64);
-}
 
 template <class S, int N>
 SSSD_INLINE void load_vectors(const char* source, Dtype dtype, int64_t step, Lanes<S>* out) {
@@ -119,33 +118,53 @@ struct Count {
   static constexpr int value = N;
 };
 
-// body(Count<N>, vectors of side a, vectors of side b, index of the first vector, valid lanes),
-// over the vectors of a run, kBlock at a time; lanes that hold no element hold the padding.
-template <class S, bool kFetch = false, class Body>
-SSSD_INLINE void for_blocks(const Run& run, Side a, Side b, Lanes<S> pad_a, Lanes<S> pad_b,
-                            Body&& body) {
-  constexpr int kLanes = Lanes<S>::kCount;
+// A strip is read with long strides, which no processor foresees: while one block is worked on, the
+// lines of the next are fetched.
+template <class S>
+SSSD_INLINE void fetch_block(const char* source, int64_t step, int groups) {
+  const int lines = (groups * kVectorBytes + 63) / 64;
+  for (int i = 0; i < kBlock; ++i)
+    for (int line = 0; line < lines; ++line) __builtin_prefetch(source + i * step + line * 64);
+}
+
+// body(Count<N>, group, vectors of side a, of side b, index of the first vector, valid lanes), over
+// the vectors of a run, kBlock of a group at a time; lanes that hold no element hold pad(group).
+template <class S, class Pad, class Body>
+SSSD_INLINE void for_blocks(const Run& run, Side a, Side b, Pad&& pad, Body&& body) {
+  using V = Lanes<S>;
+  constexpr int kLanes = V::kCount;
   const char* from_a = at(a.data, a.dtype, run.offset);
   const char* from_b = at(b.data, b.dtype, run.offset);
   const int64_t step_a = run.step * bytes_of(a.dtype), step_b = run.step * bytes_of(b.dtype);
-  const int64_t full = run.valid < kLanes ? 0 : run.valid_last < kLanes ? run.count - 1 : run.count;
+  const int64_t side_a = kLanes * bytes_of(a.dtype), side_b = kLanes * bytes_of(b.dtype);
+  const int whole_groups = run.valid_last_group < kLanes ? run.groups - 1 : run.groups;
+  const int64_t whole = run.valid_last < kLanes ? run.count - 1 : run.count;
   int64_t i = 0;
-  for (; i + kBlock <= full; i += kBlock) {
-    Lanes<S> x[kBlock], y[kBlock];
-    load_vectors<S, kBlock>(from_a + i * step_a, a.dtype, step_a, x);
-    load_vectors<S, kBlock>(from_b + i * step_b, b.dtype, step_b, y);
-    if (kFetch) {
-      fetch_next_line<kBlock>(from_a + i * step_a, step_a);
-      fetch_next_line<kBlock>(from_b + i * step_b, step_b);
+  for (; i + kBlock <= whole; i += kBlock) {
+    const char* block_a = from_a + i * step_a;
+    const char* block_b = from_b + i * step_b;
+    if (run.step != kLanes && i + 2 * kBlock <= whole) {
+      fetch_block<S>(block_a + kBlock * step_a, step_a, run.groups);
+      fetch_block<S>(block_b + kBlock * step_b, step_b, run.groups);
     }
-    body(Count<kBlock>(), x, y, i, kLanes);
+    for (int group = 0; group < whole_groups; ++group) {
+      V x[kBlock], y[kBlock];
+      load_vectors<S, kBlock>(block_a + group * side_a, a.dtype, step_a, x);
+      load_vectors<S, kBlock>(block_b + group * side_b, b.dtype, step_b, y);
+      body(Count<kBlock>(), group, x, y, i, kLanes);
+    }
   }
-  for (; i < run.count; ++i) {
-    const int valid = i + 1 == run.count ? run.valid_last : run.valid;
-    Lanes<S> x[1], y[1];
-    x[0] = load_first(from_a + i * step_a, a.dtype, valid, pad_a);
-    y[0] = load_first(from_b + i * step_b, b.dtype, valid, pad_b);
-    body(Count<1>(), x, y, i, valid);
+  // What is left of the run: its last vectors, then the group that is not full.
+  for (int group = 0; group < run.groups; ++group) {
+    for (int64_t j = group < whole_groups ? i : 0; j < run.count; ++j) {
+      int valid = group < whole_groups ? kLanes : run.valid_last_group;
+      if (j + 1 == run.count && run.valid_last < valid) valid = run.valid_last;
+      V x[1], y[1];
+      const auto padding = pad(group);
+      x[0] = load_first(from_a + j * step_a + group * side_a, a.dtype, valid, padding.a);
+      y[0] = load_first(from_b + j * step_b + group * side_b, b.dtype, valid, padding.b);
+      body(Count<1>(), group, x, y, j, valid);
+    }
   }
 }
 

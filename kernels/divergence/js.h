@@ -27,14 +27,14 @@ struct Js : SoftmaxMember {
   }
   template <class V, class S>
   static SSSD_HOST_DEVICE V finish(const Constants<S>&, const Row<V>&, const Sums<V>& sums) {
-    return constant<V>(0.5) * (sums.a + sums.b);
+    return settled(constant<V>(0.5) * (sums.a + sums.b), sums.third, constant<V>(0.25));
   }
   template <class V, class S, class Plane>
   static SSSD_HOST_DEVICE void save(const Constants<S>& c, const Row<V>& row, const Sums<V>& sums,
                                     Plane&& plane) {
     save_row(c, row, sums.third, plane);
-    plane(2, sums.a);
-    plane(3, sums.b);
+    plane(2, settled(sums.a, sums.third, constant<V>(0.25)));
+    plane(3, settled(sums.b, sums.third, constant<V>(0.25)));
   }
   template <class V, class S, class Plane>
   static SSSD_HOST_DEVICE Row<V> load(const Constants<S>& c, Plane&& plane) {
@@ -105,8 +105,16 @@ struct JsBeta : Js {
   }
   template <class V, class S>
   static SSSD_HOST_DEVICE V finish(const Constants<S>& c, const Row<V>&, const Sums<V>& sums) {
-    const V beta = V(c.beta);
-    return beta * sums.a + (constant<V>(1) - beta) * sums.b;
+    const V beta = V(c.beta), gamma = constant<V>(1) - beta;
+    return settled(beta * sums.a + gamma * sums.b, sums.third, beta * gamma);
+  }
+  template <class V, class S, class Plane>
+  static SSSD_HOST_DEVICE void save(const Constants<S>& c, const Row<V>& row, const Sums<V>& sums,
+                                    Plane&& plane) {
+    const V beta = V(c.beta), gamma = constant<V>(1) - beta;
+    save_row(c, row, sums.third, plane);
+    plane(2, settled(sums.a, sums.third, gamma * gamma));
+    plane(3, settled(sums.b, sums.third, beta * beta));
   }
   template <class V, class S>
   static SSSD_HOST_DEVICE V saved_divergence(const Constants<S>& c, const Row<V>& row) {

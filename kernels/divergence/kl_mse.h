@@ -24,13 +24,13 @@ struct Kl : SoftmaxMember {
   }
   template <class V, class S>
   static SSSD_HOST_DEVICE V finish(const Constants<S>&, const Row<V>&, const Sums<V>& sums) {
-    return sums.a;
+    return settled(sums.a, sums.third, constant<V>(1));
   }
   template <class V, class S, class Plane>
   static SSSD_HOST_DEVICE void save(const Constants<S>& c, const Row<V>& row, const Sums<V>& sums,
                                     Plane&& plane) {
     save_row(c, row, sums.third, plane);
-    plane(2, sums.a);
+    plane(2, settled(sums.a, sums.third, constant<V>(1)));
   }
   template <class V, class S, class Plane>
   static SSSD_HOST_DEVICE Row<V> load(const Constants<S>& c, Plane&& plane) {

@@ -103,13 +103,19 @@ struct SoftmaxMember {
                                          const Stats<V>& b) {
     return Row<V>::prepare(a, b, V(c.scale));
   }
-  // delta carries the rounding of two log-sum-exps; sum p - sum q = `excess` shows it to first
+  // delta carries the rounding of two log-sum-exps; `excess` = sum p - sum q shows it to first
   // order. Taken back, the gradient keeps its relative accuracy when the maps are nearly equal.
   template <class V, class S, class Plane>
   static SSSD_HOST_DEVICE void save_row(const Constants<S>& c, const Row<V>& row, V excess,
                                         Plane&& plane) {
     plane(0, row.shift_a + fast_div(row.offset_a, V(c.scale)));
     plane(1, row.delta + excess * constant<V>(kLog2E));
+  }
+  // A divergence feels it in second order only: curvature / 2 * excess^2, and is never negative.
+  template <class V>
+  static SSSD_HOST_DEVICE V settled(V sum, V excess, V curvature) {
+    const V exact = sum - constant<V>(0.5) * curvature * excess * excess;
+    return select(exact < constant<V>(0), constant<V>(0), exact);  // NaN stays NaN
   }
   template <class V, class S>
   static SSSD_HOST_DEVICE Row<V> load_row(const Constants<S>& c, V shift, V delta, V sum_a,

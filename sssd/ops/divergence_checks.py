@@ -103,7 +103,7 @@ def check_weights(row_weights: Sequence[Tensor], maps: Sequence[Tensor], over: s
                 f"row_weights[{level}] requires a gradient: weights are constants, pass "
                 "weights.detach()"
             )
-    return list(row_weights)
+    return [w.float() for w in row_weights]
 
 
 def _dense(x: Tensor) -> Tensor:
@@ -112,8 +112,21 @@ def _dense(x: Tensor) -> Tensor:
     return x.contiguous()
 
 
+class _InFormat(torch.autograd.Function):
+    """A copy in another memory format, whose gradient comes back in the input's own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, memory_format: torch.memory_format) -> Tensor:
+        last = x.is_contiguous(memory_format=torch.channels_last)
+        ctx.memory_format = torch.channels_last if last else torch.contiguous_format
+        return x.contiguous(memory_format=memory_format)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad.contiguous(memory_format=ctx.memory_format), None
+
+
 def in_format_of(a: Tensor, b: Tensor) -> Tensor:
     """Tensor b in the memory format of a, copied if it has another."""
-    if a.is_contiguous():
-        return b.contiguous()
-    return b.contiguous(memory_format=torch.channels_last)
+    wanted = torch.contiguous_format if a.is_contiguous() else torch.channels_last
+    return b if b.is_contiguous(memory_format=wanted) else _InFormat.apply(b, wanted)

@@ -39,8 +39,7 @@ def run(
     settings: dict[str, Any],
 ) -> Tensor:
     """The P values, (P,), by a fused backend; the maps of a level share one memory format."""
-    dtype = _value_dtype(student, teacher)
-    weights = [w.to(dtype).contiguous() for w in row_weights or []]
+    weights = [w.contiguous() for w in row_weights or []]
     numbers = [
         _NUMBERED[name].index(value) if name in _NUMBERED else value
         for name, value in settings.items()

@@ -94,11 +94,12 @@ def _softmax_rows(
     d = (a - b) / temperature - (lse_a - lse_b)  # log p - log q, the logits subtracted first
     gap = _gap(p, q, d)  # p - q
     if divergence == "js":
-        m = beta * p + (1 - beta) * q
-        safe = torch.where(m == 0, 1.0, m)
-        up = psi((1 - beta) * gap / safe)
-        down = psi(-beta * gap / safe)
-        term = m * (beta * up + (1 - beta) * down)
+        # m as a multiple w of the larger mass, which it shares: nothing is divided by a small m.
+        large, weight = torch.maximum(p, q), torch.where(d > 0, beta, 1 - beta).to(d)
+        w = weight + (1 - weight) * (-d.abs()).exp()
+        rest = -torch.expm1(-d.abs())
+        up, down = psi((1 - weight) * rest / w), psi(-weight * rest / w)  # x/m - 1 of the two
+        term = large * w * (weight * up + (1 - weight) * down)
     elif divergence == "kl":  # q (e^d - 1 - d)
         near = d.abs() < 0.15
         small = torch.where(near, d, 0.0)

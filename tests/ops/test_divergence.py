@@ -1,0 +1,119 @@
+"""The divergence operator on the CPU against the float64 reference."""
+
+import math
+
+import pytest
+import torch
+
+from sssd.ops import feature_divergence, js_distance, js_divergence
+from tests.ops.divergence_cases import (
+    FORMATS,
+    MEMBERS,
+    OVER,
+    TOLERANCES,
+    assert_matches_truth,
+    make_maps,
+)
+
+SHAPES = [(2, 70, 9, 16), (2, 70, 3, 7), (2, 70, 2, 3)]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("over", OVER)
+@pytest.mark.parametrize("member", MEMBERS)
+def test_matches_float64(member, over, memory_format, dtype):
+    student, teacher = make_maps(SHAPES, dtype, FORMATS[memory_format])
+    # p (gap - sum p gap) of softmax_mse subtracts nearly equal numbers.
+    tolerance = (2e-6, 2e-4) if (member, dtype) == ("softmax_mse", torch.float32) else None
+    assert_matches_truth(student, teacher, tolerance=tolerance, over=over, **MEMBERS[member])
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("over", OVER)
+@pytest.mark.parametrize("shape", [(1, 3, 7, 11), (3, 1, 4, 5), (2, 300, 2, 2), (1, 2, 1, 90)])
+def test_odd_shapes(shape, over, memory_format):
+    student, teacher = make_maps([shape], memory_format=FORMATS[memory_format])
+    assert_matches_truth(student, teacher, over=over, root="level")
+
+
+@pytest.mark.parametrize("member", ["js", "standardize"])
+@pytest.mark.parametrize(
+    ("shape", "over", "memory_format"),
+    [
+        ((2, 5, 260, 300), "cells", "contiguous"),  # rows longer than a piece, few of them: split
+        ((1, 40, 150, 190), "cells", "channels_last"),
+        ((1, 20, 70, 80), "image", "contiguous"),
+        ((3, 7, 90, 100), "channel", "channels_last"),
+        ((2, 160, 7, 9), "channel", "contiguous"),  # rows in several pieces, not split
+    ],
+)
+def test_long_rows(shape, over, memory_format, member):
+    student, teacher = make_maps([shape], memory_format=FORMATS[memory_format])
+    assert_matches_truth(student, teacher, over=over, tolerance=(5e-6, 5e-5), **MEMBERS[member])
+
+
+def test_more_levels_than_one_launch_holds():
+    student, teacher = make_maps([(1, 4, 2, h) for h in range(1, 36)])
+    assert_matches_truth(student, teacher, root="level")
+
+
+@pytest.mark.parametrize("over", OVER)
+def test_mixed_dtypes_and_formats(over):
+    student, _ = make_maps(SHAPES, torch.bfloat16, torch.channels_last)
+    _, teacher = make_maps(SHAPES, torch.float32)
+    tolerance = TOLERANCES[torch.bfloat16]
+    assert_matches_truth(student, teacher, over=over, tolerance=tolerance)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("over", OVER)
+@pytest.mark.parametrize("rows", ["mean", "sum"])
+def test_row_weights(rows, over, memory_format):
+    student, teacher = make_maps(SHAPES, memory_format=FORMATS[memory_format])
+    kept = {"channels": (0, 2, 3), "cells": (0, 1), "image": (0,), "channel": (1,)}[over]
+    weights = [torch.rand([x.shape[d] for d in kept]).round(decimals=1) for x in student]
+    weights[2].zero_()  # no row counts: the value is 0
+    settings = {"over": over, "rows": rows, "row_weights": weights, "root": "level"}
+    assert_matches_truth(student, teacher, **settings)
+    values = feature_divergence(student, teacher, reduction="none", **settings)
+    assert values[2] == 0
+
+
+def test_row_of_weight_zero_may_hold_nan():
+    student, teacher = make_maps([(1, 4, 2, 2)])
+    with torch.no_grad():
+        student[0][:, :, 0, 0] = math.nan
+    weights = torch.ones(1, 2, 2)
+    weights[0, 0, 0] = 0
+    value = js_distance(student, teacher, row_weights=[weights], backend="cpu")
+    (grad,) = torch.autograd.grad(value, student)
+    assert value.isfinite()
+    assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 3, 3), (2, 4, 0, 3), (2, 0, 3, 3)])
+@pytest.mark.parametrize("over", OVER)
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_empty_levels_count_zero(shape, over, backend):
+    student, teacher = make_maps([shape, (2, 4, 3, 3) if shape[0] else shape])
+    values = js_distance(student, teacher, over=over, reduction="none", backend=backend)
+    grads = torch.autograd.grad(values.sum(), student + teacher)
+    assert values[0] == 0
+    assert grads[0].shape == shape
+
+
+def test_equal_maps_give_zero_and_no_gradient():
+    maps = [torch.randn(2, 64, 5, 5, requires_grad=True)]
+    for over in OVER:
+        value = js_distance(maps, maps, over=over, backend="cpu")
+        (grad,) = torch.autograd.grad(value, maps)
+        assert value == 0
+        assert (grad == 0).all()
+
+
+def test_disjoint_rows_reach_the_bound():
+    student = [torch.tensor([100.0, 0, 0]).view(1, 3, 1, 1)]
+    teacher = [torch.tensor([0.0, 100, 0]).view(1, 3, 1, 1)]
+    divergence = js_divergence(student, teacher, backend="cpu")
+    assert divergence.item() == pytest.approx(math.log(2), rel=1e-6)

@@ -1,0 +1,115 @@
+"""Each published loss against its formula, written out as its paper or its code has it."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from sssd import losses
+
+
+@pytest.fixture
+def maps():
+    generator = torch.Generator().manual_seed(3)
+    shapes = [(2, 6, 5, 7), (2, 6, 3, 4), (2, 6, 1, 2)]
+    student, teacher = (
+        [torch.randn(s, generator=generator, dtype=torch.float64) * 2 for s in shapes]
+        for _ in range(2)
+    )
+    return [x.requires_grad_() for x in student], [x.requires_grad_() for x in teacher]
+
+
+def kl(teacher_logits, student_logits, dim):
+    t = F.softmax(teacher_logits, dim)
+    return t * (t.log() - F.log_softmax(student_logits, dim))
+
+
+def sssd(a, b):
+    p, q = a.softmax(1), b.softmax(1)
+    m = (p + q) / 2
+    return ((p * (p / m).log() + q * (q / m).log()).sum(1) / 2).mean().sqrt() / 3
+
+
+def cwd(a, b):
+    n, c = a.shape[:2]
+    return 16 * kl(b.flatten(2) / 4, a.flatten(2) / 4, -1).sum() / (c * n)
+
+
+def pixel_kl(a, b):
+    n, _, h, w = a.shape
+    return kl(b, a, 1).sum() / (n * h * w)
+
+
+def pkd(a, b):
+    def norm(x):
+        x = x.permute(1, 0, 2, 3).reshape(x.shape[1], -1)
+        return (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-6)
+
+    return F.mse_loss(norm(a), norm(b)) / 2
+
+
+def cosine(a, b):
+    return (1 - F.cosine_similarity(a, b, dim=1)).mean() / 3
+
+
+def pooled(norm, student, teacher):
+    a = torch.cat([norm(x).flatten() for x in student])
+    b = torch.cat([norm(x).flatten() for x in teacher])
+    return F.mse_loss(a, b)
+
+
+def lgd(student, teacher):
+    return pooled(lambda x: F.instance_norm(x, eps=1e-5), student, teacher)
+
+
+def labelenc(student, teacher):
+    return pooled(lambda x: F.group_norm(x, 1, eps=1e-5), student, teacher)
+
+
+def by_level(formula):
+    return lambda student, teacher: sum(
+        formula(a, b) for a, b in zip(student, teacher, strict=True)
+    )
+
+
+FORMULAS = {
+    "sssd": by_level(sssd),
+    "cwd": by_level(cwd),
+    "pixel_kl": by_level(pixel_kl),
+    "pkd": by_level(pkd),
+    "cosine": by_level(cosine),
+    "lgd": lgd,
+    "labelenc": labelenc,
+}
+
+
+def test_every_loss_has_a_formula():
+    assert set(FORMULAS) == set(losses.LOSSES)
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_published_formula(name, maps):
+    student, teacher = maps
+    ours = losses.LOSSES[name](student, teacher)
+    expected = FORMULAS[name](student, teacher)
+    torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-12)
+    grads = torch.autograd.grad(ours, student + teacher)
+    expected_grads = torch.autograd.grad(expected, student + teacher)
+    torch.testing.assert_close(grads, expected_grads, rtol=1e-6, atol=1e-9)
+
+
+def test_weighted_mse_is_the_foreground_term_of_fgd(maps):
+    student, teacher = maps
+    masks = [torch.rand(x.shape[0], *x.shape[2:]) for x in student]
+    expected = sum(
+        ((a - b) ** 2 * m[:, None].double()).sum()
+        for a, b, m in zip(student, teacher, masks, strict=True)
+    )
+    torch.testing.assert_close(losses.weighted_mse_loss(student, teacher, masks), expected)
+
+
+def test_js_is_a_quarter_of_kl_for_small_gaps(maps):
+    student, _ = maps
+    teacher = [x.detach() + 1e-3 * torch.randn_like(x) for x in student]
+    ratio = losses.sssd_loss(student[:1], teacher[:1]) ** 2
+    ratio = losses.pixel_kl_loss(student[:1], teacher[:1]) / ratio
+    assert ratio.item() == pytest.approx(4, rel=1e-2)
