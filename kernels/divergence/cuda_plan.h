@@ -80,5 +80,10 @@ template <>
 constexpr int kBlocks<struct Kl> = 3 - kFewer;
 template <>
 constexpr int kBlocks<struct JsBeta> = kFewer ? 1 : 2;
+// The same for a contiguous thread in backward.
+template <class Member>
+constexpr int kBackwardBlocks = 3;
+template <>
+constexpr int kBackwardBlocks<struct JsBeta> = 2;
 
 }  // namespace sssd::divergence

@@ -26,7 +26,7 @@ def compiler() -> str:
 
 
 def cached(name: str, commands: Sequence[Sequence[str]], sources: Path = ROOT) -> Path:
-    """Runs the commands in `sources` unless `name` was built by the same ones from the same sources.
+    """Runs the commands in `sources`, unless the same ones already built `name` from them.
 
     "{out}" in a command is the folder of the result, "{out}/name" the result itself.
     """

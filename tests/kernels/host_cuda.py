@@ -47,7 +47,8 @@ def load_module() -> ModuleType:
     objects = [f"{{out}}/{part}.o" for part in sources]
     commands.append([compiler(), "-shared", *objects, "-o", f"{{out}}/{name}.so"])
     spec = importlib.util.spec_from_file_location(name, cached(f"{name}.so", commands))
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -61,6 +62,10 @@ class Result:
     saved: Tensor  # (planes, rows)
     grads: tuple[list[Tensor], list[Tensor]] = field(default_factory=lambda: ([], []))
     traffic: tuple[dict[str, int], dict[str, int]] = field(default_factory=lambda: ({}, {}))
+
+    def all_grads(self) -> list[Tensor]:
+        """Of the student, then of the teacher."""
+        return [*self.grads[0], *self.grads[1]]
 
 
 def run(
@@ -90,11 +95,11 @@ def run(
         | {
             "student": a.data_ptr(),
             "teacher": b.data_ptr(),
-            "grad_student": grads[0][l].data_ptr() if grads[0] else 0,
-            "grad_teacher": grads[1][l].data_ptr() if grads[1] else 0,
-            "weights": weights[l].data_ptr() if weights else 0,
+            "grad_student": grads[0][i].data_ptr() if grads[0] else 0,
+            "grad_teacher": grads[1][i].data_ptr() if grads[1] else 0,
+            "weights": weights[i].data_ptr() if weights else 0,
         }
-        for l, (a, b) in enumerate(zip(student, teacher, strict=True))
+        for i, (a, b) in enumerate(zip(student, teacher, strict=True))
     ]
     call = (levels, DTYPES[student[0].dtype], DTYPES[teacher[0].dtype], settings)
     rows, planes, floats = module.sizes(*call)

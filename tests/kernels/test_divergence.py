@@ -207,7 +207,7 @@ def test_order_of_blocks_changes_no_bit(
     )
     assert torch.equal(one.values, other.values)
     assert torch.equal(one.saved, other.saved)
-    for x, y in zip(sum(one.grads, []), sum(other.grads, []), strict=True):
+    for x, y in zip(one.all_grads(), other.all_grads(), strict=True):
         assert torch.equal(x, y)
 
 
@@ -224,7 +224,7 @@ def test_addresses_that_fit_no_vector(module: ModuleType, over: str, dtype: torc
     result = run(module, *moved, over=over, grad_values=grad_values)
     expected = run(module, student, teacher, over=over, grad_values=grad_values)
     torch.testing.assert_close(result.values, expected.values, rtol=1e-6, atol=0)
-    for x, y in zip(sum(result.grads, []), sum(expected.grads, []), strict=True):
+    for x, y in zip(result.all_grads(), expected.all_grads(), strict=True):
         torch.testing.assert_close(x, y)
 
 

@@ -5,8 +5,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from .building import BUILD, HOST, ROOT, WARNINGS, cached, compiler
 
 # std::barrier is atomics and futexes: TSan sees the first and needs nothing of the second.
@@ -14,8 +12,10 @@ MEMORY = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 RACES = ["-fsanitize=thread"]
 
 
-def run(flags: list[str], runner: str, sources: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Builds sanitized_run.cpp with the kernels under `sources`, and runs it."""
+def run(
+    flags: list[str], runner: str, sources: Path = ROOT, few: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Builds sanitized_run.cpp and the kernels under `sources`; runs all levels or few."""
     common = [compiler(), "-std=c++20", "-O1", "-g1", "-I.", *HOST, *flags]
     commands = [
         [*common, *WARNINGS, "-c", f"kernels/host_cuda/{runner}.cpp", "-o", "{out}/runner.o"],
@@ -25,7 +25,7 @@ def run(flags: list[str], runner: str, sources: Path = ROOT) -> subprocess.Compl
     # Stacks of fibers are no stacks to ASan's leak check, which would need ptrace anyway.
     options = {"ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "exitcode=66"}
     return subprocess.run(
-        [str(cached("run", commands, sources))],
+        [str(cached("run", commands, sources)), *["few"] * few],
         env=os.environ | options,
         capture_output=True,
         text=True,
@@ -49,42 +49,39 @@ def planted(name: str, file: str, old: str, new: str) -> Path:
     return copy
 
 
-@pytest.fixture(scope="module")
-def expected() -> str:
+def expected(few: bool) -> str:
     """What the kernels print with no sanitizer."""
-    result = run([], "fibers")
+    result = run([], "fibers", few=few)
     assert result.returncode == 0, result.stderr
     assert "nan" not in result.stdout
     return result.stdout
 
 
-def test_no_memory_error_and_no_undefined_behaviour(expected: str) -> None:
+def test_no_memory_error_and_no_undefined_behaviour() -> None:
     result = run(MEMORY, "fibers")
     assert result.returncode == 0, result.stderr[-3000:]
-    assert result.stdout == expected
+    assert result.stdout == expected(few=False)
 
 
-def test_no_data_race(expected: str) -> None:
-    result = run([*RACES, "-DSSSD_SHORT_RUN"], "threads")
+def test_no_data_race() -> None:
+    result = run([*RACES, "-DSSSD_ONE_MEMBER"], "threads", few=True)
     assert result.returncode == 0, result.stderr[-3000:]
-    assert result.stdout == expected.splitlines(keepends=True)[0]
+    assert result.stdout == expected(few=True)
 
 
-@pytest.mark.parametrize(
-    ("file", "barrier"),
-    [
-        ("cuda_tile.cuh", "  __syncthreads();\n  const int first = kStrided"),
-        ("cuda_backward.cuh", "  __syncthreads();\n  typename Member"),
-    ],
-)
-def test_tsan_catches_a_missing_barrier(file: str, barrier: str) -> None:
-    without = barrier.replace("  __syncthreads();\n", "")
-    copy = planted(f"barrier-{file}", f"kernels/divergence/{file}", barrier, without)
-    result = run([*RACES, "-DSSSD_SHORT_RUN"], "threads", copy)
+def test_tsan_catches_a_missing_barrier() -> None:
+    barrier = "  __syncthreads();\n  const int first = kStrided"
+    copy = planted(
+        "barrier",
+        "kernels/divergence/cuda_tile.cuh",
+        barrier,
+        barrier.replace("  __syncthreads();\n", ""),
+    )
+    result = run([*RACES, "-DSSSD_ONE_MEMBER"], "threads", copy, few=True)
     shutil.rmtree(copy)
     assert result.returncode == 66, result.stderr[-3000:]
     assert "data race" in result.stderr
-    assert file in result.stderr
+    assert "cuda_tile.cuh" in result.stderr
 
 
 def test_asan_catches_an_access_out_of_bounds() -> None:
@@ -94,7 +91,7 @@ def test_asan_catches_an_access_out_of_bounds() -> None:
         "return exists(vector, j) && (!kStrided || j * element_step < columns_left);",
         "return exists(vector, j);",
     )
-    result = run([*MEMORY, "-DSSSD_SHORT_RUN"], "fibers", copy)
+    result = run([*MEMORY, "-DSSSD_ONE_MEMBER"], "fibers", copy)
     shutil.rmtree(copy)
     assert result.returncode != 0
     assert "heap-buffer-overflow" in result.stderr
@@ -107,7 +104,7 @@ def test_the_scheduler_catches_a_barrier_that_some_threads_skip() -> None:
         "  __syncthreads();\n  typename Member",
         "  if (threadIdx.x < 100) __syncthreads();\n  typename Member",
     )
-    result = run(["-DSSSD_SHORT_RUN"], "fibers", copy)
+    result = run(["-DSSSD_ONE_MEMBER"], "fibers", copy)
     shutil.rmtree(copy)
     assert result.returncode == 1
     assert "barrier divergence in block 0: from thread 0: at a block barrier" in result.stderr

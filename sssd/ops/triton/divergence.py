@@ -16,7 +16,7 @@ CHANNELS, CELLS, IMAGE, CHANNEL = range(4)
 NONE, SOFTMAX, STANDARDIZE, L2 = range(4)
 JS, KL, MSE, COSINE = range(4)
 LN2 = 0.6931471805599453
-ELEMENTS_OF_A_PROGRAM = 2048
+ELEMENTS_OF_A_PROGRAM = 1024
 
 
 class Call(NamedTuple):
@@ -71,15 +71,15 @@ class Layout(NamedTuple):
         return self.outer * self.inner
 
     @property
-    def count(self) -> int:
+    def elements(self) -> int:
         """Elements of one."""
         return self.segments * self.length
 
     def block(self) -> tuple[int, int]:
         """Rows of a program, and elements of them that it takes at a time."""
         if self.inner > 1:
-            return 32, min(triton.next_power_of_2(self.count), ELEMENTS_OF_A_PROGRAM // 32)
-        block = min(triton.next_power_of_2(self.count), ELEMENTS_OF_A_PROGRAM)
+            return 32, min(triton.next_power_of_2(self.elements), ELEMENTS_OF_A_PROGRAM // 32)
+        block = min(triton.next_power_of_2(self.elements), ELEMENTS_OF_A_PROGRAM)
         return max(1, ELEMENTS_OF_A_PROGRAM // 2 // block), block
 
     def programs(self) -> int:
@@ -166,7 +166,7 @@ def divergence_backward(
         layout = layout_of(a, call.over)
         if a.numel() and (need_student or need_teacher):
             row_block, block = layout.block()
-            kernels.backward_kernel[(layout.programs(), triton.cdiv(layout.count, block))](
+            kernels.backward_kernel[(layout.programs(), triton.cdiv(layout.elements, block))](
                 a, b, grads[0][l] if need_student else a, grads[1][l] if need_teacher else b,
                 row_weights[l] if row_weights else saved, saved, factors[l:], grad_values[l:],
                 *layout, row0, saved.shape[1], *backward_numbers(call, layout),
@@ -179,12 +179,12 @@ def divergence_backward(
 
 def element_scale(call: Call, layout: Layout) -> float:
     """What a row's divergence is multiplied by."""
-    return 1.0 / layout.count if call.elements else 1.0
+    return 1.0 / layout.elements if call.elements else 1.0
 
 
 def forward_numbers(call: Call, layout: Layout) -> tuple[float, ...]:
     """scale, beta, eps, variance_of, element_scale."""
-    degrees = max(layout.count - 1, 1) if call.unbiased else layout.count
+    degrees = max(layout.elements - 1, 1) if call.unbiased else layout.elements
     scale = 1 / (call.temperature * LN2)
     return scale, call.beta, call.eps, 1.0 / degrees, element_scale(call, layout)
 

@@ -1,3 +1,5 @@
+# mypy: disable-error-code="no-untyped-def"
+# (what @triton.jit compiles has no Python types)
 """The kernels of the divergence operator in Triton: a program takes some rows of one level."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# mypy: disable-error-code="no-untyped-def"
+# (what @triton.jit compiles has no Python types)
 """The members of the divergence family in Triton; kernels/divergence/README.md derives them.
 
 Arguments of one name mean the same throughout: logits or elements `a` (student) and `b` (teacher),

@@ -1,0 +1,48 @@
+"""What is in a CUDA binary, by the disassembler that Triton's wheel ships."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+
+def _cuobjdump(*arguments: str | Path) -> str:
+    triton = pytest.importorskip("triton")
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    return subprocess.run(
+        [str(tool), *map(str, arguments)], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def resources(binary: Path) -> dict[str, dict[str, int]]:
+    """REG, STACK, SHARED and LOCAL of each kernel, "architecture mangled_name"."""
+    found: dict[str, dict[str, int]] = {}
+    architecture = name = ""
+    for line in _cuobjdump("--dump-resource-usage", binary).splitlines():
+        if match := re.match(r"arch = (\w+)", line):
+            architecture = match[1]
+        elif match := re.match(r" *Function (\S+):", line):
+            name = match[1]
+        elif "REG:" in line:
+            fields = re.findall(r"([A-Z]+):(\d+)", line)
+            found[f"{architecture} {name}".strip()] = {key: int(value) for key, value in fields}
+    return found
+
+
+def instructions(binary: Path) -> dict[str, Counter[str]]:
+    """How often each instruction stands in each kernel, "architecture mangled_name"."""
+    found: dict[str, Counter[str]] = {}
+    architecture = name = ""
+    for line in _cuobjdump("-sass", binary).splitlines():
+        if match := re.match(r"arch = (\w+)", line):
+            architecture = match[1]
+        elif match := re.match(r"\s+Function : (\S+)", line):
+            name = f"{architecture} {match[1]}".strip()
+            found[name] = Counter()
+        elif match := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?([A-Z][A-Z0-9_.]*)", line):
+            found[name][match[1]] += 1
+    return found

@@ -1,0 +1,70 @@
+"""What nvcc made of the CUDA kernels in the built library, for every architecture."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from . import registers
+from .disassembly import instructions, resources
+
+SLACK = 16  # registers more than the table says, before somebody should look
+ARCHITECTURES = {"sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"}
+
+
+@pytest.fixture(scope="module")
+def table() -> dict[str, dict[str, int]]:
+    if not registers.LIBRARY.exists() or not registers.measured():
+        pytest.skip("the library is built without CUDA kernels")
+    return registers.measured()
+
+
+@pytest.fixture(scope="module")
+def code(table: dict[str, dict[str, int]]) -> dict[str, Counter[str]]:
+    found = instructions(registers.LIBRARY)
+    return {name: used for name, used in found.items() if registers.readable(name.split(" ")[1])}
+
+
+def test_nothing_spills(table: dict[str, dict[str, int]]) -> None:
+    for name, used in resources(registers.LIBRARY).items():
+        if registers.readable(name.split(" ")[1]):
+            assert used["STACK"] == 0, name
+            assert used["LOCAL"] == 0, name
+
+
+def test_registers_are_those_of_the_table(table: dict[str, dict[str, int]]) -> None:
+    """`python -m tests.kernels.registers` writes the table anew."""
+    expected = registers.committed()
+    assert table.keys() == expected.keys()
+    for kernel, row in table.items():
+        assert row.keys() == ARCHITECTURES
+        for architecture, count in row.items():
+            assert count <= expected[kernel][architecture] + SLACK, f"{kernel} on {architecture}"
+
+
+def test_no_local_memory(code: dict[str, Counter[str]]) -> None:
+    for name, used in code.items():
+        local = [i for i in used if i.split(".")[0] in ("LDL", "STL")]
+        assert not local, f"{name}: {local}"
+
+
+def test_whole_vectors(code: dict[str, Counter[str]]) -> None:
+    """Maps are loaded, and gradients stored, by 128-bit instructions."""
+    checked = 0
+    for name, used in code.items():
+        kernel = registers.readable(name.split(" ")[1])
+        if kernel.split(" ")[0] not in ("forward", "statistics", "backward"):
+            continue
+        checked += 1
+        assert any(i.startswith("LDG") and ".128" in i for i in used), name
+        if kernel.startswith("backward"):
+            assert any(i.startswith("STG") and ".128" in i for i in used), name
+    assert checked == 24 * len(ARCHITECTURES)
+
+
+def test_no_double_precision(code: dict[str, Counter[str]]) -> None:
+    """A double sneaking into a formula costs 64 times its float on most GPUs."""
+    for name, used in code.items():
+        double = [i for i in used if i.split(".")[0] in ("DADD", "DMUL", "DFMA", "DSETP")]
+        assert not double, f"{name}: {double}"
