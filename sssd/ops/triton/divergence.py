@@ -1,4 +1,4 @@
-"""The divergence operator in Triton: the same contract as csrc/divergence.cpp, two launches a level."""
+"""The divergence operator in Triton: the contract of csrc/divergence.cpp, two launches a level."""
 
 from __future__ import annotations
 
@@ -126,19 +126,19 @@ def divergence_forward(
     saved = new(call.planes, rows, dtype=torch.float32)
     values, factors = new(2, len(layouts), dtype=torch.float32).unbind()
     row0 = 0
-    for l, layout in enumerate(layouts):
-        programs = layout.programs() if student[l].numel() else 0
+    for i, layout in enumerate(layouts):
+        programs = layout.programs() if student[i].numel() else 0
         partials = new(max(programs, 1), 2, dtype=torch.float32)
         if programs:
             row_block, block = layout.block()
             kernels.forward_kernel[(programs,)](
-                student[l], teacher[l], row_weights[l] if row_weights else partials, saved,
+                student[i], teacher[i], row_weights[i] if row_weights else partials, saved,
                 partials, *layout, row0, rows, *forward_numbers(call, layout),
                 **forward_constants(call, layout, bool(row_weights)),
                 ROWS=row_block, BLOCK=block,
             )  # fmt: skip
         kernels.finish_kernel[(1,)](
-            partials, values[l:], factors[l:], programs,
+            partials, values[i:], factors[i:], programs,
             ROOT=call.root, MEAN=call.rows == 0, BLOCK=1024,
         )  # fmt: skip
         row0 += layout.rows
@@ -162,13 +162,13 @@ def divergence_backward(
         for side, needed in ((student, need_student), (teacher, need_teacher))
     )
     row0 = 0
-    for l, (a, b) in enumerate(zip(student, teacher, strict=True)):
+    for i, (a, b) in enumerate(zip(student, teacher, strict=True)):
         layout = layout_of(a, call.over)
         if a.numel() and (need_student or need_teacher):
             row_block, block = layout.block()
             kernels.backward_kernel[(layout.programs(), triton.cdiv(layout.elements, block))](
-                a, b, grads[0][l] if need_student else a, grads[1][l] if need_teacher else b,
-                row_weights[l] if row_weights else saved, saved, factors[l:], grad_values[l:],
+                a, b, grads[0][i] if need_student else a, grads[1][i] if need_teacher else b,
+                row_weights[i] if row_weights else saved, saved, factors[i:], grad_values[i:],
                 *layout, row0, saved.shape[1], *backward_numbers(call, layout),
                 **backward_constants(call, layout, bool(row_weights)),
                 NEED_STUDENT=need_student, NEED_TEACHER=need_teacher, ROWS=row_block, BLOCK=block,

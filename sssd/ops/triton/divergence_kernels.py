@@ -19,96 +19,20 @@ from sssd.ops.triton.members import (
     softmax_gradient,
     softmax_term,
 )
+from sssd.ops.triton.rows import (
+    NONE,
+    STANDARDIZE,
+    STANDARDIZE_UNBIASED,
+    affine_side,
+    load_block,
+    moments,
+    place_elements,
+    place_rows,
+    softmax_statistics,
+)
 
-NONE, STANDARDIZE, STANDARDIZE_UNBIASED, L2 = (tl.constexpr(i) for i in range(4))
 ROOT_LEVEL, ROOT_ROW = tl.constexpr(1), tl.constexpr(2)
 ROOT_FLOOR: tl.constexpr = tl.constexpr(1e-12)
-
-
-@triton.jit
-def place_rows(outer, inner, outer_stride, STRIDED: tl.constexpr, ROWS: tl.constexpr):
-    """Rows of this program: their number, the offset of their first element, which exist."""
-    if STRIDED:  # neighbours in memory are neighbouring rows
-        tiles = (inner + ROWS - 1) // ROWS
-        column = tl.program_id(0) % tiles * ROWS + tl.arange(0, ROWS)
-        image = (tl.program_id(0) // tiles).to(tl.int64)
-        return image * inner + column, image * outer_stride + column, column < inner
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    return row, row * outer_stride, row < outer
-
-
-@triton.jit
-def place_elements(
-    start, length, count, inner, segment_stride, STRIDED: tl.constexpr, SEGMENTED: tl.constexpr,
-    BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Elements start, start + 1, ... of a row: their offset in it, which exist."""
-    element = start + tl.arange(0, BLOCK)
-    if STRIDED:
-        offset = element.to(tl.int64) * inner
-    elif SEGMENTED:
-        offset = (element // length).to(tl.int64) * segment_stride + element % length
-    else:
-        offset = element.to(tl.int64)
-    return offset, element < count
-
-
-@triton.jit
-def load_block(map_pointer, base, offset, exists, padding):
-    """Elements of the rows as float32, (ROWS, BLOCK)."""
-    x = tl.load(map_pointer + base[:, None] + offset[None, :], mask=exists, other=0.0)
-    return tl.where(exists, x.to(tl.float32), padding)
-
-
-@triton.jit
-def softmax_statistics(x, max_x, sum_x, scale):
-    """Largest logit and sum of 2^((x - max) scale), with one more block of the row."""
-    block_max = tl.max(x, 1)
-    both = tl.where(max_x > block_max, max_x, block_max)
-    anchor = tl.where(both == -INFINITY, 0.0, both)
-    kept = sum_x * tl.exp2((max_x - anchor) * scale)
-    return both, kept + tl.sum(tl.exp2((x - anchor[:, None]) * scale), 1)
-
-
-@triton.jit
-def moments(x, exists, count, mean, squares, CENTRE: tl.constexpr):
-    """Elements so far, mean and sum of squared deviations, with one more block of the row."""
-    number = tl.sum(exists.to(tl.float32), 1)
-    block_mean = tl.zeros_like(mean)
-    if CENTRE:
-        block_mean = tl.where(number > 0, tl.sum(x, 1) / tl.maximum(number, 1.0), 0.0)
-    gap = tl.where(exists, x - block_mean[:, None], 0.0)
-    total = count + number
-    share = tl.where(total > 0, number / tl.maximum(total, 1.0), 0.0)
-    apart = block_mean - mean
-    squares += tl.sum(gap * gap, 1) + apart * apart * count * share
-    return total, mean + apart * share, squares
-
-
-@triton.jit
-def affine_side(
-    mean, squares, variance_of, eps, NORMALIZE: tl.constexpr, COSINE: tl.constexpr
-):  # fmt: skip
-    """Scale of a row, slope and bend of its gradient, its squared length as cosine counts it."""
-    one, zero = tl.full(mean.shape, 1.0, tl.float32), tl.zeros_like(mean)
-    if NORMALIZE == NONE and not COSINE:
-        return one, zero, zero, one
-    if (NORMALIZE == STANDARDIZE or NORMALIZE == STANDARDIZE_UNBIASED) and not COSINE:
-        variance = squares * variance_of
-        deviation = tl.sqrt(variance)
-        if NORMALIZE == STANDARDIZE:
-            scale = 1.0 / tl.sqrt(variance + eps)
-            return scale, scale * variance_of, zero, one
-        flat = deviation == 0.0
-        slope = tl.where(flat, 0.0, variance_of / tl.where(flat, 1.0, deviation))
-        return 1.0 / (deviation + eps), slope, zero, one
-    norm = tl.sqrt(squares)
-    tiny = norm < eps  # there the row is divided by eps, a plain scaling
-    scale = 1.0 / tl.where(tiny, eps, norm)
-    bend = zero
-    if COSINE:
-        bend = tl.where(tiny, scale, 0.0)
-    return scale, tl.where(tiny, 0.0, scale), bend, tl.where(tiny, squares * scale * scale, 1.0)
 
 
 @triton.jit
@@ -124,7 +48,7 @@ def forward_kernel(
     count = segments * length
     zero = tl.zeros((ROWS,), tl.float32)
     SOFTMAX: tl.constexpr = MEMBER != AFFINE
-    CENTRE: tl.constexpr = NORMALIZE == STANDARDIZE or NORMALIZE == STANDARDIZE_UNBIASED
+    CENTRE: tl.constexpr = (NORMALIZE == STANDARDIZE) | (NORMALIZE == STANDARDIZE_UNBIASED)
     stat_a, stat_b, sum_a, sum_b, number_a, number_b = zero, zero, zero, zero, zero, zero
     if SOFTMAX:
         stat_a, stat_b = zero - INFINITY, zero - INFINITY
