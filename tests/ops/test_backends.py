@@ -1,0 +1,107 @@
+"""Which backend runs: the rule, the ways to ask for one, and a package that was never built."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sssd.ops import backends, explain, js_distance, use_backend
+
+MAPS = [torch.randn(1, 4, 2, 2)]
+NATIVE = pytest.mark.skipif(bool(backends.MISSING), reason=backends.MISSING)
+ROOT = Path(__file__).parents[2]
+
+
+@NATIVE
+def test_auto_takes_the_fastest():
+    text = explain(js_distance, MAPS)
+    assert text == "js_distance of 1 float32 tensor on cpu runs on backend 'cpu': " + (
+        "the fastest for cpu tensors"
+    )
+
+
+def test_explain_obeys_the_context_and_the_argument():
+    with use_backend("reference"):
+        assert "'reference': asked for" in explain("js_distance", MAPS)
+        assert backends.choose(backends.Operator("x"), MAPS[0]).backend == "reference"
+    assert "'reference': asked for" in explain("js_distance", MAPS, backend="reference")
+
+
+def test_context_ends_with_an_error_inside():
+    before = backends.choose(backends.Operator("x"), MAPS[0])
+    with pytest.raises(KeyError), use_backend("reference"):
+        raise KeyError
+    assert backends.choose(backends.Operator("x"), MAPS[0]) == before
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match="backend is 'gpu'"), use_backend("gpu"):
+        pass
+    with pytest.raises(ValueError, match="operator is 'softmax': expected one of"):
+        explain("softmax", MAPS)
+
+
+def python(code, **environment):
+    """What a fresh Python prints, both streams."""
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, check=False,
+    )  # fmt: skip
+    return result.stdout + result.stderr
+
+
+def test_environment_variable():
+    code = "import sssd.ops, torch; print(sssd.ops.explain('js_distance', [torch.ones(1)]))"
+    assert "'reference': asked for" in python(code, SSSD_BACKEND="reference")
+    assert "environment SSSD_BACKEND is 'fast'" in python(code, SSSD_BACKEND="fast")
+
+
+@NATIVE
+@pytest.mark.parametrize(("isa", "number"), [("baseline", 0), ("avx2", 1)])
+def test_every_instruction_set_gives_the_same(isa, number):
+    if torch.ops.sssd.cpu_isa() < number:
+        pytest.skip(f"this processor has no {isa}")
+    code = """
+import torch
+from sssd.ops import js_distance
+from tests.ops.divergence_cases import FORMATS, MEMBERS, OVER, assert_matches_truth, make_maps
+print("isa", torch.ops.sssd.cpu_isa())
+for format in FORMATS.values():
+    for member in MEMBERS.values():
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            for over in OVER:
+                maps = make_maps([(2, 70, 9, 16), (2, 70, 3, 7)], dtype, format)
+                error = 2e-4 if dtype == torch.float32 else 5e-3
+                assert_matches_truth(*maps, over=over, tolerance=(2e-6, error), **member)
+print("all close")
+"""
+    printed = python(code, SSSD_CPU_ISA=isa)
+    assert printed.split("\n")[:2] == [f"isa {number}", "all close"], printed
+
+
+def test_package_that_was_never_built(tmp_path):
+    """A copy without the library: one warning that says how to build, and the same numbers."""
+    package = tmp_path / "sssd"
+    package.mkdir()
+    for entry in (ROOT / "sssd").iterdir():
+        if entry.name not in ("_C.so", "ops", "__pycache__"):
+            (package / entry.name).symlink_to(entry)
+    # `ops` finds the library beside its own folder, so it must be a real one here.
+    ops = package / "ops"
+    ops.mkdir()
+    for entry in (ROOT / "sssd" / "ops").iterdir():
+        if entry.suffix == ".py":
+            (ops / entry.name).write_text(entry.read_text())
+        elif entry.name != "__pycache__":
+            (ops / entry.name).symlink_to(entry)
+    code = (
+        "import torch, sssd.ops as o; torch.manual_seed(0); m = [torch.randn(1, 4, 2, 2)]\n"
+        "print(float(o.js_distance(m, [x + 1j.imag * x for x in m])), o.explain('js_distance', m))"
+    )
+    printed = python(code, PYTHONPATH=str(tmp_path))
+    assert printed.count("native operators are not built") == 2, printed  # warned, explained
+    assert "python setup.py build_ext" in printed
+    assert "runs on backend 'reference'" in printed

@@ -1,0 +1,165 @@
+"""The divergence operator as torch sees it: opcheck, gradcheck, compile, export, autocast."""
+
+import pytest
+import torch
+
+from sssd.ops import backends, feature_divergence, js_distance, registration
+from tests.ops.divergence_cases import FORMATS, MEMBERS, OVER, make_maps
+
+NATIVE = pytest.mark.skipif(bool(backends.MISSING), reason=backends.MISSING)
+SHAPES = [(2, 6, 3, 5), (2, 6, 1, 2)]
+SETTINGS = (0, 1, 0, 1, 0, 0, False, 1.0, 0.5, 1e-5)  # js_distance over channels
+
+
+@NATIVE
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_opcheck(dtype, memory_format):
+    student, teacher = make_maps(SHAPES, dtype, FORMATS[memory_format])
+    weights = [torch.ones(x.shape[0], *x.shape[2:]) for x in student]
+    forward = registration.kernel("divergence_forward", "cpu")
+    torch.library.opcheck(forward, (student, teacher, weights, *SETTINGS))
+    student, teacher = ([x.detach() for x in side] for side in (student, teacher))
+    values, factors, saved = forward(student, teacher, weights, *SETTINGS)
+    backward = registration.kernel("divergence_backward", "cpu")
+    inputs = (values, student, teacher, weights, factors, saved, *SETTINGS)
+    torch.library.opcheck(backward, (*inputs, True, True))
+    torch.library.opcheck(backward, (*inputs, True, False))
+
+
+@pytest.mark.parametrize("backend", [pytest.param("cpu", marks=NATIVE), "reference"])
+@pytest.mark.parametrize("over", OVER)
+@pytest.mark.parametrize("member", MEMBERS)
+def test_gradcheck(member, over, backend):
+    student, teacher = make_maps([(1, 3, 2, 3), (1, 3, 1, 2)], torch.float64)
+
+    def values(*maps):
+        return feature_divergence(
+            maps[:2], maps[2:], over=over, reduction="none", backend=backend, **MEMBERS[member]
+        )
+
+    assert torch.autograd.gradcheck(values, (*student, *teacher))
+
+
+@NATIVE
+@pytest.mark.parametrize("needs", [(True, False), (False, True), (False, False)])
+def test_gradient_only_where_asked(needs):
+    student, teacher = make_maps([(2, 16, 8, 8)])
+    both = torch.autograd.grad(js_distance(student, teacher, backend="cpu"), student + teacher)
+    student[0].requires_grad_(needs[0])
+    teacher[0].requires_grad_(needs[1])
+    value = js_distance(student, teacher, backend="cpu")
+    assert value.requires_grad == any(needs)
+    asked = [x for x in student + teacher if x.requires_grad]
+    expected = [g for g, need in zip(both, needs, strict=True) if need]
+    if asked:
+        torch.testing.assert_close(
+            list(torch.autograd.grad(value, asked)), expected, rtol=0, atol=0
+        )
+
+
+@NATIVE
+def test_nothing_is_allocated_for_a_detached_teacher():
+    student, teacher = make_maps([(1, 256, 32, 32)])
+    values, factors, saved = registration.kernel("divergence_forward", "cpu")(
+        [x.detach() for x in student], [x.detach() for x in teacher], [], *SETTINGS
+    )
+    one, none = registration.kernel("divergence_backward", "cpu")(
+        values, student, teacher, [], factors, saved, *SETTINGS, True, False
+    )
+    assert len(one) == 1
+    assert none == []
+    assert saved.numel() * saved.element_size() == 16 * 32 * 32  # 16 bytes a row
+
+
+@NATIVE
+def test_one_level_may_need_no_gradient():
+    student, teacher = make_maps(SHAPES)
+    student[1].requires_grad_(False)
+    js_distance(student, teacher, backend="cpu").backward()
+    assert student[0].grad is not None
+    assert student[1].grad is None
+
+
+@NATIVE
+def test_second_derivative_names_the_way_out():
+    student, teacher = make_maps(SHAPES)
+    value = js_distance(student, teacher, backend="cpu")
+    (grad, *_) = torch.autograd.grad(value, student, create_graph=True)
+    with pytest.raises(RuntimeError, match="backend='reference'"):
+        grad.sum().backward()
+
+
+def test_reference_has_a_second_derivative():
+    student, teacher = make_maps([(1, 3, 2, 2)], torch.float64)
+
+    def value(a, b):
+        return js_distance([a], [b], backend="reference", root=None)
+
+    assert torch.autograd.gradgradcheck(value, (student[0], teacher[0]))
+
+
+@pytest.mark.parametrize("over", ["channels", "cells"])
+def test_compiles_without_a_graph_break(over):
+    student, teacher = make_maps([(1, 8, 4, 4), (1, 8, 2, 2)])
+
+    def loss(a, b):
+        return js_distance([2 * x for x in a], b, over=over)
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    grads = torch.autograd.grad(compiled(student, teacher), student + teacher)
+    expected = torch.autograd.grad(loss(student, teacher), student + teacher)
+    torch.testing.assert_close(grads, expected)
+
+
+def test_exports():
+    class Module(torch.nn.Module):
+        def forward(self, a, b):
+            return js_distance([a], [b])
+
+    a, b = torch.randn(1, 8, 4, 4), torch.randn(1, 8, 4, 4)
+    program = torch.export.export(Module(), (a, b))
+    torch.testing.assert_close(program.module()(a, b), js_distance([a], [b]))
+
+
+@pytest.mark.parametrize("backend", [pytest.param("cpu", marks=NATIVE), "reference"])
+def test_autocast_changes_nothing(backend):
+    student, teacher = make_maps(SHAPES)
+    teacher = [x.detach().bfloat16() for x in teacher]
+    expected = js_distance(student, teacher, backend=backend)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = js_distance(student, teacher, backend=backend)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, expected, rtol=0, atol=0)
+
+
+@NATIVE
+@pytest.mark.parametrize("over", OVER)
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_bitwise_repeatable_on_any_number_of_threads(memory_format, over):
+    student, teacher = make_maps([(2, 48, 60, 70), (2, 48, 5, 5)], torch.float32)
+    student, teacher = (
+        [x.detach().contiguous(memory_format=FORMATS[memory_format]).requires_grad_() for x in side]
+        for side in (student, teacher)
+    )
+    runs = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            values = js_distance(student, teacher, over=over, reduction="none", backend="cpu")
+            runs.append((values, *torch.autograd.grad(values.sum(), student + teacher)))
+    finally:
+        torch.set_num_threads(before)
+    for run in runs[1:]:
+        assert all(torch.equal(x, y) for x, y in zip(run, runs[0], strict=True))
+
+
+def test_strided_maps_are_taken():
+    a = torch.randn(2, 10, 6, 8)[:, ::2, 1:, ::2].requires_grad_()
+    b = torch.randn(2, 5, 5, 4)
+    value = js_distance([a], [b])
+    expected = js_distance([a.detach().contiguous()], [b])
+    torch.testing.assert_close(value, expected, rtol=0, atol=0)
+    value.backward()
+    assert a.grad is None or a.grad.shape == a.shape
