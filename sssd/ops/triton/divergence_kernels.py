@@ -16,6 +16,7 @@ from sssd.ops.triton.members import (
     LOG2_E,
     MSE,
     pair,
+    settled,
     softmax_gradient,
     softmax_term,
 )
@@ -113,15 +114,22 @@ def forward_kernel(
     if SOFTMAX:
         tl.store(to, shift_a + offset_a / scale, mask=lives)
         tl.store(to + all_rows, delta + term_gap * LOG2_E, mask=lives)
+        divergence = term_a
+        if MEMBER == JS:
+            divergence = settled(0.5 * (term_a + term_b), term_gap, 0.25)
+            term_a, term_b = settled(term_a, term_gap, 0.25), settled(term_b, term_gap, 0.25)
+        elif MEMBER == JS_BETA:
+            other = 1.0 - beta
+            divergence = settled(beta * term_a + other * term_b, term_gap, beta * other)
+            term_a = settled(term_a, term_gap, other * other)
+            term_b = settled(term_b, term_gap, beta * beta)
+        elif MEMBER == KL:
+            divergence = settled(term_a, term_gap, 1.0)
+            term_a = divergence
         tl.store(to + 2 * all_rows, term_a, mask=lives)
         if MEMBER != KL:
             tl.store(to + 3 * all_rows, term_b, mask=lives)
-        divergence = term_a
-        if MEMBER == JS:
-            divergence = 0.5 * (term_a + term_b)
-        elif MEMBER == JS_BETA:
-            divergence = beta * term_a + (1.0 - beta) * term_b
-        elif MEMBER == MSE:
+        if MEMBER == MSE:
             divergence = term_square
             tl.store(to + 4 * all_rows, divergence, mask=lives)
     else:

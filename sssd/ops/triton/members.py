@@ -117,6 +117,13 @@ def softmax_term(MEMBER: tl.constexpr, d, large, small, ratio, rest, beta):
 
 
 @triton.jit
+def settled(total, excess, curvature):
+    """A sum of terms without what the rounding of delta, seen in sum p - sum q, put into it."""
+    exact = total - 0.5 * curvature * excess * excess
+    return tl.where(exact < 0.0, 0.0, exact)  # NaN stays NaN
+
+
+@triton.jit
 def softmax_gradient(MEMBER: tl.constexpr, d, large, small, ratio, rest, sum_a, sum_b, beta):
     """The gradients of an element, but for the member's constant factor."""
     above = d > 0.0
