@@ -9,8 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
 
 from sssd.engine.state import write_atomically
 
@@ -62,26 +64,22 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 
 class ProgressLog:
-    """Progress of the loop: a bar with ETA in a terminal, a line now and then elsewhere."""
+    """Progress of the loop: a bar over the newest numbers in a terminal, lines elsewhere."""
 
     def __init__(self, console: Console, total: int, done: int) -> None:
         self.console = console
         self.total = total
         self._start, self._done_at_start = time.monotonic(), done
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
-        if console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.completed}/{task.total}"),
-                BarColumn(),
-                TextColumn("{task.description}"),
-                console=console,
-            )
-            self._task = self._bar.add_task("starting", total=total, completed=done)
+        self._bar = Progress(
+            MofNCompleteColumn(), BarColumn(None), TextColumn("ETA {task.fields[eta]}")
+        )
+        self._task = self._bar.add_task("", total=total, completed=done, eta="?")
+        self._numbers = Text(no_wrap=True, overflow="ellipsis")
+        self._live = Live(Group(self._bar, self._numbers), console=console)
 
     def __enter__(self) -> "ProgressLog":
-        if self._bar:
-            self._bar.start()
+        if self.console.is_terminal:
+            self._live.start()
         return self
 
     def __exit__(
@@ -90,25 +88,24 @@ class ProgressLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._bar:
-            self._bar.stop()
+        self._live.stop()
 
     def advance(self, iteration: int) -> None:
         """Moves the bar."""
-        if self._bar:
-            self._bar.update(self._task, completed=iteration)
+        self._bar.update(self._task, completed=iteration, eta=self._time_left(iteration))
 
     def report(self, row: dict[str, Any]) -> None:
         """Shows a row of metrics."""
-        iteration = row["iteration"]
-        elapsed = time.monotonic() - self._start
-        rate = (iteration - self._done_at_start) / elapsed
-        left = timedelta(seconds=round((self.total - iteration) / rate)) if rate else "?"
-        text = f"ETA {left}  {describe_row(row)}"
-        if self._bar:
-            self._bar.update(self._task, completed=iteration, description=text)
+        numbers, iteration = describe_row(row), row["iteration"]
+        if self.console.is_terminal:
+            self._numbers.plain = numbers
         else:
-            self.console.print(f"{iteration}/{self.total}  {text}", highlight=False, soft_wrap=True)
+            line = f"{iteration}/{self.total}  ETA {self._time_left(iteration)}  {numbers}"
+            self.console.print(line, highlight=False, soft_wrap=True)
+
+    def _time_left(self, iteration: int) -> timedelta:
+        pace = (time.monotonic() - self._start) / (iteration - self._done_at_start)
+        return timedelta(seconds=round(pace * (self.total - iteration)))
 
 
 def describe_row(row: dict[str, Any]) -> str:

@@ -1,0 +1,54 @@
+"""What a run tells: bar, lines and the file of metrics."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from sssd.engine.log import MetricsFile, ProgressLog, read_metrics
+
+ROW = {
+    "iteration": 3,
+    "loss": 2.5,
+    "loss/detection/classification": 1.0,
+    "loss/detection/bbox_regression": 0.5,
+    "loss/distillation": 0.25,
+    "lambda": 2.0,
+    "learning_rate": 0.01,
+    "images_per_second": 12.0,
+}
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_shows_iteration_time_left_and_losses(terminal: bool) -> None:
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=terminal, width=100)
+    with ProgressLog(console, total=6, done=0) as progress:
+        progress.advance(3)
+        progress.report(ROW)
+    for part in ("3/6", "ETA", "loss 2.500", "detection 1.500", "(lambda 2)", "12.0 images/s"):
+        assert part in text.getvalue()
+    assert ("━" in text.getvalue()) == terminal
+
+
+def test_metrics_behind_the_checkpoint_are_dropped_on_resume(tmp_path: Path) -> None:
+    first = MetricsFile(tmp_path, 0)
+    for iteration in (1, 2, 3):
+        first.write({"iteration": iteration, "loss": 1.0})
+    first.close()
+    second = MetricsFile(tmp_path, 2)
+    second.write({"iteration": 3, "loss": 0.5, "AP": 0.1})
+    second.close()
+    assert [row["loss"] for row in read_metrics(tmp_path)] == [1.0, 1.0, 0.5]
+    with open(tmp_path / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["AP"] for row in rows] == ["", "", "0.1"]
+
+
+def test_a_line_cut_by_a_crash_is_left_out(tmp_path: Path) -> None:
+    whole = json.dumps({"iteration": 1, "loss": 1.0})
+    (tmp_path / "metrics.jsonl").write_text(whole + "\n" + whole[:9])
+    assert read_metrics(tmp_path) == [{"iteration": 1, "loss": 1.0}]
