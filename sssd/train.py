@@ -21,7 +21,7 @@ from rich.console import Console
 
 from sssd import __version__
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_warnings
-from sssd.data import DataError, training_transform
+from sssd.data import DataError, DetectionDataset, training_transform
 from sssd.data.build import build_datasets
 from sssd.detectors import build_detector
 from sssd.engine.evaluate import table
@@ -72,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
             console=console,
         )
         if outcome.numbers is not None:
-            _finish(outcome, run, train_set.classes)
+            _finish(outcome, run, train_set)
     plot_curves(run)
     if outcome.signal is not None:
         resumed = [a for a in arguments if a != "--resume"]
@@ -127,12 +127,14 @@ def _describe(config: Config) -> str:
     return json.dumps(document, indent=2, default=str) + "\n"
 
 
-def _finish(outcome: Outcome, run: Path, classes: list[str]) -> None:
+def _finish(outcome: Outcome, run: Path, dataset: DetectionDataset) -> None:
     """Leaves the numbers and the student's weights in the run's folder."""
     numbers = json.dumps(outcome.numbers, indent=2) + "\n"
     write_atomically(run / "evaluation.json", lambda file: file.write(numbers.encode()))
     model = getattr(outcome.detector, "model", outcome.detector)
-    export_weights(run / "model.safetensors", model, {"classes": json.dumps(classes)})
+    names = {"classes": dataset.classes, "category_ids": dataset.category_ids}
+    metadata = {name: json.dumps(values) for name, values in names.items()}
+    export_weights(run / "model.safetensors", model, metadata)
 
 
 if __name__ == "__main__":

@@ -96,3 +96,29 @@ def build_datasets(
             for line in report.lines():
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
     return reports[0].resolve(config.on_bad_data), reports[1].resolve(config.on_bad_data)
+
+
+def build_validation_set(config: DataConfig, console: Console | None = None) -> DetectionDataset:
+    """Reads and checks the validation set alone.
+
+    Args:
+        config: what to read, and what becomes of bad records.
+        console: where to show what is wrong with the data.
+
+    Raises:
+        DataError: as `build_datasets`.
+    """
+    if config.format == "demo":
+        paths = demo_data(image_size=160)
+        return read_coco(paths.val_json, paths.val_images)
+    if config.val is None:
+        raise DataError("--data.val is needed: a COCO json, or a VOC or YOLO folder")
+    with warnings.catch_warnings():
+        if console is not None:
+            warnings.simplefilter("ignore", UserWarning)  # the report says more
+        dataset = read_dataset(config.val, config.val_images, "val", config.format)
+    report = check(dataset)
+    if console is not None:
+        for line in report.lines():
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return report.resolve(config.on_bad_data)

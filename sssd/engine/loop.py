@@ -167,7 +167,7 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--engine.device {name!r} is not usable here: {error}") from error
+        raise ValueError(f"device {name!r} is not usable here: {error}") from error
     return device
 
 

@@ -1,5 +1,6 @@
 """Checkpoints: written whole or not at all, the last two kept, found again after a crash."""
 
+import contextlib
 import os
 import warnings
 from pathlib import Path
@@ -31,7 +32,8 @@ def write_atomically(path: Path, save: Any) -> None:
         os.replace(temporary, path)
     # torch.save reports a full disk as a RuntimeError of its zip writer.
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # its folder may be none
+            temporary.unlink()
         raise RunError(
             f"{path} can not be written: {error}. What was there before is untouched; free some "
             "space, or choose another place with --out."

@@ -1,0 +1,160 @@
+"""What a finished run left in its folder, ready to be used again."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from sssd.data import DataError, DetectionDataset
+from sssd.data.build import DataConfig
+from sssd.data.faults import Id
+from sssd.detectors import Detector, DetectorConfig, build_detector
+from sssd.detectors.weights import load_weights
+
+WEIGHTS, SETTINGS = "model.safetensors", "config.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained detector and what belongs to it.
+
+    Attributes:
+        folder: where it was found.
+        detector: the detector, in evaluation mode.
+        classes: names of its C classes.
+        category_ids: the ids that its training data have for them.
+        config: settings of the detector; `weights` and `start_from` name nothing to load any more.
+        data: what it was trained and evaluated on.
+        batch_size: images a step of its training and evaluation.
+    """
+
+    folder: Path
+    detector: Detector
+    classes: list[str]
+    category_ids: list[Id]
+    config: DetectorConfig
+    data: DataConfig
+    batch_size: int
+
+    def category_ids_in(self, dataset: DetectionDataset) -> list[Id]:
+        """A dataset's own ids of the detector's classes, which are known by their names.
+
+        Raises:
+            DataError: the dataset has other classes.
+        """
+        if dataset.classes == self.classes:
+            return dataset.category_ids
+        if sorted(dataset.classes) != sorted(self.classes) or len(set(self.classes)) < len(
+            self.classes
+        ):
+            raise DataError(
+                f"{dataset.source} has {len(dataset.classes)} classes ({_some(dataset.classes)}), "
+                f"but {self.folder} was trained on {len(self.classes)} ({_some(self.classes)}); "
+                "evaluate it on data with the same classes"
+            )
+        id_of = dict(zip(dataset.classes, dataset.category_ids, strict=True))
+        return [id_of[name] for name in self.classes]
+
+
+def open_run(folder: Path, device: torch.device | None = None) -> Run:
+    """Rebuilds the detector of a finished run; nothing is downloaded.
+
+    Args:
+        folder: a run's folder, with config.json and model.safetensors.
+        device: where to put the detector; the CPU by default.
+
+    Raises:
+        FileNotFoundError: the folder is no run, or one that has not ended.
+        ValueError: a file is damaged, or the weights are of other settings or classes.
+
+    Example:
+        >>> run = open_run(Path("runs/demo"))  # doctest: +SKIP
+        >>> run.detector([image])[0]["boxes"]  # doctest: +SKIP
+    """
+    settings = _read_settings(folder)
+    metadata = _read_metadata(folder)
+    try:
+        data: dict[str, Any] = {
+            name: Path(value) if value and name in _PATHS else value
+            for name, value in settings["data"].items()
+        }
+        config = _detector_config(settings["detector"])
+        batch_size = int(settings["engine"]["batch_size"])
+        channels_last = bool(settings["engine"]["channels_last"])
+        data_config = DataConfig(**data)
+        classes: list[str] = json.loads(metadata["classes"])
+        category_ids: list[Id] = json.loads(metadata["category_ids"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{folder}: its {SETTINGS} or {WEIGHTS} lacks or does not know {error}; it was written "
+            "by another version of sssd: use that version, or train again"
+        ) from error
+    detector = build_detector(config, len(classes))
+    load_weights(getattr(detector, "model", detector), folder / WEIGHTS, "the run's weights")
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    detector.to(device or "cpu").to(memory_format=memory_format).eval()
+    return Run(folder, detector, classes, category_ids, config, data_config, batch_size)
+
+
+_PATHS = ("train", "train_images", "val", "val_images")
+
+
+def _detector_config(fields: dict[str, Any]) -> DetectorConfig:
+    """Settings that build the trained network without the files that training started from."""
+    weights = fields["weights"]
+    if weights is not None:
+        # Where training began with pretrained weights, EfficientNet-Lite0 has its batch norms
+        # folded, which its own bundled weights do too. A ResNet's frozen batch norm computes in
+        # evaluation what a batch norm does, so nothing needs to be downloaded.
+        weights = "imagenet" if fields["backbone"] == "efficientnet_lite0" else None
+    return DetectorConfig(
+        **{**fields, "min_size": tuple(fields["min_size"]), "weights": weights, "start_from": None}
+    )
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: there is no such folder; name the folder of a run")
+    path = folder / SETTINGS
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder}: this is no run's folder, it has no {SETTINGS}; `python -m sssd.train` says "
+            "at its end where its run lies"
+        )
+    try:
+        settings = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: not a json file: {error}") from None
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path}: not the settings of a run")
+    return settings
+
+
+def _read_metadata(folder: Path) -> dict[str, str]:
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder}: the run has not ended, it has no {WEIGHTS}; go on with it by "
+            f"`python -m sssd.train ... --out {folder} --resume`"
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a whole safetensors file: {error}") from error
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def evaluation_data(run: Run, **changes: Any) -> DataConfig:
+    """The run's data settings, with those that are given in place of its own."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    if "val" in given:  # the run's own folder and format belong to its own file
+        given = {"val_images": None, "format": None, **given}
+    return dataclasses.replace(run.data, **given)
