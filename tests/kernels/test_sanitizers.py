@@ -8,7 +8,7 @@ from pathlib import Path
 from .building import BUILD, HOST, ROOT, WARNINGS, cached, compiler
 
 # std::barrier is atomics and futexes: TSan sees the first and needs nothing of the second.
-MEMORY = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+MEMORY = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 RACES = ["-fsanitize=thread"]
 
 
