@@ -23,7 +23,7 @@ __device__ __forceinline__ float profile_at(Profile profile, float down, float r
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     heatmap_kernel(const __grid_constant__ HeatmapProblem problem,
                    const __grid_constant__ TilePlan plan) {
   __shared__ HeatmapShared shared;
@@ -46,8 +46,8 @@ __global__ void __launch_bounds__(kThreads)
       shared.window[place] = stamp.window;
       shared.row[place] = static_cast<float>(stamp.row - tile.top);
       shared.column[place] = static_cast<float>(stamp.column - tile.left);
-      shared.per_row[place] = static_cast<float>(stamp.per_row);
-      shared.per_column[place] = static_cast<float>(stamp.per_column);
+      shared.per_row[place] = 1.0f / static_cast<float>(stamp.row_scale);
+      shared.per_column[place] = 1.0f / static_cast<float>(stamp.column_scale);
       shared.strength[place] = problem.strength == nullptr ? 1.0f : problem.strength[t];
     }
     __syncthreads();

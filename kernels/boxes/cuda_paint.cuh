@@ -119,7 +119,7 @@ __device__ __forceinline__ void paint_tile(const PaintProblem& problem, const Ti
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     paint_kernel(const __grid_constant__ PaintProblem problem,
                  const __grid_constant__ TilePlan plan) {
   __shared__ PaintShared shared;

@@ -60,7 +60,7 @@ __device__ __forceinline__ void sum_cells(const PoolProblem& problem, const BoxL
 
 // Blocks: object, then level, then block of channels, the channels fastest.
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     pool_kernel(const __grid_constant__ PoolProblem problem) {
   __shared__ PoolShared shared;
   const int64_t blocks = (problem.channels + kChannels - 1) / kChannels;

@@ -9,6 +9,7 @@ namespace sssd::boxes_cuda {
 
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / device::kWarp;
+constexpr int kBlocks = 2;  // on an SM at least: without a word ptxas saves registers and spills
 constexpr int kTileRows = 8, kTileColumns = 32;  // of cells: one a thread, a row a warp
 constexpr int kChannels = 32;                    // that one block takes
 
@@ -120,18 +121,37 @@ __device__ __forceinline__ void write(void* data, int64_t at, float value) {
   device::store(static_cast<typename T::Stored*>(data) + at, T::narrow(value));
 }
 
-// Four values side by side in one access; the place is a multiple of four.
+// Four words, or two, side by side in one access. (On the device by an intrinsic: nvcc takes a
+// plain vector store apart here. What is painted is not read again soon: it goes first when the
+// cache fills.)
+__device__ __forceinline__ void store_words(void* to, device::Bits bits) {
+#ifdef SSSD_HOST_CUDA
+  device::store(static_cast<device::Bits*>(to), bits);
+#else
+  __stcs(static_cast<uint4*>(to),
+         make_uint4(bits.word[0], bits.word[1], bits.word[2], bits.word[3]));
+#endif
+}
+__device__ __forceinline__ void store_words(void* to, device::HalfBits bits) {
+#ifdef SSSD_HOST_CUDA
+  device::store(static_cast<device::HalfBits*>(to), bits);
+#else
+  __stcs(static_cast<uint2*>(to), make_uint2(bits.word[0], bits.word[1]));
+#endif
+}
+
+// Four values side by side; the place is a multiple of four.
 template <class T>
 __device__ __forceinline__ void write_four(void* data, int64_t at, const float* value) {
   void* to = static_cast<typename T::Stored*>(data) + at;
   if constexpr (sizeof(typename T::Stored) == 4) {
-    device::store(static_cast<device::Bits*>(to),
-                  device::Bits{{device::bits_of_float(value[0]), device::bits_of_float(value[1]),
-                                device::bits_of_float(value[2]), device::bits_of_float(value[3])}});
+    store_words(to,
+                device::Bits{{device::bits_of_float(value[0]), device::bits_of_float(value[1]),
+                              device::bits_of_float(value[2]), device::bits_of_float(value[3])}});
   } else {
     const uint32_t low = T::narrow(value[0]) | static_cast<uint32_t>(T::narrow(value[1])) << 16;
     const uint32_t high = T::narrow(value[2]) | static_cast<uint32_t>(T::narrow(value[3])) << 16;
-    device::store(static_cast<device::HalfBits*>(to), device::HalfBits{{low, high}});
+    store_words(to, device::HalfBits{{low, high}});
   }
 }
 

@@ -61,11 +61,12 @@ void draw(const HeatmapProblem& problem, const Objects& objects, int level, int6
     const int32_t from = top > window.top ? top : window.top;
     const int32_t to = bottom < window.bottom ? bottom : window.bottom;
     if (from >= to) continue;
+    const double per_row = 1 / stamp.row_scale, per_column = 1 / stamp.column_scale;
     const A strength = problem.strength == nullptr ? 1 : problem.strength[objects.row[k]];
     for (int32_t j = window.left; j < window.right; ++j)
-      columns[j] = along<A>(problem.profile, j - stamp.column, stamp.per_column);
+      columns[j] = along<A>(problem.profile, j - stamp.column, per_column);
     for (int32_t i = from; i < to; ++i) {
-      const A down = along<A>(problem.profile, i - stamp.row, stamp.per_row);
+      const A down = along<A>(problem.profile, i - stamp.row, per_row);
       A* row = rows + (i - top) * width;
       if (problem.combine == Combine::max) {
         combine_row<Combine::max>(row, window.left, window.right, problem.profile, down, columns,

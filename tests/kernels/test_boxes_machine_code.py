@@ -1,0 +1,50 @@
+"""What nvcc made of the box kernels in the built library, for every architecture."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from .disassembly import instructions, resources
+from .registers import LIBRARY
+
+ARCHITECTURES = {"sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"}
+OPERATORS = {"paint", "pool", "heatmap"}
+MOST_REGISTERS = 128  # a thread, for two blocks of 256 threads an SM
+_MANGLED = re.compile(r"(sm_\d+) _ZN4sssd10boxes_cuda\d+(pool|paint|heatmap)_kernel")
+
+
+@pytest.fixture(scope="module")
+def kernels() -> dict[str, tuple[str, str]]:
+    """Architecture and operator of each box kernel, by its name in the library."""
+    if not LIBRARY.exists():
+        pytest.skip("the library is not built")
+    matches = {name: _MANGLED.match(name) for name in resources(LIBRARY)}
+    found = {name: (match[1], match[2]) for name, match in matches.items() if match}
+    if not found:
+        pytest.skip("the library is built without CUDA kernels")
+    return found
+
+
+def test_every_dtype_on_every_architecture(kernels):
+    for operator in OPERATORS:
+        built = [architecture for architecture, name in kernels.values() if name == operator]
+        assert set(built) == ARCHITECTURES
+        assert len(built) == 3 * len(ARCHITECTURES)
+
+
+def test_nothing_spills_and_two_blocks_fit(kernels):
+    used = resources(LIBRARY)
+    for name in kernels:
+        assert used[name]["STACK"] == 0, name
+        assert used[name]["LOCAL"] == 0, name
+        assert used[name]["REG"] <= MOST_REGISTERS, name
+
+
+def test_channels_last_tiles_are_written_by_vectors(kernels):
+    code = instructions(LIBRARY)
+    for name, (_, operator) in kernels.items():
+        stores = [i for i in code[name] if i.startswith("STG")]
+        assert operator != "paint" or any(".64" in i or ".128" in i for i in stores), name
+        assert not [i for i in code[name] if i.split(".")[0] in ("ATOM", "ATOMG", "RED")], name
