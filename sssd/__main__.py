@@ -1,0 +1,37 @@
+"""The console script `sssd`: one word for each command."""
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+
+COMMANDS = {
+    "train": "train a detector",
+    "evaluate": "the 12 COCO numbers of a trained detector",
+    "predict": "detections in image files, as json and as pictures",
+    "export": "a trained detector as .onnx or .safetensors",
+    "data": "examine a data set; make the demo data",
+}
+
+USAGE = "usage: sssd COMMAND ...\n\n" + "".join(
+    f"  {name:<10}{text}\n" for name, text in COMMANDS.items()
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Hands the arguments to the command that the first one names; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE + "\n`sssd COMMAND --help` says more.")
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name not in COMMANDS:
+        print(f"error: sssd knows no command {name!r}\n\n{USAGE}", file=sys.stderr)
+        return 2
+    # Only the command that is asked for is imported: all of them take seconds.
+    module = "sssd.data.__main__" if name == "data" else f"sssd.{name}"
+    run: Callable[[list[str]], int] = import_module(module).main
+    return run(rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,204 @@
+"""Command: a trained detector as a file for other programs.
+
+Example:
+    python -m sssd.export runs/demo --out detector.onnx
+    python -m sssd.export runs/demo --out detector.safetensors
+"""
+
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import tyro
+from rich.console import Console
+from torch import Tensor, nn
+from torchvision.transforms.v2.functional import resize
+
+from sssd.commands import FAILED, WRONG_USE, exit_on, plain_warnings
+from sssd.data import DataError, read_image
+from sssd.data.build import build_validation_set
+from sssd.detectors import Detector
+from sssd.engine.runs import Run, open_run
+from sssd.engine.state import RunError, export_weights, write_atomically
+
+BOX_TOLERANCE, SCORE_TOLERANCE = 0.05, 1e-3  # pixels; onnxruntime sums in another order
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a trained detector as a file for other programs.
+
+    FILE.safetensors: the state dict of the plain torchvision model; the metadata say classes,
+    category_ids and settings.
+
+    FILE.onnx: image (3, H, W) float32 RGB in [0, 1] -> boxes (n, 4) xyxy in its pixels, scores (n,)
+    and labels (n,), 0 for the first class; resizing, normalisation and suppression are inside. H
+    and W are fixed. The file is written once onnxruntime finds in it what PyTorch finds.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run."""
+
+    out: Path
+    """File to write; its ending says the format."""
+
+    size: tuple[int, int] | None = None
+    """onnx: height and width of the images; by default those of the image it is checked on."""
+
+    image: Path | None = None
+    """onnx: image to check the file on; by default the first of the run's validation set."""
+
+    def __post_init__(self) -> None:
+        """Refuses formats that are not known."""
+        if self.out.suffix not in (".onnx", ".safetensors"):
+            raise ValueError(f"--out {self.out}: its name must end in .onnx or .safetensors")
+        if self.size is not None and min(self.size) < 32:
+            raise ValueError(f"--size is {self.size}; at least 32 pixels each")
+
+
+def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.export") -> int:
+    """Exports and checks; returns the exit status."""
+    console = Console()
+    plain_warnings()
+    with exit_on(WRONG_USE, ValueError, OSError, ImportError):
+        command = tyro.cli(Export, prog=prog, args=arguments)
+        as_onnx = command.out.suffix == ".onnx"
+        if as_onnx:
+            _require_onnx()
+        run = open_run(command.run)
+        image = _image(run, command) if as_onnx else None
+    with exit_on(FAILED, RunError):
+        if image is None:
+            metadata = {name: json.dumps(value) for name, value in _describe(run).items()}
+            export_weights(command.out, getattr(run.detector, "model", run.detector), metadata)
+        else:
+            written = to_onnx(run.detector, image, _describe(run))
+            count = check_onnx(written, run.detector, image)
+            write_atomically(command.out, lambda file: file.write(written))
+            size = " x ".join(map(str, image.shape[1:]))
+            console.print(
+                f"onnxruntime finds the same {count} detections as PyTorch; images are {size} "
+                "(height x width)",
+                soft_wrap=True,
+            )
+            if not count:
+                print("warning: nothing to compare was found; try another --image", file=sys.stderr)
+    console.print(f"written: {command.out}", soft_wrap=True)
+    return 0
+
+
+class _OneImage(nn.Module):
+    """A detector of one image, with tensors for input and outputs."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.model: Any = getattr(detector, "model", detector)
+        self.shift = 1 if hasattr(self.model, "roi_heads") else 0  # Faster R-CNN: 0 is background
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (found,) = self.model([image])
+        return found["boxes"], found["scores"], found["labels"] - self.shift
+
+
+def to_onnx(detector: Detector, image: Tensor, description: dict[str, Any]) -> bytes:
+    """A detector as an ONNX file for images of one size.
+
+    Args:
+        detector: in evaluation mode, on the CPU.
+        image: (3, H, W) float32 in [0, 1].
+        description: what the file's metadata say.
+    """
+    import onnx
+
+    module = _OneImage(detector).to(memory_format=torch.contiguous_format).eval()
+    with TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
+        file = Path(folder) / "detector.onnx"
+        warnings.simplefilter("ignore")  # the exporter's many notes about torchvision's code
+        torch.onnx.export(
+            module,
+            (image,),
+            file,
+            dynamo=False,  # torch.export does not take torchvision's detectors
+            opset_version=17,
+            input_names=["image"],
+            output_names=["boxes", "scores", "labels"],
+            dynamic_axes={name: {0: "detections"} for name in ("boxes", "scores", "labels")},
+        )
+        model = onnx.load(file)
+    onnx.helper.set_model_props(model, {k: json.dumps(v) for k, v in description.items()})
+    return model.SerializeToString()
+
+
+def check_onnx(written: bytes, detector: Detector, image: Tensor) -> int:
+    """Compares what onnxruntime and PyTorch find in an image; gives the number of detections.
+
+    Raises:
+        RunError: they differ.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(written, providers=["CPUExecutionProvider"])
+    found = [torch.from_numpy(x) for x in session.run(None, {"image": image.numpy()})]
+    with torch.no_grad():
+        expected = _OneImage(detector).eval()(image)
+    if len(found[0]) != len(expected[0]):
+        raise RunError(
+            f"onnxruntime finds {len(found[0])} objects and PyTorch {len(expected[0])}; nothing "
+            "was written. If scores lie at the threshold, try another --image"
+        )
+    for name, mine, theirs, tolerance in zip(
+        ("boxes", "scores", "labels"),
+        found,
+        expected,
+        (BOX_TOLERANCE, SCORE_TOLERANCE, 0),
+        strict=True,
+    ):
+        difference = (mine.double() - theirs.double()).abs()
+        if len(difference) and float(difference.max()) > tolerance:
+            raise RunError(
+                f"onnxruntime's {name} differ from PyTorch's by up to {difference.max():g}; "
+                "nothing was written"
+            )
+    return len(found[0])
+
+
+def _describe(run: Run) -> dict[str, Any]:
+    return {
+        "classes": run.classes,
+        "category_ids": run.category_ids,
+        "detector": asdict(run.config),
+    }
+
+
+def _image(run: Run, command: Export) -> Tensor:
+    path = command.image
+    if path is None:
+        try:
+            path = Path(build_validation_set(run.data).image_path(0))
+        except (DataError, OSError, IndexError) as error:
+            raise ValueError(
+                f"the run's own images can not be used to check the file ({error}); name an image "
+                "with --image"
+            ) from error
+    image = read_image(path).float() / 255
+    return image if command.size is None else resize(image, list(command.size))
+
+
+def _require_onnx() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"export to ONNX needs the onnx extra ({error}): pip install 'sssd[onnx]'"
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

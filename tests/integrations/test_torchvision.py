@@ -1,0 +1,167 @@
+"""The drop-in adds losses in training, and nothing anywhere else."""
+
+import copy
+import gc
+import pickle
+import weakref
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from sssd.fusion import HeatmapFusion
+from sssd.integrations.torchvision import attach, detach
+from tests.small import images_and_targets
+
+CLASSES = 6
+KINDS = {"fcos": FCOS, "retinanet": RetinaNet, "fasterrcnn": FasterRCNN}
+
+
+def build(kind: str) -> nn.Module:
+    torch.manual_seed(0)
+    extra = {} if kind == "fasterrcnn" else {
+        "returned_layers": [2, 3, 4],
+        "extra_blocks": LastLevelP6P7(256, 256),
+    }  # fmt: skip
+    backbone = resnet_fpn_backbone(
+        backbone_name="resnet18", weights=None, trainable_layers=5, **extra
+    )
+    return KINDS[kind](backbone, num_classes=CLASSES, min_size=64, max_size=96)
+
+
+def attach_heatmap(model: nn.Module, **settings: object) -> nn.Module:
+    return attach(model, fusion=HeatmapFusion(CLASSES, 256), **settings)
+
+
+def losses_of(model: nn.Module) -> dict[str, Tensor]:
+    images, targets = images_and_targets()
+    torch.manual_seed(1)  # Faster R-CNN samples
+    return model(images, targets)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_losses_are_added_and_reach_every_part(kind: str) -> None:
+    model = build(kind)
+    plain = losses_of(model)
+    part = attach_heatmap(model)
+    losses = losses_of(model)
+    assert {n: v.item() for n, v in losses.items() if n in plain} == pytest.approx(
+        {n: v.item() for n, v in plain.items()}
+    )
+    assert losses.keys() - plain.keys() == {
+        "loss_distillation",
+        *(f"teacher_{name}" for name in plain),
+    }
+    sum(losses.values()).backward()
+    assert all(p.grad is not None for p in part.parameters())
+    losses = losses_of(model)
+    (gradient,) = torch.autograd.grad(losses["loss_distillation"], model.backbone.body.conv1.weight)
+    assert gradient.abs().sum() > 0
+    assert part.step == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_evaluation_and_a_detached_model_are_as_before(kind: str) -> None:
+    model = build(kind)
+    before = model.state_dict().keys()
+    images, _ = images_and_targets()
+    model.eval()
+    expected = model(images)
+    part = attach_heatmap(model)
+    for found, wanted in zip(model(images), expected, strict=True):
+        assert torch.equal(found["boxes"], wanted["boxes"])
+    assert part.step == 0
+    detach(model)
+    assert model.state_dict().keys() == before
+    model.train()
+    assert not any("distillation" in name for name in losses_of(model))
+    with pytest.raises(ValueError, match="nothing to detach"):
+        detach(model)
+
+
+def test_the_coefficient_weighs_and_follows_the_steps() -> None:
+    model = build("fcos")
+    part = attach_heatmap(model, coefficient=lambda step: [1.0, 3.0][step], start=1)
+    first, second = losses_of(model), losses_of(model)
+    ratio = second["loss_distillation"] / first["loss_distillation"]
+    assert ratio.item() == pytest.approx(3.0, rel=1e-2)  # batch norm's buffers move
+    weight = model.backbone.body.conv1.weight
+    assert torch.autograd.grad(first["loss_distillation"], weight, allow_unused=True) == (None,)
+    assert torch.autograd.grad(second["loss_distillation"], weight)[0].abs().sum() > 0
+    other = build("fcos")
+    attach_heatmap(other).load_state_dict(part.state_dict())
+    assert other.self_distillation.step == 2
+
+
+def test_copies_do_not_fire() -> None:
+    model = build("fcos")
+    attach_heatmap(model)
+    duplicate = copy.deepcopy(model)
+    assert "loss_distillation" not in losses_of(duplicate)
+    assert model.self_distillation.step == duplicate.self_distillation.step == 0
+    detach(duplicate)
+    assert "loss_distillation" in losses_of(model)
+
+
+def test_a_pickled_model_distils_by_itself() -> None:
+    model = build("fcos")
+    attach_heatmap(model)
+    restored = pickle.loads(pickle.dumps(model))
+    assert "loss_distillation" in losses_of(restored)
+    assert model.self_distillation.step == 0
+
+
+def test_captured_maps_are_dropped_after_the_loss() -> None:
+    model = build("fcos")
+    attach_heatmap(model)
+    seen: list[weakref.ref[Tensor]] = []
+    model.backbone.register_forward_hook(
+        lambda module, args, maps: seen.append(weakref.ref(maps["0"])) and None
+    )
+    sum(losses_of(model).values()).backward()
+    gc.collect()
+    assert len(seen) == 1
+    assert seen[0]() is None
+
+
+def test_a_backbone_that_was_replaced_is_found_out() -> None:
+    model = build("fcos")
+    attach_heatmap(model)
+    model.backbone = build("fcos").backbone
+    with pytest.raises(RuntimeError, match=r"model\.backbone captured 0 outputs"):
+        losses_of(model)
+
+
+def test_a_backbone_that_runs_twice_is_found_out() -> None:
+    model = build("fcos")
+    attach_heatmap(model)
+    again = model.backbone.register_forward_hook(
+        lambda module, args, maps: module.forward(*args) and None
+    )
+    losses_of(model)  # forward() itself fires no hook
+    again.remove()
+    model.transform.register_forward_hook(lambda m, a, out: model.backbone(out[0].tensors) and None)
+    with pytest.raises(RuntimeError, match=r"model\.backbone captured 2 outputs"):
+        losses_of(model)
+
+
+def test_an_interrupted_step_leaves_nothing_behind() -> None:
+    model = build("fcos")
+    attach_heatmap(model)
+    head, model.head = model.head, nn.Identity()
+    with pytest.raises(Exception):  # noqa: B017, PT011 - whatever torchvision says
+        losses_of(model)
+    model.head = head
+    assert "loss_distillation" in losses_of(model)
+
+
+def test_what_can_not_be_attached_to_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"model is a Linear.*before DistributedDataParallel"):
+        attach(nn.Linear(1, 1))
+    model = build("fcos")
+    attach_heatmap(model)
+    with pytest.raises(ValueError, match="already"):
+        attach(model)
