@@ -39,10 +39,13 @@ SSSD_INLINE void statistics(const Run& run, Side a, Side b, const Constants<S>& 
         }
         s.a.raise(max_a, scale);
         s.b.raise(max_b, scale);
+        Both<SoftmaxStats<V>> block{{max_a, V(S(0))}, {max_b, V(S(0))}};  // short sums round less
         for (int i = 0; i < count.value; ++i) {
-          s.a.add(x[i], scale);
-          s.b.add(y[i], scale);
+          block.a.add(x[i], scale);
+          block.b.add(y[i], scale);
         }
+        s.a.sum = s.a.sum + block.a.sum;
+        s.b.sum = s.b.sum + block.b.sum;
         stats[group] = s;
       });
   if (strided) return;
@@ -104,9 +107,9 @@ struct Kernel {
         run, a, b, [&](int group) { return padding(rows[group]); },
         [&](auto count, int group, const V* x, const V* y, int64_t, int) {
           const Row row = rows[group];
-          Sums s = sums[group];
-          for (int i = 0; i < count.value; ++i) M::term(c, row, x[i], y[i], s);
-          sums[group] = s;
+          Sums block;  // short sums round less
+          for (int i = 0; i < count.value; ++i) M::term(c, row, x[i], y[i], block);
+          sums[group].add(block);
         });
   }
   // Elements that add nothing to a row.
