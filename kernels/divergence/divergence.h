@@ -83,8 +83,8 @@ SSSD_HOST_DEVICE inline V contribution_slope(Root root, V scale, V divergence) {
 template <class V>
 SSSD_HOST_DEVICE inline V contribution_slope(const Settings& settings, int64_t row_length,
                                              V divergence) {
-  return contribution_slope(settings.root,
-                            V(element_scale<scalar_of_t<V>>(settings, row_length)), divergence);
+  return contribution_slope(settings.root, V(element_scale<scalar_of_t<V>>(settings, row_length)),
+                            divergence);
 }
 
 // A level's value, and d value / d (weighted sum of contributions): the factor that backward needs.
