@@ -47,7 +47,7 @@ def test_safetensors_hold_the_plain_torchvision_model(run: Path, tmp_path: Path)
     (found,) = plain.eval()([image])
     (expected,) = open_run(run).detector([image])
     assert len(found["boxes"]) > 0
-    assert torch.equal(found["boxes"], expected["boxes"])
+    torch.testing.assert_close(found["boxes"], expected["boxes"])  # memory formats sum differently
 
 
 def test_onnx_answers_as_pytorch_on_images_it_was_not_made_with(
