@@ -59,6 +59,16 @@ class Detector(nn.Module, ABC):
     def backbone(self) -> nn.Module:
         """The part that pretrained weights are loaded into; the pyramid is not of it."""
 
+    @property
+    def pyramid(self) -> nn.Module:
+        """The feature pyramid network above the backbone; needed by LabelEnc alone."""
+        raise NotImplementedError(f"{type(self).__name__} does not say which part its pyramid is")
+
+    @property
+    def head(self) -> nn.Module:
+        """All that is trained above the pyramid; needed by LabelEnc alone."""
+        raise NotImplementedError(f"{type(self).__name__} does not say which part its head is")
+
     @abstractmethod
     def prepare(self, images: Sequence[Tensor], targets: Targets | None = None) -> Batch:
         """Normalises, resizes and pads images ((3, H, W) fp32 in [0, 1]) and moves boxes along."""

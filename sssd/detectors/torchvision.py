@@ -34,6 +34,11 @@ class TorchvisionDetector(Detector):
         """The residual network below the pyramid."""
         return self.model.backbone.body
 
+    @property
+    def pyramid(self) -> nn.Module:
+        """Torchvision's feature pyramid network."""
+        return self.model.backbone.fpn
+
     def prepare(self, images: Sequence[Tensor], targets: Targets | None = None) -> Batch:
         """Runs torchvision's transform: normalise, resize, pad to a multiple of 32."""
         original_sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
@@ -60,6 +65,11 @@ class _OneStage(TorchvisionDetector):
     def __init__(self, model: FCOS | RetinaNet, num_classes: int) -> None:
         super().__init__(model, num_classes)
         model.anchor_generator.register_forward_pre_hook(_fp32_stand_ins)
+
+    @property
+    def head(self) -> nn.Module:
+        """Classification and regression towers."""
+        return self.model.head
 
     @abstractmethod
     def _match(self, targets: Targets, anchors: list[Tensor], cells: list[int]) -> list[Tensor]:
@@ -130,6 +140,11 @@ class FasterRCNNDetector(TorchvisionDetector):
         model.rpn.head.register_forward_hook(_fp32_outputs)
         model.roi_heads.box_predictor.register_forward_hook(_fp32_outputs)
         self._level_names = [*model.backbone.body.return_layers.values(), "pool"]
+
+    @property
+    def head(self) -> nn.Module:
+        """The proposal network and the box head."""
+        return nn.ModuleDict({"rpn": self.model.rpn, "roi_heads": self.model.roi_heads})
 
     def assign(self, maps: Maps, batch: Batch) -> None:
         """Nothing to share: see the class."""

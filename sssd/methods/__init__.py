@@ -1,7 +1,10 @@
 """Ways to train a detector."""
 
+from collections.abc import Callable
+
 from sssd.detectors import Detector
 from sssd.methods.base import FusionConfig, Method, MethodConfig, StepResult
+from sssd.methods.labelenc import LabelEncStep1, LabelEncStep2
 from sssd.methods.lgd import LGD
 from sssd.methods.plain import Plain
 from sssd.methods.sssd import SSSD
@@ -12,13 +15,21 @@ def build_method(detector: Detector, config: MethodConfig, schedule: ScheduleCon
     """The method that a config names, around a detector."""
     if config.name == "plain":
         return Plain(detector, schedule)
-    return {"sssd": SSSD, "lgd": LGD}[config.name](detector, config, schedule)
+    methods: dict[str, Callable[[Detector, MethodConfig, ScheduleConfig], Method]] = {
+        "sssd": SSSD,
+        "lgd": LGD,
+        "labelenc_step1": LabelEncStep1,
+        "labelenc_step2": LabelEncStep2,
+    }
+    return methods[config.name](detector, config, schedule)
 
 
 __all__ = [
     "LGD",
     "SSSD",
     "FusionConfig",
+    "LabelEncStep1",
+    "LabelEncStep2",
     "Method",
     "MethodConfig",
     "Plain",

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from sssd.detectors import Batch, Detector, Losses, Maps, Targets
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 
-MethodName = Literal["plain", "sssd", "lgd"]
+MethodName = Literal["plain", "sssd", "lgd", "labelenc_step1", "labelenc_step2"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class MethodConfig:
     """How the detector is trained; what `plain` does not use it ignores."""
 
     name: MethodName = "sssd"
-    """plain: the detector alone. sssd: Jensen-Shannon distance. lgd: standardised MSE."""
+    """plain: the detector alone. sssd: Jensen-Shannon distance. lgd: standardised MSE. labelenc:
+    an encoder of the labels, trained in step 1, draws a new detector in step 2."""
 
     coefficient: CoefficientConfig = field(default_factory=CoefficientConfig)
     """The distillation coefficient lambda."""
@@ -50,14 +52,25 @@ class MethodConfig:
     root: Literal["level", "row", "none"] = "level"
     """sssd: root of a level's mean divergence, mean of the rows' roots, or no root."""
 
+    reduction: Literal["row", "element"] = "row"
+    """sssd: divergence of a row as a sum over its elements, or their mean (as PyTorch's kl_div
+    with "mean"), which makes a root of it sqrt(row length) times smaller: lambda 75 of the mean
+    over 256 channels is 75 / 16 = 4.7 of the sum. The paper is silent."""
+
     normalize: bool = False
     """sssd: instance norm of both sides before the softmax."""
 
     adapter: bool = True
-    """Three 3x3 convolutions on the student's side of the distance (lgd: always)."""
+    """sssd, lgd: three 3x3 convolutions on the student's side of the distance."""
 
     teacher_every: int = 1
-    """Run the head on K_e every so many iterations."""
+    """sssd, lgd: run the head on K_e every so many iterations."""
+
+    frozen_backbone: int = 0
+    """sssd, lgd: iterations, from the first, in which the backbone is not trained."""
+
+    step1_weights: Path | None = None
+    """labelenc_step2: the `step1.safetensors` in the folder of a run of labelenc_step1."""
 
     def __post_init__(self) -> None:
         """Refuses what has no meaning."""
@@ -65,6 +78,8 @@ class MethodConfig:
             raise ValueError(f"--method.temperature is {self.temperature}; it must be > 0")
         if self.teacher_every < 1:
             raise ValueError(f"--method.teacher-every is {self.teacher_every}; it must be >= 1")
+        if self.frozen_backbone < 0:
+            raise ValueError(f"--method.frozen-backbone is {self.frozen_backbone}; it must be >= 0")
 
 
 class StepResult(NamedTuple):
@@ -73,7 +88,8 @@ class StepResult(NamedTuple):
     Attributes:
         losses: named scalars ("detection/...", "teacher/...", "distillation"); their sum is what
             is trained.
-        metrics: detached scalars that are only looked at.
+        metrics: detached scalars that are only looked at, after the backward pass: those named
+            "gradient..." are filled in by it.
     """
 
     losses: Losses
@@ -85,7 +101,11 @@ class Method(nn.Module, ABC):
 
     Attributes:
         detector: the student; all that is left at inference.
+        frozen_backbone: iterations, from the first, in which the backbone is not trained: its
+            gradients are zero, and the loop must keep momentum and weight decay from moving it.
     """
+
+    frozen_backbone: int = 0
 
     def __init__(self, detector: Detector, schedule: ScheduleConfig) -> None:
         super().__init__()
@@ -101,6 +121,10 @@ class Method(nn.Module, ABC):
             targets: for each image boxes (n, 4) xyxy in its pixels and labels (n,).
             iteration: optimiser steps taken before this one.
         """
+
+    def export(self) -> dict[str, nn.Module]:
+        """Parts beside the detector that a run leaves for others, by the name of their file."""
+        return {}
 
     def detection_losses(self, kind: str, maps: Maps, batch: Batch, assignment: Any) -> Losses:
         """Losses of the shared head on some maps, named "kind/loss"."""

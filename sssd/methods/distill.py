@@ -2,12 +2,15 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import nullcontext
 
+import torch
 from torch import Tensor, nn
 
 from sssd.detectors import Detector, Maps, Targets
 from sssd.fusion import HeatmapFusion, RelationFusion, conv3x3, pack_objects
 from sssd.methods.base import FusionConfig, Method, MethodConfig, StepResult
+from sssd.methods.gradients import GradientShares, without_gradient, zero_for
 from sssd.schedules import ScheduleConfig
 
 
@@ -35,7 +38,9 @@ class LabelGuided(Method):
 
     Which loss trains what: detection on K the backbone, pyramid and head; detection on K_e the
     head, the fusion and, unless detached, the backbone through the fusion's view of K; the
-    distance the adapter and, from the coefficient's start on, the backbone and pyramid.
+    distance the adapter and, from the coefficient's start on, the backbone and pyramid. The
+    backbone is trained by nothing in its first `frozen_backbone` iterations. Every iteration gives
+    the same parameters a gradient, be it zero: what DDP needs.
 
     Args:
         detector: the student.
@@ -51,6 +56,8 @@ class LabelGuided(Method):
         if config.coefficient.is_off:  # no gradient will come: DDP must not wait for one
             self.fusion.requires_grad_(False)
             self.adapter.requires_grad_(False)
+        else:
+            self.frozen_backbone = config.frozen_backbone
 
     @abstractmethod
     def distances(self, student: Maps, teacher: Maps) -> tuple[Tensor, Tensor]:
@@ -59,26 +66,40 @@ class LabelGuided(Method):
     def forward(self, images: Sequence[Tensor], targets: Targets, iteration: int) -> StepResult:
         """Detection losses on K and K_e and the distance between them: see `Method.forward`."""
         batch = self.detector.prepare(images, targets)
-        maps = self.detector.maps(batch)  # K
-        assignment = self.detector.assign(maps, batch)
-        losses = self.detection_losses("detection", maps, batch, assignment)
         if self.config.coefficient.is_off:
+            maps = self.detector.maps(batch)
+            assignment = self.detector.assign(maps, batch)
+            losses = self.detection_losses("detection", maps, batch, assignment)
             return StepResult(losses, {"lambda": 0.0})
+
+        frozen = iteration < self.frozen_backbone
+        with without_gradient(self.detector.backbone) if frozen else nullcontext():
+            maps = self.detector.maps(batch)  # K
+        assignment = self.detector.assign(maps, batch)
+        shares = GradientShares(("detection", "teacher", "distillation"), maps)
+        watched = shares.watch("detection", maps)
+        losses = self.detection_losses("detection", watched, batch, assignment)
 
         assert batch.targets is not None
         objects = pack_objects(batch.targets)
-        enhanced: Maps = self.fusion(maps, objects, batch.image_size)  # K_e
-        if iteration % self.config.teacher_every == 0:
+        taught = iteration % self.config.teacher_every == 0
+        with torch.set_grad_enabled(taught):
+            sources = shares.watch("teacher", maps)
+            enhanced: Maps = self.fusion(sources, objects, batch.image_size)  # K_e
+        if taught:
             losses |= self.detection_losses("teacher", enhanced, batch, assignment)
 
         coefficient = self.config.coefficient.at(iteration, self.schedule)
         started = iteration >= self.config.coefficient.start
-        student = [self.adapter(m if started else m.detach()) for m in maps]
-        distance, by_level = self.distances(student, [m.detach() for m in enhanced])
+        student = shares.watch("distillation", maps) if started else [m.detach() for m in maps]
+        adapted = [self.adapter(m) for m in student]
+        distance, by_level = self.distances(adapted, [m.detach() for m in enhanced])
         losses["distillation"] = coefficient * distance
+        if not taught:
+            losses["distillation"] = losses["distillation"] + zero_for(self.fusion)
         metrics: dict[str, Tensor | float] = {"lambda": coefficient}
         metrics |= {f"distance/level{i}": d for i, d in enumerate(by_level.detach().unbind())}
-        return StepResult(losses, metrics)
+        return StepResult(losses, metrics | shares.metrics())
 
 
 def standardize(maps: Maps) -> Maps:

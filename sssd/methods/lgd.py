@@ -12,6 +12,10 @@ class LGD(LabelGuided):
 
     One mean over all elements of all levels, which equals twice the cell-weighted mean of
     1 - Pearson correlation.
+
+    The paper trains the fusion by an optimizer of its own with the settings of the student's. One
+    optimizer over both is the same: SGD and AdamW move each parameter by its own gradient, and so
+    does clipping by value; only clipping by norm would see both together.
     """
 
     def distances(self, student: Maps, teacher: Maps) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Smooth and stepwise self-distillation (Deng et al., ICIP 2023, arXiv 2303.05015)."""
 
+import torch
 from torch import Tensor
 
 from sssd.detectors import Maps
@@ -13,6 +14,9 @@ class SSSD(LabelGuided):
     The distance of level p is sqrt(JS(softmax(k_p) || softmax(k_e_p))), its mean over the levels is
     what lambda weighs. Unlike the mean squared error of LGD it is bounded (by sqrt(ln 2)) and
     symmetric. Stepwise: lambda changes at the milestones of the learning rate.
+
+    The paper is silent about the softmax axis, N, the reduction inside the root, any normalisation
+    before it, and the two values of a stepwise lambda: all are settings, with defaults of our own.
     """
 
     def distances(self, student: Maps, teacher: Maps) -> tuple[Tensor, Tensor]:
@@ -27,4 +31,13 @@ class SSSD(LabelGuided):
             root=None if self.config.root == "none" else self.config.root,
             reduction="none",
         )
+        if self.config.reduction == "element":
+            by_level = by_level * self._element_factors(student)
         return by_level.mean(), by_level
+
+    def _element_factors(self, maps: Maps) -> Tensor:
+        """From the divergence of a row's sum to that of its elements' mean, for each level (P,)."""
+        of_channels = self.config.over == "channels"
+        lengths = [m.shape[1] if of_channels else m.shape[2] * m.shape[3] for m in maps]
+        factors = 1 / torch.tensor(lengths, dtype=torch.float32, device=maps[0].device)
+        return factors if self.config.root == "none" else factors.sqrt()

@@ -1,0 +1,102 @@
+"""Gradients that are watched, and gradients of zero."""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from sssd.detectors import Maps
+
+
+class GradientShares:
+    """Norm of the gradient that each kind of loss sends into each level's map.
+
+    Every kind is given aliases of its own of the maps, whose gradients a hook measures on their way
+    down: one backward pass yields all norms. They are zero until it has run, and stay zero for a
+    kind that sends nothing.
+
+    Args:
+        kinds: names of the kinds; the share is that of the last one.
+        maps: P maps (B, C, H_l, W_l).
+    """
+
+    def __init__(self, kinds: Sequence[str], maps: Maps) -> None:
+        self.kinds = list(kinds)
+        self.norms = maps[0].new_zeros(len(kinds), len(maps), dtype=torch.float32)
+        self.shares = maps[0].new_zeros(len(maps), dtype=torch.float32)
+
+    def watch(self, kind: str, maps: Maps) -> Maps:
+        """Aliases of the maps for the losses of one kind."""
+        row = self.kinds.index(kind)
+
+        def alias(level: int, source: Tensor) -> Tensor:
+            seen = source.view_as(source)
+            if seen.requires_grad:
+                seen.register_hook(lambda gradient: self._measure(row, level, gradient))
+            return seen
+
+        return [alias(level, source) for level, source in enumerate(maps)]
+
+    def metrics(self) -> dict[str, Tensor | float]:
+        """Scalars by name, which the backward pass fills in."""
+        named: dict[str, Tensor | float] = {
+            f"gradient/{kind}/level{i}": norm
+            for kind, norms in zip(self.kinds, self.norms, strict=True)
+            for i, norm in enumerate(norms.unbind())
+        }
+        kind = self.kinds[-1]
+        return named | {
+            f"gradient_share/{kind}/level{i}": s for i, s in enumerate(self.shares.unbind())
+        }
+
+    def _measure(self, row: int, level: int, gradient: Tensor) -> None:
+        norms = self.norms[:, level]
+        norms[row] = torch.linalg.vector_norm(gradient.detach(), dtype=torch.float32)
+        tiny = torch.finfo(torch.float32).tiny  # nothing arrived at all: a share of 0
+        self.shares[level] = norms[-1] / norms.sum().clamp_min(tiny)
+
+
+class _Zero(torch.autograd.Function):
+    """Zero as a function of parameters, with gradients of zero whatever comes down."""
+
+    @staticmethod
+    def forward(ctx: Any, *parameters: Tensor) -> Tensor:
+        ctx.save_for_backward(*parameters)
+        return parameters[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.zeros_like(parameter) for parameter in ctx.saved_tensors)
+
+
+def zero_for(module: nn.Module) -> Tensor:
+    """A zero that gives every trained parameter of a module a gradient of zero.
+
+    What is left out of an iteration must still be in its graph: DistributedDataParallel waits for
+    a gradient of every parameter.
+    """
+    trained = [p for p in module.parameters() if p.requires_grad]
+    return cast(Tensor, _Zero.apply(*trained)) if trained else torch.zeros(())
+
+
+@contextmanager
+def without_gradient(module: nn.Module) -> Iterator[None]:
+    """Detaches what a module returns, a dict of tensors; its parameters get gradients of zero.
+
+    The hook is taken off again at once: deep copies of the module must not carry it.
+    """
+
+    def detach(
+        module: nn.Module, inputs: Any, outputs: "OrderedDict[str, Tensor]"
+    ) -> "OrderedDict[str, Tensor]":
+        zero = zero_for(module)
+        return OrderedDict((name, x.detach() + zero.to(x)) for name, x in outputs.items())
+
+    handle = module.register_forward_hook(detach)
+    try:
+        yield
+    finally:
+        handle.remove()

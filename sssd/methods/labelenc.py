@@ -1,0 +1,145 @@
+"""LabelEnc (Hao et al., ECCV 2020, arXiv 2007.03282): a label encoder trained first, then a
+detector drawn towards its maps.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork
+
+from sssd.detectors import Detector, Maps, Targets
+from sssd.detectors.weights import load_weights
+from sssd.fusion import ColorMapEncoder, Objects, pack_objects
+from sssd.methods.base import Method, MethodConfig, StepResult
+from sssd.methods.distill import Adapter
+from sssd.methods.gradients import GradientShares
+from sssd.schedules import ScheduleConfig
+
+
+class LabelEnc(Method):
+    """What both steps share: the label encoder, the adapter, and the distance between maps.
+
+        distance = mean of (GN(adapter(k)) - stop_gradient(GN(k_label)))^2
+
+    with GN a group norm of one group without affine part, and one mean over all elements of all
+    levels. The coefficient is zero before its `start` and from its `stop` on; the distance stays in
+    the graph, so that every iteration has the same one on every rank.
+    """
+
+    shares_head = False  # whether the head is trained on the encoded labels too
+
+    def __init__(self, detector: Detector, config: MethodConfig, schedule: ScheduleConfig) -> None:
+        super().__init__(detector, schedule)
+        self.config = config
+        pyramid = detector.pyramid
+        if not isinstance(pyramid, FeaturePyramidNetwork):
+            raise ValueError(
+                f"--method.name {config.name}: LabelEnc copies torchvision's feature pyramid, and "
+                f"{type(detector).__name__} has a {type(pyramid).__name__}"
+            )
+        self.encoder = ColorMapEncoder(detector.num_classes, pyramid)
+        self.adapter = Adapter(detector.width)
+        if config.coefficient.is_off:  # no gradient will come: DDP must not wait for one
+            self.encoder.requires_grad_(False)
+            self.adapter.requires_grad_(False)
+
+    def forward(self, images: Sequence[Tensor], targets: Targets, iteration: int) -> StepResult:
+        """Detection losses and the distance to the encoded labels: see `Method.forward`."""
+        batch = self.detector.prepare(images, targets)
+        maps = self.detector.maps(batch)
+        assignment = self.detector.assign(maps, batch)
+        if self.config.coefficient.is_off:
+            losses = self.detection_losses("detection", maps, batch, assignment)
+            return StepResult(losses, {"lambda": 0.0})
+        assert batch.targets is not None
+        shares = GradientShares(("detection", "distillation"), maps)
+        watched = shares.watch("detection", maps)
+        losses = self.detection_losses("detection", watched, batch, assignment)
+        encoded = self.encode(pack_objects(batch.targets), batch.image_size)
+        if self.shares_head:
+            losses |= self.detection_losses("teacher", encoded, batch, assignment)
+        begun = iteration >= self.config.coefficient.start
+        coefficient = self.config.coefficient.at(iteration, self.schedule) if begun else 0.0
+        student = [self.adapter(m) for m in shares.watch("distillation", maps)]
+        by_level = level_errors(student, [m.detach() for m in encoded])  # (P,)
+        losses["distillation"] = coefficient * by_level.sum()
+        metrics: dict[str, Tensor | float] = {"lambda": coefficient}
+        metrics |= {f"distance/level{i}": d for i, d in enumerate(by_level.detach().unbind())}
+        return StepResult(losses, metrics | shares.metrics())
+
+    def encode(self, objects: Objects, image_size: tuple[int, int]) -> Maps:
+        """Maps of the labels."""
+        return self.encoder(objects, image_size)
+
+
+class EncoderAndHead(nn.Module):
+    """The parts that step 1 hands to step 2, under names that do not depend on the detector."""
+
+    def __init__(self, method: LabelEnc) -> None:
+        super().__init__()
+        self.encoder = method.encoder
+        self.head = method.detector.head
+
+
+class LabelEncStep1(LabelEnc):
+    """Step 1: the detector and the label encoder train one head together.
+
+        L = L_det(K) + L_det(K_label) + lambda * distance,  lambda = 0 before its start
+
+    Each box's v in the colour map is multiplied by min(1, 2 u), u ~ U(0, 1).
+    """
+
+    shares_head = True
+
+    def encode(self, objects: Objects, image_size: tuple[int, int]) -> Maps:
+        """Maps of the labels, each box of a random strength."""
+        strength = torch.rand(len(objects.boxes), device=objects.boxes.device)
+        return self.encoder(objects, image_size, (2 * strength).clamp_max(1))
+
+    def export(self) -> dict[str, nn.Module]:
+        """Encoder and head, which step 2 starts from: see `Method.export`.
+
+        Those of the last iteration: a moving average is kept of the detector alone, and the head
+        must fit the encoder.
+        """
+        return {"step1": EncoderAndHead(self)}
+
+
+class LabelEncStep2(LabelEnc):
+    """Step 2: a new detector, drawn towards the maps of the encoder, which is frozen.
+
+        L = L_det(K) + lambda * distance,  lambda = 0 from its stop on
+
+    The head starts from step 1's and the pyramid from the encoder's.
+
+    Raises:
+        ValueError: no file of step 1 is named, or one of other settings or classes.
+        FileNotFoundError: the file is not there.
+    """
+
+    def __init__(self, detector: Detector, config: MethodConfig, schedule: ScheduleConfig) -> None:
+        super().__init__(detector, config, schedule)
+        if config.step1_weights is None:
+            raise ValueError(
+                "--method.step1-weights is needed: the step1.safetensors that a run of "
+                "labelenc_step1 leaves in its folder"
+            )
+        load_weights(EncoderAndHead(self), config.step1_weights, "--method.step1-weights")
+        detector.pyramid.load_state_dict(self.encoder.pyramid.state_dict())
+        self.encoder.requires_grad_(False)
+
+    @torch.no_grad()
+    def encode(self, objects: Objects, image_size: tuple[int, int]) -> Maps:
+        """Maps of the labels, without gradient."""
+        return self.encoder(objects, image_size)
+
+
+def level_errors(student: Maps, teacher: Maps) -> Tensor:
+    """What each level adds to the mean squared error between one-group norms of the maps, (P,)."""
+    pairs = zip(student, teacher, strict=True)
+    sums = [
+        (F.group_norm(s.float(), 1) - F.group_norm(t.float(), 1)).square().sum() for s, t in pairs
+    ]
+    return torch.stack(sums) / sum(m.numel() for m in student)

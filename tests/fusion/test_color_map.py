@@ -1,0 +1,100 @@
+"""LabelEnc's encoder: its widths, its first convolution against the whole colour map."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops.feature_pyramid_network import (
+    FeaturePyramidNetwork,
+    LastLevelMaxPool,
+    LastLevelP6P7,
+)
+
+from sssd.fusion import ColorMapEncoder, pack_objects
+
+IMAGE_SIZE = (64, 96)
+NUM_CLASSES = 7
+
+
+def pyramid(channels: list[int], width: int) -> FeaturePyramidNetwork:
+    last = LastLevelMaxPool() if len(channels) == 4 else LastLevelP6P7(width, width)
+    return FeaturePyramidNetwork(channels, width, last)
+
+
+def targets() -> list[dict[str, Tensor]]:
+    """Overlapping boxes of a class and of others, an image without boxes, one class alone."""
+    boxes = [
+        [[3.5, 4.0, 40.0, 50.25], [10.0, 20.0, 70.0, 60.0], [0.0, 0.0, 96.0, 64.0]],
+        [],
+        [[60.0, 8.0, 62.0, 12.0]],
+    ]
+    labels = [[2, 2, 6], [], [0]]
+    return [
+        {"boxes": torch.tensor(b).reshape(-1, 4), "labels": torch.tensor(c, dtype=torch.int64)}
+        for b, c in zip(boxes, labels, strict=True)
+    ]
+
+
+def whole_color_map(strength: Tensor) -> Tensor:
+    """(B, K, H, W) from the formula, pixel by pixel."""
+    height, width = IMAGE_SIZE
+    color_map = torch.zeros(3, NUM_CLASSES, height, width)
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    row = 0
+    for image, target in enumerate(targets()):
+        for (x1, y1, x2, y2), label in zip(target["boxes"], target["labels"], strict=True):
+            dx, dy = (x - (x1 + x2) / 2).abs() / (x2 - x1), (y - (y1 + y2) / 2).abs() / (y2 - y1)
+            value = 1 - torch.maximum(dx, dy)
+            value = value.where(value >= 0.5, 0.0) * strength[row]
+            color_map[image, label] = torch.maximum(color_map[image, label], value)
+            row += 1
+    return color_map
+
+
+@pytest.mark.parametrize("strength", [None, torch.tensor([0.25, 1.0, 0.5, 0.75])])
+def test_only_the_shown_classes_are_convolved_and_that_is_the_whole(
+    strength: Tensor | None,
+) -> None:
+    torch.manual_seed(0)
+    encoder = ColorMapEncoder(NUM_CLASSES, pyramid([64, 128, 256], 32))
+    found = encoder.encode_color_map(pack_objects(targets()), IMAGE_SIZE, strength)
+    found.square().sum().backward()
+    gradient = encoder.stem.weight.grad.clone()
+    encoder.zero_grad()
+    whole = whole_color_map(torch.ones(4) if strength is None else strength)
+    expected = F.conv2d(whole, encoder.stem.weight, encoder.stem.bias, stride=2, padding=3)
+    expected.square().sum().backward()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gradient, encoder.stem.weight.grad, rtol=1e-4, atol=1e-2)
+    assert gradient[:, [0, 2, 6]].abs().amin((0, 2, 3)).max() > 0
+    assert gradient[:, [1, 3, 4, 5]].abs().max() == 0
+
+
+def test_with_a_resnet_50_it_has_the_papers_widths() -> None:
+    for channels in ([512, 1024, 2048], [256, 512, 1024, 2048]):
+        encoder = ColorMapEncoder(80, pyramid(channels, 256))
+        assert (encoder.stem.in_channels, encoder.stem.out_channels) == (80, 128)
+        assert encoder.stem.kernel_size == (7, 7)
+        assert encoder.stem.stride == (2, 2)
+        blocks = [[block.expand.out_channels for block in stage] for stage in encoder.stages]
+        assert blocks == [[256], [512, 512], [1024, 1024], [2048]]
+        strides = [[block.spatial.stride[0] for block in stage] for stage in encoder.stages]
+        assert strides == [[2], [2, 1], [2, 1], [2]]
+
+
+@pytest.mark.parametrize("channels", [[64, 128, 256], [32, 64, 128, 256]])
+def test_maps_have_the_shapes_of_the_detectors_and_see_one_image(channels: list[int]) -> None:
+    torch.manual_seed(0)
+    kind = pyramid(channels, 32)
+    encoder = ColorMapEncoder(NUM_CLASSES, kind)
+    maps = encoder(pack_objects(targets()), IMAGE_SIZE)
+    strides = [8, 16, 32, 64, 128] if len(channels) == 3 else [4, 8, 16, 32, 64]
+    expected = [(3, 32, -(-64 // stride), -(-96 // stride)) for stride in strides]
+    assert [tuple(m.shape) for m in maps] == expected
+    alone = encoder(pack_objects(targets()[:1]), IMAGE_SIZE)
+    for together, single in zip(maps, alone, strict=True):
+        torch.testing.assert_close(together[:1], single, rtol=1e-4, atol=1e-4)
+    kind.zero_grad()
+    sum(m.sum() for m in maps).backward()
+    assert all(p.grad is None for p in kind.parameters())  # the encoder's pyramid is its own
+    assert all(p.grad is not None for p in encoder.parameters())
