@@ -83,6 +83,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     student, teacher, row_weights = inputs[:3]
     _, factors, saved = output
     ctx.mark_non_differentiable(factors, saved)
+    ctx.set_materialize_grads(False)  # else backward would be handed zeros as large as `saved`
     ctx.levels = len(student)
     ctx.settings = inputs[3:]
     ctx.save_for_backward(*student, *teacher, *row_weights, factors, saved)
