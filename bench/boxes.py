@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import platform
+import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -164,19 +166,25 @@ def forward_backward(
     return call
 
 
-def peak_bytes(call: Callable[[], object]) -> int:
-    """How far the resident memory of the process rises during a call (Linux)."""
+def peak_bytes(kind: str, count: int) -> int:
+    """The most resident memory of a fresh process that paints `count` objects once, in bytes."""
+    command = [sys.executable, "-W", "ignore", "-m", "bench.boxes", "--peak", kind]
+    done = subprocess.run([*command, "--objects", str(count)], capture_output=True, check=True)
+    return int(done.stdout)
 
-    def status(name: str) -> int:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name))
 
-    call()
-    Path("/proc/self/clear_refs").write_text("5")
-    before = status("VmRSS")
-    result = call()
-    del result
-    return status("VmHWM") - before
+def print_peak(kind: str, count: int) -> None:
+    """What `peak_bytes` runs."""
+    boxes, _, index = scene(count)
+    values = torch.randn(count, CHANNELS)
+    if kind == "ours":
+        kept: object = paint_boxes(values, boxes, index, IMAGE_SIZE, SHAPES, BATCH)
+    elif kind == "vectorised":
+        kept = vectorised_paint(values, boxes, index)
+    else:  # the result alone, written
+        kept = [torch.ones(BATCH, CHANNELS, *shape) for shape in SHAPES]
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10)
+    del kept
 
 
 def row(name: str, times: dict[str, float]) -> None:
@@ -241,17 +249,11 @@ def heatmaps(count: int, seconds: float) -> None:
 
 
 def memory(count: int) -> None:
-    """Peak memory of a forward beyond its result."""
-    boxes, _, index = scene(count)
-    values = torch.randn(count, CHANNELS)
-    result = peak_bytes(lambda: [torch.zeros(BATCH, CHANNELS, *shape) for shape in SHAPES])
-    ours = peak_bytes(lambda: paint_boxes(values, boxes, index, IMAGE_SIZE, SHAPES, BATCH))
-    masks = peak_bytes(lambda: vectorised_paint(values, boxes, index))
-    print(
-        f"paint {count:4} objects: peak beyond the {result / 1e6:.0f} MB result: ours "
-        f"{(ours - result) / 1e6:6.1f} MB, vectorised {(masks - result) / 1e6:6.1f} MB",
-        flush=True,
-    )
+    """Peak memory of painting beyond the result itself."""
+    result = peak_bytes("result", count)
+    extra = {kind: peak_bytes(kind, count) - result for kind in ("ours", "vectorised")}
+    cells = " | ".join(f"{kind} {size / 1e6:7.1f} MB" for kind, size in extra.items())
+    print(f"paint {count:4} objects, peak memory beyond the result: {cells}", flush=True)
 
 
 def linearity(seconds: float) -> None:
@@ -283,8 +285,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each row")
     parser.add_argument("--no-loops", action="store_true", help="leave LGD's loops out: minutes")
+    parser.add_argument("--peak", choices=["result", "ours", "vectorised"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if arguments.peak:
+        print_peak(arguments.peak, arguments.objects[0])
+        return
     print(f"{platform.processor() or platform.machine()}, {arguments.threads} threads, "
           f"torch {torch.__version__}")  # fmt: skip
     for count in arguments.objects:
