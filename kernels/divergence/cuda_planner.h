@@ -45,8 +45,10 @@ struct Planner {
     if (strided) {
       // As wide as lets one block hold its rows; at least 64 bytes of neighbours (8 lanes: a whole
       // line, where rows are too long to hold or need not be held); at most what scratch can bear.
-      const bool holds = !backward && level.length <= resident(4);
-      const int wide = floor_power_of_two(threads * vectors() / level.length, holds ? 4 : 8, 16);
+      const int least = stash_vectors == 1 ? 8 : 4;  // half precision, or single
+      const bool holds = !backward && level.length <= resident(least);
+      const int wide =
+          floor_power_of_two(threads * vectors() / level.length, holds ? least : 8, 16);
       return std::min(wide, floor_power_of_two(2 * ceil_div(level.inner, width) - 1, 1, 16));
     }
     return floor_power_of_two(2 * ceil_div(level.length, kElements) - 1, 4, threads);

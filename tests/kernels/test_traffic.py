@@ -92,7 +92,9 @@ def test_accesses_of_a_warp_waste_no_sector(
         module, student, teacher, over=over, grad_values=torch.ones(2), counting=True
     )  # fmt: skip
     for counted in result.traffic:
-        assert counted["load_sectors"] <= 1.1 * counted["load_ideal"]
+        # Statistics of pieces, which only these rows have, are read one row at a time.
+        waste = 1.2 if (over, last) == ("cells", True) else 1.1
+        assert counted["load_sectors"] <= waste * counted["load_ideal"]
         assert counted["store_sectors"] <= 1.1 * counted["store_ideal"]
         vectors = counted["load_bytes"] / counted["load_accesses"]
         assert vectors > 150, "a warp's access of whole vectors moves up to 512 bytes"
