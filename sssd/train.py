@@ -3,6 +3,7 @@
 Example:
     python -m sssd.train                # the demo: SSSD on handwritten digits
     python -m sssd.train --help         # the recipes
+    python -m sssd.train --list         # also those of the paper's comparison, a line each
     python -m sssd.train coco --help    # every setting of a recipe
 """
 
@@ -28,8 +29,8 @@ from sssd.engine.evaluate import table
 from sssd.engine.loop import Outcome, train
 from sssd.engine.plots import plot_curves, plot_detections
 from sssd.engine.state import RunError, checkpoints, export_weights, write_atomically
-from sssd.methods import build_method
-from sssd.recipes import RECIPES, Config
+from sssd.methods import Method, build_method
+from sssd.recipes import RECIPES, SHORTLIST, Config, describe
 
 DEFAULT_RECIPE = "demo"
 
@@ -37,6 +38,10 @@ DEFAULT_RECIPE = "demo"
 def main(arguments: list[str] | None = None) -> int:
     """Trains, evaluates and draws what was learnt; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["--list"]:
+        for name, make in RECIPES.items():
+            print(f"{name:40} {describe(make())}")
+        return 0
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments = [DEFAULT_RECIPE, *arguments]
     console = Console()
@@ -72,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
             console=console,
         )
         if outcome.numbers is not None:
-            _finish(outcome, run, train_set)
+            _finish(outcome, method, run, train_set)
     plot_curves(run)
     if outcome.signal is not None:
         resumed = [a for a in arguments if a != "--resume"]
@@ -106,11 +111,19 @@ def choose_run(config: Config, recipe: str) -> Path:
 
 def parse(arguments: list[str]) -> Config:
     """Settings from a command line: a recipe's name, then flags that override it."""
-    recipes = {name: (str(recipe.__doc__), recipe()) for name, recipe in RECIPES.items()}
+    named = arguments[0]
+    if not named.startswith("-") and named not in RECIPES:
+        raise ValueError(
+            f"there is no recipe {named!r}; `python -m sssd.train --list` shows all of them"
+        )
+    shown = dict.fromkeys([*SHORTLIST, *({named} & RECIPES.keys())])  # all would be no help
+    recipes = {name: (describe(RECIPES[name]()), RECIPES[name]()) for name in shown}
+    recipes |= {name: (str(RECIPES[name].__doc__), RECIPES[name]()) for name in SHORTLIST}
     return tyro.extras.overridable_config_cli(
         recipes,
         prog="python -m sssd.train",
-        description=f"Train a detector. Without a recipe's name: {DEFAULT_RECIPE}.",
+        description=f"Train a detector. Without a recipe's name: {DEFAULT_RECIPE}. "
+        "--list shows every recipe, those of the paper's comparison too.",
         args=arguments,
     )
 
@@ -127,14 +140,16 @@ def _describe(config: Config) -> str:
     return json.dumps(document, indent=2, default=str) + "\n"
 
 
-def _finish(outcome: Outcome, run: Path, dataset: DetectionDataset) -> None:
-    """Leaves the numbers and the student's weights in the run's folder."""
+def _finish(outcome: Outcome, method: Method, run: Path, dataset: DetectionDataset) -> None:
+    """Leaves the numbers, the student's weights and what else the method exports in the folder."""
     numbers = json.dumps(outcome.numbers, indent=2) + "\n"
     write_atomically(run / "evaluation.json", lambda file: file.write(numbers.encode()))
     model = getattr(outcome.detector, "model", outcome.detector)
     names = {"classes": dataset.classes, "category_ids": dataset.category_ids}
     metadata = {name: json.dumps(values) for name, values in names.items()}
     export_weights(run / "model.safetensors", model, metadata)
+    for name, part in method.export().items():
+        export_weights(run / f"{name}.safetensors", part, metadata)
 
 
 if __name__ == "__main__":

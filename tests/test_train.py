@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from sssd.detectors import build_detector
+from sssd.recipes import RECIPES
 from sssd.train import main
 from tests.scenes import write_scenes
 from tests.small import small_config
@@ -132,5 +133,30 @@ def test_help_names_recipes_and_settings(capsys: pytest.CaptureFixture[str]) -> 
             main(arguments)
         assert exit_info.value.code == 0
     output = capsys.readouterr().out
-    for text in ("demo", "coco", "--data.train", "--method.name {plain,sssd,lgd}"):
+    for text in (
+        "demo",
+        "coco",
+        "--data.train",
+        "--method.name {plain,sssd,lgd,labelenc_step1,labelenc_step2}",
+    ):
         assert text in output
+
+
+def test_labelenc_step_2_starts_from_what_step_1_leaves(tmp_path: Path, data: list[str]) -> None:
+    steps = ["small/fcos_lite0_labelenc_step1", "small/fcos_lite0_labelenc_step2"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main([steps[0], *data, *TINY, "--out", str(first)]) == 0
+    weights = ["--method.step1-weights", str(first / "step1.safetensors")]
+    assert main([steps[1], *data, *TINY, *weights, "--out", str(second)]) == 0
+    assert not (second / "step1.safetensors").exists()
+
+
+def test_list_shows_every_recipe_and_help_a_few(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(RECIPES)
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert "--list" in shown
+    assert "fcos_r101_lgd" not in shown

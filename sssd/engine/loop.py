@@ -76,7 +76,9 @@ def train(
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     method.to(device).to(memory_format=memory_format).train()
     optimizer = build_optimizer(method, config, schedule)
-    scheduler = LambdaLR(optimizer, schedule.factor)
+    scheduler = LambdaLR(
+        optimizer, [lambda i: _backbone_factor(i, method, schedule), schedule.factor]
+    )
     average = None
     if config.ema_decay is not None:
         update = get_ema_multi_avg_fn(config.ema_decay)
@@ -185,6 +187,11 @@ def build_optimizer(
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
     return torch.optim.SGD(groups, momentum=0.9, weight_decay=config.weight_decay)
+
+
+def _backbone_factor(iteration: int, method: Method, schedule: ScheduleConfig) -> float:
+    """Zero while the backbone is frozen: weight decay would move it without any gradient."""
+    return 0.0 if iteration < method.frozen_backbone else schedule.factor(iteration)
 
 
 def evaluate_detector(

@@ -70,6 +70,7 @@ class ColorMapEncoder(nn.Module):
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
         self.pyramid = copy.deepcopy(pyramid)
 

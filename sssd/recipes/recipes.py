@@ -8,6 +8,7 @@ from sssd.detectors import DetectorConfig
 from sssd.engine.settings import EngineConfig
 from sssd.methods import FusionConfig, MethodConfig
 from sssd.recipes.config import Config
+from sssd.recipes.paper import PAPER, TWINS
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 
 
@@ -67,5 +68,8 @@ def coco() -> Config:
 
 
 RECIPES: dict[str, Callable[[], Config]] = {
-    recipe.__name__: recipe for recipe in (demo, small, coco)
+    **{recipe.__name__: recipe for recipe in (demo, small, coco)},
+    **PAPER,
+    **TWINS,
 }
+SHORTLIST = ("demo", "small", "coco")  # what a newcomer is shown

@@ -120,3 +120,17 @@ def test_the_head_sees_enhanced_maps_only_every_nth_iteration() -> None:
         for i in range(4)
     ]
     assert taught == [True, False, True, False]
+
+
+@pytest.mark.parametrize(("root", "factor"), [("level", 8.0), ("none", 64.0)])
+def test_the_mean_over_elements_is_the_sum_over_a_row_scaled(root: str, factor: float) -> None:
+    settings = {"name": "sssd", "root": root}
+    by_sum, by_mean = (
+        build_method(small_detector(), MethodConfig(**settings, reduction=reduction), SCHEDULE)
+        for reduction in ("row", "element")
+    )
+    torch.manual_seed(0)
+    maps, other = ([torch.randn(2, 64, 5, 4), torch.randn(2, 64, 3, 2)] for _ in range(2))
+    torch.testing.assert_close(
+        by_sum.distances(maps, other)[1], factor * by_mean.distances(maps, other)[1]
+    )
