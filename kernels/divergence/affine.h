@@ -64,7 +64,7 @@ struct AffineRow {
 // / 2.
 struct Affine {
   static constexpr bool kSoftmax = false;
-  
+
   template <class V>
   using Stats = Moments<V>;
   template <class V>
