@@ -90,9 +90,12 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 
 def _backward_with(backend: str) -> Any:
-    def backward(ctx: Any, grad_values: Tensor, *_: Any) -> tuple[Any, ...]:
+    def backward(ctx: Any, grad_values: Tensor | None, *_: Any) -> tuple[Any, ...]:
         *maps, factors, saved = ctx.saved_tensors
         levels = ctx.levels
+        nothing = [None] * (len(maps) - 2 * levels), *[None] * SETTINGS_COUNT
+        if grad_values is None:
+            return ([None] * levels, [None] * levels, *nothing)
         student, teacher, weights = maps[:levels], maps[levels : 2 * levels], maps[2 * levels :]
         needs = [any(side) for side in ctx.needs_input_grad[:2]]
         grads = registration.kernel("divergence_backward", backend)(
@@ -102,7 +105,7 @@ def _backward_with(backend: str) -> Any:
             [g if n else None for g, n in zip(side, need, strict=True)] if side else [None] * levels
             for side, need in zip(grads, ctx.needs_input_grad[:2], strict=True)
         ]
-        return (*wanted, [None] * len(weights), *[None] * SETTINGS_COUNT)
+        return (*wanted, *nothing)
 
     return backward
 

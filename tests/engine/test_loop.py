@@ -125,7 +125,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(
 
 
 def test_a_device_that_is_not_there_is_named() -> None:
-    with pytest.raises(ValueError, match=r"--engine\.device 'nonsense'"):
+    with pytest.raises(ValueError, match=r"device 'nonsense'"):
         choose_device("nonsense")
 
 

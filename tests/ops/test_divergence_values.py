@@ -115,5 +115,7 @@ def test_any_values(shape, scale, gap, over, memory_format, temperature, one_hot
     assert abs(value.item() - expected.item()) <= 3e-6 * expected.item() + slack
     for g, e in zip(grads, expected_grads, strict=True):
         assert g.isfinite().all()
-        bound = 1e-5 * e.abs().max().item() + 1e-6 * max(1.0, largest) * 0.1 + 1e-9
+        # The gradient, and with it the rounding of the logits, is divided by temperature.
+        rounding = 1e-7 * max(1.0, largest) / min(1.0, temperature)
+        bound = 1e-5 * e.abs().max().item() + rounding + 1e-9
         assert (g.double() - e).abs().max().item() <= bound

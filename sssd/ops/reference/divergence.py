@@ -95,7 +95,7 @@ def _softmax_rows(
     gap = _gap(p, q, d)  # p - q
     if divergence == "js":
         # m as a multiple w of the larger mass, which it shares: nothing is divided by a small m.
-        large, weight = torch.maximum(p, q), torch.where(d > 0, beta, 1 - beta).to(d)
+        large, weight = torch.maximum(p, q), torch.where(d > 0, d.new_full((), beta), 1 - beta)
         w = weight + (1 - weight) * (-d.abs()).exp()
         rest = -torch.expm1(-d.abs())
         up, down = psi((1 - weight) * rest / w), psi(-weight * rest / w)  # x/m - 1 of the two
