@@ -1,10 +1,10 @@
 """Label-guided self-distillation (Zhang et al., AAAI 2022, arXiv 2109.11496)."""
 
-import torch
 from torch import Tensor
 
 from sssd.detectors import Maps
-from sssd.methods.distill import LabelGuided, standardize
+from sssd.methods.distill import LabelGuided
+from sssd.ops import feature_divergence
 
 
 class LGD(LabelGuided):
@@ -20,7 +20,14 @@ class LGD(LabelGuided):
 
     def distances(self, student: Maps, teacher: Maps) -> tuple[Tensor, Tensor]:
         """Mean squared error over all levels, and what each level adds to it (P,)."""
-        pairs = zip(standardize(student), standardize(teacher), strict=True)
-        sums = torch.stack([(s - t).square().sum() for s, t in pairs])  # (P,)
+        sums = feature_divergence(
+            student,
+            teacher,
+            over="cells",
+            normalize="standardize",
+            divergence="mse",
+            rows="sum",
+            reduction="none",
+        )  # (P,)
         by_level = sums / sum(m.numel() for m in student)
         return by_level.sum(), by_level

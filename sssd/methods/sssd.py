@@ -1,6 +1,5 @@
 """Smooth and stepwise self-distillation (Deng et al., ICIP 2023, arXiv 2303.05015)."""
 
-import torch
 from torch import Tensor
 
 from sssd.detectors import Maps
@@ -29,15 +28,7 @@ class SSSD(LabelGuided):
             over=self.config.over,
             temperature=self.config.temperature,
             root=None if self.config.root == "none" else self.config.root,
+            elements="mean" if self.config.reduction == "element" else "sum",
             reduction="none",
         )
-        if self.config.reduction == "element":
-            by_level = by_level * self._element_factors(student)
         return by_level.mean(), by_level
-
-    def _element_factors(self, maps: Maps) -> Tensor:
-        """From the divergence of a row's sum to that of its elements' mean, for each level (P,)."""
-        of_channels = self.config.over == "channels"
-        lengths = [m.shape[1] if of_channels else m.shape[2] * m.shape[3] for m in maps]
-        factors = 1 / torch.tensor(lengths, dtype=torch.float32, device=maps[0].device)
-        return factors if self.config.root == "none" else factors.sqrt()

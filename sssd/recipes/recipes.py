@@ -19,7 +19,7 @@ def demo() -> Config:
         data=DataConfig(format="demo", flip=0.0),  # a mirrored digit is no digit
         detector=dataclasses.replace(small().detector, min_size=(160,), max_size=160),
         schedule=dataclasses.replace(
-            small().schedule, iterations=320, milestones=(220, 280), learning_rate=4e-3
+            small().schedule, iterations=400, milestones=(270, 350), learning_rate=4e-3
         ),
         engine=dataclasses.replace(small().engine, batch_size=8, workers=0),
     )
