@@ -14,6 +14,7 @@ import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torchvision
@@ -50,35 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
         config = parse(arguments)
         recipe = arguments[0]
         run = choose_run(config, recipe)
-        train_set, validation_set = build_datasets(config.data, console)
-        torch.manual_seed(config.engine.seed)
-        detector = build_detector(config.detector, train_set.num_classes)
-        method = build_method(detector, config.method, config.schedule)
-    rate = config.schedule.scaled_learning_rate(config.engine.batch_size)
-    console.print(
-        f"[bold]{recipe}[/bold]: {config.method.name} trains {config.detector.name} on "
-        f"{config.detector.backbone}; {len(train_set)} images, {train_set.num_classes} classes; "
-        f"learning rate {config.schedule.learning_rate:g} x {config.engine.batch_size}/16 = "
-        f"{rate:g}; run in {run}",
-        soft_wrap=True,
-    )
+        prepared = prepare(config, console)
     with exit_on(FAILED, RunError, DataError):
-        write_atomically(run / "config.json", lambda file: file.write(_describe(config).encode()))
-        outcome = train(
-            method,
-            train_set,
-            validation_set,
-            run=run,
-            config=config.engine,
-            schedule=config.schedule,
-            transform=training_transform(
-                config.data.flip, config.data.photometric, config.data.scale
-            ),
-            console=console,
-        )
-        if outcome.numbers is not None:
-            _finish(outcome, method, run, train_set)
-    plot_curves(run)
+        outcome = execute(prepared, config, recipe, run, console)
     if outcome.signal is not None:
         resumed = [a for a in arguments if a != "--resume"]
         if config.out is None:
@@ -88,13 +63,71 @@ def main(arguments: list[str] | None = None) -> int:
             soft_wrap=True,
         )
         return 128 + outcome.signal
-    plot_detections(outcome.detector, validation_set, run / "detections.png")
     assert outcome.numbers is not None
-    console.print(table(outcome.numbers, title=f"{len(validation_set)} validation images"))
+    images = len(prepared.validation_set)
+    console.print(table(outcome.numbers, title=f"{images} validation images"))
     console.print(f"detections beside ground truth: {run / 'detections.png'}", soft_wrap=True)
     console.print(f"losses, lambda and AP:          {run / 'curves.png'}", soft_wrap=True)
     console.print(f"run folder:                     {run}", soft_wrap=True)
     return 0
+
+
+class Prepared(NamedTuple):
+    """What a run's settings stand for."""
+
+    method: Method
+    train_set: DetectionDataset
+    validation_set: DetectionDataset
+
+
+def prepare(config: Config, console: Console) -> Prepared:
+    """Reads the data and builds the method, its weights drawn from the run's seed.
+
+    Raises:
+        ValueError: settings that do not fit together, or faults in the data.
+        OSError: a file that can not be read.
+        ImportError: an optional package is missing.
+    """
+    train_set, validation_set = build_datasets(config.data, console)
+    torch.manual_seed(config.engine.seed)
+    detector = build_detector(config.detector, train_set.num_classes)
+    return Prepared(
+        build_method(detector, config.method, config.schedule), train_set, validation_set
+    )
+
+
+def execute(prepared: Prepared, config: Config, title: str, run: Path, console: Console) -> Outcome:
+    """Trains, evaluates and leaves everything that belongs to the run in its folder.
+
+    Raises:
+        RunError: training diverged, or the folder can not be written.
+        DataError: an image that can not be read.
+    """
+    method, train_set, validation_set = prepared
+    rate = config.schedule.scaled_learning_rate(config.engine.batch_size)
+    console.print(
+        f"[bold]{title}[/bold]: {config.method.name} trains {config.detector.name} on "
+        f"{config.detector.backbone}; {len(train_set)} images, {train_set.num_classes} classes; "
+        f"learning rate {config.schedule.learning_rate:g} x {config.engine.batch_size}/16 = "
+        f"{rate:g}; run in {run}",
+        soft_wrap=True,
+    )
+    write_atomically(run / "config.json", lambda file: file.write(_describe(config).encode()))
+    outcome = train(
+        method,
+        train_set,
+        validation_set,
+        run=run,
+        config=config.engine,
+        schedule=config.schedule,
+        transform=training_transform(config.data.flip, config.data.photometric, config.data.scale),
+        console=console,
+    )
+    if outcome.numbers is not None:
+        _finish(outcome, method, run, train_set)
+        plot_detections(outcome.detector, validation_set, run / "detections.png")
+    plot_curves(run)
+    return outcome
 
 
 def choose_run(config: Config, recipe: str) -> Path:
