@@ -1,7 +1,7 @@
 """Named settings of runs."""
 
-from sssd.recipes.config import Config
+from sssd.recipes.config import Config, stretched
 from sssd.recipes.paper import describe
 from sssd.recipes.recipes import RECIPES, SHORTLIST
 
-__all__ = ["RECIPES", "SHORTLIST", "Config", "describe"]
+__all__ = ["RECIPES", "SHORTLIST", "Config", "describe", "stretched"]

@@ -1,6 +1,6 @@
 """The settings of a run, in one typed tree."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sssd.data.build import DataConfig
@@ -25,3 +25,31 @@ class Config:
 
     resume: bool = False
     """Go on with the run in --out from its newest checkpoint."""
+
+
+def stretched(config: Config, iterations: int) -> Config:
+    """The same run in another number of iterations: all that happens at one moves along."""
+
+    def at(iteration: int) -> int:
+        return round(iteration * iterations / config.schedule.iterations)
+
+    schedule, coefficient = config.schedule, config.method.coefficient
+    return replace(
+        config,
+        schedule=replace(
+            schedule,
+            iterations=iterations,
+            milestones=tuple(map(at, schedule.milestones)),
+            warmup=at(schedule.warmup),
+        ),
+        method=replace(
+            config.method,
+            frozen_backbone=at(config.method.frozen_backbone),
+            coefficient=replace(
+                coefficient,
+                steps={at(i): value for i, value in coefficient.steps.items()},
+                start=at(coefficient.start),
+                stop=None if coefficient.stop is None else at(coefficient.stop),
+            ),
+        ),
+    )

@@ -22,7 +22,7 @@ from sssd.detectors.backbones import BackboneName
 from sssd.detectors.build import DetectorName
 from sssd.engine.settings import EngineConfig
 from sssd.methods import FusionConfig, MethodConfig
-from sssd.recipes.config import Config
+from sssd.recipes.config import Config, stretched
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 
 Recipe = Callable[[], Config]
@@ -104,9 +104,7 @@ def twin(recipe: Recipe) -> Config:
     channels 75 of the elements' mean is 75 / 8 = 9.4 of the sum.
     """
     config = recipe()
-    schedule, method = config.schedule, config.method
-    coefficient = method.coefficient
-    small = lambda iterations: round(iterations / TWIN_SHRINKS)  # noqa: E731
+    config = stretched(config, config.schedule.iterations // TWIN_SHRINKS)
     return dataclasses.replace(
         config,
         detector=dataclasses.replace(
@@ -115,22 +113,6 @@ def twin(recipe: Recipe) -> Config:
             width=64,
             min_size=(256, 288, 320),
             max_size=448,
-        ),
-        method=dataclasses.replace(
-            method,
-            frozen_backbone=small(method.frozen_backbone),
-            coefficient=dataclasses.replace(
-                coefficient,
-                steps={small(i): value for i, value in coefficient.steps.items()},
-                start=small(coefficient.start),
-                stop=None if coefficient.stop is None else small(coefficient.stop),
-            ),
-        ),
-        schedule=dataclasses.replace(
-            schedule,
-            iterations=small(schedule.iterations),
-            milestones=tuple(map(small, schedule.milestones)),
-            warmup=small(schedule.warmup),
         ),
         engine=dataclasses.replace(config.engine, batch_size=4),
     )

@@ -1,0 +1,122 @@
+"""Runs variants x seeds, several at once if asked, and keeps every result once it is there."""
+
+import csv
+import dataclasses
+import multiprocessing
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from sssd import __version__
+from sssd.data import DataError
+from sssd.engine.evaluate import METRICS
+from sssd.engine.log import read_metrics
+from sssd.engine.state import RunError, checkpoints
+from sssd.experiments.plans import Variants
+from sssd.recipes import Config
+from sssd.train import execute, prepare
+
+Row = dict[str, str]
+SETTINGS = ["variant", "seed", "iterations", "seconds"]
+VERSIONS = ["sssd", "torch", "device"]
+
+
+def run_all(
+    variants: Variants, seeds: Sequence[int], folder: Path, jobs: int, console: Console
+) -> list[Row]:
+    """Runs what is missing in a folder's `results.csv`, and gives all its rows.
+
+    A run that was interrupted goes on from its checkpoint; one that failed is told and tried again
+    the next time.
+
+    Args:
+        variants: configurations by name.
+        seeds: each variant is run once with each.
+        folder: of results.csv, and of the folders of the runs.
+        jobs: runs at once; they share the processor's cores.
+        console: for a line a run.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "results.csv"
+    rows = read_rows(path)
+    there = {(row["variant"], int(row["seed"])) for row in rows}
+    missing = [(n, s) for s in seeds for n in variants if (n, s) not in there]
+    console.print(f"{len(missing)} runs to do, {len(there)} done before; in {folder}")
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (threads,)) as pool:
+        futures = {
+            pool.submit(_run, variants[name], seed, folder / _folder_name(name, seed)): (name, seed)
+            for name, seed in missing
+        }
+        for future in as_completed(futures):
+            name, seed = futures[future]
+            try:
+                result = future.result()
+            except (RunError, DataError, ValueError, OSError) as error:
+                console.print(f"{name}, seed {seed} failed: {error}", style="red", soft_wrap=True)
+                continue
+            if result is None:
+                console.print(f"{name}, seed {seed}: stopped; the same command goes on with it")
+                continue
+            row = {"variant": name, "seed": str(seed), **result}
+            _append(path, row)
+            console.print(f"{name}, seed {seed}: AP {row['AP']} in {row['seconds']} s")
+    return read_rows(path)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The results so far."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _run(config: Config, seed: int, run: Path) -> Row | None:
+    """One run, begun or gone on with; None if it was stopped by a signal."""
+    engine = dataclasses.replace(config.engine, seed=seed)
+    config = dataclasses.replace(config, engine=engine, out=run, resume=bool(checkpoints(run)))
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / "log.txt").open("a") as log:
+        console = Console(file=log, width=100)
+        outcome = execute(prepare(config, console), config, run.name, run, console)
+    if outcome.numbers is None:
+        return None
+    device = next(outcome.detector.parameters()).device
+    return {
+        "iterations": str(config.schedule.iterations),
+        "seconds": f"{_seconds(config, run):.0f}",
+        **{name: f"{outcome.numbers[name]:.4f}" for name in METRICS},
+        "sssd": __version__,
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+    }
+
+
+def _seconds(config: Config, run: Path) -> float:
+    """Time spent in training steps, over all the parts of a run."""
+    steps = [row for row in read_metrics(run) if "images_per_second" in row]
+    before = [0, *(row["iteration"] for row in steps)]
+    return sum(
+        (row["iteration"] - last) * config.engine.batch_size / row["images_per_second"]
+        for last, row in zip(before, steps, strict=False)
+    )
+
+
+def _append(path: Path, row: Row) -> None:
+    header = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, [*SETTINGS, *METRICS, *VERSIONS])
+        if header:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def _folder_name(variant: str, seed: int) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", variant).strip("-") + f"-seed{seed}"
