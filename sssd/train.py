@@ -5,6 +5,7 @@ Example:
     python -m sssd.train --help         # the recipes
     python -m sssd.train --list         # also those of the paper's comparison, a line each
     python -m sssd.train coco --help    # every setting of a recipe
+    torchrun --nproc-per-node 8 -m sssd.train coco ...    # 8 GPUs share each batch
 """
 
 import dataclasses
@@ -26,9 +27,11 @@ from sssd.commands import FAILED, WRONG_USE, exit_on, plain_warnings
 from sssd.data import DataError, DetectionDataset, training_transform
 from sssd.data.build import build_datasets
 from sssd.detectors import build_detector
+from sssd.engine import distributed
 from sssd.engine.evaluate import table
 from sssd.engine.loop import Outcome, train
 from sssd.engine.plots import plot_curves, plot_detections
+from sssd.engine.settings import EngineConfig
 from sssd.engine.state import RunError, checkpoints, export_weights, write_atomically
 from sssd.methods import Method, build_method
 from sssd.recipes import RECIPES, SHORTLIST, Config, describe
@@ -45,12 +48,17 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments = [DEFAULT_RECIPE, *arguments]
-    console = Console()
     plain_warnings()
-    with exit_on(WRONG_USE, ValueError, OSError, ImportError):
+    with exit_on(WRONG_USE, ValueError):
         config = parse(arguments)
-        recipe = arguments[0]
-        run = choose_run(config, recipe)
+    with distributed.process_group(config.engine.device):
+        return _run(arguments, config)
+
+
+def _run(arguments: list[str], config: Config) -> int:
+    console, recipe = distributed.console(), arguments[0]
+    with exit_on(WRONG_USE, ValueError, OSError, ImportError):
+        run = distributed.from_first(lambda: choose_run(config, recipe))
         prepared = prepare(config, console)
     with exit_on(FAILED, RunError, DataError):
         outcome = execute(prepared, config, recipe, run, console)
@@ -83,12 +91,15 @@ class Prepared(NamedTuple):
 def prepare(config: Config, console: Console) -> Prepared:
     """Reads the data and builds the method, its weights drawn from the run's seed.
 
+    Of several processes the first one alone reads and checks the annotations.
+
     Raises:
         ValueError: settings that do not fit together, or faults in the data.
         OSError: a file that can not be read.
         ImportError: an optional package is missing.
     """
-    train_set, validation_set = build_datasets(config.data, console)
+    config.engine.part_size(distributed.world_size())
+    train_set, validation_set = distributed.from_first(lambda: build_datasets(config.data, console))
     torch.manual_seed(config.engine.seed)
     detector = build_detector(config.detector, train_set.num_classes)
     return Prepared(
@@ -99,6 +110,8 @@ def prepare(config: Config, console: Console) -> Prepared:
 def execute(prepared: Prepared, config: Config, title: str, run: Path, console: Console) -> Outcome:
     """Trains, evaluates and leaves everything that belongs to the run in its folder.
 
+    Every process trains; the first one alone writes.
+
     Raises:
         RunError: training diverged, or the folder can not be written.
         DataError: an image that can not be read.
@@ -108,11 +121,13 @@ def execute(prepared: Prepared, config: Config, title: str, run: Path, console: 
     console.print(
         f"[bold]{title}[/bold]: {config.method.name} trains {config.detector.name} on "
         f"{config.detector.backbone}; {len(train_set)} images, {train_set.num_classes} classes; "
+        f"batch {_batch(config.engine)}; "
         f"learning rate {config.schedule.learning_rate:g} x {config.engine.batch_size}/16 = "
         f"{rate:g}; run in {run}",
         soft_wrap=True,
     )
-    write_atomically(run / "config.json", lambda file: file.write(_describe(config).encode()))
+    if distributed.is_first():
+        write_atomically(run / "config.json", lambda file: file.write(_describe(config).encode()))
     outcome = train(
         method,
         train_set,
@@ -123,11 +138,22 @@ def execute(prepared: Prepared, config: Config, title: str, run: Path, console: 
         transform=training_transform(config.data.flip, config.data.photometric, config.data.scale),
         console=console,
     )
+    if not distributed.is_first():
+        return outcome
     if outcome.numbers is not None:
         _finish(outcome, method, run, train_set)
         plot_detections(outcome.detector, validation_set, run / "detections.png")
     plot_curves(run)
     return outcome
+
+
+def _batch(engine: EngineConfig) -> str:
+    """The images of a step, as the processes share them: "16 = 2 processes x 2 parts x 4"."""
+    processes = distributed.world_size()
+    counts = [f"{processes} processes"] if processes > 1 else []
+    counts += [f"{engine.accumulate} parts"] if engine.accumulate > 1 else []
+    shares = " x ".join([*counts, str(engine.part_size(processes))])
+    return f"{engine.batch_size} = {shares}" if counts else str(engine.batch_size)
 
 
 def choose_run(config: Config, recipe: str) -> Path:
@@ -169,7 +195,8 @@ def _describe(config: Config) -> str:
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
     }
-    document = {**dataclasses.asdict(config), "versions": versions}
+    processes = distributed.world_size()
+    document = {**dataclasses.asdict(config), "processes": processes, "versions": versions}
     return json.dumps(document, indent=2, default=str) + "\n"
 
 

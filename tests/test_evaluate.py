@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sssd.data.build import build_validation_set
-from sssd.engine.loop import evaluate_detector
+from sssd.engine.inference import evaluate_detector
 from sssd.engine.runs import open_run
 from sssd.engine.settings import EngineConfig
 from sssd.evaluate import main

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.image_list import ImageList
@@ -75,14 +76,14 @@ class _OneStage(TorchvisionDetector):
     def _match(self, targets: Targets, anchors: list[Tensor], cells: list[int]) -> list[Tensor]:
         """Index of the target that each anchor answers for, -1 for none, image by image."""
 
-    def assign(self, maps: Maps, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
+    def assign(self, maps: Maps, batch: Batch) -> Any:
         """Anchors and matched targets of each image."""
         assert batch.targets is not None
         anchors = self._anchors(maps, batch)
         return anchors, self._match(batch.targets, anchors, _cells(maps))
 
     def losses(self, maps: Maps, batch: Batch, assignment: Any) -> Losses:
-        """Losses of the head: classification, bbox_regression and, for FCOS, bbox_ctrness."""
+        """Losses of the head: classification and bbox_regression."""
         anchors, matches = assignment
         outputs = self._head_outputs(maps)
         return self.model.head.compute_loss(batch.targets, outputs, anchors, matches)
@@ -106,7 +107,25 @@ class _OneStage(TorchvisionDetector):
 
 
 class FCOSDetector(_OneStage):
-    """torchvision's FCOS (Tian et al., ICCV 2019, arXiv 1904.01355)."""
+    """torchvision's FCOS (Tian et al., ICCV 2019, arXiv 1904.01355).
+
+    Its losses are sums over a batch, divided by the batch's number of foreground cells. Where
+    several processes share a batch that is their common number, as in one process with all images:
+    every one of them must call `assign`.
+    """
+
+    def assign(self, maps: Maps, batch: Batch) -> Any:
+        """Anchors and matched targets of each image, and a factor of the losses."""
+        anchors, matches = super().assign(maps, batch)
+        return anchors, matches, _foreground_factor(matches)
+
+    def losses(self, maps: Maps, batch: Batch, assignment: Any) -> Losses:
+        """Losses of the head: classification, bbox_regression and bbox_ctrness."""
+        anchors, matches, factor = assignment
+        losses = super().losses(maps, batch, (anchors, matches))
+        if factor is None:
+            return losses
+        return {name: loss * factor for name, loss in losses.items()}
 
     def _match(self, targets: Targets, anchors: list[Tensor], cells: list[int]) -> list[Tensor]:
         # torchvision's own assignment, run with a head that hands back the matches.
@@ -171,6 +190,17 @@ class FasterRCNNDetector(TorchvisionDetector):
 _MATCHES_AS_LOSS = SimpleNamespace(
     compute_loss=lambda targets, outputs, anchors, matched_idxs: matched_idxs
 )
+
+
+def _foreground_factor(matches: list[Tensor]) -> Tensor | None:
+    """This process's number of foreground cells over the mean of all processes; None if alone."""
+    if not dist.is_available() or not dist.is_initialized():
+        return None
+    own = torch.stack([(match >= 0).sum() for match in matches]).sum().float()
+    total = own.clone()
+    dist.all_reduce(total)
+    # torchvision divides by max(1, own); the mean over the processes divides by their number.
+    return own.clamp_min(1) * dist.get_world_size() / total.clamp_min(1)
 
 
 def _image_list(batch: Batch) -> ImageList:

@@ -6,7 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sssd.data import DetectionDataset, evaluation_loader
 from sssd.detectors import Detector
+from sssd.engine.distributed import buffers_from_first, from_first, gather, rank, world_size
+from sssd.engine.evaluate import evaluate_detections, to_coco
+from sssd.engine.settings import EngineConfig
 
 
 @torch.no_grad()
@@ -35,3 +39,25 @@ def detect(
     finally:
         detector.train(was_training)
     return found
+
+
+def evaluate_detector(
+    detector: Detector, dataset: DetectionDataset, config: EngineConfig
+) -> dict[str, float]:
+    """The 12 COCO numbers of a detector on a dataset.
+
+    Every process looks at its share of the images, and the first one brings them together.
+    """
+    buffers_from_first(detector)
+    loader = evaluation_loader(
+        dataset, config.part_size(world_size()), config.workers, rank(), world_size()
+    )
+    shares = gather(detect(detector, loader))
+
+    def numbers() -> dict[str, float]:
+        found = {image_id: one for share in shares for image_id, one in share.items()}
+        ids = dataset.image_ids
+        results = to_coco(ids, [found[image_id] for image_id in ids], dataset.category_ids)
+        return evaluate_detections(dataset.ground_truth(), results)
+
+    return from_first(numbers)

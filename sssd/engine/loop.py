@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -11,13 +13,15 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from sssd.data import DetectionDataset, evaluation_loader, training_loader
+from sssd.data import DetectionDataset, training_loader
 from sssd.data.loader import Transform
 from sssd.detectors import Detector
-from sssd.engine.evaluate import evaluate_detections, to_coco
-from sssd.engine.inference import detect
+from sssd.engine import distributed
+from sssd.engine.determinism import deterministic
+from sssd.engine.distributed import choose_device, is_first, world_size
+from sssd.engine.inference import evaluate_detector
 from sssd.engine.interrupt import StopSignals
-from sssd.engine.log import MetricsFile, ProgressLog
+from sssd.engine.log import MetricsFile, ProgressLog, read_metrics
 from sssd.engine.settings import EngineConfig
 from sssd.engine.state import (
     RunError,
@@ -26,7 +30,7 @@ from sssd.engine.state import (
     restore_random_state,
     save_checkpoint,
 )
-from sssd.methods import Method
+from sssd.methods import Method, StepResult
 from sssd.schedules import ScheduleConfig
 
 
@@ -57,6 +61,8 @@ def train(
 ) -> Outcome:
     """Trains a method's detector, from the newest checkpoint in `run` if there is one.
 
+    Every process that torchrun started calls this; the first one alone reads and writes `run`.
+
     Args:
         method: what is trained.
         train_set: images and boxes to learn from.
@@ -69,9 +75,11 @@ def train(
         console: where progress goes.
 
     Raises:
-        RunError: a loss that is not finite, a disk that is full, a checkpoint of other data.
+        RunError: a loss that is not finite, a disk that is full, a checkpoint of another run.
+        ValueError: a batch that the processes can not share equally.
     """
-    console = console or Console()
+    console = console or distributed.console()
+    part_size = config.part_size(world_size())
     device = choose_device(config.device)
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     method.to(device).to(memory_format=memory_format).train()
@@ -87,13 +95,23 @@ def train(
     if average is not None:
         parts["average"] = average
 
-    saved = load_latest(run)
+    saved = distributed.from_first(lambda: load_latest(run))
     begin = _restore(saved, parts, train_set, config) if saved else 0
+    model = distributed.with_shared_gradients(method)
     batches = training_loader(
-        train_set, config.batch_size, config.seed, config.workers, start=begin, transform=transform
+        train_set,
+        part_size,
+        config.seed,
+        config.workers,
+        start=begin * config.accumulate,
+        rank=distributed.rank(),
+        world_size=world_size(),
+        transform=transform,
     )
     if saved:  # after the loader exists: making it may draw random numbers
-        restore_random_state(saved["random"])
+        restore_random_state(saved["random"][distributed.rank()], device)
+    elif not is_first():  # all began with one seed, so that their weights are the same
+        torch.manual_seed(config.seed + distributed.rank())
 
     done = begin
 
@@ -101,32 +119,48 @@ def train(
         return done == schedule.iterations or (every > 0 and done % every == 0)
 
     def save() -> None:
-        state = {name: part.state_dict() for name, part in parts.items()}
-        state |= {"iteration": done, "random": random_state()}
-        save_checkpoint(run, done, state | _identity(train_set, config))
+        random = distributed.gather(random_state(device))
+        if is_first():
+            state = {name: part.state_dict() for name, part in parts.items()}
+            state |= {"iteration": done, "random": random}
+            save_checkpoint(run, done, state | _identity(train_set, config))
+
+    def write(row: dict[str, Any]) -> None:
+        if metrics is not None:
+            metrics.write(row)
 
     def evaluate() -> dict[str, float]:
         numbers = evaluate_detector(trained(), validation_set, config)
-        metrics.write({"iteration": done, **numbers})
+        write({"iteration": done, **numbers})
         return numbers
 
     def trained() -> Detector:
         return method.detector if average is None else cast(Detector, average.module)
 
-    numbers: dict[str, float] | None = None
-    metrics = MetricsFile(run, begin)
+    metrics = MetricsFile(run, begin) if is_first() else None
     progress = ProgressLog(console, schedule.iterations, begin)
     log_start, log_iteration = time.monotonic(), begin
-    with StopSignals() as stop, progress:
+    stopped = 0
+    with deterministic(config.deterministic), StopSignals() as stop, progress:
+        numbers = distributed.from_first(lambda: _evaluation_of(run, begin))
+        if saved and due(config.evaluate_every) and numbers is None:  # it was killed meanwhile
+            numbers = evaluate()
         for iteration in range(begin, schedule.iterations):
-            images, targets = next(batches)
-            images = [image.to(device, non_blocking=True) for image in images]
-            targets = [_to(target, device) for target in targets]
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-                result = method(images, targets, iteration)
-            loss = torch.stack([value.float() for value in result.losses.values()]).sum()
+            done = iteration + 1  # when this step is
+            method.watches_gradients = due(config.log_every)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            results = []
+            for part in range(config.accumulate):
+                images, targets = next(batches)
+                images = [image.to(device, non_blocking=True) for image in images]
+                targets = [_to(target, device) for target in targets]
+                last = part == config.accumulate - 1
+                with nullcontext() if last else distributed.own_gradients(model):
+                    with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+                        result = model(images, targets, iteration)
+                    losses = torch.stack([value.float() for value in result.losses.values()])
+                    (losses.sum() / config.accumulate).backward()
+                results.append(result)
             _clip(method, config)
             learning_rate = scheduler.get_last_lr()[-1]
             optimizer.step()
@@ -134,43 +168,28 @@ def train(
             if average is not None:
                 average.update_parameters(method.detector)
 
-            done = iteration + 1
             progress.advance(done)
             if due(config.log_every):
+                row: dict[str, Any] = {"iteration": done} | distributed.mean(_numbers(results))
                 elapsed = time.monotonic() - log_start
-                row: dict[str, Any] = {"iteration": done, "loss": loss.item()}
-                row |= {f"loss/{name}": value.item() for name, value in result.losses.items()}
-                row |= {name: float(value) for name, value in result.metrics.items()}
                 row["learning_rate"] = learning_rate
                 row["images_per_second"] = (done - log_iteration) * config.batch_size / elapsed
                 _require_finite(row, config)
-                metrics.write(row)
+                write(row)
                 progress.report(row)
                 log_start, log_iteration = time.monotonic(), done
-            if stop.received:
+            stopped = distributed.largest(stop.received or 0)  # all stop at the same step
+            if stopped or due(config.checkpoint_every):
+                save()  # before an evaluation, which may take long
+            if stopped:
                 break
             if due(config.evaluate_every):
                 numbers = evaluate()
-            if due(config.checkpoint_every):
-                save()
-        if stop.received:
-            save()
-        elif numbers is None:  # the run had ended before
-            numbers = evaluate()
-    metrics.close()
-    return Outcome(trained(), None if stop.received else numbers, stop.received)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device that a name stands for; "auto" is a GPU where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} is not usable here: {error}") from error
-    return device
+    if metrics is not None:
+        metrics.close()
+    if stopped:
+        return Outcome(trained(), None, stopped)
+    return Outcome(trained(), numbers, None)
 
 
 def build_optimizer(
@@ -194,15 +213,6 @@ def _backbone_factor(iteration: int, method: Method, schedule: ScheduleConfig) -
     return 0.0 if iteration < method.frozen_backbone else schedule.factor(iteration)
 
 
-def evaluate_detector(
-    detector: Detector, dataset: DetectionDataset, config: EngineConfig
-) -> dict[str, float]:
-    """The 12 COCO numbers of a detector on a dataset."""
-    found = detect(detector, evaluation_loader(dataset, config.batch_size, config.workers))
-    results = to_coco(found.keys(), found.values(), dataset.category_ids)
-    return evaluate_detections(dataset.ground_truth(), results)
-
-
 def _to(target: dict[str, Any], device: torch.device) -> dict[str, Tensor]:
     return {name: target[name].to(device, non_blocking=True) for name in ("boxes", "labels")}
 
@@ -212,6 +222,24 @@ def _clip(method: nn.Module, config: EngineConfig) -> None:
         nn.utils.clip_grad_value_(method.parameters(), config.clip_value)
     if config.clip_norm is not None:
         nn.utils.clip_grad_norm_(method.parameters(), config.clip_norm)
+
+
+def _numbers(results: Sequence[StepResult]) -> dict[str, float]:
+    """Losses and metrics of a step on this process: means over the parts of its batch."""
+    parts = []
+    for losses, metrics in results:
+        by_name = {f"loss/{name}": float(value.detach()) for name, value in losses.items()}
+        total = {"loss": sum(by_name.values())}
+        parts.append(total | by_name | {name: float(value) for name, value in metrics.items()})
+    return {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
+
+
+def _evaluation_of(run: Path, iteration: int) -> dict[str, float] | None:
+    """The numbers of an iteration that the run has evaluated already."""
+    for row in read_metrics(run):
+        if row["iteration"] == iteration and "AP" in row:
+            return {name: value for name, value in row.items() if name != "iteration"}
+    return None
 
 
 def _require_finite(row: dict[str, Any], config: EngineConfig) -> None:
@@ -227,16 +255,22 @@ def _require_finite(row: dict[str, Any], config: EngineConfig) -> None:
 
 def _identity(train_set: DetectionDataset, config: EngineConfig) -> dict[str, Any]:
     """What must be the same for a run to go on as if it had not stopped."""
-    return {"data": train_set.fingerprint, "batch_size": config.batch_size, "seed": config.seed}
+    return {
+        "data": train_set.fingerprint,
+        "batch_size": config.batch_size,
+        "accumulate": config.accumulate,
+        "processes": world_size(),
+        "seed": config.seed,
+    }
 
 
 def _restore(
     saved: dict[str, Any], parts: dict[str, Any], train_set: DetectionDataset, config: EngineConfig
 ) -> int:
     for name, value in _identity(train_set, config).items():
-        if saved[name] != value:
+        if saved.get(name) != value:
             raise RunError(
-                f"the run can not be resumed: {name} is {value!r} now and was {saved[name]!r} "
+                f"the run can not be resumed: {name} is {value!r} now and was {saved.get(name)!r} "
                 "when it was started. Give the same settings, or a new --out."
             )
     for name, part in parts.items():

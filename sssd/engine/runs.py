@@ -14,6 +14,7 @@ from sssd.data.build import DataConfig
 from sssd.data.faults import Id
 from sssd.detectors import Detector, DetectorConfig, build_detector
 from sssd.detectors.weights import load_weights
+from sssd.engine.settings import EngineConfig
 
 WEIGHTS, SETTINGS = "model.safetensors", "config.json"
 
@@ -29,7 +30,7 @@ class Run:
         category_ids: the ids that its training data have for them.
         config: settings of the detector; `weights` and `start_from` name nothing to load any more.
         data: what it was trained and evaluated on.
-        batch_size: images a step of its training and evaluation.
+        batch_size: images that one process saw at a time.
     """
 
     folder: Path
@@ -83,8 +84,8 @@ def open_run(folder: Path, device: torch.device | None = None) -> Run:
             for name, value in settings["data"].items()
         }
         config = _detector_config(settings["detector"])
-        batch_size = int(settings["engine"]["batch_size"])
-        channels_last = bool(settings["engine"]["channels_last"])
+        engine = EngineConfig(**settings["engine"])
+        batch_size = engine.part_size(settings["processes"])
         data_config = DataConfig(**data)
         classes: list[str] = json.loads(metadata["classes"])
         category_ids: list[Id] = json.loads(metadata["category_ids"])
@@ -95,7 +96,7 @@ def open_run(folder: Path, device: torch.device | None = None) -> Run:
         ) from error
     detector = build_detector(config, len(classes))
     load_weights(getattr(detector, "model", detector), folder / WEIGHTS, "the run's weights")
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    memory_format = torch.channels_last if engine.channels_last else torch.contiguous_format
     detector.to(device or "cpu").to(memory_format=memory_format).eval()
     return Run(folder, detector, classes, category_ids, config, data_config, batch_size)
 

@@ -9,7 +9,11 @@ class EngineConfig:
     """How the training loop runs."""
 
     batch_size: int = 16
-    """Images a step; the learning rate follows it."""
+    """Images a step, over all processes and accumulated parts; the learning rate follows it."""
+
+    accumulate: int = 1
+    """Parts that each process works through one after the other, to fit a batch into its memory;
+    the learning rate and the number of steps do not depend on it."""
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """SGD with momentum 0.9, or AdamW."""
@@ -39,8 +43,11 @@ class EngineConfig:
     device: str = "auto"
     """"auto" takes a GPU where there is one."""
 
+    deterministic: bool = False
+    """Only algorithms that repeat to the last bit; slower on a GPU."""
+
     workers: int = 2
-    """Processes that load images; the results do not depend on it."""
+    """Processes that load images, for each that trains; the results do not depend on it."""
 
     seed: int = 0
     """Seed of weights, order and augmentation."""
@@ -56,10 +63,25 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         """Refuses numbers without meaning."""
-        for name, least in (("batch_size", 1), ("workers", 0), ("log_every", 1),
+        for name, least in (("batch_size", 1), ("accumulate", 1), ("workers", 0), ("log_every", 1),
                             ("checkpoint_every", 1), ("evaluate_every", 0)):  # fmt: skip
             if getattr(self, name) < least:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--engine.{flag} is {getattr(self, name)}; at least {least}")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ValueError(f"--engine.ema-decay is {self.ema_decay}; it must lie in [0, 1)")
+
+    def part_size(self, processes: int = 1) -> int:
+        """Images that one of some processes sees at a time.
+
+        Raises:
+            ValueError: the batch can not be shared equally.
+        """
+        parts = processes * self.accumulate
+        if self.batch_size % parts:
+            raise ValueError(
+                f"--engine.batch-size is {self.batch_size}, all images of a step, and can not be "
+                f"shared by {processes} processes in --engine.accumulate {self.accumulate} equal "
+                f"parts each; take a multiple of {parts}"
+            )
+        return self.batch_size // parts

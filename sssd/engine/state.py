@@ -43,6 +43,8 @@ def write_atomically(path: Path, save: Any) -> None:
 def save_checkpoint(run: Path, iteration: int, state: dict[str, Any]) -> Path:
     """Writes a checkpoint of a run and removes all but the last two."""
     path = run / "checkpoints" / f"{iteration:08d}.pt"
+    for cut in path.parent.glob(".*.tmp"):  # by a process that was killed while it wrote
+        cut.unlink(missing_ok=True)
     write_atomically(path, lambda file: torch.save(state, file))
     for old in checkpoints(run)[:-KEPT]:
         old.unlink(missing_ok=True)
@@ -64,17 +66,17 @@ def load_latest(run: Path) -> dict[str, Any] | None:
     return None
 
 
-def random_state() -> dict[str, Any]:
-    """State of torch's generators on every device."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+def random_state(device: torch.device) -> dict[str, Any]:
+    """State of torch's generators that training on a device draws from."""
+    state = {"cpu": torch.get_rng_state()}
+    return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 
 
-def restore_random_state(state: dict[str, Any]) -> None:
+def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
     """Puts torch's generators back to a saved state."""
     torch.set_rng_state(state["cpu"])
-    if torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def export_weights(path: Path, model: nn.Module, metadata: dict[str, str]) -> None:

@@ -96,6 +96,24 @@ class StepResult(NamedTuple):
     metrics: dict[str, Tensor | float]
 
 
+class Comparison(NamedTuple):
+    """What a method draws towards each other, for people to look at.
+
+    Attributes:
+        batch: the images as the network sees them.
+        student: P maps (B, C, H_l, W_l): K as it enters the distance, behind the adapter.
+        teacher: P maps of the same shapes, made from the labels: K_e.
+        cells: P maps (B, H_l, W_l), what each cell has in the distance.
+        name: what `cells` hold.
+    """
+
+    batch: Batch
+    student: Maps
+    teacher: Maps
+    cells: Maps
+    name: str
+
+
 class Method(nn.Module, ABC):
     """A way to train a detector: everything DDP wraps, and nothing of loops or files.
 
@@ -103,9 +121,12 @@ class Method(nn.Module, ABC):
         detector: the student; all that is left at inference.
         frozen_backbone: iterations, from the first, in which the backbone is not trained: its
             gradients are zero, and the loop must keep momentum and weight decay from moving it.
+        watches_gradients: whether the next step measures the norms among its metrics, which cost
+            time; without it they are zero.
     """
 
     frozen_backbone: int = 0
+    watches_gradients: bool = True
 
     def __init__(self, detector: Detector, schedule: ScheduleConfig) -> None:
         super().__init__()
@@ -121,6 +142,15 @@ class Method(nn.Module, ABC):
             targets: for each image boxes (n, 4) xyxy in its pixels and labels (n,).
             iteration: optimiser steps taken before this one.
         """
+
+    def compare(self, images: Sequence[Tensor], targets: Targets) -> Comparison | None:
+        """The maps that the method draws towards each other; None if there are none.
+
+        Args:
+            images: B images (3, H, W) fp32 in [0, 1].
+            targets: for each image boxes (n, 4) xyxy in its pixels and labels (n,).
+        """
+        return None
 
     def export(self) -> dict[str, nn.Module]:
         """Parts beside the detector that a run leaves for others, by the name of their file."""

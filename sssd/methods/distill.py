@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sssd.detectors import Detector, Maps, Targets
 from sssd.fusion import HeatmapFusion, RelationFusion, conv3x3, pack_objects
-from sssd.methods.base import FusionConfig, Method, MethodConfig, StepResult
+from sssd.methods.base import Comparison, FusionConfig, Method, MethodConfig, StepResult
 from sssd.methods.gradients import GradientShares, without_gradient, zero_for
 from sssd.schedules import ScheduleConfig
 
@@ -63,6 +63,10 @@ class LabelGuided(Method):
     def distances(self, student: Maps, teacher: Maps) -> tuple[Tensor, Tensor]:
         """The distance, and what each level contributes to it (P,)."""
 
+    @abstractmethod
+    def cell_distances(self, student: Maps, teacher: Maps) -> tuple[Maps, str]:
+        """What each cell has in the distance, P maps (B, H_l, W_l), and what that is called."""
+
     def forward(self, images: Sequence[Tensor], targets: Targets, iteration: int) -> StepResult:
         """Detection losses on K and K_e and the distance between them: see `Method.forward`."""
         batch = self.detector.prepare(images, targets)
@@ -76,7 +80,8 @@ class LabelGuided(Method):
         with without_gradient(self.detector.backbone) if frozen else nullcontext():
             maps = self.detector.maps(batch)  # K
         assignment = self.detector.assign(maps, batch)
-        shares = GradientShares(("detection", "teacher", "distillation"), maps)
+        kinds = ("detection", "teacher", "distillation")
+        shares = GradientShares(kinds, maps, self.watches_gradients)
         watched = shares.watch("detection", maps)
         losses = self.detection_losses("detection", watched, batch, assignment)
 
@@ -100,6 +105,19 @@ class LabelGuided(Method):
         metrics: dict[str, Tensor | float] = {"lambda": coefficient}
         metrics |= {f"distance/level{i}": d for i, d in enumerate(by_level.detach().unbind())}
         return StepResult(losses, metrics | shares.metrics())
+
+    @torch.no_grad()
+    def compare(self, images: Sequence[Tensor], targets: Targets) -> Comparison | None:
+        """K behind the adapter, and K_e: see `Method.compare`."""
+        if self.config.coefficient.is_off:
+            return None
+        batch = self.detector.prepare(images, targets)
+        maps = self.detector.maps(batch)
+        assert batch.targets is not None
+        enhanced: Maps = self.fusion(maps, pack_objects(batch.targets), batch.image_size)
+        adapted = [self.adapter(m) for m in maps]
+        cells, name = self.cell_distances(adapted, enhanced)
+        return Comparison(batch, adapted, enhanced, cells, name)
 
 
 def standardize(maps: Maps) -> Maps:

@@ -21,10 +21,12 @@ class GradientShares:
     Args:
         kinds: names of the kinds; the share is that of the last one.
         maps: P maps (B, C, H_l, W_l).
+        measured: without it the norms stay zero and cost nothing; the graph is the same.
     """
 
-    def __init__(self, kinds: Sequence[str], maps: Maps) -> None:
+    def __init__(self, kinds: Sequence[str], maps: Maps, measured: bool = True) -> None:
         self.kinds = list(kinds)
+        self.measured = measured
         self.norms = maps[0].new_zeros(len(kinds), len(maps), dtype=torch.float32)
         self.shares = maps[0].new_zeros(len(maps), dtype=torch.float32)
 
@@ -34,7 +36,7 @@ class GradientShares:
 
         def alias(level: int, source: Tensor) -> Tensor:
             seen = source.view_as(source)
-            if seen.requires_grad:
+            if seen.requires_grad and self.measured:
                 seen.register_hook(lambda gradient: self._measure(row, level, gradient))
             return seen
 

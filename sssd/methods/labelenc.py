@@ -12,7 +12,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork
 from sssd.detectors import Detector, Maps, Targets
 from sssd.detectors.weights import load_weights
 from sssd.fusion import ColorMapEncoder, Objects, pack_objects
-from sssd.methods.base import Method, MethodConfig, StepResult
+from sssd.methods.base import Comparison, Method, MethodConfig, StepResult
 from sssd.methods.distill import Adapter
 from sssd.methods.gradients import GradientShares
 from sssd.schedules import ScheduleConfig
@@ -54,7 +54,7 @@ class LabelEnc(Method):
             losses = self.detection_losses("detection", maps, batch, assignment)
             return StepResult(losses, {"lambda": 0.0})
         assert batch.targets is not None
-        shares = GradientShares(("detection", "distillation"), maps)
+        shares = GradientShares(("detection", "distillation"), maps, self.watches_gradients)
         watched = shares.watch("detection", maps)
         losses = self.detection_losses("detection", watched, batch, assignment)
         encoded = self.encode(pack_objects(batch.targets), batch.image_size)
@@ -68,6 +68,19 @@ class LabelEnc(Method):
         metrics: dict[str, Tensor | float] = {"lambda": coefficient}
         metrics |= {f"distance/level{i}": d for i, d in enumerate(by_level.detach().unbind())}
         return StepResult(losses, metrics | shares.metrics())
+
+    @torch.no_grad()
+    def compare(self, images: Sequence[Tensor], targets: Targets) -> Comparison | None:
+        """K behind the adapter, and the encoded labels: see `Method.compare`."""
+        if self.config.coefficient.is_off:
+            return None
+        batch = self.detector.prepare(images, targets)
+        student = [self.adapter(m) for m in self.detector.maps(batch)]
+        assert batch.targets is not None
+        encoded = self.encoder(pack_objects(batch.targets), batch.image_size)
+        pairs = zip(student, encoded, strict=True)
+        cells = [(one_group_norm(s) - one_group_norm(t)).square().mean(1) for s, t in pairs]
+        return Comparison(batch, student, encoded, cells, "squared error")
 
     def encode(self, objects: Objects, image_size: tuple[int, int]) -> Maps:
         """Maps of the labels."""
@@ -139,7 +152,10 @@ class LabelEncStep2(LabelEnc):
 def level_errors(student: Maps, teacher: Maps) -> Tensor:
     """What each level adds to the mean squared error between one-group norms of the maps, (P,)."""
     pairs = zip(student, teacher, strict=True)
-    sums = [
-        (F.group_norm(s.float(), 1) - F.group_norm(t.float(), 1)).square().sum() for s, t in pairs
-    ]
+    sums = [(one_group_norm(s) - one_group_norm(t)).square().sum() for s, t in pairs]
     return torch.stack(sums) / sum(m.numel() for m in student)
+
+
+def one_group_norm(features: Tensor) -> Tensor:
+    """Group norm of one group without affine part, in fp32."""
+    return F.group_norm(features.float(), 1)

@@ -1,0 +1,147 @@
+"""Several processes that train one model, as torchrun starts them.
+
+A process that was started alone is the first of one: every function here then does nothing, or
+hands back what it was given. What is not a gradient travels over gloo on the CPU, so that NCCL
+carries gradients alone.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from rich.console import Console
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
+
+
+@contextmanager
+def process_group(device: str) -> Iterator[None]:
+    """Joins the processes that torchrun started, and leaves when all have come to the end.
+
+    Args:
+        device: as in `choose_device`; gradients go over NCCL between GPUs, over gloo else.
+
+    Raises:
+        ValueError: a process without a GPU of its own.
+    """
+    if not dist.is_torchelastic_launched():
+        yield
+        return
+    on_gpu = choose_device(device).type == "cuda"
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    try:
+        yield
+        # torchrun ends all others as soon as one has failed: none may leave with the status of an
+        # interrupted run while the first still writes.
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that a name stands for; "auto" is a GPU where there is one.
+
+    Of several processes on a machine each takes the GPU of its number.
+
+    Raises:
+        ValueError: a device that is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and torch.cuda.is_available():
+        number, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if number >= count:
+            raise ValueError(
+                f"process {number} of this machine has no GPU of its own, there are {count}: start "
+                f"torchrun with --nproc-per-node {count}, or train with --engine.device cpu"
+            )
+        torch.cuda.set_device(number)
+        name = f"cuda:{number}"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} is not usable here: {error}") from error
+    return device
+
+
+def rank() -> int:
+    """Number of this process, 0 .. world_size() - 1."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes train together, on all machines."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_first() -> bool:
+    """Whether this is the process that reads and writes the run and talks."""
+    return rank() == 0
+
+
+def console() -> Console:
+    """Where this process talks: nowhere, unless it is the first."""
+    return Console() if is_first() else Console(quiet=True, force_terminal=False)
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What the first process makes, on every process; the others do not call `make`."""
+    if world_size() == 1:
+        return make()
+    box: list[Any] = [make() if is_first() else None]
+    dist.broadcast_object_list(box)
+    return cast(T, box[0])
+
+
+def gather(value: T) -> list[T]:
+    """The values of all processes in their order, on the first; nothing on the others."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size() if is_first() else []
+    dist.gather_object(value, values if is_first() else None)
+    return values
+
+
+def mean(numbers: dict[str, float]) -> dict[str, float]:
+    """Each number's mean over the processes, which must all give the same names."""
+    if world_size() == 1:
+        return numbers
+    values = torch.tensor(list(numbers.values()), dtype=torch.float64)
+    dist.all_reduce(values)
+    return dict(zip(numbers, (values / world_size()).tolist(), strict=True))
+
+
+def largest(number: int) -> int:
+    """The largest of all processes' numbers."""
+    if world_size() == 1:
+        return number
+    value = torch.tensor(number)
+    dist.all_reduce(value, dist.ReduceOp.MAX)
+    return int(value)
+
+
+def with_shared_gradients(model: nn.Module) -> nn.Module:
+    """The model, whose backward pass averages the gradients of all processes."""
+    if world_size() == 1:
+        return model
+    return DistributedDataParallel(model, gradient_as_bucket_view=True)
+
+
+def own_gradients(model: nn.Module) -> AbstractContextManager[None]:
+    """Keeps the gradients on their process, to be averaged with those of a later backward pass."""
+    return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+
+
+def buffers_from_first(model: nn.Module) -> None:
+    """Gives every process the first one's buffers, in which the last step has told them apart:
+    batch norm's running statistics, and their moving average.
+    """
+    if world_size() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
