@@ -25,13 +25,13 @@ def plot_detections(
     detector: Detector, dataset: DetectionDataset, path: Path, count: int = 4
 ) -> None:
     """Draws ground truth (top) and detections (bottom) of images spread over a dataset."""
-    count = min(count, len(dataset))
-    chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int)
+    chosen = spread(dataset, count)
+    count = len(chosen)
     figure, axes = plt.subplots(2, count, figsize=(3.2 * count, 6.6), squeeze=False)
     device = next(detector.parameters()).device
     detector.eval()
     for column, index in enumerate(chosen):
-        image, target = dataset[int(index)]
+        image, target = dataset[index]
         pixels = image.as_subclass(torch.Tensor)
         with torch.no_grad():
             (found,) = detector([pixels.to(device).float() / 255])
@@ -40,10 +40,10 @@ def plot_detections(
         keep = nms(found["boxes"], found["scores"], iou_threshold=0.5)
         scores = found["scores"][keep].tolist()
         truth, guess = axes[0, column], axes[1, column]
-        _draw(truth, pixels, target["boxes"].tolist(), _names(dataset, target["labels"]))
-        names = _names(dataset, found["labels"][keep])
+        draw_boxes(truth, pixels, target["boxes"].tolist(), class_names(dataset, target["labels"]))
+        names = class_names(dataset, found["labels"][keep])
         captions = [f"{name} {score:.2f}" for name, score in zip(names, scores, strict=True)]
-        _draw(guess, pixels, found["boxes"][keep].tolist(), captions)
+        draw_boxes(guess, pixels, found["boxes"][keep].tolist(), captions)
     axes[0, 0].set_title("ground truth", loc="left")
     axes[1, 0].set_title(f"detections above {SCORE_SHOWN:g}", loc="left")
     figure.tight_layout()
@@ -85,14 +85,35 @@ def plot_curves(run: Path) -> None:
     plt.close(figure)
 
 
-def _names(dataset: DetectionDataset, labels: torch.Tensor) -> list[str]:
+def spread(dataset: DetectionDataset, count: int) -> list[int]:
+    """Indices of images spread over a dataset."""
+    indices = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round()
+    return [int(index) for index in indices]
+
+
+def class_names(dataset: DetectionDataset, labels: torch.Tensor) -> list[str]:
+    """Names of the classes that labels stand for."""
     return [dataset.classes[label] for label in labels.tolist()]
 
 
-def _draw(
-    axes: Axes, pixels: torch.Tensor, boxes: Sequence[Sequence[float]], captions: Sequence[str]
+def draw_boxes(
+    axes: Axes,
+    pixels: torch.Tensor,
+    boxes: Sequence[Sequence[float]],
+    captions: Sequence[str],
+    size: tuple[int, int] | None = None,
 ) -> None:
-    axes.imshow(pixels.permute(1, 2, 0).numpy())
+    """Draws an image and boxes.
+
+    Args:
+        axes: where.
+        pixels: image (3, H, W) uint8.
+        boxes: xyxy.
+        captions: of the boxes.
+        size: (height, width) of the image in the pixels of the boxes; its own by default.
+    """
+    height, width = size or pixels.shape[1:]
+    axes.imshow(pixels.permute(1, 2, 0).numpy(), extent=(0, width, height, 0))
     for (x1, y1, x2, y2), caption in zip(boxes, captions, strict=True):
         axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color="lime", lw=1.5))
         style = {"facecolor": "black", "alpha": 0.6, "pad": 0.8, "edgecolor": "none"}

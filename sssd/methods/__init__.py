@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from sssd.detectors import Detector
-from sssd.methods.base import FusionConfig, Method, MethodConfig, StepResult
+from sssd.methods.base import Comparison, FusionConfig, Method, MethodConfig, StepResult
 from sssd.methods.labelenc import LabelEncStep1, LabelEncStep2
 from sssd.methods.lgd import LGD
 from sssd.methods.plain import Plain
@@ -27,6 +27,7 @@ def build_method(detector: Detector, config: MethodConfig, schedule: ScheduleCon
 __all__ = [
     "LGD",
     "SSSD",
+    "Comparison",
     "FusionConfig",
     "LabelEncStep1",
     "LabelEncStep2",

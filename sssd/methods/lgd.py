@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from sssd.detectors import Maps
-from sssd.methods.distill import LabelGuided
+from sssd.methods.distill import LabelGuided, standardize
 from sssd.ops import feature_divergence
 
 
@@ -31,3 +31,8 @@ class LGD(LabelGuided):
         )  # (P,)
         by_level = sums / sum(m.numel() for m in student)
         return by_level.sum(), by_level
+
+    def cell_distances(self, student: Maps, teacher: Maps) -> tuple[Maps, str]:
+        """Squared error of each cell, the mean over its channels: see `LabelGuided`."""
+        pairs = zip(standardize(student), standardize(teacher), strict=True)
+        return [(s - t).square().mean(1) for s, t in pairs], "squared error"

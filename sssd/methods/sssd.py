@@ -1,5 +1,9 @@
 """Smooth and stepwise self-distillation (Deng et al., ICIP 2023, arXiv 2303.05015)."""
 
+import math
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sssd.detectors import Maps
@@ -20,8 +24,7 @@ class SSSD(LabelGuided):
 
     def distances(self, student: Maps, teacher: Maps) -> tuple[Tensor, Tensor]:
         """Mean JS distance of the levels, and the distance of each (P,)."""
-        if self.config.normalize:
-            student, teacher = standardize(student), standardize(teacher)
+        student, teacher = self._sides(student, teacher)
         by_level = js_distance(
             student,
             teacher,
@@ -32,3 +35,24 @@ class SSSD(LabelGuided):
             reduction="none",
         )
         return by_level.mean(), by_level
+
+    def cell_distances(self, student: Maps, teacher: Maps) -> tuple[Maps, str]:
+        """Root of each cell's part of the divergence: see `LabelGuided`."""
+        pairs = zip(*self._sides(student, teacher), strict=True)
+        return [self._cell_distance(s, t) for s, t in pairs], "JS distance"
+
+    def _cell_distance(self, student: Tensor, teacher: Tensor) -> Tensor:
+        def log_softmax(m: Tensor) -> Tensor:
+            logits = m.double().flatten(2) / self.config.temperature
+            return F.log_softmax(logits, 1 if self.config.over == "channels" else 2)
+
+        p, q = log_softmax(student), log_softmax(teacher)  # (B, C, H_l * W_l)
+        middle = torch.logaddexp(p, q) - math.log(2)
+        terms = (p.exp() * (p - middle) + q.exp() * (q - middle)) / 2
+        cells = terms.sum(1) if self.config.over == "channels" else terms.mean(1)
+        return cells.clamp_min(0).sqrt().float().unflatten(1, student.shape[2:])
+
+    def _sides(self, student: Maps, teacher: Maps) -> tuple[Maps, Maps]:
+        if self.config.normalize:
+            return standardize(student), standardize(teacher)
+        return student, teacher

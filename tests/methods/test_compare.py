@@ -1,0 +1,76 @@
+"""The maps that a method draws towards each other, cell by cell."""
+
+import math
+
+import pytest
+import torch
+
+from sssd.fusion import pack_objects
+from sssd.methods import Comparison, FusionConfig, Method, MethodConfig, build_method
+from sssd.methods.labelenc import level_errors
+from sssd.schedules import CoefficientConfig, ScheduleConfig
+from tests.small import images_and_targets, small_detector
+
+SCHEDULE = ScheduleConfig(iterations=10, milestones=(6,), warmup=0)
+
+
+def build(name: str, **settings: object) -> Method:
+    config = MethodConfig(name=name, fusion=FusionConfig(name="heatmap"), **settings)
+    return build_method(small_detector(), config, SCHEDULE).eval()
+
+
+def compare(method: Method) -> Comparison:
+    comparison = method.compare(*images_and_targets())
+    assert comparison is not None
+    return comparison
+
+
+@pytest.mark.parametrize("over", ["channels", "cells"])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_cells_of_sssd_make_up_the_distance_of_their_level(over: str, normalize: bool) -> None:
+    method = build("sssd", over=over, normalize=normalize, temperature=0.7)
+    found = compare(method)
+    by_level = method.distances(found.student, found.teacher)[1]
+    # Over channels every cell is a row of its own; over cells they are the parts of the rows.
+    total = torch.mean if over == "channels" else torch.sum
+    made = torch.stack([total(cells.square().flatten(1), 1).mean().sqrt() for cells in found.cells])
+    torch.testing.assert_close(made, by_level.detach(), rtol=1e-3, atol=1e-5)
+    assert found.name == "JS distance"
+    for cells, maps in zip(found.cells, found.student, strict=True):
+        assert cells.shape == (2, *maps.shape[2:])
+        assert cells.max() <= math.sqrt(math.log(2))
+
+
+def test_cells_of_lgd_make_up_the_distance_of_their_level() -> None:
+    method = build("lgd")
+    found = compare(method)
+    elements = sum(m.numel() for m in found.student)
+    made = torch.stack([cells.sum() * found.student[0].shape[1] for cells in found.cells])
+    by_level = method.distances(found.student, found.teacher)[1]
+    torch.testing.assert_close(made / elements, by_level.detach(), rtol=1e-3, atol=1e-6)
+
+
+def test_cells_of_labelenc_make_up_the_distance_of_their_level() -> None:
+    found = compare(build("labelenc_step1"))
+    elements = sum(m.numel() for m in found.student)
+    made = torch.stack([cells.sum() * found.student[0].shape[1] for cells in found.cells])
+    torch.testing.assert_close(made / elements, level_errors(found.student, found.teacher))
+
+
+def test_it_is_the_students_adapted_maps_beside_those_made_from_the_labels() -> None:
+    method = build("sssd")
+    found = compare(method)
+    batch = method.detector.prepare(*images_and_targets())
+    maps = method.detector.maps(batch)
+    enhanced = method.fusion(maps, pack_objects(batch.targets), batch.image_size)
+    for level, (k, k_e) in enumerate(zip(maps, enhanced, strict=True)):
+        torch.testing.assert_close(found.student[level], method.adapter(k), rtol=0, atol=0)
+        torch.testing.assert_close(found.teacher[level], k_e, rtol=0, atol=0)
+    assert not found.student[0].requires_grad
+
+
+def test_there_is_nothing_to_compare_without_distillation() -> None:
+    off = CoefficientConfig(value=0.0)
+    for name in ("plain", "sssd", "lgd", "labelenc_step1"):
+        method = build(name, coefficient=off)
+        assert method.compare(*images_and_targets()) is None
