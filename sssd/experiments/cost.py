@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from rich.console import Console
@@ -16,21 +16,37 @@ ROUNDS = 12
 
 
 def step_seconds(configs: Mapping[str, Config], rounds: int = ROUNDS) -> dict[str, float]:
-    """Median seconds of a training step of each configuration, taken in turns.
+    """Median seconds of a training step of each configuration, loading included.
 
-    In turns, so that whatever else the machine does falls on all of them alike. A step is forward,
-    backward and optimiser, after distillation has started; loading is not in it.
+    A step is forward, backward and optimiser, after distillation has started.
 
     Args:
         configs: configurations of the same data and batch, by name.
-        rounds: timed steps of each; two more warm up.
+        rounds: timed steps of each.
     """
     steps = {name: _Step(config) for name, config in configs.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in configs}
-    for _ in range(rounds + 2):
+    return in_turn(steps, rounds, next(iter(steps.values())).device)
+
+
+def in_turn(
+    steps: Mapping[str, Callable[[], None]], rounds: int, device: torch.device
+) -> dict[str, float]:
+    """Median seconds of each of some calls, taken in turns.
+
+    In turns, so that whatever else the machine does falls on all of them alike.
+
+    Args:
+        steps: what is timed, by name.
+        rounds: timed calls of each; one more warms up.
+        device: where they run.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds + 1):
         for name, step in steps.items():
-            seconds[name].append(step())
-    return {name: statistics.median(values[2:]) for name, values in seconds.items()}
+            begin = _now(device)
+            step()
+            seconds[name].append(_now(device) - begin)
+    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
 
 
 class _Step:
@@ -51,22 +67,21 @@ class _Step:
         self.device = device
         self.iteration = config.schedule.iterations - 1
 
-    def __call__(self) -> float:
+    def __call__(self) -> None:
         images, targets = next(self.batches)
         images = [image.to(self.device) for image in images]
         targets = [
             {name: target[name].to(self.device) for name in ("boxes", "labels")}
             for target in targets
         ]
-        begin = self._now()
         losses = self.method(images, targets, self.iteration).losses
         loss = torch.stack([value.float() for value in losses.values()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        return self._now() - begin
 
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,227 @@
+"""One training step of each method: `python -m bench.step`.
+
+Plain, LGD in its published structure (dense masks, loops over levels, images and objects, instance
+norm and mean squared error as separate operators), our LGD, our SSSD: forward, backward and
+optimiser step of torchvision's three detectors on ResNet-50, 256 channels, two random images.
+All of a row are timed in turn in one process; times are medians, memory is the peak above what the
+process held before the step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import platform
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from sssd.detectors import DetectorConfig, Maps, build_detector
+from sssd.detectors.build import DetectorName
+from sssd.experiments.cost import in_turn
+from sssd.methods import FusionConfig, Method, MethodConfig, build_method
+from sssd.ops.reference.boxes import cell_spans
+from sssd.schedules import ScheduleConfig
+
+DETECTORS: tuple[DetectorName, ...] = ("fcos", "retinanet", "fasterrcnn")
+CLASSES, BATCH = 80, 2
+METHODS = {
+    "plain": MethodConfig("plain"),
+    "LGD, published structure": MethodConfig("lgd"),
+    "LGD": MethodConfig("lgd"),
+    "SSSD, relation fusion": MethodConfig("sssd"),
+    "SSSD": MethodConfig("sssd", fusion=FusionConfig("heatmap")),
+    "SSSD, no adapter": MethodConfig("sssd", fusion=FusionConfig("heatmap"), adapter=False),
+    "SSSD, K_e every 2nd step": MethodConfig(
+        "sssd", fusion=FusionConfig("heatmap"), teacher_every=2
+    ),
+}
+
+
+# ---- LGD as published ----------------------------------------------------------------------------
+
+
+def object_masks(boxes: Tensor, image_size: tuple[int, int], shape: tuple[int, int]) -> Tensor:
+    """A dense mask for each object, filled one after the other. (n, H, W)."""
+    masks = torch.zeros(len(boxes), *shape)
+    for mask, (x1, x2, y1, y2) in zip(
+        masks, cell_spans(boxes.cpu(), image_size, shape).tolist(), strict=True
+    ):
+        mask[y1 : y2 + 1, x1 : x2 + 1] = 1
+    return masks.to(boxes.device)
+
+
+def published_pool(
+    levels: Maps, boxes: Tensor, image_index: Tensor, image_size: tuple[int, int]
+) -> Tensor:
+    """`sssd.ops.pool_boxes` by loops over levels and images."""
+    pooled = []
+    for level in levels:
+        rows = level.new_zeros(len(boxes), level.shape[1])
+        for image in range(len(level)):
+            mine = (image_index == image).nonzero()[:, 0]
+            masks = object_masks(boxes[mine], image_size, (level.shape[2], level.shape[3]))
+            means = torch.einsum("nhw,chw->nc", masks, level[image])
+            rows = rows.index_copy(0, mine, means / masks.sum((1, 2)).clamp(min=1)[:, None])
+        pooled.append(rows)
+    return torch.stack(pooled)
+
+
+def published_paint(
+    values: Tensor,
+    boxes: Tensor,
+    image_index: Tensor,
+    image_size: tuple[int, int],
+    level_shapes: list[tuple[int, int]],
+    batch_size: int,
+) -> Maps:
+    """`sssd.ops.paint_boxes` by loops over levels and images."""
+    painted = []
+    for level, shape in zip(values, level_shapes, strict=True):
+        images = []
+        for image in range(batch_size):
+            mine = (image_index == image).nonzero()[:, 0]
+            masks = object_masks(boxes[mine], image_size, shape)
+            images.append(torch.einsum("nc,nhw->chw", level[mine], masks))
+        painted.append(torch.stack(images))
+    return painted
+
+
+def published_distances(student: Maps, teacher: Maps) -> tuple[Tensor, Tensor]:
+    """`LGD.distances` by instance norm and mean squared error."""
+    flat = [torch.cat([F.instance_norm(m).flatten() for m in maps]) for maps in (student, teacher)]
+    distance = F.mse_loss(*flat)
+    return distance, distance[None]
+
+
+def as_published(method: Method) -> AbstractContextManager[object]:
+    """While it lasts, LGD's fusion runs the loops."""
+    method.distances = published_distances  # type: ignore[attr-defined]
+    return patch.multiple(
+        "sssd.fusion.relation", pool_boxes=published_pool, paint_boxes=published_paint
+    )
+
+
+# ---- the measurement -----------------------------------------------------------------------------
+
+
+def scene(size: int, objects: int) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Random images with boxes of log-normal size, median a thirteenth of the image."""
+    generator = torch.Generator().manual_seed(objects)
+    images = [torch.rand(3, size, size, generator=generator) for _ in range(BATCH)]
+    targets = []
+    for _ in range(BATCH):
+        centre = torch.rand(objects, 2, generator=generator) * size
+        extent = torch.exp(torch.randn(objects, 2, generator=generator) * 0.8) * size / 13
+        corners = [(centre - extent / 2).clamp(min=0), (centre + extent / 2).clamp(max=size)]
+        labels = torch.randint(0, CLASSES, (objects,), generator=generator)
+        targets.append({"boxes": torch.cat(corners, dim=1), "labels": labels})
+    return images, targets
+
+
+def training_step(
+    detector: DetectorName, name: str, size: int, objects: int, device: torch.device
+) -> Callable[[], None]:
+    """A step of a method: forward, backward and optimiser."""
+    torch.manual_seed(0)
+    config = DetectorConfig(detector, "resnet50", weights=None, min_size=(size,), max_size=size)
+    schedule = ScheduleConfig()
+    settings = METHODS[name]
+    method = build_method(build_detector(config, CLASSES), settings, schedule).to(device).train()
+    published = as_published(method) if name.endswith("published structure") else nullcontext()
+    optimizer = torch.optim.SGD(method.parameters(), lr=1e-5, momentum=0.9)
+    images, targets = scene(size, objects)
+    images = [image.to(device) for image in images]
+    targets = [{key: value.to(device) for key, value in target.items()} for target in targets]
+    iterations = range(settings.teacher_every)
+
+    def step() -> None:
+        for iteration in iterations:
+            with published:
+                losses = method(images, targets, iteration).losses
+                optimizer.zero_grad(set_to_none=True)
+                torch.stack(list(losses.values())).sum().backward()
+            optimizer.step()
+
+    return step
+
+
+def peak_mib(step: Callable[[], None], device: torch.device) -> float:
+    """MiB that a step takes at its peak above what is held before it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what earlier steps left free must not hide the peak
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+    before = _status("VmRSS")
+    step()
+    return (_status("VmHWM") - before) / 2**10
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+def measure(
+    table: Table,
+    detector: DetectorName,
+    names: list[str],
+    size: int,
+    objects: int,
+    rounds: int,
+    device: torch.device,
+) -> None:
+    """Adds a row for each method."""
+    steps = {name: training_step(detector, name, size, objects, device) for name in names}
+    peaks = {}
+    for name, step in steps.items():
+        step()  # the optimiser's state is made
+        peaks[name] = peak_mib(step, device)
+    seconds = in_turn(steps, rounds, device)
+    for name in names:
+        own = seconds[name] / METHODS[name].teacher_every
+        table.add_row(
+            *(detector, str(size), str(objects), name, f"{own * 1e3:.0f}"),
+            *(f"{own / seconds['plain']:.2f}", f"{peaks[name]:.0f}"),
+            f"{peaks[name] / peaks['plain']:.2f}",
+        )
+    table.add_section()
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--detectors", nargs="+", default=DETECTORS, choices=DETECTORS)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--sizes", nargs="+", type=int, default=[320], help="pixels a side")
+    parser.add_argument("--objects", nargs="+", type=int, default=[10], help="boxes an image")
+    parser.add_argument("--rounds", type=int, default=5, help="timed steps of each")
+    arguments = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    where = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {where or 'CPU'}")
+    table = Table()
+    for column in ("detector", "pixels", "boxes", "method"):
+        table.add_column(column)
+    for column in ("ms", "x plain", "peak MiB", "x plain"):
+        table.add_column(column, justify="right")
+    names = ["plain", *(name for name in arguments.methods if name != "plain")]
+    for detector in arguments.detectors:
+        for size in arguments.sizes:
+            for objects in arguments.objects:
+                measure(table, detector, names, size, objects, arguments.rounds, device)
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Runs are made once, kept at once and gone on with."""
+
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from sssd.experiments.__main__ import main
+from sssd.experiments.cost import step_seconds
+from sssd.experiments.plans import PROFILES, Variants, changed, digits, methods_at_equal_time
+from sssd.experiments.runner import run_all
+from sssd.recipes import Config, stretched
+from tests.scenes import write_scenes
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Config:
+    """Two iterations of a small detector on a few scenes."""
+    config = stretched(digits(), 2)
+    data = tmp_path / "data"
+    train, val = write_scenes(data, "train"), write_scenes(data, "val", count=3)
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, format=None, train=train, val=val),
+        detector=dataclasses.replace(
+            config.detector, backbone="resnet18", weights=None, min_size=(64,), max_size=64
+        ),
+        engine=dataclasses.replace(
+            config.engine, batch_size=2, log_every=1, checkpoint_every=1, ema_decay=None
+        ),
+    )
+
+
+def two(base: Config) -> Variants:
+    return {"plain": changed(base, name="plain"), "SSSD, all": base}
+
+
+def test_every_variant_is_run_once_with_every_seed(base: Config, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    rows = run_all(two(base), (0, 1), folder, 2, QUIET)
+    assert {(row["variant"], row["seed"]) for row in rows} == {
+        (name, seed) for name in ("plain", "SSSD, all") for seed in "01"
+    }
+    assert all(0 <= float(row["AP"]) <= 1 and row["iterations"] == "2" for row in rows)
+    assert (folder / "SSSD-all-seed1" / "model.safetensors").exists()
+    before = (folder / "results.csv").stat().st_mtime_ns
+    assert run_all(two(base), (0, 1), folder, 1, QUIET) == rows
+    assert (folder / "results.csv").stat().st_mtime_ns == before
+
+
+def test_a_lost_result_is_found_again_from_the_checkpoint(base: Config, tmp_path: Path) -> None:
+    folder, variants = tmp_path / "out", {"plain": two(base)["plain"]}
+    (row,) = run_all(variants, (0,), folder, 1, QUIET)
+    (folder / "results.csv").unlink()
+    newest = max((folder / "plain-seed0" / "checkpoints").iterdir())
+    newest.unlink()  # killed between the first iteration and the end
+    (again,) = run_all(variants, (0,), folder, 1, QUIET)
+    assert again["AP"] == row["AP"]
+
+
+def test_a_failed_run_is_told_and_the_others_go_on(
+    base: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "out"
+    wild = dataclasses.replace(base.schedule, learning_rate=1e30)
+    variants = {"wild": dataclasses.replace(base, schedule=wild), **two(base)}
+    rows = run_all(variants, (0,), folder, 1, Console())
+    assert [row["variant"] for row in rows] == ["plain", "SSSD, all"]
+    assert "wild, seed 0 failed: training diverged" in capsys.readouterr().out
+
+
+def test_the_command_leaves_a_table_and_a_plot(
+    base: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(PROFILES, "bccd", lambda: base)
+    out = tmp_path / "out"
+    arguments = ["methods", "--seeds", "0", "--out", str(out), "--variants", "plain", "LGD"]
+    assert main(arguments) == 0
+    lines = (out / "table.md").read_text().splitlines()
+    assert [line.split(" | ")[0] for line in lines] == ["| variant", "| ---", "| plain", "| LGD"]
+    assert (out / "plot.png").stat().st_size > 0
+    assert "| LGD | 1 | 2 |" in capsys.readouterr().out
+    with (out / "results.csv").open() as file:
+        assert [row["torch"] for row in csv.DictReader(file)] == [torch.__version__] * 2
+
+
+def test_equal_time_is_measured_once(base: Config, tmp_path: Path) -> None:
+    seconds = {"plain": 1, "LGD": 3, "SSSD, fixed": 2, "SSSD, stepwise": 2}
+    (tmp_path / "seconds_a_step.json").write_text(json.dumps(seconds))
+    variants = methods_at_equal_time(base, tmp_path)
+    assert {name: config.schedule.iterations for name, config in variants.items()} == {
+        "plain": 6,
+        "LGD": 2,
+        "SSSD, fixed": 3,
+        "SSSD, stepwise": 3,
+    }
+
+
+def test_a_step_is_timed(base: Config) -> None:
+    seconds = step_seconds(two(base), rounds=1)
+    assert seconds.keys() == two(base).keys()
+    assert all(value > 0 for value in seconds.values())
+
+
+def test_an_unknown_variant_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main(["methods", "--variants", "SSD"])
+    assert exit_info.value.code == 2
+    message = capsys.readouterr().err
+    assert "'SSD'" in message
+    assert "SSSD, stepwise" in message
