@@ -10,10 +10,11 @@ COMMANDS = {
     "predict": "detections in image files, as json and as pictures",
     "export": "a trained detector as .onnx or .safetensors",
     "data": "examine a data set; make the demo data",
+    "experiments": "compare methods over seeds",
 }
 
 USAGE = "usage: sssd COMMAND ...\n\n" + "".join(
-    f"  {name:<10}{text}\n" for name, text in COMMANDS.items()
+    f"  {name:<13}{text}\n" for name, text in COMMANDS.items()
 )
 
 
@@ -28,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: sssd knows no command {name!r}\n\n{USAGE}", file=sys.stderr)
         return 2
     # Only the command that is asked for is imported: all of them take seconds.
-    module = "sssd.data.__main__" if name == "data" else f"sssd.{name}"
+    module = f"sssd.{name}.__main__" if name in ("data", "experiments") else f"sssd.{name}"
     run: Callable[[list[str]], int] = import_module(module).main
     return run(rest)
 
