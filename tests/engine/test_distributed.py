@@ -1,0 +1,171 @@
+"""Processes started by torchrun train, together, what one process trains alone."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sssd.data import read_coco
+from sssd.engine import distributed
+from sssd.engine.inference import evaluate_detector
+from sssd.engine.log import read_metrics
+from sssd.engine.settings import EngineConfig
+from sssd.engine.state import RunError
+from sssd.methods import MethodConfig
+from tests.engine import two_processes
+from tests.scenes import write_scenes
+from tests.tiny import tiny_detector
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def torchrun(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Starts two processes, as a user does."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [*command, *map(str, arguments)],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    write_scenes(folder, "train", count=6)
+    write_scenes(folder, "val", count=5)
+    done = torchrun(ROOT / "tests/engine/two_processes.py", folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "output.txt").write_text(done.stdout)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def seen(folder: Path) -> list[dict[str, Any]]:
+    """What each of the two processes saw."""
+    return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
+
+
+def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            found[name], value, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "detector", "method"),
+    [
+        ("fcos", "fcos", MethodConfig(name="plain")),
+        ("retinanet", "retinanet", two_processes.RETINANET),
+        ("accumulated", "retinanet", two_processes.RETINANET),
+    ],
+)
+def test_two_processes_of_two_images_are_one_of_four(
+    folder: Path, seen: list[dict[str, Any]], name: Any, detector: Any, method: MethodConfig
+) -> None:
+    alone = two_processes.run(folder, f"{name} alone", detector, method)
+    assert_close(seen[0][name], two_processes.weights(alone))
+    start = tiny_detector(detector).state_dict()
+    moved = [name for name, value in seen[0][name].items() if not torch.equal(value, start[name])]
+    assert len(moved) > len(start) // 2, "something was trained"
+    rows, expected = (
+        [row for row in read_metrics(folder / run) if "loss" in row]
+        for run in (name, f"{name} alone")
+    )
+    for row, one in zip(rows, expected, strict=True):
+        losses = {key: value for key, value in one.items() if key.startswith(("loss", "distance"))}
+        assert {key: row[key] for key in losses} == pytest.approx(losses, rel=1e-4)
+        assert row["learning_rate"] == one["learning_rate"]
+
+
+def test_both_processes_hold_the_same_weights(seen: list[dict[str, Any]]) -> None:
+    for name in ("fcos", "retinanet", "accumulated", "straight", "resumed"):
+        for key, value in seen[0][name].items():
+            assert torch.equal(seen[1][name][key], value), f"{name}: {key}"
+
+
+def test_a_signal_to_one_process_stops_all_at_the_same_step(
+    folder: Path, seen: list[dict[str, Any]]
+) -> None:
+    """And what goes on from there ends as if there had been no stop."""
+    iterations = [row["iteration"] for row in read_metrics(folder / "stopped") if "loss" in row]
+    assert iterations == [1, 2, 3, 4]
+    for key, value in seen[0]["straight"].items():
+        assert torch.equal(seen[0]["resumed"][key], value), key
+    assert not torch.equal(
+        torch.load(folder / "straight/checkpoints/00000004.pt")["random"][0]["cpu"],
+        torch.load(folder / "straight/checkpoints/00000004.pt")["random"][1]["cpu"],
+    )
+
+
+def test_evaluation_is_shared_and_gathered(folder: Path, seen: list[dict[str, Any]]) -> None:
+    dataset = read_coco(folder / "annotations/instances_val.json")
+    assert len(dataset) == 5
+    expected = evaluate_detector(tiny_detector(seed=3), dataset, EngineConfig(batch_size=2))
+    assert seen[0]["numbers"] == seen[1]["numbers"] == pytest.approx(expected)
+
+
+def test_a_process_without_boxes_gives_every_parameter_a_gradient(
+    seen: list[dict[str, Any]],
+) -> None:
+    assert seen[0]["lacking"] == seen[1]["lacking"] == []
+
+
+def test_only_the_first_process_writes_and_talks(folder: Path, seen: list[dict[str, Any]]) -> None:
+    assert [one["wrote"] for one in seen] == [True, False]
+    assert seen[0]["ranks"] == [0, 1]
+    assert seen[1]["ranks"] == []
+    lines = (folder / "output.txt").read_text().splitlines()
+    assert sum(line.startswith("1/4 ") for line in lines) == 6, "a line a run"
+
+
+def test_another_number_of_processes_is_refused(folder: Path, seen: object) -> None:
+    with pytest.raises(RunError, match=r"processes is 1 now and was 2"):
+        two_processes.run(folder, "fcos", "fcos", MethodConfig(name="plain"))
+
+
+def test_a_batch_that_can_not_be_shared_names_the_way_out() -> None:
+    config = EngineConfig(batch_size=16, accumulate=2)
+    assert config.part_size(4) == 2
+    with pytest.raises(ValueError, match=r"16.*3 processes.*accumulate 2.*multiple of 6"):
+        config.part_size(3)
+    with pytest.raises(ValueError, match=r"accumulate is 0"):
+        replace(config, accumulate=0)
+
+
+def test_alone_nothing_is_communicated() -> None:
+    assert distributed.world_size() == 1
+    assert distributed.is_first()
+    assert distributed.gather("a") == ["a"]
+    assert distributed.mean({"loss": 1.5}) == {"loss": 1.5}
+
+
+def test_the_command_says_how_the_batch_is_shared(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    train, val = write_scenes(data, "train"), write_scenes(data, "val", count=3)
+    run = tmp_path / "run"
+    done = torchrun(
+        *("-m", "sssd.train", "small", "--data.train", train, "--data.val", val, "--out", run),
+        *("--detector.min-size", "64", "--detector.max-size", "64", "--method.name", "plain"),
+        *("--schedule.iterations", "2", "--schedule.milestones", "1", "--schedule.warmup", "0"),
+        *("--engine.batch-size", "4", "--engine.accumulate", "2", "--engine.workers", "1"),
+    )
+    assert done.returncode == 0, done.stderr
+    text = " ".join(done.stdout.split())
+    assert (
+        text.count("batch 4 = 2 processes x 2 parts x 1; learning rate 0.008 x 4/16 = 0.002") == 1
+    )
+    assert text.count("run folder:") == 1
+    assert (run / "model.safetensors").exists()

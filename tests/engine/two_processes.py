@@ -1,0 +1,167 @@
+"""What two processes do together, started by torchrun from test_distributed.py.
+
+    torchrun --nproc-per-node 2 two_processes.py FOLDER
+
+FOLDER holds the data; each process leaves what it saw in FOLDER/rank0.pt and rank1.pt.
+"""
+
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from sssd.data import read_coco
+from sssd.detectors.build import DetectorName
+from sssd.engine.distributed import from_first, gather, process_group, with_shared_gradients
+from sssd.engine.inference import evaluate_detector
+from sssd.engine.loop import Outcome, train
+from sssd.engine.settings import EngineConfig
+from sssd.methods import FusionConfig, Method, MethodConfig, build_method
+from sssd.methods.base import MethodName
+from sssd.schedules import CoefficientConfig, ScheduleConfig
+from tests.tiny import tiny_detector
+
+SCHEDULE = ScheduleConfig(iterations=4, learning_rate=0.05, milestones=(2,), warmup=0)
+CONFIG = EngineConfig(batch_size=4, workers=0, ema_decay=0.5, log_every=1, checkpoint_every=2)
+RETINANET = MethodConfig(name="sssd", root="row", fusion=FusionConfig("heatmap"))
+STOP_AT = 1
+
+
+def run(
+    folder: Path,
+    name: str,
+    detector: DetectorName,
+    method: MethodConfig,
+    config: EngineConfig = CONFIG,
+) -> Outcome:
+    """Trains a tiny detector on the data of the folder."""
+    dataset = read_coco(folder / "annotations/instances_train.json")
+    built = build_method(tiny_detector(detector), method, SCHEDULE)
+    return train(built, dataset, dataset, run=folder / name, config=config, schedule=SCHEDULE)
+
+
+def weights(outcome: Outcome) -> dict[str, Tensor]:
+    """What was trained, or its moving average."""
+    return outcome.detector.state_dict()
+
+
+class StopsHere(Method):
+    """Plain training in which one process is told to stop."""
+
+    def __init__(self, method: Method) -> None:
+        super().__init__(method.detector, method.schedule)
+        self.method = method
+
+    def forward(self, images, targets, iteration):
+        if dist.get_rank() == 1 and iteration == STOP_AT:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return self.method(images, targets, iteration)
+
+
+def interrupted(folder: Path) -> Outcome:
+    """A run that process 1 is told to stop in, and which then goes on.
+
+    LabelEnc's step 1 draws random numbers of each process in every step.
+    """
+    dataset = read_coco(folder / "annotations/instances_train.json")
+    stops = StopsHere(build_method(tiny_detector(), MethodConfig(name="labelenc_step1"), SCHEDULE))
+    first = train(stops, dataset, dataset, run=folder / "stopped", config=CONFIG, schedule=SCHEDULE)
+    assert first.signal == signal.SIGTERM, "both processes stop"
+    torch.manual_seed(99)
+    stops = StopsHere(build_method(tiny_detector(), MethodConfig(name="labelenc_step1"), SCHEDULE))
+    return train(stops, dataset, dataset, run=folder / "stopped", config=CONFIG, schedule=SCHEDULE)
+
+
+def without_boxes(folder: Path, name: MethodName, detector: DetectorName) -> list[str]:
+    """Parameters that lack a gradient in some step; process 1 has no boxes in some of them."""
+    changes = {}
+    if name == "labelenc_step2":
+        changes["step1_weights"] = folder / f"{detector}.safetensors"
+    elif name == "labelenc_step1":
+        method = build_method(tiny_detector(detector), MethodConfig(name=name), SCHEDULE)
+        from_first(lambda: save_step1(method, folder / f"{detector}.safetensors"))
+    config = MethodConfig(
+        name=name,
+        coefficient=CoefficientConfig(start=2, stop=4),
+        teacher_every=2,
+        frozen_backbone=3,
+        **changes,
+    )
+    method = build_method(tiny_detector(detector), config, SCHEDULE)
+    model = with_shared_gradients(method)
+    lacking = []
+    for iteration in range(5):
+        images, targets = batch(empty=dist.get_rank() == 1 and iteration != 1)
+        method.zero_grad(set_to_none=True)
+        torch.stack(list(model(images, targets, iteration).losses.values())).sum().backward()
+        named = [(n, p) for n, p in method.named_parameters() if p.requires_grad]
+        lacking += [f"{name} {detector} {iteration}: {n}" for n, p in named if p.grad is None]
+        for n, p in named:
+            first = p.grad.clone()
+            dist.broadcast(first, 0)
+            assert torch.equal(first, p.grad), f"{name} {detector} {iteration}: {n} differs"
+    return lacking
+
+
+def save_step1(method: Method, path: Path) -> None:
+    """Leaves what step 2 of LabelEnc begins with."""
+    from sssd.engine.state import export_weights
+
+    export_weights(path, method.export()["step1"], {})
+
+
+def batch(empty: bool) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Two images with a box each, or without any."""
+    generator = torch.Generator().manual_seed(dist.get_rank())
+    images = [torch.rand(3, 64, 64, generator=generator) for _ in range(2)]
+    boxes = torch.zeros(0, 4) if empty else torch.tensor([[8.0, 8.0, 40.0, 48.0]])
+    labels = torch.zeros(len(boxes), dtype=torch.int64)
+    return images, [{"boxes": boxes, "labels": labels}] * 2
+
+
+def main(folder: Path) -> None:
+    """Everything, in one start of the processes."""
+    torch.set_num_threads(1)
+    seen: dict[str, object] = {}
+    with process_group("cpu"):
+        seen["fcos"] = weights(run(folder, "fcos", "fcos", MethodConfig(name="plain")))
+        seen["retinanet"] = weights(run(folder, "retinanet", "retinanet", RETINANET))
+        halves = replace(CONFIG, accumulate=2)
+        seen["accumulated"] = weights(
+            run(folder, "accumulated", "retinanet", RETINANET, config=halves)
+        )
+        seen["straight"] = weights(
+            run(folder, "straight", "fcos", MethodConfig(name="labelenc_step1"))
+        )
+        seen["resumed"] = weights(interrupted(folder))
+        dataset = read_coco(folder / "annotations/instances_val.json")
+        seen["numbers"] = evaluate_detector(tiny_detector(seed=3), dataset, CONFIG)
+        names: list[MethodName] = ["plain", "sssd", "lgd", "labelenc_step1", "labelenc_step2"]
+        detectors: list[DetectorName] = ["fcos", "retinanet", "fasterrcnn"]
+        seen["lacking"] = [
+            line
+            for name in names
+            for detector in (detectors if name != "labelenc_step2" else detectors[:1])
+            for line in without_boxes(folder, name, detector)
+        ]
+        own = folder / f"written by {dist.get_rank()}"
+        train(
+            build_method(tiny_detector(), MethodConfig(name="plain"), SCHEDULE),
+            dataset,
+            dataset,
+            run=own,
+            config=CONFIG,
+            schedule=SCHEDULE,
+        )
+        seen["wrote"] = own.exists()
+        seen["ranks"] = gather(dist.get_rank())
+        torch.save(seen, folder / f"rank{dist.get_rank()}.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
