@@ -30,6 +30,7 @@ from sssd.detectors import build_detector
 from sssd.engine import distributed
 from sssd.engine.evaluate import table
 from sssd.engine.loop import Outcome, train
+from sssd.engine.map_plots import plot_maps
 from sssd.engine.plots import plot_curves, plot_detections
 from sssd.engine.settings import EngineConfig
 from sssd.engine.state import RunError, checkpoints, export_weights, write_atomically
@@ -75,6 +76,8 @@ def _run(arguments: list[str], config: Config) -> int:
     images = len(prepared.validation_set)
     console.print(table(outcome.numbers, title=f"{images} validation images"))
     console.print(f"detections beside ground truth: {run / 'detections.png'}", soft_wrap=True)
+    if (run / "maps.png").exists():
+        console.print(f"K, K_e and their distance:      {run / 'maps.png'}", soft_wrap=True)
     console.print(f"losses, lambda and AP:          {run / 'curves.png'}", soft_wrap=True)
     console.print(f"run folder:                     {run}", soft_wrap=True)
     return 0
@@ -99,6 +102,7 @@ def prepare(config: Config, console: Console) -> Prepared:
         ImportError: an optional package is missing.
     """
     config.engine.part_size(distributed.world_size())
+    config.engine.require_packages()
     train_set, validation_set = distributed.from_first(lambda: build_datasets(config.data, console))
     torch.manual_seed(config.engine.seed)
     detector = build_detector(config.detector, train_set.num_classes)
@@ -143,6 +147,7 @@ def execute(prepared: Prepared, config: Config, title: str, run: Path, console: 
     if outcome.numbers is not None:
         _finish(outcome, method, run, train_set)
         plot_detections(outcome.detector, validation_set, run / "detections.png")
+        plot_maps(method, validation_set, run / "maps.png")
     plot_curves(run)
     return outcome
 

@@ -42,11 +42,20 @@ def detect(
 
 
 def evaluate_detector(
-    detector: Detector, dataset: DetectionDataset, config: EngineConfig
+    detector: Detector,
+    dataset: DetectionDataset,
+    config: EngineConfig,
+    engine: str = "pycocotools",
 ) -> dict[str, float]:
     """The 12 COCO numbers of a detector on a dataset.
 
     Every process looks at its share of the images, and the first one brings them together.
+
+    Args:
+        detector: what is evaluated.
+        dataset: images and boxes.
+        config: settings of the loop, whose batches are taken.
+        engine: as in `evaluate_detections`.
     """
     buffers_from_first(detector)
     loader = evaluation_loader(
@@ -58,6 +67,6 @@ def evaluate_detector(
         found = {image_id: one for share in shares for image_id, one in share.items()}
         ids = dataset.image_ids
         results = to_coco(ids, [found[image_id] for image_id in ids], dataset.category_ids)
-        return evaluate_detections(dataset.ground_truth(), results)
+        return evaluate_detections(dataset.ground_truth(), results, engine)
 
     return from_first(numbers)

@@ -20,25 +20,35 @@ from sssd.engine.state import write_atomically
 class MetricsFile:
     """`metrics.jsonl`, a line a row, and `metrics.csv`, the same as a table.
 
+    TensorBoard finds the same rows below `tensorboard`, if wanted.
+
     On resume the rows behind the checkpoint's iteration are dropped, so that a resumed run leaves
     the file that an uninterrupted one would have left.
     """
 
-    def __init__(self, run: Path, iteration: int) -> None:
+    def __init__(self, run: Path, iteration: int, tensorboard: bool = False) -> None:
         self.path = run / "metrics.jsonl"
         kept = [row for row in read_metrics(run) if row["iteration"] <= iteration]
         lines = "".join(json.dumps(row) + "\n" for row in kept)
         write_atomically(self.path, lambda file: file.write(lines.encode()))
         self._file = open(self.path, "a")  # noqa: SIM115 - open for the length of the run
+        self._events = _events(run, iteration) if tensorboard else None
 
     def write(self, row: dict[str, Any]) -> None:
         """Appends a row; it must hold "iteration"."""
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
+        if self._events is not None:
+            for name, value in row.items():
+                if name != "iteration":
+                    self._events.add_scalar(name, value, row["iteration"])
+            self._events.flush()  # a run that is killed resumes behind what is in its checkpoint
 
     def close(self) -> None:
         """Closes the file and writes the table."""
         self._file.close()
+        if self._events is not None:
+            self._events.close()
         rows = read_metrics(self.path.parent)
         columns = list(dict.fromkeys(name for row in rows for name in row))
         text = io.StringIO()
@@ -47,6 +57,13 @@ class MetricsFile:
         table.writerows(rows)
         path = self.path.with_suffix(".csv")
         write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def _events(run: Path, iteration: int) -> Any:
+    from torch.utils.tensorboard import SummaryWriter  # an extra, and slow to import
+
+    # TensorBoard drops what an interrupted run had written behind the checkpoint's iteration.
+    return SummaryWriter(str(run / "tensorboard"), purge_step=iteration + 1)
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

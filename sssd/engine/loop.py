@@ -17,6 +17,7 @@ from sssd.data import DetectionDataset, training_loader
 from sssd.data.loader import Transform
 from sssd.detectors import Detector
 from sssd.engine import distributed
+from sssd.engine.compiled import compiled
 from sssd.engine.determinism import deterministic
 from sssd.engine.distributed import choose_device, is_first, world_size
 from sssd.engine.inference import evaluate_detector
@@ -130,18 +131,21 @@ def train(
             metrics.write(row)
 
     def evaluate() -> dict[str, float]:
-        numbers = evaluate_detector(trained(), validation_set, config)
+        last = done == schedule.iterations
+        engine = "pycocotools" if last else config.evaluate_with
+        numbers = evaluate_detector(trained(), validation_set, config, engine)
         write({"iteration": done, **numbers})
         return numbers
 
     def trained() -> Detector:
         return method.detector if average is None else cast(Detector, average.module)
 
-    metrics = MetricsFile(run, begin) if is_first() else None
+    metrics = MetricsFile(run, begin, config.tensorboard) if is_first() else None
     progress = ProgressLog(console, schedule.iterations, begin)
     log_start, log_iteration = time.monotonic(), begin
     stopped = 0
-    with deterministic(config.deterministic), StopSignals() as stop, progress:
+    fast = compiled(method.detector.backbone, config.compile_backbone)
+    with deterministic(config.deterministic), fast, StopSignals() as stop, progress:
         numbers = distributed.from_first(lambda: _evaluation_of(run, begin))
         if saved and due(config.evaluate_every) and numbers is None:  # it was killed meanwhile
             numbers = evaluate()

@@ -61,8 +61,8 @@ def _draw(compared: list[tuple[int, Comparison]], dataset: DetectionDataset) -> 
     )
     value_top = _top(p for image in panels for row in image for p in row[:3])
     gap_top = _top(row[3] for image in panels for row in image)
-    for block, image, (index, comparison) in zip(blocks, panels, compared, strict=False):
-        grid = block.subgridspec(levels, levels + 4)
+    for number, (image, (index, comparison)) in enumerate(zip(panels, compared, strict=True)):
+        grid = blocks[number, 0].subgridspec(levels, levels + 4)
         _draw_image(figure.add_subplot(grid[:, :levels]), comparison, dataset, index)
         for level, row in enumerate(image):
             for column, panel in enumerate(row):
@@ -75,7 +75,7 @@ def _draw(compared: list[tuple[int, Comparison]], dataset: DetectionDataset) -> 
                     axes.set_title(titles[column], fontsize=10)
                 if column == 0:
                     axes.set_ylabel("{} x {}".format(*panel.shape), fontsize=8)
-    below = blocks[-1].subgridspec(1, levels + 4)
+    below = blocks[-1, 0].subgridspec(1, levels + 4)
     for place, shown, label in (
         (below[levels : levels + 3], values, "root mean square of a cell's channels"),
         (below[levels + 3], gaps, f"{name} of a cell"),
@@ -121,8 +121,8 @@ def _draw_map(axes: Axes, values: np.ndarray, comparison: Comparison, **style: A
     (padded_height, padded_width), (height, width) = batch.image_size, batch.sizes[0]
     shown = axes.imshow(values, extent=(0, padded_width, padded_height, 0), vmin=0, **style)
     for x1, y1, x2, y2 in batch.targets[0]["boxes"].tolist():
-        outline = {"edgecolor": "white", "linewidth": 0.6, "alpha": 0.8}
-        axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, **outline))
+        outline = Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, lw=0.6, edgecolor="white")
+        axes.add_patch(outline)
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
     axes.set_xticks([])

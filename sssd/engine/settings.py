@@ -1,5 +1,6 @@
 """Settings of the loop: everything that is neither data, nor detector, nor method."""
 
+import importlib.util
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,6 +44,9 @@ class EngineConfig:
     device: str = "auto"
     """"auto" takes a GPU where there is one."""
 
+    compile_backbone: bool = False
+    """Train the backbone compiled by torch.compile: later to start, then faster."""
+
     deterministic: bool = False
     """Only algorithms that repeat to the last bit; slower on a GPU."""
 
@@ -61,6 +65,13 @@ class EngineConfig:
     evaluate_every: int = 0
     """Iterations between two evaluations; 0: only at the end."""
 
+    evaluate_with: Literal["pycocotools", "faster-coco-eval"] = "pycocotools"
+    """What evaluates on the way; faster-coco-eval gives the same numbers sooner. Those of the end
+    are pycocotools' in any case."""
+
+    tensorboard: bool = False
+    """Write the metrics for TensorBoard too."""
+
     def __post_init__(self) -> None:
         """Refuses numbers without meaning."""
         for name, least in (("batch_size", 1), ("accumulate", 1), ("workers", 0), ("log_every", 1),
@@ -70,6 +81,24 @@ class EngineConfig:
                 raise ValueError(f"--engine.{flag} is {getattr(self, name)}; at least {least}")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ValueError(f"--engine.ema-decay is {self.ema_decay}; it must lie in [0, 1)")
+
+    def require_packages(self) -> None:
+        """Refuses settings that need a package which is not installed.
+
+        Raises:
+            ImportError: names the setting, the package and its extra.
+        """
+        needs = {
+            "--engine.tensorboard": (self.tensorboard, "tensorboard", "tensorboard"),
+            "--engine.evaluate-with faster-coco-eval": (
+                self.evaluate_with == "faster-coco-eval", "faster_coco_eval", "fast-eval",
+            ),
+        }  # fmt: skip
+        for flag, (wanted, module, extra) in needs.items():
+            if wanted and importlib.util.find_spec(module) is None:
+                raise ImportError(
+                    f"{flag} needs a package that is not installed: pip install 'sssd[{extra}]'"
+                )
 
     def part_size(self, processes: int = 1) -> int:
         """Images that one of some processes sees at a time.

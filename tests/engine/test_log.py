@@ -52,3 +52,38 @@ def test_a_line_cut_by_a_crash_is_left_out(tmp_path: Path) -> None:
     whole = json.dumps({"iteration": 1, "loss": 1.0})
     (tmp_path / "metrics.jsonl").write_text(whole + "\n" + whole[:9])
     assert read_metrics(tmp_path) == [{"iteration": 1, "loss": 1.0}]
+
+
+def test_tensorboard_shows_the_rows_of_the_metrics_once(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs the tensorboard extra")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    first = MetricsFile(tmp_path, 0, tensorboard=True)
+    for iteration in (1, 2, 3, 4):
+        first.write({"iteration": iteration, "loss": float(iteration)})
+    first.write({"iteration": 2, "AP": 0.125})
+    # Killed here, without close(), and resumed from the checkpoint of iteration 2.
+    second = MetricsFile(tmp_path, 2, tensorboard=True)
+    for iteration in (3, 4):
+        second.write({"iteration": iteration, "loss": -float(iteration)})
+    second.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    shown = [
+        (event.step, name, event.value)
+        for name in events.Tags()["scalars"]
+        for event in events.Scalars(name)
+    ]
+    written = [
+        (row["iteration"], name, value)
+        for row in read_metrics(tmp_path)
+        for name, value in row.items()
+        if name != "iteration"
+    ]
+    assert sorted(shown) == sorted(written)
+    assert (4, "loss", -4.0) in shown
+    assert len(shown) == 5
+
+
+def test_without_it_nothing_is_written_for_tensorboard(tmp_path: Path) -> None:
+    MetricsFile(tmp_path, 0).close()
+    assert not (tmp_path / "tensorboard").exists()

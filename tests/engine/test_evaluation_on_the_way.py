@@ -1,0 +1,79 @@
+"""What evaluates while a run trains, and what gives the numbers of its end."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sssd.data import DetectionDataset, read_coco
+from sssd.engine import inference
+from sssd.engine.log import read_metrics
+from sssd.engine.loop import train
+from sssd.engine.settings import EngineConfig
+from sssd.methods import MethodConfig, build_method
+from sssd.schedules import ScheduleConfig
+from tests.scenes import write_scenes
+from tests.tiny import tiny_detector
+
+CONFIG = EngineConfig(batch_size=2, workers=0, log_every=1, evaluate_every=2)
+SCHEDULE = ScheduleConfig(iterations=5, learning_rate=1e-4, milestones=(4,), warmup=0)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> DetectionDataset:
+    return read_coco(write_scenes(tmp_path_factory.mktemp("data"), "train"))
+
+
+def run(dataset: DetectionDataset, folder: Path, config: EngineConfig) -> list[dict[str, Any]]:
+    detector = tiny_detector()
+    with torch.no_grad():  # sure of itself, and of boxes of some strides: some fit
+        detector.model.head.classification_head.cls_logits.bias += 5
+        detector.model.head.regression_head.bbox_reg.bias.fill_(1.0)
+    method = build_method(detector, MethodConfig(name="plain"), SCHEDULE)
+    train(method, dataset, dataset, run=folder, config=config, schedule=SCHEDULE)
+    return [row for row in read_metrics(folder) if "AP" in row]
+
+
+def test_the_fast_engine_gives_the_same_rows_and_leaves_the_end_to_pycocotools(
+    dataset: DetectionDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("faster_coco_eval", reason="faster-coco-eval is an optional dependency")
+    slow = run(dataset, tmp_path / "slow", CONFIG)
+    used = []
+    evaluate_detections = inference.evaluate_detections
+
+    def recorded(truth: Any, found: Any, engine: str) -> dict[str, float]:
+        used.append(engine)
+        return evaluate_detections(truth, found, engine)
+
+    monkeypatch.setattr(inference, "evaluate_detections", recorded)
+    config = replace(CONFIG, evaluate_with="faster-coco-eval")
+    fast = run(dataset, tmp_path / "fast", config)
+    assert used == ["faster-coco-eval", "faster-coco-eval", "pycocotools"]
+    assert [row["iteration"] for row in fast] == [2, 4, 5]
+    for one, other in zip(slow, fast, strict=True):
+        assert one == pytest.approx(other, rel=0, abs=5e-16)
+    assert any(row["AR100"] > 0 for row in slow)
+
+
+@pytest.mark.parametrize(
+    ("setting", "module", "message"),
+    [
+        ({"tensorboard": True}, "tensorboard", r"--engine\.tensorboard .*sssd\[tensorboard\]"),
+        (
+            {"evaluate_with": "faster-coco-eval"},
+            "faster_coco_eval",
+            r"--engine\.evaluate-with .*sssd\[fast-eval\]",
+        ),
+    ],
+)
+def test_a_package_that_is_missing_is_named_with_its_extra(
+    setting: dict, module: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    EngineConfig().require_packages()
+    with pytest.raises(ImportError, match=message):
+        EngineConfig(**setting).require_packages()
