@@ -11,14 +11,17 @@ from rich.console import Console
 
 from sssd.data import DetectionDataset, read_coco
 from sssd.detectors import build_detector
+from sssd.detectors.build import DetectorName
 from sssd.engine.log import read_metrics
 from sssd.engine.loop import Outcome, choose_device, train
 from sssd.engine.settings import EngineConfig
 from sssd.engine.state import RunError, checkpoints
 from sssd.methods import FusionConfig, Method, MethodConfig, build_method
-from sssd.schedules import ScheduleConfig
+from sssd.methods.gradients import GradientShares
+from sssd.schedules import CoefficientConfig, ScheduleConfig
 from tests.scenes import write_scenes
 from tests.small import small_config
+from tests.tiny import tiny_detector
 
 SCHEDULE = ScheduleConfig(iterations=6, learning_rate=0.05, milestones=(4,), warmup=2)
 CONFIG = EngineConfig(batch_size=2, workers=0, ema_decay=0.5, log_every=1, checkpoint_every=2)
@@ -133,3 +136,136 @@ def test_learning_improves_on_what_it_has_seen(dataset: DetectionDataset, tmp_pa
     run_to(dataset, tmp_path, iterations=30, config=replace(CONFIG, clip_norm=5.0))
     losses = [row["loss"] for row in read_metrics(tmp_path) if "loss" in row]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def tiny_run(
+    dataset: DetectionDataset,
+    run: Path,
+    config: EngineConfig,
+    method: MethodConfig,
+    iterations: int = 4,
+    detector: DetectorName = "retinanet",
+) -> Outcome:
+    schedule = replace(SCHEDULE, iterations=iterations)
+    built = build_method(tiny_detector(detector), method, schedule)
+    quiet = Console(file=open(os.devnull, "w"))  # noqa: SIM115
+    return train(built, dataset, dataset, run=run, config=config, schedule=schedule, console=quiet)
+
+
+def test_accumulated_parts_are_one_large_batch(dataset: DetectionDataset, tmp_path: Path) -> None:
+    method = MethodConfig(
+        root="row",
+        fusion=FusionConfig("heatmap"),
+        coefficient=CoefficientConfig(step_factor=2.0, start=1),
+    )
+    whole = replace(CONFIG, batch_size=4, clip_norm=1.0)
+    parts = replace(whole, accumulate=2)
+    expected = tiny_run(dataset, tmp_path / "whole", whole, method)
+    found = tiny_run(dataset, tmp_path / "parts", parts, method)
+    for name, value in weights(expected).items():
+        torch.testing.assert_close(weights(found)[name], value, rtol=1e-4, atol=1e-6)
+    start = tiny_detector("retinanet").state_dict()
+    assert any(not torch.allclose(v, start[n], rtol=1e-3) for n, v in weights(found).items())
+    rows, one = (
+        [row for row in without_speed(tmp_path / name) if "loss" in row]
+        for name in ("parts", "whole")
+    )
+    assert [row["lambda"] for row in rows] == [row["lambda"] for row in one]
+    assert [row["learning_rate"] for row in rows] == [row["learning_rate"] for row in one]
+    assert [r["loss"] for r in rows] == pytest.approx([r["loss"] for r in one], rel=1e-5)
+
+
+def test_an_accumulating_run_goes_on_behind_the_images_it_has_seen(
+    dataset: DetectionDataset, tmp_path: Path
+) -> None:
+    config, method = replace(CONFIG, accumulate=2), MethodConfig(name="plain")
+    straight = tiny_run(dataset, tmp_path / "straight", config, method)
+    tiny_run(dataset, tmp_path / "halves", config, method, iterations=2)
+    resumed = tiny_run(dataset, tmp_path / "halves", config, method)
+    for name, value in weights(straight).items():
+        assert torch.equal(weights(resumed)[name], value), name
+
+
+def test_deterministic_runs_repeat_to_the_last_bit_on_several_threads(
+    dataset: DetectionDataset, tmp_path: Path
+) -> None:
+    config = replace(CONFIG, deterministic=True, batch_size=4)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        runs = [
+            tiny_run(dataset, tmp_path / name, config, MethodConfig(), detector="fcos")
+            for name in ("first", "second")
+        ]
+    finally:
+        torch.set_num_threads(threads)
+    first, second = map(weights, runs)
+    for name, value in first.items():
+        assert torch.equal(second[name], value), name
+    assert without_speed(tmp_path / "first") == without_speed(tmp_path / "second")
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_deterministic_names_an_operator_that_can_not_be(
+    dataset: DetectionDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forward(self: Method, *args: object) -> object:
+        return torch.zeros(2).put_(torch.tensor([0]), torch.ones(1))
+
+    monkeypatch.setattr(Method, "__call__", forward)
+    config = replace(CONFIG, deterministic=True)
+    with pytest.raises(RuntimeError, match=r"put_.*does not have a deterministic implementation"):
+        tiny_run(dataset, tmp_path, config, MethodConfig())
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_frozen_backbone_rests_whatever_weight_decay_and_momentum_do(
+    dataset: DetectionDataset, tmp_path: Path
+) -> None:
+    method = MethodConfig(fusion=FusionConfig("heatmap"), frozen_backbone=2)
+    config = replace(CONFIG, weight_decay=0.5, ema_decay=None)
+    start = tiny_detector("retinanet").backbone.state_dict()
+    for iterations, moved in ((2, False), (3, True)):
+        run = tmp_path / str(iterations)
+        outcome = tiny_run(dataset, run, config, method, iterations=iterations)
+        weights = outcome.detector.backbone.state_dict()
+        assert any(not torch.equal(value, start[name]) for name, value in weights.items()) == moved
+        rows = [row for row in read_metrics(run) if "loss" in row]
+        assert all(row["learning_rate"] > 0 for row in rows), "the head's own"
+
+
+def test_gradient_norms_are_measured_where_they_are_logged(
+    dataset: DetectionDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = []
+    measure = GradientShares._measure
+    monkeypatch.setattr(GradientShares, "_measure", lambda *a: measured.append(a[1]) or measure(*a))
+    method = MethodConfig(fusion=FusionConfig("heatmap"))
+    every = tiny_run(dataset, tmp_path / "every", CONFIG, method)
+    in_all = len(measured)
+    seldom = tiny_run(dataset, tmp_path / "seldom", replace(CONFIG, log_every=2), method)
+    assert len(measured) - in_all == in_all // 2 > 0
+    for name, value in weights(every).items():
+        assert torch.equal(weights(seldom)[name], value), name
+    rows = [r for r in without_speed(tmp_path / "every") if r["iteration"] % 2 == 0]
+    assert without_speed(tmp_path / "seldom") == rows
+    assert all(row["gradient/detection/level0"] > 0 for row in rows if "loss" in row)
+
+
+def test_an_evaluation_that_a_kill_cut_short_is_made_up_for(
+    dataset: DetectionDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(CONFIG, evaluate_every=2)
+    tiny_run(dataset, tmp_path / "straight", config, MethodConfig(name="plain"))
+
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sssd.engine.loop.evaluate_detector", killed)
+        with pytest.raises(KeyboardInterrupt):
+            tiny_run(dataset, tmp_path / "cut", config, MethodConfig(name="plain"))
+    tiny_run(dataset, tmp_path / "cut", config, MethodConfig(name="plain"))
+    assert without_speed(tmp_path / "cut") == without_speed(tmp_path / "straight")
+    tiny_run(dataset, tmp_path / "cut", config, MethodConfig(name="plain"))
+    assert without_speed(tmp_path / "cut") == without_speed(tmp_path / "straight"), "once"
