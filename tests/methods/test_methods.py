@@ -30,11 +30,11 @@ def trained_by(method: Method, kind: str, iteration: int) -> set[str]:
     losses = method(images, targets, iteration).losses
     method.zero_grad()
     sum(loss for name, loss in losses.items() if name.startswith(kind)).backward()
-    model = method.detector.model
+    student = method.detector
     parts: dict[str, nn.Module] = {
-        "backbone": model.backbone.body,
-        "pyramid": model.backbone.fpn,
-        "head": model.head,
+        "backbone": student.backbone,
+        "pyramid": student.pyramid,
+        "head": student.head,
         "fusion": method.fusion,
         "adapter": method.adapter,
     }
@@ -45,36 +45,25 @@ def trained_by(method: Method, kind: str, iteration: int) -> set[str]:
     }
 
 
+@pytest.mark.parametrize("fusion", ["relation", "heatmap"])
 @pytest.mark.parametrize("method", ["sssd", "lgd"])
-def test_each_loss_trains_what_the_table_says(method: str) -> None:
-    built = build("fcos", method, start=5)
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_each_loss_trains_what_the_table_says(detector: str, method: str, fusion: str) -> None:
+    built = build(detector, method, fusion, start=5)
     assert trained_by(built, "detection", 0) == {"backbone", "pyramid", "head"}
     assert trained_by(built, "teacher", 0) == {"backbone", "pyramid", "head", "fusion"}
     assert trained_by(built, "distillation", 0) == {"adapter"}
     assert trained_by(built, "distillation", 5) == {"backbone", "pyramid", "adapter"}
 
 
-def test_a_detached_fusion_keeps_the_teachers_losses_from_the_student() -> None:
-    built = build("fcos", "sssd")
+@pytest.mark.parametrize("fusion", ["relation", "heatmap"])
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_a_detached_fusion_keeps_the_teachers_losses_from_the_student(
+    detector: str, fusion: str
+) -> None:
+    built = build(detector, "sssd", fusion)
     built.fusion.detach = True
     assert trained_by(built, "teacher", 0) == {"head", "fusion"}
-
-
-@pytest.mark.parametrize("fusion", ["relation", "heatmap"])
-@pytest.mark.parametrize("method", ["plain", "sssd", "lgd"])
-@pytest.mark.parametrize("detector", DETECTORS)
-def test_every_combination_trains_every_parameter(detector: str, method: str, fusion: str) -> None:
-    built = build(detector, method, fusion)
-    optimizer = torch.optim.SGD(built.parameters(), 0.01)
-    for iteration in range(2):
-        images, targets = images_and_targets(iteration)
-        result = built(images, targets, iteration)
-        optimizer.zero_grad()
-        loss = sum(result.losses.values())
-        loss.backward()
-        assert torch.isfinite(loss)
-        assert [n for n, p in built.named_parameters() if p.requires_grad and p.grad is None] == []
-        optimizer.step()
 
 
 def trained_weights(method: Method, steps: int = 3) -> dict[str, Tensor]:

@@ -1,0 +1,75 @@
+"""Every detector on every backbone, trained by every method, on a batch with an empty image."""
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sssd.detectors import build_detector
+from sssd.detectors.backbones import BackboneName
+from sssd.detectors.build import DetectorName
+from sssd.methods import FusionConfig, Method, MethodConfig, build_method
+from sssd.methods.base import MethodName
+from sssd.schedules import ScheduleConfig
+from tests.small import NUM_CLASSES, images_and_targets, small_config
+
+SCHEDULE = ScheduleConfig(iterations=10, milestones=(6,), warmup=0)
+METHODS = {
+    "plain": MethodConfig(name="plain"),
+    "sssd, relation": MethodConfig(name="sssd"),
+    "sssd, heatmap": MethodConfig(name="sssd", fusion=FusionConfig(name="heatmap")),
+    "lgd": MethodConfig(name="lgd"),
+    "lgd, heatmap": MethodConfig(name="lgd", fusion=FusionConfig(name="heatmap")),
+    "labelenc": MethodConfig(name="labelenc_step1"),  # and step 2 with what it leaves
+}
+
+
+def build(config: MethodConfig, detector: str, backbone: str) -> Method:
+    torch.manual_seed(0)
+    student = build_detector(small_config(detector, backbone=backbone), NUM_CLASSES)
+    return build_method(student, config, SCHEDULE).train()
+
+
+def train_two_steps(method: Method) -> None:
+    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], 1e-3)
+    for iteration in range(2):
+        result = method(*images_and_targets(iteration), iteration)
+        optimizer.zero_grad()
+        loss = sum(result.losses.values())
+        loss.backward()
+        assert torch.isfinite(loss)
+        trained = [(n, p) for n, p in method.named_parameters() if p.requires_grad]
+        assert [n for n, p in trained if p.grad is None] == []
+        assert all(torch.isfinite(p.grad).all() for _, p in trained)
+        optimizer.step()
+
+
+def step_2(step_1: Method, folder: Path) -> MethodConfig:
+    """Settings that name what a step 1 leaves."""
+    path = folder / "step1.safetensors"
+    save_file(dict(step_1.export()["step1"].state_dict()), path)
+    return MethodConfig(name="labelenc_step2", step1_weights=path)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("backbone", get_args(BackboneName))
+@pytest.mark.parametrize("detector", get_args(DetectorName))
+def test_two_steps_give_every_parameter_a_finite_gradient(
+    detector: str, backbone: str, name: str, tmp_path: Path
+) -> None:
+    if backbone == "efficientnet_lite0":
+        pytest.importorskip("efficientnet_lite_pytorch", reason="needs the demo extra")
+    method = build(METHODS[name], detector, backbone)
+    train_two_steps(method)
+    if name == "labelenc":
+        second = build(step_2(method, tmp_path), detector, backbone)
+        (tmp_path / "step1.safetensors").unlink()  # of up to 200 MB, which pytest would keep
+        train_two_steps(second)
+
+
+def test_no_method_is_left_out() -> None:
+    assert {config.name for config in METHODS.values()} == {*get_args(MethodName)} - {
+        "labelenc_step2"
+    }
