@@ -8,7 +8,7 @@ samples: `world_size` processes of `batch_size` images see, together, the batche
 
 from __future__ import annotations
 
-import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -169,17 +169,18 @@ def _data_loader(samples: Dataset[Any], workers: int, **arguments: Any) -> DataL
         num_workers=workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
-        # Signals to the group (Ctrl-C, torchrun's SIGTERM) are for the run, which stops in order
-        # and then ends its workers; they must not be gone before.
-        worker_init_fn=_leave_process_group,
+        # Ctrl-C, torchrun and schedulers signal every process of a run: it stops in order and then
+        # ends its workers, which must not be gone before.
+        worker_init_fn=_ignore_stop_signals,
         # Without one of its own, the loader draws from the global generator: resumed runs differ.
         generator=torch.Generator(),
         **arguments,
     )
 
 
-def _leave_process_group(worker: int) -> None:
-    os.setpgrp()
+def _ignore_stop_signals(worker: int) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _check_rank(rank: int, world_size: int) -> None:

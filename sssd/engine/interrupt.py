@@ -3,13 +3,17 @@
 import signal
 from types import FrameType, TracebackType
 
+from torch.distributed import is_torchelastic_launched
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopSignals:
     """Turns Ctrl-C, SIGTERM and SIGUSR1 into a flag that the loop reads between two steps.
 
-    A second signal ends the process at once, as it would without this.
+    A second signal ends the process at once, as it would without this. Not under torchrun: it
+    passes on what the terminal or a scheduler may have sent to every process already, and ends
+    by itself those that take too long.
 
     Attributes:
         received: the signal that arrived, if any.
@@ -32,7 +36,8 @@ class StopSignals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
-        self._restore()
+        if not is_torchelastic_launched():
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
