@@ -14,10 +14,11 @@ from torch import Tensor
 from sssd.ops import registration
 from sssd.ops.backends import Operator
 
-POOL = Operator("box_pool")
-PAINT = Operator("box_paint")
-HEATMAP = Operator("label_heatmap")
-EMBED = Operator("embed_heatmap")
+_TRITON_BOXES, _TRITON_HEATMAP = "sssd.ops.triton.boxes", "sssd.ops.triton.heatmap"
+POOL = Operator("box_pool", _TRITON_BOXES)
+PAINT = Operator("box_paint", _TRITON_BOXES)
+HEATMAP = Operator("label_heatmap", _TRITON_HEATMAP)
+EMBED = Operator("embed_heatmap", _TRITON_HEATMAP)
 
 # Enumerations cross the boundary as numbers, in the order of kernels/boxes/boxes.h.
 PROFILES = ("box", "pyramid", "gaussian", "gaussian_legacy")
@@ -34,9 +35,10 @@ def is_channels_last(level: Tensor) -> bool:
     return not level.is_contiguous() and level.is_contiguous(memory_format=torch.channels_last)
 
 
-def _maps(
+def new_maps(
     like: Tensor, batch: int, channels: int, shapes: list[int], channels_last: Sequence[int]
 ) -> list[Tensor]:
+    """Uninitialised maps (batch, channels, height, width) of every level."""
     return [
         torch.empty(
             (batch, channels, height, width),
@@ -100,7 +102,7 @@ def _paint_fake(
     channels_last: list[int],
     mean: bool,
 ) -> list[Tensor]:
-    return _maps(values, batch, values.shape[-1], shapes, channels_last)
+    return new_maps(values, batch, values.shape[-1], shapes, channels_last)
 
 
 def _paint_setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
@@ -141,7 +143,7 @@ def _heatmap_fake(
     strength: Tensor | None,
     like: Tensor,
 ) -> list[Tensor]:
-    return _maps(like, batch, classes, shapes, [0] * (len(shapes) // 2))
+    return new_maps(like, batch, classes, shapes, [0] * (len(shapes) // 2))
 
 
 def _heatmap_setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
@@ -165,7 +167,7 @@ def _embed_fake(
     batch: int,
     *options: Any,
 ) -> list[Tensor]:
-    return _maps(embedding, batch, embedding.shape[1], shapes, [0] * (len(shapes) // 2))
+    return new_maps(embedding, batch, embedding.shape[1], shapes, [0] * (len(shapes) // 2))
 
 
 def _embed_setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
@@ -212,6 +214,7 @@ registration.define(
     fake=_pool_fake,
     backward=_pool_backward,
     setup_context=_pool_setup,
+    triton_module=_TRITON_BOXES,
 )
 registration.define(
     "box_paint(Tensor values, Tensor boxes, Tensor image_index, int[] image_size, int[] shapes,"
@@ -219,6 +222,7 @@ registration.define(
     fake=_paint_fake,
     backward=_paint_backward,
     setup_context=_paint_setup,
+    triton_module=_TRITON_BOXES,
 )
 registration.define(
     "label_heatmap(Tensor boxes, Tensor labels, Tensor image_index, int[] image_size,"
@@ -226,6 +230,7 @@ registration.define(
     fake=_heatmap_fake,
     backward=_heatmap_backward,
     setup_context=_heatmap_setup,
+    triton_module=_TRITON_HEATMAP,
 )
 registration.define(
     "embed_heatmap(Tensor embedding, Tensor boxes, Tensor labels, Tensor image_index,"
@@ -233,11 +238,12 @@ registration.define(
     fake=_embed_fake,
     backward=_embed_backward,
     setup_context=_embed_setup,
+    triton_module=_TRITON_HEATMAP,
 )
 registration.define(
     "embed_heatmap_backward(Tensor[] grads, Tensor boxes, Tensor labels, Tensor image_index,"
     f" int[] image_size, int classes, {_HEATMAP}) -> Tensor",
     fake=_embed_backward_fake,
     **registration.no_double_backward("sssd.ops.embedded_label_heatmap"),
-    triton_module=None,
+    triton_module=_TRITON_HEATMAP,
 )

@@ -43,7 +43,9 @@ def define(
         )
 
         def run_triton(*args: Any) -> Any:
-            return getattr(importlib.import_module(triton_module), name)(*args)
+            first = args[0] if isinstance(args[0], torch.Tensor) else args[0][0]
+            with torch.cuda.device_of(first):  # Triton launches on the current device
+                return getattr(importlib.import_module(triton_module), name)(*args)
 
         _LIBRARY.impl(f"{name}_triton", run_triton, "CUDA")
     for backend, each in names.items():
