@@ -1,31 +1,42 @@
-"""Memory of loader workers over epochs of many annotations, and images a second.
+"""Memory of loader workers over epochs of many annotations, and whether loading keeps up.
 
     python bench/data_loader.py                       # 100,000 annotations, 3 epochs
-    python bench/data_loader.py --images-of coco.json # speed on real images as well
+    python bench/data_loader.py --images-of coco.json # loading beside a training step as well
 
 The memory that a worker has for itself (private pages) is compared with that of the same data as
 lists of dicts, which are copied page by page into every worker as reference counts are touched.
+
+Loading keeps up where the loader alone gives more images a second than the model alone takes: a
+training step then hardly waits for its batch.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 import tyro
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader, Dataset
 
-from sssd.data import read_coco, training_loader
+from sssd.data import read_coco, training_loader, training_transform
+from sssd.data.build import DataConfig
 from sssd.data.dataset import DetectionDataset
+from sssd.engine.loop import build_optimizer, choose_device
+from sssd.recipes import RECIPES
+from sssd.train import prepare
 
 MIB = 2**20
 
@@ -44,7 +55,13 @@ class Settings:
     """Worker processes."""
 
     images_of: Path | None = None
-    """COCO json of real images to measure speed on."""
+    """COCO json of real images: loading is measured beside a training step on them."""
+
+    recipe: str = "small"
+    """Whose detector, method, batch and augmentation train on them."""
+
+    steps: int = 12
+    """Training steps that are timed for each number of workers."""
 
 
 class ListOfDicts(Dataset):
@@ -131,15 +148,75 @@ def list_of_dicts(dataset: ListOfDicts, settings: Settings) -> list[float]:
     return memory
 
 
-def speed(dataset: DetectionDataset, workers: int, batches: int = 30) -> float:
-    """Give the images a second of the training loader."""
-    stream = training_loader(dataset, batch_size=8, seed=0, workers=workers)
-    for _ in islice(stream, 4):
-        pass
+class Training:
+    """A recipe's training step on real images, and the stream of its batches."""
+
+    def __init__(self, settings: Settings) -> None:
+        data = DataConfig(train=settings.images_of, val=settings.images_of)
+        self.config = dataclasses.replace(RECIPES[settings.recipe](), data=data)
+        self.device = choose_device(self.config.engine.device)
+        self.method, self.dataset, _ = prepare(self.config, Console(quiet=True))
+        self.method.to(self.device).train()
+        self.optimizer = build_optimizer(self.method, self.config.engine, self.config.schedule)
+
+    def batches(self, workers: int) -> Iterator[Any]:
+        """Start the stream; workers are up and busy when it returns."""
+        data = self.config.data
+        transform = training_transform(data.flip, data.photometric, data.scale)
+        size = self.config.engine.batch_size
+        stream = training_loader(self.dataset, size, 0, workers, transform=transform)
+        for _ in islice(stream, 2 + 2 * workers):
+            pass
+        return stream
+
+    def step(self, batch: Any) -> None:
+        """Forward, backward and optimiser, after distillation has started."""
+        images, targets = batch
+        images = [image.to(self.device) for image in images]
+        targets = [{k: t[k].to(self.device) for k in ("boxes", "labels")} for t in targets]
+        result = self.method(images, targets, self.config.schedule.iterations - 1)
+        self.optimizer.zero_grad(set_to_none=True)
+        sum(result.losses.values()).backward()
+        self.optimizer.step()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def beside_training(training: Training, settings: Settings) -> Table:
+    """Time loading, training, and loading while training."""
+    images = training.config.engine.batch_size
+    held = list(islice(training.batches(0), 2 + settings.steps))
+    for batch in held[:2]:
+        training.step(batch)
     start = time.perf_counter()
-    for _ in islice(stream, batches):
-        pass
-    return 8 * batches / (time.perf_counter() - start)
+    for batch in held[2:]:
+        training.step(batch)
+    model = images * settings.steps / (time.perf_counter() - start)
+    title = f"{settings.recipe}: the model alone takes {model:.1f} images/s"
+    table = Table(title=f"{title}, on {training.device} with {torch.get_num_threads()} threads")
+    for column in ("workers", "loader alone, images/s", "training, images/s", "waits for a batch"):
+        table.add_column(column, justify="right")
+    for workers in range(settings.workers + 1):
+        stream = training.batches(workers)
+        start = time.perf_counter()
+        for _ in islice(stream, 4 * settings.steps):
+            pass
+        loader = 4 * images * settings.steps / (time.perf_counter() - start)
+        waited = 0.0
+        begin = time.perf_counter()
+        for _ in range(settings.steps):
+            start = time.perf_counter()
+            batch = next(stream)
+            waited += time.perf_counter() - start
+            training.step(batch)
+        total = time.perf_counter() - begin
+        table.add_row(
+            str(workers),
+            f"{loader:.1f}",
+            f"{images * settings.steps / total:.1f}",
+            f"{100 * waited / total:.1f} % of a step",
+        )
+    return table
 
 
 def main(settings: Settings) -> None:
@@ -160,9 +237,7 @@ def main(settings: Settings) -> None:
         table.add_row(kind, *(f"{value:.1f}" for value in memory))
     console.print(table)
     if settings.images_of is not None:
-        dataset = read_coco(settings.images_of)
-        for workers in range(settings.workers + 1):
-            console.print(f"{workers} workers: {speed(dataset, workers):.0f} images/s")
+        console.print(beside_training(Training(settings), settings))
 
 
 if __name__ == "__main__":
