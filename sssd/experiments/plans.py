@@ -67,31 +67,35 @@ def methods_at_equal_time(base: Config, folder: Path) -> Variants:
 
 
 def ablation(base: Config, folder: Path) -> Variants:
-    """SSSD, stepwise, with one choice changed at a time; and what plain gains by other rates."""
-    coefficient, schedule = base.method.coefficient, base.schedule
-    variants = {"SSSD, stepwise": base}
-    for value in (0.0, 0.1, 0.3, 3.0, 10.0):
-        label = f"lambda {value:g}" if value else "no distance, K_e through the head only"
-        variants[label] = changed(
-            base, coefficient=dataclasses.replace(coefficient, value=value or 1e-9)
-        )
-    start = dataclasses.replace(coefficient, start=0)
-    variants |= {
-        "distilled from the first iteration": changed(base, coefficient=start),
-        "relation fusion": changed(base, fusion=FusionConfig("relation")),
-        "K_e detached from K": changed(base, fusion=FusionConfig("heatmap", detach=True)),
+    """SSSD, stepwise, with one choice changed at a time; LGD with SSSD's fusion; plain's rates."""
+
+    def weighted(**settings: Any) -> Config:
+        return changed(base, coefficient=dataclasses.replace(base.method.coefficient, **settings))
+
+    variants = {
+        "SSSD, stepwise": base,
+        "no distance, K_e through the head only": weighted(value=1e-9),
+        "lambda 10": weighted(value=10.0),
         "no adapter": changed(base, adapter=False),
+        "relation fusion": changed(base, fusion=FusionConfig("relation")),
+        "LGD, heatmap fusion": changed(base, name="lgd"),
         "over cells": changed(base, over="cells"),
-        "instance norm": changed(base, normalize=True),
-        "root of each row": changed(base, root="row"),
-        "no root": changed(base, root="none"),
-        "temperature 4": changed(base, temperature=4.0),
         "K_e every 2nd iteration": changed(base, teacher_every=2),
+        "distilled from the first iteration": weighted(start=0),
+        "lambda 3": weighted(value=3.0),
+        "root of each row": changed(base, root="row"),
+        "instance norm": changed(base, normalize=True),
+        "K_e detached from K": changed(base, fusion=FusionConfig("heatmap", detach=True)),
+        "temperature 4": changed(base, temperature=4.0),
+        "no root": changed(base, root="none"),
+        "lambda 0.3": weighted(value=0.3),
     }
     for factor in (0.5, 2.0):
-        rate = dataclasses.replace(schedule, learning_rate=factor * schedule.learning_rate)
-        plain = changed(base, name="plain")
-        variants[f"plain, learning rate x {factor:g}"] = dataclasses.replace(plain, schedule=rate)
+        rate = factor * base.schedule.learning_rate
+        variants[f"plain, learning rate x {factor:g}"] = dataclasses.replace(
+            changed(base, name="plain"),
+            schedule=dataclasses.replace(base.schedule, learning_rate=rate),
+        )
     return variants
 
 
