@@ -120,6 +120,7 @@ def train(
         return done == schedule.iterations or (every > 0 and done % every == 0)
 
     def save() -> None:
+        _require_finite_weights(method, done, config)
         random = distributed.gather(random_state(device))
         if is_first():
             state = {name: part.state_dict() for name, part in parts.items()}
@@ -188,7 +189,9 @@ def train(
             if stopped:
                 break
             if due(config.evaluate_every):
+                before = time.monotonic()
                 numbers = evaluate()
+                log_start += time.monotonic() - before  # no part of the speed of training
     if metrics is not None:
         metrics.close()
     if stopped:
@@ -249,12 +252,22 @@ def _evaluation_of(run: Path, iteration: int) -> dict[str, float] | None:
 def _require_finite(row: dict[str, Any], config: EngineConfig) -> None:
     bad = {name: value for name, value in row.items() if not math.isfinite(value)}
     if bad:
-        raise RunError(
-            f"training diverged at or before iteration {row['iteration']}: {bad}. Lower "
-            "--schedule.learning-rate, lengthen --schedule.warmup or clip the gradient "
-            f"(--engine.clip-norm; it is {config.clip_norm}), and start again with --resume: the "
-            "last checkpoint is from before."
-        )
+        raise _diverged(row["iteration"], str(bad), config)
+
+
+def _require_finite_weights(method: Method, iteration: int, config: EngineConfig) -> None:
+    for name, parameter in method.named_parameters():
+        if not parameter.isfinite().all():
+            raise _diverged(iteration, f"{name} is not finite", config)
+
+
+def _diverged(iteration: int, what: str, config: EngineConfig) -> RunError:
+    return RunError(
+        f"training diverged at or before iteration {iteration}: {what}. Lower "
+        "--schedule.learning-rate, lengthen --schedule.warmup or clip the gradient "
+        f"(--engine.clip-norm; it is {config.clip_norm}), and start again with --resume: the "
+        "last checkpoint is from before."
+    )
 
 
 def _identity(train_set: DetectionDataset, config: EngineConfig) -> dict[str, Any]:

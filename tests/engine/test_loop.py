@@ -127,6 +127,24 @@ def test_a_loss_that_is_not_finite_ends_the_run(
     assert checkpoints(tmp_path) == []
 
 
+def test_weights_that_are_not_finite_are_not_saved(
+    dataset: DetectionDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method_forward = Method.__call__
+
+    def forward(self: Method, images: list, targets: list, iteration: int) -> object:
+        result = method_forward(self, images, targets, iteration)
+        if iteration == 3:  # a finite loss, whose step breaks the weights
+            next(self.detector.head.parameters()).register_hook(lambda g: g * float("inf"))
+        return result
+
+    monkeypatch.setattr(Method, "__call__", forward)
+    config = replace(CONFIG, log_every=3, clip_value=None)
+    with pytest.raises(RunError, match=r"iteration 4: detector\.\S+ is not finite"):
+        tiny_run(dataset, tmp_path, config, MethodConfig(name="plain"))
+    assert [path.name for path in checkpoints(tmp_path)] == ["00000002.pt"]
+
+
 def test_a_device_that_is_not_there_is_named() -> None:
     with pytest.raises(ValueError, match=r"device 'nonsense'"):
         choose_device("nonsense")
