@@ -52,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     plain_warnings()
     with exit_on(WRONG_USE, ValueError):
         config = parse(arguments)
+        distributed.choose_device(config.engine.device)  # refuses one that is not there
     with distributed.process_group(config.engine.device):
         return _run(arguments, config)
 
@@ -67,8 +68,10 @@ def _run(arguments: list[str], config: Config) -> int:
         resumed = [a for a in arguments if a != "--resume"]
         if config.out is None:
             resumed += ["--out", str(run)]
+        alone = distributed.world_size() == 1
+        launcher = "python" if alone else "torchrun (with the flags of before)"
         console.print(
-            f"stopped; go on with\n  python -m sssd.train {shlex.join(resumed)} --resume",
+            f"stopped; go on with\n  {launcher} -m sssd.train {shlex.join(resumed)} --resume",
             soft_wrap=True,
         )
         return 128 + outcome.signal

@@ -76,6 +76,8 @@ def test_resume_goes_on_and_a_new_run_does_not_overwrite(
         (["small"], "--data.train is needed"),
         (["small", "--schedule.iterations", "0"], "--schedule.iterations is 0"),
         (["small", "--engine.batch-size", "many"], "--engine.batch-size"),
+        (["small", "--engine.batch-size", "4", "--engine.accumulate", "3"], "a multiple of 3"),
+        (["small", "--engine.device", "nonsense"], "device 'nonsense' is not usable here"),
     ],
 )
 def test_wrong_use_is_status_two(
@@ -137,6 +139,8 @@ def test_help_names_recipes_and_settings(capsys: pytest.CaptureFixture[str]) -> 
         "demo",
         "coco",
         "--data.train",
+        "--engine.accumulate INT",
+        "--engine.deterministic",
         "--method.name {plain,sssd,lgd,labelenc_step1,labelenc_step2}",
     ):
         assert text in output

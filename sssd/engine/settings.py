@@ -45,7 +45,7 @@ class EngineConfig:
     """"auto" takes a GPU where there is one."""
 
     compile_backbone: bool = False
-    """Train the backbone compiled by torch.compile: later to start, then faster."""
+    """Train the backbone compiled by torch.compile: starts later, and gains little on a CPU."""
 
     deterministic: bool = False
     """Only algorithms that repeat to the last bit; slower on a GPU."""
@@ -110,7 +110,7 @@ class EngineConfig:
         if self.batch_size % parts:
             raise ValueError(
                 f"--engine.batch-size is {self.batch_size}, all images of a step, and can not be "
-                f"shared by {processes} processes in --engine.accumulate {self.accumulate} equal "
-                f"parts each; take a multiple of {parts}"
+                f"shared equally by {parts} parts (processes: {processes}, --engine.accumulate "
+                f"{self.accumulate}); take a multiple of {parts}"
             )
         return self.batch_size // parts

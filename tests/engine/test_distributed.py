@@ -1,8 +1,10 @@
 """Processes started by torchrun train, together, what one process trains alone."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from sssd.engine import distributed
 from sssd.engine.inference import evaluate_detector
 from sssd.engine.log import read_metrics
 from sssd.engine.settings import EngineConfig
-from sssd.engine.state import RunError
+from sssd.engine.state import RunError, checkpoints
 from sssd.methods import MethodConfig
 from tests.engine import two_processes
 from tests.scenes import write_scenes
@@ -25,18 +27,30 @@ from tests.tiny import tiny_detector
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def torchrun(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def torchrun(*arguments: str | Path) -> subprocess.Popen[str]:
     """Starts two processes, as a user does."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
+    return subprocess.Popen(
         [*command, *map(str, arguments)],
-        env=environment,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         cwd=ROOT,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=500,
     )
+
+
+def small_training(tmp_path: Path, *changes: str) -> tuple[subprocess.Popen[str], Path]:
+    """Starts the command on two processes; gives the run's folder too."""
+    data, run = tmp_path / "data", tmp_path / "run"
+    train, val = write_scenes(data, "train"), write_scenes(data, "val", count=3)
+    process = torchrun(
+        *("-m", "sssd.train", "small", "--data.train", train, "--data.val", val, "--out", run),
+        *("--detector.min-size", "64", "--detector.max-size", "64", "--method.name", "plain"),
+        *("--schedule.milestones", "1", "--schedule.warmup", "0", "--engine.workers", "1"),
+        *changes,
+    )
+    return process, run
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +58,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     write_scenes(folder, "train", count=6)
     write_scenes(folder, "val", count=5)
-    done = torchrun(ROOT / "tests/engine/two_processes.py", folder)
-    assert done.returncode == 0, done.stderr
-    (folder / "output.txt").write_text(done.stdout)
+    process = torchrun(ROOT / "tests/engine/two_processes.py", folder)
+    output, errors = process.communicate(timeout=500)
+    assert process.returncode == 0, errors
+    (folder / "output.txt").write_text(output)
     return folder
 
 
@@ -139,7 +154,9 @@ def test_another_number_of_processes_is_refused(folder: Path, seen: object) -> N
 def test_a_batch_that_can_not_be_shared_names_the_way_out() -> None:
     config = EngineConfig(batch_size=16, accumulate=2)
     assert config.part_size(4) == 2
-    with pytest.raises(ValueError, match=r"16.*3 processes.*accumulate 2.*multiple of 6"):
+    with pytest.raises(
+        ValueError, match=r"16.*6 parts \(processes: 3, --engine.accumulate 2\).* of 6"
+    ):
         config.part_size(3)
     with pytest.raises(ValueError, match=r"accumulate is 0"):
         replace(config, accumulate=0)
@@ -153,19 +170,28 @@ def test_alone_nothing_is_communicated() -> None:
 
 
 def test_the_command_says_how_the_batch_is_shared(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    train, val = write_scenes(data, "train"), write_scenes(data, "val", count=3)
-    run = tmp_path / "run"
-    done = torchrun(
-        *("-m", "sssd.train", "small", "--data.train", train, "--data.val", val, "--out", run),
-        *("--detector.min-size", "64", "--detector.max-size", "64", "--method.name", "plain"),
-        *("--schedule.iterations", "2", "--schedule.milestones", "1", "--schedule.warmup", "0"),
-        *("--engine.batch-size", "4", "--engine.accumulate", "2", "--engine.workers", "1"),
+    process, run = small_training(
+        tmp_path,
+        *("--schedule.iterations", "2", "--engine.batch-size", "4", "--engine.accumulate", "2"),
     )
-    assert done.returncode == 0, done.stderr
-    text = " ".join(done.stdout.split())
-    assert (
-        text.count("batch 4 = 2 processes x 2 parts x 1; learning rate 0.008 x 4/16 = 0.002") == 1
-    )
-    assert text.count("run folder:") == 1
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    text = " ".join(output.split())
+    said = "batch 4 = 2 processes x 2 parts x 1; learning rate 0.008 x 4/16 = 0.002"
+    assert text.count(said) == text.count("run folder:") == 1
     assert (run / "model.safetensors").exists()
+
+
+def test_torchrun_passes_a_signal_on_and_the_run_stops_in_order(tmp_path: Path) -> None:
+    process, run = small_training(
+        tmp_path, "--schedule.iterations", "100000", "--engine.log-every", "1"
+    )
+    until = time.monotonic() + 300
+    while not read_metrics(run) and time.monotonic() < until:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert output.count("torchrun (with the flags of before) -m sssd.train small") == 1, errors
+    (checkpoint,) = checkpoints(run)
+    assert int(checkpoint.stem) == read_metrics(run)[-1]["iteration"]
