@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -47,7 +47,7 @@ class EvaluationData:
 class Evaluate:
     """Evaluate a trained detector: the 12 COCO numbers. Only --out writes a file."""
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Folder of a run."""
 
     data: EvaluationData = field(default_factory=EvaluationData)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -39,10 +39,13 @@ class Predict:
     can not be read is named and left out; the exit status is then 1.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Folder of a run."""
 
-    images: tyro.conf.Positional[tuple[str, ...]]
+    images: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(metavar="IMAGE ...", help_behavior_hint="(required)"),
+    ]
     """Image files, folders (with everything below them) and quoted globs ('**' too)."""
 
     out: Path

@@ -130,3 +130,11 @@ def test_a_folder_that_can_not_be_written_is_status_one(
     status, message = fails(capsys, str(run), str(images), "--out", str(tmp_path / "file"))
     assert status == 1
     assert "can not be written" in message
+
+
+def test_the_help_says_what_is_named_in_which_order(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    help_text = capsys.readouterr().out
+    assert "RUN IMAGE ..." in help_text
+    assert "default: )" not in help_text

@@ -45,9 +45,10 @@ def read_voc(
     """
     root = Path(root)
     folder = root / "JPEGImages" if images is None else Path(images)
-    for needed in (root / "Annotations", folder):
+    elsewhere = "; say where the images are by --images (in training --data.train-images)"
+    for needed, way_out in ((root / "Annotations", ""), (folder, elsewhere)):
         if not needed.is_dir():
-            raise DataError(f"{needed}: this folder of a VOC dataset does not exist")
+            raise DataError(f"{needed}: this folder of a VOC dataset does not exist{way_out}")
     stems = _stems(root, split)
     if classes is None:
         classes = _all_names(root)

@@ -111,7 +111,7 @@ def test_an_unusable_xml_leaves_its_image_out(harm: str, root: Path) -> None:
     ("arguments", "message"),
     [
         ({"split": "test"}, r"test\.txt: the list of the split's images does not exist"),
-        ({"images": "nowhere"}, "nowhere: this folder of a VOC dataset does not exist"),
+        ({"images": "nowhere"}, "nowhere: this folder of a VOC dataset does not exist; say where"),
     ],
 )
 def test_what_is_missing_is_named(arguments: dict, message: str, root: Path) -> None:
