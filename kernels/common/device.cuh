@@ -36,6 +36,10 @@ __forceinline__ T load(const T* address) {
   return *address;
 }
 template <class T>
+__forceinline__ T load_written(const T* address) {
+  return load(address);
+}
+template <class T>
 __forceinline__ void store(T* address, T value) {
   host_cuda::record(true, address, sizeof(T));
   *address = value;
@@ -51,6 +55,12 @@ __device__ __forceinline__ HalfBits load(const HalfBits* address) {
 }
 __device__ __forceinline__ Bits load(const Bits* address) {
   const uint4 bits = __ldg(reinterpret_cast<const uint4*>(address));
+  return {{bits.x, bits.y, bits.z, bits.w}};
+}
+// What other blocks of this launch may have written: not through the cache of an SM.
+__device__ __forceinline__ float load_written(const float* address) { return __ldcg(address); }
+__device__ __forceinline__ Bits load_written(const Bits* address) {
+  const uint4 bits = __ldcg(reinterpret_cast<const uint4*>(address));
   return {{bits.x, bits.y, bits.z, bits.w}};
 }
 template <class T>
@@ -122,9 +132,26 @@ __device__ __forceinline__ float bfloat_to_float(uint32_t pair, int i) {
 
 // ---- warps, shared memory, launches -------------------------------------------------------------
 
-__device__ __forceinline__ float shuffle_xor(float value, int lane_mask) {
+template <class T>
+__device__ __forceinline__ T shuffle_xor(T value, int lane_mask) {
   return __shfl_xor_sync(0xffffffffu, value, lane_mask);
 }
+
+#if defined(SSSD_HOST_CUDA) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900)
+constexpr bool kClusters = true;  // neighbouring blocks may run together
+// Every thread of the cluster has come, and sees what the others wrote to global memory before.
+#ifdef SSSD_HOST_CUDA
+__forceinline__ void cluster_barrier() { host_cuda::cluster_barrier(__LINE__); }
+#else
+__device__ __forceinline__ void cluster_barrier() {
+  __cluster_barrier_arrive();
+  __cluster_barrier_wait();
+}
+#endif
+#else
+constexpr bool kClusters = false;
+__device__ __forceinline__ void cluster_barrier() {}
+#endif
 
 #ifdef SSSD_HOST_CUDA
 #define SSSD_DYNAMIC_SHARED(name) \
@@ -132,12 +159,33 @@ __device__ __forceinline__ float shuffle_xor(float value, int lane_mask) {
 #define SSSD_LAUNCH(kernel, blocks, threads, shared_bytes, stream, ...)                  \
   (static_cast<void>(stream), host_cuda::launch({unsigned(blocks)}, {unsigned(threads)}, \
                                                 shared_bytes, [&] { kernel(__VA_ARGS__); }))
+#define SSSD_LAUNCH_CLUSTERS(kernel, blocks, threads, shared_bytes, stream, cluster, ...) \
+  (static_cast<void>(stream), host_cuda::launch(                                          \
+                                  {unsigned(blocks)}, {unsigned(threads)}, shared_bytes,  \
+                                  [&] { kernel(__VA_ARGS__); }, unsigned(cluster)))
 #else
 #define SSSD_DYNAMIC_SHARED(name)                 \
   extern __shared__ float4 sssd_dynamic_shared[]; \
   float* const name = reinterpret_cast<float*>(sssd_dynamic_shared)
 #define SSSD_LAUNCH(kernel, blocks, threads, shared_bytes, stream, ...) \
   kernel<<<unsigned(blocks), unsigned(threads), shared_bytes, stream>>>(__VA_ARGS__)
+#define SSSD_LAUNCH_CLUSTERS(kernel, blocks, threads, shared_bytes, stream, cluster, ...)    \
+  device::launch_clusters(kernel, unsigned(blocks), unsigned(threads), shared_bytes, stream, \
+                          unsigned(cluster), __VA_ARGS__)
+
+template <class... Parameters, class... Arguments>
+inline void launch_clusters(void (*kernel)(Parameters...), unsigned blocks, unsigned threads,
+                            int shared_bytes, cudaStream_t stream, unsigned cluster,
+                            const Arguments&... arguments) {
+  cudaLaunchAttribute size{};
+  size.id = cudaLaunchAttributeClusterDimension;
+  size.val.clusterDim.x = cluster, size.val.clusterDim.y = 1, size.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = blocks, config.blockDim = threads;
+  config.dynamicSmemBytes = shared_bytes, config.stream = stream;
+  config.attrs = &size, config.numAttrs = cluster > 1 ? 1 : 0;
+  cudaLaunchKernelEx(&config, kernel, arguments...);
+}
 #endif
 
 }  // namespace sssd::device

@@ -22,9 +22,7 @@ const char* with_member(const Settings& settings, Call call) {
 }  // namespace
 
 int64_t cuda_workspace(const Levels& levels, const Settings& settings) {
-  int threads;
-  return workspace_floats(plan_launch(levels, settings, true, false, threads)) +
-         workspace_floats(plan_launch(levels, settings, false, false, threads));
+  return workspace_floats(levels, settings);
 }
 
 const char* cuda_forward(const Levels& levels, const Settings& settings, float* saved,
@@ -46,7 +44,7 @@ const char* cuda_unavailable() { return nullptr; }
 #else
 const char* cuda_unavailable() {
   cudaFuncAttributes attributes;
-  const cudaError_t error = cudaFuncGetAttributes(&attributes, forward_kernel<Js, true>);
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, forward_kernel<Js, true, false>);
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }
 #endif

@@ -1,5 +1,5 @@
-// The forward kernels: statistics of pieces (only where rows are cut), the divergence of rows, and
-// the ordered sum of a level.
+// The forward kernels: statistics of pieces (only where rows are read twice), and the divergence of
+// rows.
 #pragma once
 
 #include "kernels/divergence/cuda_statistics.cuh"
@@ -19,6 +19,8 @@ struct Chunk {
     Fragment student, teacher;
     student.load(tile, tile.level.student, launch.levels.student_dtype, first);
     teacher.load(tile, tile.level.teacher, launch.levels.teacher_dtype, first);
+    student.settle(tile, launch.levels.student_dtype);
+    teacher.settle(tile, launch.levels.teacher_dtype);
     if (slot) {
       student.keep(slot, launch.stash_vectors);
       teacher.keep(slot + launch.stash_vectors * blockDim.x, launch.stash_vectors);
@@ -68,6 +70,23 @@ __device__ __forceinline__ void write_planes(const Tile<kStrided>& tile, const f
 template <bool kStrided>
 constexpr int kForwardThreads = kStrided ? kStridedThreads : kContiguousThreads;
 
+// Joins the statistics of the tile's pieces and writes them, by way of `scratch`.
+template <class Stats, bool kStrided>
+__device__ __forceinline__ void write_pieces(const Launch& launch, const Tile<kStrided>& tile,
+                                             RowStatistics<Stats, kStrided>& statistics,
+                                             float* scratch) {
+  statistics.join(tile, static_cast<float>(tile.count), scratch, scratch + launch.scratch);
+  using J = Joining<Stats>;
+  float* const stage = scratch;  // every thread has passed the barrier after its last use
+  for_own_rows(tile, [&](int r, int j) {
+    stage[r] = J::pack(statistics.a[j]), stage[tile.rows + r] = J::sum(statistics.a[j]);
+    stage[2 * tile.rows + r] = J::pack(statistics.b[j]);
+    stage[3 * tile.rows + r] = J::sum(statistics.b[j]);
+  });
+  __syncthreads();
+  write_planes(tile, stage, 4, launch.piece_stats + tile.plan.slot0, launch.slots);
+}
+
 template <class Stats, bool kStrided>
 __global__ void __launch_bounds__(kForwardThreads<kStrided>, 1)
     statistics_kernel(const __grid_constant__ Launch launch) {
@@ -81,17 +100,7 @@ __global__ void __launch_bounds__(kForwardThreads<kStrided>, 1)
     chunk.load(launch, tile, first, nullptr);
     statistics.accumulate(tile, chunk.a, chunk.b, chunk.exists, first == 0);
   }
-  float* const more = scratch + launch.scratch;
-  statistics.join(tile, static_cast<float>(tile.count), scratch, more);
-  using J = Joining<Stats>;
-  float* const stage = scratch;  // every thread has passed the barrier after its last use
-  for_own_rows(tile, [&](int r, int j) {
-    stage[r] = J::pack(statistics.a[j]), stage[tile.rows + r] = J::sum(statistics.a[j]);
-    stage[2 * tile.rows + r] = J::pack(statistics.b[j]);
-    stage[3 * tile.rows + r] = J::sum(statistics.b[j]);
-  });
-  __syncthreads();
-  write_planes(tile, stage, 4, launch.piece_stats + tile.plan.slot0, launch.slots);
+  write_pieces(launch, tile, statistics, scratch);
 }
 
 // A row that is left out may hold NaN.
@@ -105,9 +114,8 @@ __device__ __forceinline__ float warp_sum(float x) {
   return x;
 }
 
-template <class Member, bool kStrided>
-__global__ void __launch_bounds__(kForwardThreads<kStrided>, kStrided ? kBlocks<Member> : 1)
-    forward_kernel(const __grid_constant__ Launch launch) {
+template <class Member, bool kStrided, bool kClustered>
+__device__ __forceinline__ void forward_tile(const Launch& launch) {
   SSSD_DYNAMIC_SHARED(scratch);
   using TileT = Tile<kStrided>;
   constexpr int kRows = TileT::kRows;
@@ -117,6 +125,7 @@ __global__ void __launch_bounds__(kForwardThreads<kStrided>, kStrided ? kBlocks<
   const Level& level = tile.level;
   const Constants<float>& constants = tile.plan.constants;
   const bool whole = tile.plan.pieces == 1;
+  const bool clustered = kClustered && tile.plan.clustered, stays = whole || clustered;
 
   // The first chunk takes what is left over, so that the last, which stays in registers, is full,
   // and the stash holds the full ones before it.
@@ -124,18 +133,23 @@ __global__ void __launch_bounds__(kForwardThreads<kStrided>, kStrided ? kBlocks<
   const int start = tile.steps() - chunks * vectors;
   const auto slot = [&](int c) {
     const int number = chunks - 2 - c;
-    const bool kept = whole && number >= 0 && number < launch.stash;
+    const bool kept = stays && number >= 0 && number < launch.stash;
     return kept ? stash + number * 2 * launch.stash_vectors * blockDim.x : nullptr;
   };
   Chunk<kStrided> chunk;
   RowStatistics<typename Member::template Stats<float>, kStrided> statistics;
-  if (whole) {
+  if (stays)
 #pragma unroll 1
     for (int c = 0; c < chunks; ++c) {
       chunk.load(launch, tile, start + c * vectors, slot(c));
       statistics.accumulate(tile, chunk.a, chunk.b, chunk.exists, c == 0);
     }
-  } else {
+  if (!whole) {
+    if (clustered) {
+      write_pieces(launch, tile, statistics, scratch);
+      device::cluster_barrier();
+      statistics = {};
+    }
     statistics.read_pieces(launch, tile);
   }
   statistics.join(tile, static_cast<float>(level.row_length()), scratch, more);
@@ -150,7 +164,7 @@ __global__ void __launch_bounds__(kForwardThreads<kStrided>, kStrided ? kBlocks<
   for (int c = chunks - 1; c >= 0; --c) {
     if (const Bits* kept = slot(c))
       chunk.recall(launch, tile, start + c * vectors, kept);
-    else if (!whole || c + 1 < chunks)
+    else if (!stays || c + 1 < chunks)
       chunk.load(launch, tile, start + c * vectors, nullptr);
     // By halves: four terms at a time fill the pipelines; eight would need more registers than let
     // several blocks share an SM.
@@ -208,58 +222,13 @@ __global__ void __launch_bounds__(kForwardThreads<kStrided>, kStrided ? kBlocks<
   device::store(launch.tile_sums + 2 * static_cast<int64_t>(blockIdx.x) + 1, weights);
 }
 
-// One block a level: adds the tiles, or joins the pieces of the rows, always in the same order.
-template <class Member, bool kStrided>
-__global__ void __launch_bounds__(kFinishThreads)
-    finish_kernel(const __grid_constant__ Launch launch) {
-  __shared__ float warp_sums[2][kFinishThreads / device::kWarp];
-  const Level& level = launch.levels.level[blockIdx.x];
-  const LevelPlan& plan = launch.plan[blockIdx.x];
-  const int64_t rows = level.rows();
-  float total = 0.0f, weights = 0.0f;
-  if (plan.pieces == 1) {
-    const int64_t tiles = static_cast<int>(blockIdx.x) + 1 < launch.levels.count
-                              ? launch.levels.level[blockIdx.x + 1].tile0 - level.tile0
-                              : launch.levels.tiles - level.tile0;
-    for (int64_t t = threadIdx.x; t < tiles; t += blockDim.x) {
-      total += device::load(launch.tile_sums + 2 * (level.tile0 + t));
-      weights += device::load(launch.tile_sums + 2 * (level.tile0 + t) + 1);
-    }
-  } else {
-    using Stats = typename Member::template Stats<float>;
-    for (int64_t r = threadIdx.x; r < rows; r += blockDim.x) {
-      Stats a, b;
-      typename Member::template Sums<float> sums, more;
-      for (int64_t piece = 0; piece < plan.pieces; ++piece) {
-        Stats other_a, other_b;
-        RowStatistics<Stats, kStrided>::read_piece(launch, level, plan, r, piece, other_a, other_b);
-        a.merge(other_a, plan.constants.scale), b.merge(other_b, plan.constants.scale);
-        const float* from = launch.piece_sums + piece_slot<kStrided>(level, plan, r, piece);
-        for (int n = 0; n < kParts<decltype(sums)>; ++n)
-          part(more, n) = device::load(from + n * launch.slots);
-        sums.add(more);
-      }
-      const auto row = Member::prepare(plan.constants, a, b);
-      Member::save(plan.constants, row, sums, [&](int plane, float value) {
-        device::store(launch.saved + plane * launch.levels.rows + level.row0 + r, value);
-      });
-      const float weight = level.weights ? device::load(level.weights + r) : 1.0f;
-      const float value = Member::finish(plan.constants, row, sums);
-      total += weighted(weight, contribution(launch.settings.root, plan.element_scale, value));
-      weights += weight;
-    }
-  }
-  total = warp_sum(total), weights = warp_sum(weights);
-  const int warp = threadIdx.x / device::kWarp;
-  if (threadIdx.x % device::kWarp == 0) warp_sums[0][warp] = total, warp_sums[1][warp] = weights;
-  __syncthreads();
-  if (threadIdx.x != 0) return;
-  for (int w = 1; w < kFinishThreads / device::kWarp; ++w)
-    total += warp_sums[0][w], weights += warp_sums[1][w];
-  if (!level.weights) weights = static_cast<float>(rows);
-  const LevelValue<float> value = level_value(launch.settings, total, weights);
-  device::store(launch.values + plan.index, value.value);
-  device::store(launch.factors + plan.index, value.factor);
+// Blocks of a clustered launch take all of an SM's shared memory, so its registers are theirs too.
+template <class Member, bool kStrided, bool kClustered>
+__global__ void __launch_bounds__(kForwardThreads<kStrided>,
+                                  kStrided && !kClustered ? kBlocks<Member> : 1)
+    forward_kernel(const __grid_constant__ Launch launch) {
+  if constexpr (device::kClusters || !kClustered)
+    forward_tile<Member, kStrided, kClustered>(launch);
 }
 
 }  // namespace sssd::divergence

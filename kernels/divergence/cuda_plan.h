@@ -12,8 +12,9 @@ namespace sssd::divergence {
 //   contiguous  (inner == 1) `lanes` threads to a row; a block takes several rows
 //
 // A row too long for one block, or one that lies in several segments, is cut into *pieces*. A piece
-// of a row has a *slot* in the planes that carry its statistics and sums to the next launch; with
-// one piece the slot is the row.
+// of a row has a *slot* in the planes that carry its statistics and sums to other blocks and to the
+// next launch; with one piece the slot is the row. The pieces of a *clustered* row are the blocks
+// of a cluster, each of which keeps its piece on the chip until it knows the statistics of all.
 struct LevelPlan {
   Constants<float> constants = Constants<float>(Settings{}, 1);
   float element_scale = 1.0f;  // of a row's divergence: 1, or 1 / elements
@@ -21,14 +22,18 @@ struct LevelPlan {
   int64_t piece_length = 0;    // elements; the last piece of a segment may have fewer
   int64_t slot0 = 0;           // of this level's first piece
   int lanes = 1;
-  int index = 0;         // of the level in the call: where its value goes
-  bool vectors = false;  // alignment and sizes allow whole vectors everywhere
+  int index = 0;           // of the level in the call: where its value goes
+  bool vectors = false;    // alignment and sizes allow whole vectors everywhere
+  bool pairs = false;      // strided, half precision: and vectors of twice as many
+  bool clustered = false;  // the pieces of a row are a cluster
 };
 
 struct Launch {
   Levels levels = {};
   LevelPlan plan[kMaxLevels];
   Settings settings = {};
+  int threads = 0;               // of a block
+  int cluster = 1;               // blocks of a cluster, in forward
   int planes = 0;                // saved a row
   int scratch = 0;               // floats in each of the two regions of shared memory for sums
   int stash = 0;                 // chunks that a thread may keep in shared memory, after those
@@ -74,8 +79,13 @@ constexpr int kFewer = 0;
 #endif
 template <class Member>
 constexpr int kBlocks = 2;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+template <>
+constexpr int kBlocks<struct Js> = 2 - kFewer / 2;
+#else
 template <>
 constexpr int kBlocks<struct Js> = 3 - kFewer;
+#endif
 template <>
 constexpr int kBlocks<struct Kl> = 3 - kFewer;
 template <>

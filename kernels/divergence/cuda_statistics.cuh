@@ -120,17 +120,41 @@ struct RowStatistics {
 
   // Merges the pieces slice, slice + slices, ... of each row, so that the threads share them out.
   __device__ __forceinline__ void read_pieces(const Launch& launch, const TileT& tile) {
-    for (int64_t piece = tile.slice; piece < tile.plan.pieces; piece += tile.slices)
+    using J = Joining<Stats>;
+#pragma unroll 1
+    for (int64_t piece = tile.slice; piece < tile.plan.pieces; piece += tile.slices) {
+      const float count = static_cast<float>(piece_elements(tile.level, tile.plan, piece));
+      float x[4][kRows];
+#pragma unroll
+      for (int p = 0; p < 4; ++p) read_plane(launch, tile, piece, p, x[p]);
 #pragma unroll
       for (int j = 0; j < kRows; ++j) {
-        const int row = tile.tile_row(j);
-        if (row >= tile.rows_left) continue;
-        Stats other_a, other_b;
-        read_piece(launch, tile.level, tile.plan, tile.level_row(row), piece, other_a, other_b);
-        a[j].merge(other_a, tile.plan.constants.scale);
-        b[j].merge(other_b, tile.plan.constants.scale);
+        if (tile.tile_row(j) >= tile.rows_left) continue;
+        a[j].merge(J::unpack(x[0][j], x[1][j], count), tile.plan.constants.scale);
+        b[j].merge(J::unpack(x[2][j], x[3][j], count), tile.plan.constants.scale);
       }
+    }
   }
+  // One of the four numbers of a piece, for the rows of a thread.
+  static __device__ __forceinline__ void read_plane(const Launch& launch, const TileT& tile,
+                                                    int64_t piece, int plane, float (&x)[kRows]) {
+    const float* from = launch.piece_stats + plane * launch.slots;
+    const auto slot = [&](int j) {
+      const int row = min(tile.tile_row(j), tile.rows_left - 1);
+      return piece_slot<kStrided>(tile.level, tile.plan, tile.level_row(row), piece);
+    };
+    if (tile.rows_left <= 0) return;
+    if constexpr (kStrided)
+      if (tile.plan.vectors) {
+        const Bits bits = device::load_written(reinterpret_cast<const Bits*>(from + slot(0)));
+#pragma unroll
+        for (int j = 0; j < kRows; ++j) x[j] = device::float_from_bits(bits.word[j]);
+        return;
+      }
+#pragma unroll
+    for (int j = 0; j < kRows; ++j) x[j] = device::load_written(from + slot(j));
+  }
+  // The same for a single row, after the launch that wrote it.
   static __device__ __forceinline__ void read_piece(const Launch& launch, const Level& level,
                                                     const LevelPlan& plan, int64_t row,
                                                     int64_t piece, Stats& a, Stats& b) {

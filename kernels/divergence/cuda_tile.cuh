@@ -43,14 +43,16 @@ struct Tile {
       rows = lanes * kRows, row = plan.vectors ? lane * kRows : lane, step = slices;
       const uint32_t inner = level.inner, pieces = plan.pieces;
       const uint32_t columns = (inner + rows - 1) / rows;
-      const uint32_t column = tile % columns * rows;
-      const uint32_t piece = tile / columns % pieces, outer = tile / columns / pieces;
+      // Neighbouring blocks have neighbouring rows; or, in a cluster, the pieces of the same ones.
+      const uint32_t near = plan.clustered ? tile / pieces : tile;
+      const uint32_t column = near % columns * rows, outer = tile / columns / pieces;
+      const uint32_t piece = plan.clustered ? tile % pieces : tile / columns % pieces;
       row0 = outer * level.inner + column;
       slot0 = piece * level.rows() + row0;
-      rows_left = min(rows, static_cast<int>(inner - column));
+      rows_left = outer < level.outer ? min(rows, static_cast<int>(inner - column)) : 0;
       columns_left = static_cast<int>(inner - column) - row;
       const int64_t start = piece * plan.piece_length;
-      count = static_cast<int>(min(plan.piece_length, level.length - start));
+      count = rows_left > 0 ? static_cast<int>(min(plan.piece_length, level.length - start)) : 0;
       left = count - slice;
       base = outer * level.outer_stride + (start + slice) * level.inner + column + row;
     } else {
@@ -58,7 +60,7 @@ struct Tile {
       rows = blockDim.x / lanes, row = thread / lanes, step = lanes * width;
       slot0 = row0 = static_cast<int64_t>(tile) * rows;
       const int64_t slots = level.outer * plan.pieces, per_segment = plan.pieces / level.segments;
-      rows_left = static_cast<int>(min(static_cast<int64_t>(rows), slots - slot0));
+      rows_left = static_cast<int>(max(min(static_cast<int64_t>(rows), slots - slot0), int64_t{0}));
       columns_left = 1;
       const int64_t slot = min(slot0 + row, slots - 1);
       const int64_t owner = plan.pieces == 1 ? slot : slot / plan.pieces;
@@ -104,7 +106,7 @@ struct Tile {
 struct Fragment {
   uint32_t word[kElements];
 
-  // All loads are issued before the first is used. What does not exist is 0.
+  // Issues the loads; `settle` follows. What does not exist is 0.
   template <bool kStrided>
   __device__ __forceinline__ void load(const Tile<kStrided>& tile, const void* map, Dtype dtype,
                                        int first) {
@@ -114,10 +116,16 @@ struct Fragment {
       load_elements(tile, map, dtype, first);
     else if (dtype == Dtype::f32)
       load_vectors<4, Bits>(tile, static_cast<const uint32_t*>(map), first);
+    else if (kStrided && tile.plan.pairs)
+      load_pairs(tile, static_cast<const uint16_t*>(map), first);
     else if (kStrided || tile.width == 4)
       load_vectors<4, HalfBits>(tile, static_cast<const uint16_t*>(map), first);
     else
       load_vectors<8, Bits>(tile, static_cast<const uint16_t*>(map), first);
+  }
+  template <bool kStrided>
+  __device__ __forceinline__ void settle(const Tile<kStrided>& tile, Dtype dtype) {
+    if (kStrided && tile.plan.pairs && dtype != Dtype::f32) trade(tile.lane & 1);
   }
   // In shared memory, threads side by side: no bank conflicts, and nobody else's business.
   __device__ __forceinline__ void keep(Bits* slot, int vectors) const {
@@ -163,11 +171,13 @@ struct Fragment {
 
   template <bool kStrided>
   __device__ __forceinline__ void store(const Tile<kStrided>& tile, void* map, Dtype dtype,
-                                        int first) const {
+                                        int first) {
     if (!tile.plan.vectors)
       store_elements(tile, map, dtype, first);
     else if (dtype == Dtype::f32)
       store_vectors<4, Bits>(tile, static_cast<uint32_t*>(map), first);
+    else if (kStrided && tile.plan.pairs)
+      store_pairs(tile, static_cast<uint16_t*>(map), first);
     else if (kStrided || tile.width == 4)
       store_vectors<4, HalfBits>(tile, static_cast<uint16_t*>(map), first);
     else
@@ -202,6 +212,38 @@ struct Fragment {
       device::store(reinterpret_cast<Vector*>(map), bits);
     }
   }
+  // Strided half precision: 128 bits are eight rows, four of this thread and four of its neighbour.
+  // The even one accesses their vector `first`, the odd one `first + 1`, and they trade halves.
+  template <bool kStrided>
+  __device__ __forceinline__ void load_pairs(const Tile<kStrided>& tile, const uint16_t* map,
+                                             int first) {
+    const int odd = tile.lane & 1;
+    if (tile.in_memory(first + odd, 0)) {
+      map += tile.base + first * tile.pitch() + odd * (tile.pitch() - 4);
+      const Bits bits = device::load(reinterpret_cast<const Bits*>(map));
+#pragma unroll
+      for (int w = 0; w < 4; ++w) word[w] = bits.word[w];
+    }
+  }
+  template <bool kStrided>
+  __device__ __forceinline__ void store_pairs(const Tile<kStrided>& tile, uint16_t* map,
+                                              int first) {
+    const int odd = tile.lane & 1;
+    trade(odd);
+    if (!tile.in_memory(first + odd, 0)) return;
+    map += tile.base + first * tile.pitch() + odd * (tile.pitch() - 4);
+    device::store(reinterpret_cast<Bits*>(map), Bits{{word[0], word[1], word[2], word[3]}});
+  }
+  // The even thread's second half for the odd one's first; every thread of the warp must call.
+  __device__ __forceinline__ void trade(int odd) {
+#pragma unroll
+    for (int w = 0; w < 2; ++w) {
+      const uint32_t got = device::shuffle_xor(odd ? word[w] : word[2 + w], 1);
+      word[w] = odd ? got : word[w];
+      word[2 + w] = odd ? word[2 + w] : got;
+    }
+  }
+
   // Calls use(i, offset) for the elements that exist, one by one: any alignment will do.
   template <bool kStrided, class Use>
   static __device__ __forceinline__ void for_elements(const Tile<kStrided>& tile, int first,

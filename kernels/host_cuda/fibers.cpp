@@ -47,7 +47,7 @@ namespace {
 constexpr std::size_t kStackBytes = 256 << 10;
 constexpr int kSavedRegisters = 6;
 
-enum class State { kReady, kAtWarp, kAtBlock, kDone };
+enum class State { kReady, kAtWarp, kAtBlock, kAtCluster, kDone };
 
 struct Fiber : Thread {
   State state = State::kDone;
@@ -72,7 +72,7 @@ struct Block {
   void* scheduler = nullptr;
   Fiber* running = nullptr;
 };
-Block* block = nullptr;
+Block* block = nullptr;  // the one that runs
 
 void enter() {
   (*block->kernel)();
@@ -117,9 +117,10 @@ bool release(Fiber* first, Fiber* last, State state) {
     const Fiber* previous = &fiber == &block->fibers[0] ? nullptr : &fiber - 1;
     if (previous && previous->state == fiber.state && previous->line == fiber.line) continue;
     message += " from thread " + std::to_string(fiber.linear);
-    message += fiber.state == State::kDone     ? ": returned;"
-               : fiber.state == State::kAtWarp ? ": at a warp barrier, line "
-                                               : ": at a block barrier, line ";
+    message += fiber.state == State::kDone      ? ": returned;"
+               : fiber.state == State::kAtWarp  ? ": at a warp barrier, line "
+               : fiber.state == State::kAtBlock ? ": at a block barrier, line "
+                                                : ": at a cluster barrier, line ";
     if (fiber.state != State::kDone) message += std::to_string(fiber.line) + ";";
   }
   throw std::runtime_error(message);
@@ -148,56 +149,88 @@ void count_accesses() {
   for (Fiber& fiber : block->fibers) fiber.occurrences.clear();
 }
 
-void run_block(unsigned char* stacks) {
+void start_block(unsigned number, dim3 grid, dim3 size, unsigned char* stacks) {
+  std::fill(block->shared.begin(), block->shared.end(), 0xff);
+  for (unsigned t = 0; t < block->fibers.size(); ++t) {
+    Fiber& fiber = block->fibers[t];
+    fiber.linear = t;
+    fiber.thread_index = {t % size.x, t / size.x % size.y, t / (size.x * size.y)};
+    fiber.block_index = {number % grid.x, number / grid.x % grid.y, number / (grid.x * grid.y)};
+    fiber.block_size = size;
+    fiber.grid_size = grid;
+    start(fiber, stacks + t * kStackBytes);
+  }
+}
+
+// Until every thread is done, or waits for the other blocks of its cluster.
+void run_block() {
   Fiber* const first = block->fibers.data();
   Fiber* const last = first + block->fibers.size();
-  std::fill(block->shared.begin(), block->shared.end(), 0xff);
-  for (Fiber* fiber = first; fiber != last; ++fiber)
-    start(*fiber, stacks + fiber->linear * kStackBytes);
   do {
     for (Fiber* warp = first; warp < last; warp += kWarp)
       run_warp(warp, std::min(warp + kWarp, last));
     ++traffic.barriers;
   } while (release(first, last, State::kAtBlock));
-  --traffic.barriers;  // the last round ended with the kernel
+  --traffic.barriers;  // the last round ended otherwise
+  const State state = first->state == State::kAtCluster ? State::kAtCluster : State::kDone;
   for (const Fiber& fiber : block->fibers)
-    if (fiber.state != State::kDone) report_divergence();
+    if (fiber.state != state) report_divergence();
   if (settings.counting) count_accesses();
+}
+
+// The blocks of a cluster, in turn from one of its barriers to the next.
+void run_cluster(std::vector<Block>& cluster) {
+  const Fiber& any = cluster[0].fibers[0];
+  while (any.state != State::kDone) {
+    for (Block& each : cluster) {
+      block = &each;
+      run_block();
+    }
+    for (Block& each : cluster) {
+      block = &each;
+      const Fiber& first = each.fibers[0];
+      const bool together = any.state == State::kDone || first.line == any.line;
+      if (first.state != any.state || !together) report_divergence();
+    }
+    for (Block& each : cluster)
+      release(each.fibers.data(), each.fibers.data() + each.fibers.size(), State::kAtCluster);
+  }
 }
 
 }  // namespace
 
-void launch(dim3 grid, dim3 size, std::size_t shared_bytes, const std::function<void()>& kernel) {
+void launch(dim3 grid, dim3 size, std::size_t shared_bytes, const std::function<void()>& kernel,
+            unsigned cluster) {
   const unsigned threads = size.x * size.y * size.z;
   const unsigned blocks = grid.x * grid.y * grid.z;
-  const std::size_t stack_bytes = threads * kStackBytes;
-  Block state;
-  state.fibers.resize(threads);
-  state.shared.resize(shared_bytes);
-  state.accesses.resize((threads + kWarp - 1) / kWarp);
-  state.exchange.resize(state.accesses.size() * 2 * kWarp);
-  state.kernel = &kernel;
-  block = &state;
+  if (blocks % cluster) throw std::runtime_error("a grid must consist of whole clusters");
+  const std::size_t stack_bytes = cluster * threads * kStackBytes;
+  std::vector<Block> together(cluster);
+  for (Block& each : together) {
+    each.fibers.resize(threads);
+    each.shared.resize(shared_bytes);
+    each.accesses.resize((threads + kWarp - 1) / kWarp);
+    each.exchange.resize(each.accesses.size() * 2 * kWarp);
+    each.kernel = &kernel;
+  }
   auto unmap = [stack_bytes](void* stacks) { munmap(stacks, stack_bytes); };
   void* mapped = mmap(nullptr, stack_bytes, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapped == MAP_FAILED) throw std::runtime_error("no memory for the stacks of a block");
   const std::unique_ptr<void, decltype(unmap)> stacks(mapped, unmap);
-  for (unsigned i = 0; i < blocks; ++i) {
-    const unsigned b = settings.order == BlockOrder::kReverse ? blocks - 1 - i : i;
-    for (unsigned t = 0; t < threads; ++t) {
-      Thread& thread = state.fibers[t];
-      thread.linear = t;
-      thread.thread_index = {t % size.x, t / size.x % size.y, t / (size.x * size.y)};
-      thread.block_index = {b % grid.x, b / grid.x % grid.y, b / (grid.x * grid.y)};
-      thread.block_size = size;
-      thread.grid_size = grid;
+  for (unsigned i = 0; i < blocks; i += cluster) {
+    for (unsigned j = 0; j < cluster; ++j) {
+      block = &together[j];
+      const unsigned number = settings.order == BlockOrder::kReverse ? blocks - 1 - i - j : i + j;
+      start_block(number, grid, size,
+                  static_cast<unsigned char*>(mapped) + j * threads * kStackBytes);
     }
-    run_block(static_cast<unsigned char*>(mapped));
+    run_cluster(together);
   }
   ++traffic.launches;
 }
 
+void cluster_barrier(int line) { wait(State::kAtCluster, line); }
 void block_barrier(int line) { wait(State::kAtBlock, line); }
 void warp_barrier(int line) { wait(State::kAtWarp, line); }
 

@@ -55,13 +55,17 @@ struct Settings {
   BlockOrder order = BlockOrder::kForward;
   bool counting = false;
   int shared_limit = 99 << 10;  // bytes of shared memory that a block may have
+  int cluster_limit = 1;        // blocks of a cluster; 1: a chip without clusters
 };
 extern Settings settings;
 extern Traffic traffic;
 
-// Throws std::runtime_error where threads of a block (or lanes of a warp) part ways at a barrier.
-void launch(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& kernel);
+// Throws std::runtime_error where threads of a cluster, a block or a warp part ways at a barrier.
+// `cluster` neighbouring blocks run together (their kernel has no static shared memory).
+void launch(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& kernel,
+            unsigned cluster = 1);
 
+void cluster_barrier(int line);
 void block_barrier(int line);
 void warp_barrier(int line);
 // The dynamic shared memory: exactly as large as asked for, and all NaN when a block starts.

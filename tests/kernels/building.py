@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import importlib.util
 import shutil
 import subprocess
+import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "kernel_tests"
 HOST = ["-DSSSD_HOST_CUDA", "-include", "kernels/host_cuda/host_cuda.h"]
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
+DTYPES = {torch.float32: 0, torch.bfloat16: 2, torch.float16: 3}  # of kernels/common/levels.h
 
 
 def compiler() -> str:
@@ -43,6 +48,30 @@ def cached(name: str, commands: Sequence[Sequence[str]], sources: Path = ROOT) -
             _run_all([[part.replace("{out}", str(out)) for part in c] for c in commands], sources)
             (out / "done").touch()
     return out / name
+
+
+def host_module(name: str, kernels: str, binding: str) -> ModuleType:
+    """Compiles CUDA sources for the CPU with their pybind11 binding, and imports them as `name`."""
+    import pybind11
+
+    common = [compiler(), "-std=c++20", "-O1", "-fPIC", "-I.", *HOST, *WARNINGS]
+    include = [f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}"]
+    sources = {
+        "kernels": ["-x", "c++", kernels],
+        "fibers": ["kernels/host_cuda/fibers.cpp"],
+        "module": [f"-DSSSD_MODULE={name}", *include, binding],
+    }
+    commands = [
+        [*common, "-c", *source, "-o", f"{{out}}/{part}.o"] for part, source in sources.items()
+    ]
+    objects = [f"{{out}}/{part}.o" for part in sources]
+    commands.append([compiler(), "-shared", *objects, "-o", f"{{out}}/{name}.so"])
+    spec = importlib.util.spec_from_file_location(name, cached(f"{name}.so", commands))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _run_all(commands: Sequence[Sequence[str]], folder: Path) -> None:

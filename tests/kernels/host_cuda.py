@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import sysconfig
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -12,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .building import HOST, WARNINGS, cached, compiler
+from .building import DTYPES, host_module
 
-DTYPES = {torch.float32: 0, torch.bfloat16: 2, torch.float16: 3}
 CODES: dict[str, dict[Any, int]] = {
     "normalize": {"none": 0, "softmax": 1, "standardize": 2, "l2": 3},
     "divergence": {"js": 0, "kl": 1, "mse": 2, "cosine": 3},
@@ -31,27 +28,9 @@ H100_SHARED = 227 << 10
 
 def load_module() -> ModuleType:
     """Compiles and imports the test-only module."""
-    import pybind11
-
-    name = "sssd_host_cuda"
-    common = [compiler(), "-std=c++20", "-O1", "-fPIC", "-I.", *HOST, *WARNINGS]
-    include = [f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}"]
-    sources = {
-        "kernels": ["-x", "c++", "kernels/divergence/cuda.cu"],
-        "fibers": ["kernels/host_cuda/fibers.cpp"],
-        "module": [f"-DSSSD_MODULE={name}", *include, "tests/kernels/host_module.cpp"],
-    }
-    commands = [
-        [*common, "-c", *source, "-o", f"{{out}}/{part}.o"] for part, source in sources.items()
-    ]
-    objects = [f"{{out}}/{part}.o" for part in sources]
-    commands.append([compiler(), "-shared", *objects, "-o", f"{{out}}/{name}.so"])
-    spec = importlib.util.spec_from_file_location(name, cached(f"{name}.so", commands))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return host_module(
+        "sssd_host_cuda", "kernels/divergence/cuda.cu", "tests/kernels/host_module.cpp"
+    )
 
 
 @dataclass
@@ -79,6 +58,7 @@ def run(
     reverse: bool = False,
     counting: bool = False,
     shared: int = H100_SHARED,
+    cluster: int = 8,
     **options: Any,
 ) -> Result:
     """Forward, and backward where `grad_values` (P,) is given, as csrc/divergence.cpp runs them."""
@@ -102,18 +82,18 @@ def run(
         for i, (a, b) in enumerate(zip(student, teacher, strict=True))
     ]
     call = (levels, DTYPES[student[0].dtype], DTYPES[teacher[0].dtype], settings)
+    module.configure(reverse, counting, shared, cluster)
     rows, planes, floats = module.sizes(*call)
     # NaN everywhere: what a kernel forgets to write shows.
     saved = torch.full((planes, rows), math.nan)
     values, factors = torch.full((2, len(levels)), math.nan)
     workspace = torch.full((floats,), math.nan)
-    module.configure(reverse, counting, shared)
     module.forward(
         *call, saved.data_ptr(), values.data_ptr(), factors.data_ptr(), workspace.data_ptr()
     )
     result = Result(values, saved, (grads[0], grads[1]), (module.traffic(), {}))
     if grad_values is not None:
-        module.configure(reverse, counting, shared)
+        module.configure(reverse, counting, shared, cluster)
         module.backward(*call, saved.data_ptr(), factors.data_ptr(), grad_values.data_ptr())
         result.traffic = (result.traffic[0], module.traffic())
     return result

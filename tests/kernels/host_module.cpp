@@ -3,7 +3,6 @@
 #include <pybind11/stl.h>
 
 #include "kernels/divergence/cuda.h"
-#include "kernels/divergence/cuda_planner.h"
 
 namespace py = pybind11;
 using namespace sssd;
@@ -82,20 +81,12 @@ PYBIND11_MODULE(SSSD_MODULE, module) {
     check(cuda_backward(levels_of(list, a, b), settings_of(settings), floats(saved),
                         floats(factors), floats(grad_values), nullptr));
   });
-  module.def("pieces", [](const py::list& list, int a, int b, const py::dict& settings,
-                          bool strided, bool backward) {
-    int threads;
-    const Launch launch =
-        plan_launch(levels_of(list, a, b), settings_of(settings), strided, backward, threads);
-    std::vector<int64_t> pieces;
-    for (int l = 0; l < launch.levels.count; ++l) pieces.push_back(launch.plan[l].pieces);
-    return pieces;
-  });
-  module.def("configure", [](bool reverse, bool counting, int shared_limit) {
+  module.def("configure", [](bool reverse, bool counting, int shared_limit, int cluster_limit) {
     host_cuda::settings.order =
         reverse ? host_cuda::BlockOrder::kReverse : host_cuda::BlockOrder::kForward;
     host_cuda::settings.counting = counting;
     host_cuda::settings.shared_limit = shared_limit;
+    host_cuda::settings.cluster_limit = cluster_limit;
     host_cuda::traffic = {};
   });
   module.def("traffic", &traffic);

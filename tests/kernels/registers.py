@@ -17,7 +17,9 @@ from .disassembly import resources
 
 LIBRARY = ROOT / "sssd" / "_C.so"
 TABLE = ROOT / "kernels" / "divergence" / "registers.csv"
-_MANGLED = re.compile(r"_ZN4sssd10divergence\d+([a-z]+)_kernelI(.+?)(?:Lb([01])E)?EEvNS0_6LaunchE$")
+_MANGLED = re.compile(
+    r"_ZN4sssd10divergence\d+([a-z]+)_kernelI(.+?)Lb([01])E(?:Lb([01])E)?EEvNS0_6LaunchE$"
+)
 
 
 def readable(mangled: str) -> str:
@@ -28,8 +30,8 @@ def readable(mangled: str) -> str:
     member = re.findall(
         r"(?<=\d)(?:Js|JsBeta|Kl|SoftmaxMse|Affine|SoftmaxStats|Moments)(?=[EIL]|$)", match[2]
     )
-    layout = {"1": "strided", "0": "contiguous", None: ""}[match[3]]
-    return " ".join([match[1], *member, layout]).strip()
+    layout = "strided" if match[3] == "1" else "contiguous"
+    return " ".join([match[1], *member, layout, *["clustered"] * (match[4] == "1")])
 
 
 def measured(library: Path = LIBRARY) -> dict[str, dict[str, int]]:

@@ -45,9 +45,7 @@ void run(const std::vector<Shape>& shapes, Settings settings, bool half) {
     weights.emplace_back(level.rows(), 0.5f);
     level.weights = weights.back().data();
   }
-  int threads;
-  const int64_t floats = workspace_floats(plan_launch(levels, settings, true, false, threads)) +
-                         workspace_floats(plan_launch(levels, settings, false, false, threads));
+  const int64_t floats = workspace_floats(levels, settings);
   std::vector<float> saved(saved_planes(settings) * levels.rows), values(levels.count);
   std::vector<float> factors(levels.count), workspace(floats), ones(levels.count, 1.0f);
   forward<Member>(levels, settings, saved.data(), values.data(), factors.data(), workspace.data(),
@@ -70,6 +68,9 @@ int main(int arguments, char**) try {
   std::vector<Shape> all = {{2, 1, 40, 32}, {3, 1, 96, 1}, {1, 1, 20800, 1}, {2, 3, 21, 1}};
   all.insert(all.end(), few.begin(), few.end());
   run<Js>(arguments > 1 ? few : all, settings, false);
+  // Rows that two blocks keep together.
+  host_cuda::settings.shared_limit = 16 << 10, host_cuda::settings.cluster_limit = 2;
+  run<Js>({{1, 1, 4001, 1}, {1, 1, 500, 8}}, settings, false);
 #ifndef SSSD_ONE_MEMBER
   if (arguments > 1) return 0;
   run<Js>(all, settings, true);

@@ -58,7 +58,8 @@ def check(
 ) -> None:
     """Values within 1e-5 of the fp64 reference, gradients within the rounding of their dtype."""
     wide = [[x.double().requires_grad_() for x in side] for side in (student, teacher)]
-    expected = feature_divergence(*wide, weights, **DEFAULTS | options)
+    meant = {key: options[key] for key in options if key != "shared"}
+    expected = feature_divergence(*wide, weights, **DEFAULTS | meant)
     grad_values = torch.linspace(-1, 2, len(student))
     (expected * grad_values).sum().backward()
     result = run(module, student, teacher, weights=weights, grad_values=grad_values, **options)
@@ -111,13 +112,29 @@ def test_long_rows(
 
 
 @pytest.mark.parametrize("memory_format", FORMATS)
-def test_little_shared_memory(module: ModuleType, memory_format: torch.memory_format) -> None:
-    """Without room to keep a long row, it is read again."""
-    student, teacher = maps(LONG, memory_format=memory_format)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("cluster", [1, 2, 8])
+def test_little_shared_memory(
+    module: ModuleType, cluster: int, dtype: torch.dtype, memory_format: torch.memory_format
+) -> None:
+    """Without room to keep a long row it is kept by several blocks, or read again."""
+    student, teacher = maps([*LONG, EVEN[0]], (dtype, dtype), memory_format)
     for over in OVER:
-        roomy = run(module, student, teacher, over=over)
-        small = run(module, student, teacher, over=over, shared=32 << 10)
-        assert torch.equal(roomy.values, small.values)
+        roomy = run(module, student, teacher, over=over, root="level")
+        given = {"over": over, "root": "level", "shared": 32 << 10, "cluster": cluster}
+        small, other_way = (
+            run(module, student, teacher, reverse=way, **given) for way in (False, True)
+        )
+        torch.testing.assert_close(small.values, roomy.values, rtol=2e-6, atol=0)
+        torch.testing.assert_close(small.saved, roomy.saved, rtol=1e-4, atol=1e-5)
+        assert torch.equal(small.saved, other_way.saved)
+
+
+@pytest.mark.parametrize("options", FAMILY, ids=str)
+def test_family_on_clusters(module: ModuleType, options: dict[str, Any]) -> None:
+    for memory_format in FORMATS:
+        both = maps([(2, 24, 70, 65), (1, 24, 9, 11)], memory_format=memory_format)
+        check(module, *both, over="cells", shared=16 << 10, **options)
 
 
 @pytest.mark.parametrize("over", OVER)

@@ -84,6 +84,17 @@ def test_tsan_catches_a_missing_barrier() -> None:
     assert "cuda_tile.cuh" in result.stderr
 
 
+def test_tsan_catches_a_missing_barrier_of_a_cluster() -> None:
+    copy = planted(
+        "cluster", "kernels/divergence/cuda_forward.cuh", "      device::cluster_barrier();\n", ""
+    )
+    result = run([*RACES, "-DSSSD_ONE_MEMBER"], "threads", copy, few=True)
+    shutil.rmtree(copy)
+    assert result.returncode == 66, result.stderr[-3000:]
+    assert "data race" in result.stderr
+    assert "cuda_statistics.cuh" in result.stderr
+
+
 def test_asan_catches_an_access_out_of_bounds() -> None:
     copy = planted(
         "bounds",
