@@ -16,6 +16,7 @@ from sssd.engine.plots import class_names, draw_boxes, spread
 from sssd.methods import Comparison, Method
 
 LEVELS_SHOWN = 3  # the finest ones; those above are a few cells
+PANEL = 1.4  # width of a map, in inches
 
 
 def plot_maps(method: Method, dataset: DetectionDataset, path: Path, count: int = 3) -> bool:
@@ -54,11 +55,10 @@ def _draw(compared: list[tuple[int, Comparison]], dataset: DetectionDataset) -> 
     panels = [_panels(comparison, levels) for _, comparison in compared]
     name = compared[0][1].name
     titles = ["$K$ as compared", "$K_e$", r"$|K - K_e|$", name]
-    size = 1.45 * (levels + 4), 1.45 * (levels * len(compared) + 0.45)
+    heights = [levels * _height_of(comparison) + 0.2 for _, comparison in compared] + [0.45]
+    size = PANEL * (levels + 4), PANEL * sum(heights)
     figure = plt.figure(figsize=size, layout="constrained")
-    blocks = figure.add_gridspec(
-        len(compared) + 1, 1, height_ratios=[levels] * len(compared) + [0.45]
-    )
+    blocks = figure.add_gridspec(len(heights), 1, height_ratios=heights)
     value_top = _top(p for image in panels for row in image for p in row[:3])
     gap_top = _top(row[3] for image in panels for row in image)
     for number, (image, (index, comparison)) in enumerate(zip(panels, compared, strict=True)):
@@ -85,6 +85,12 @@ def _draw(compared: list[tuple[int, Comparison]], dataset: DetectionDataset) -> 
         bar.set_label(label, fontsize=9)
         bar.ax.tick_params(labelsize=8)
     return figure
+
+
+def _height_of(comparison: Comparison) -> float:
+    """Height of an image, in widths; pictures of long ones stay legible."""
+    height, width = comparison.batch.sizes[0]
+    return min(max(height / width, 0.5), 2.0)
 
 
 def _panels(comparison: Comparison, levels: int) -> list[list[np.ndarray]]:
