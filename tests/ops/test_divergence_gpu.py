@@ -1,0 +1,179 @@
+"""The divergence operator on a GPU: both backends against float64, and what a device adds."""
+
+import pytest
+import torch
+
+from sssd.ops import explain, feature_divergence, js_distance, registration
+from sssd.ops.divergence_kernels import OPERATOR
+from tests.ops.divergence_cases import FORMATS, MEMBERS, OVER, assert_matches_truth, make_maps
+from tests.ops.gpu import BACKENDS, DEVICE, NEEDS_GPU, replayed, skip_unless
+
+pytestmark = [NEEDS_GPU, BACKENDS]
+SHAPES = [(2, 70, 9, 16), (2, 70, 3, 7), (2, 70, 2, 3), (1, 256, 4, 8)]
+# Of values, of gradients; the device's own division and exponential are less exact than the CPU's.
+TOLERANCES = {
+    torch.float32: (1e-5, 5e-4),
+    torch.bfloat16: (1e-5, 6e-3),
+    torch.float16: (1e-5, 1e-3),
+}
+SETTINGS = (0, 1, 0, 1, 0, 0, False, 1.0, 0.5, 1e-5)  # js_distance over channels
+
+
+@pytest.fixture(autouse=True)
+def _runs(backend):
+    skip_unless(OPERATOR, backend)
+
+
+def device_maps(*args, device=DEVICE, **kwargs):
+    """Like make_maps, on the device."""
+    return tuple(
+        [x.detach().to(device).requires_grad_() for x in side]
+        for side in make_maps(*args, **kwargs)
+    )
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("over", OVER)
+@pytest.mark.parametrize("member", MEMBERS)
+def test_matches_float64(member, over, memory_format, backend):
+    maps = device_maps(SHAPES, memory_format=FORMATS[memory_format])
+    tolerance = TOLERANCES[torch.float32]
+    assert_matches_truth(*maps, backend, tolerance, over=over, **MEMBERS[member])
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("over", OVER)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision(dtype, over, memory_format, backend):
+    maps = device_maps(SHAPES, dtype, FORMATS[memory_format])
+    assert_matches_truth(*maps, backend, TOLERANCES[dtype], over=over, root="level")
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("over", ["cells", "image", "channel"])
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_long_rows(dtype, over, memory_format, backend):
+    """Kept by one block, by a cluster, or read twice, in pieces."""
+    maps = device_maps([(2, 24, 100, 168), (2, 24, 25, 42)], dtype, FORMATS[memory_format])
+    assert_matches_truth(*maps, backend, TOLERANCES[dtype], over=over)
+
+
+def test_more_levels_than_one_launch_holds(backend):
+    maps = device_maps([(1, 4, 2, h) for h in range(1, 36)])
+    assert_matches_truth(*maps, backend, TOLERANCES[torch.float32], root="level")
+
+
+@pytest.mark.parametrize("over", OVER)
+def test_row_weights_and_empty_levels(over, backend):
+    shapes = [(2, 6, 3, 5), (2, 6, 0, 4)]
+    maps = device_maps(shapes)
+    kept = {"channels": (0, 2, 3), "cells": (0, 1), "image": (0,), "channel": (1,)}[over]
+    weights = [torch.rand([x.shape[d] for d in kept], device=DEVICE) for x in maps[0]]
+    settings = {"over": over, "row_weights": weights, "root": "level"}
+    assert_matches_truth(*maps, backend, TOLERANCES[torch.float32], **settings)
+
+
+def test_equal_maps_give_zero_and_no_gradient(backend):
+    maps = device_maps([(2, 64, 5, 5)])[0]
+    for over in OVER:
+        value = js_distance(maps, maps, over=over, backend=backend)
+        (grad,) = torch.autograd.grad(value, maps)
+        assert value == 0
+        assert (grad == 0).all()
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_opcheck(memory_format, backend):
+    student, teacher = device_maps(SHAPES[:2], memory_format=FORMATS[memory_format])
+    forward = registration.kernel("divergence_forward", backend)
+    torch.library.opcheck(forward, (student, teacher, [], *SETTINGS))
+    student, teacher = ([x.detach() for x in side] for side in (student, teacher))
+    values, factors, saved = forward(student, teacher, [], *SETTINGS)
+    backward = registration.kernel("divergence_backward", backend)
+    inputs = (values, student, teacher, [], factors, saved, *SETTINGS)
+    torch.library.opcheck(backward, (*inputs, True, False))
+
+
+def value_and_gradients(student, teacher, backend, **settings):
+    value = js_distance(student, teacher, backend=backend, **settings)
+    return value, *torch.autograd.grad(value, student + teacher)
+
+
+@pytest.mark.parametrize("over", ["channels", "cells"])
+def test_bitwise_repeatable_on_any_stream_without_a_sync(over, backend):
+    maps = device_maps([(2, 48, 60, 72), (2, 48, 5, 5)])
+    expected = value_and_gradients(*maps, backend, over=over)
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with torch.cuda.stream(stream):
+            again = value_and_gradients(*maps, backend, over=over)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    stream.synchronize()
+    assert all(torch.equal(x, y) for x, y in zip(again, expected, strict=True))
+
+
+@pytest.mark.parametrize("over", ["channels", "cells"])
+def test_in_a_cuda_graph(over, backend):
+    maps = device_maps([(2, 48, 60, 72), (2, 48, 5, 5)])
+    results, replay = replayed(lambda: value_and_gradients(*maps, backend, over=over))
+    with torch.no_grad():
+        for x in maps[0]:
+            x.copy_(torch.randn_like(x))
+    replay()
+    expected = value_and_gradients(*maps, backend, over=over)
+    assert all(torch.equal(x, y) for x, y in zip(results, expected, strict=True))
+
+
+def test_on_the_second_device(backend):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one CUDA device only")
+    expected = value_and_gradients(*device_maps(SHAPES), backend)
+    with torch.cuda.device(0):
+        second = value_and_gradients(*device_maps(SHAPES, device="cuda:1"), backend)
+        assert torch.cuda.current_device() == 0
+    for x, y in zip(second, expected, strict=True):
+        assert x.device == torch.device("cuda:1")
+        torch.testing.assert_close(x.cpu(), y.cpu())
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_more_than_two_to_the_31_elements(memory_format, backend):
+    if torch.cuda.mem_get_info()[0] < 30 << 30:
+        pytest.skip("less than 30 GiB of free device memory")
+    shape = (2, 16, 8192, 8200)
+    teacher = torch.zeros(shape, dtype=torch.float16, device=DEVICE)
+    teacher = teacher.contiguous(memory_format=FORMATS[memory_format])
+    student = torch.zeros_like(teacher)
+    end = torch.randn(1, 16, 1, 8200, dtype=torch.float16, device=DEVICE)
+    student[1:, :, -1:] = end
+    assert student.numel() > 2**31
+    settings = {"rows": "sum", "backend": backend}
+    grads = []
+    for a, b in ((student, teacher), (end, torch.zeros_like(end))):
+        a.requires_grad_()
+        value = feature_divergence([a], [b], **settings)
+        grads.append((value.detach(), *torch.autograd.grad(value, a)))
+    (value, grad), (expected, expected_grad) = grads
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(grad[1:, :, -1:], expected_grad)
+    assert not grad[:1].any()
+
+
+def test_compiles_without_a_graph_break(backend):
+    maps = device_maps([(1, 8, 4, 4), (1, 8, 2, 2)])
+
+    def loss(a, b):
+        return js_distance([2 * x for x in a], b, backend=backend)
+
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    both = maps[0] + maps[1]
+    grads = torch.autograd.grad(compiled(*maps), both)
+    torch.testing.assert_close(grads, torch.autograd.grad(loss(*maps), both))
+
+
+def test_auto_takes_the_first_that_can(backend):
+    text = explain(js_distance, device_maps(SHAPES)[0], backend=backend)
+    assert f"backend '{backend}'" in text
