@@ -84,7 +84,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.pre
         path = command.out / "detections.json"
         write_atomically(path, lambda file: file.write(text.encode()))
     read = len(files) - len(unreadable)
-    console.print(f"{len(results)} detections in {read} images: {path}", soft_wrap=True)
+    above = f"above {command.min_score:g} (--min-score)"
+    console.print(f"{len(results)} detections {above} in {read} images: {path}", soft_wrap=True)
     if unreadable:
         print(f"error: {len(unreadable)} of {len(files)} files left out", file=sys.stderr)
         return FAILED
