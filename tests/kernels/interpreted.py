@@ -14,10 +14,17 @@ from torch import Tensor
 
 from sssd.ops.reference.divergence import feature_divergence
 from sssd.ops.triton import divergence as fused
+from sssd.ops.triton import divergence_plan
 
 from .host_cuda import CODES, DEFAULTS
 
 SHAPES = [(2, 12, 3, 5), (1, 5, 1, 1), (1, 1, 4, 2)]
+# Rows that are cut into pieces: shape, over, channels_last.
+SPLIT = [
+    ((2, 2, 32, 34), "channel", False),
+    ((1, 3, 12, 14), "cells", True),
+    ((1, 2, 40, 52), "cells", False),
+]
 FAMILY: list[dict[str, Any]] = [
     {"root": "level"},
     {"root": "row", "temperature": 3.0, "elements": "mean"},
@@ -68,10 +75,12 @@ def check(
         assert error <= bound * x.grad.norm() + 1e-7, (options, grad.shape, error)
 
 
-def maps(dtype: torch.dtype, last: bool) -> tuple[list[Tensor], list[Tensor]]:
+def maps(
+    dtype: torch.dtype, last: bool, shapes: list[tuple[int, ...]] = SHAPES
+) -> tuple[list[Tensor], list[Tensor]]:
     generator = torch.Generator().manual_seed(0)
     layout = torch.channels_last if last else torch.contiguous_format
-    student = [2 * torch.randn(shape, generator=generator) for shape in SHAPES]
+    student = [2 * torch.randn(shape, generator=generator) for shape in shapes]
     teacher = [a + 0.7 * torch.randn(a.shape, generator=generator) for a in student]
     return tuple(
         [x.to(dtype).contiguous(memory_format=layout) for x in side] for side in (student, teacher)
@@ -80,6 +89,12 @@ def maps(dtype: torch.dtype, last: bool) -> tuple[list[Tensor], list[Tensor]]:
 
 def main() -> None:
     """Every member, layout, type; weights; rows of several blocks; special values."""
+    # Levels of one kind are one launch, whatever their number and their sizes.
+    pyramid = [torch.zeros(1, 256, n, n) for n in (64, 32, 16, 8, 4)]
+    for over, backward in itertools.product((0, 1), (False, True)):
+        (group,) = divergence_plan.plan([pyramid, pyramid], over, backward).groups
+        assert group.levels == [0, 1, 2, 3, 4]
+
     for over, last in itertools.product(OVER, (False, True)):
         check(*maps(torch.float32, last), [], over=over, **FAMILY[0])
     for options, over in itertools.product(FAMILY[1:], ("channels", "cells")):
@@ -90,10 +105,21 @@ def main() -> None:
     weights = [torch.rand(x.shape[0], *x.shape[2:]).round(decimals=1) for x in student]
     check(student, teacher, weights, root="level")
 
-    fused.ELEMENTS_OF_A_PROGRAM = 64  # rows of several blocks, in small maps
+    divergence_plan.ELEMENTS_OF_A_PROGRAM = 64  # rows of several blocks, in small maps
+    divergence_plan.ENOUGH_PROGRAMS = 1  # and not cut into pieces
     for over, last in itertools.product(("cells", "channel"), (False, True)):
         check(*maps(torch.float32, last), [], over=over)
     check(*maps(torch.float32, False), [], over="cells", **FAMILY[5])
+
+    divergence_plan.ENOUGH_PROGRAMS = 256
+    for shape, over, last in SPLIT:
+        student, teacher = maps(torch.float32, last, [shape, (1, shape[1], 2, 3)])
+        groups = divergence_plan.plan([student, teacher], OVER.index(over), False).groups
+        assert [group.kind.SPLIT for group in groups] == [True, False], (shape, over, last)
+        for options in (FAMILY[0], FAMILY[5]):
+            check(student, teacher, [], over=over, **options)
+    weights = [torch.rand(x.shape[:2]).round(decimals=1) for x in student]
+    check(student, teacher, weights, over="cells", root="row")
 
     equal = maps(torch.float32, False)[0]
     values, grads = run(equal, equal, [], root="level")

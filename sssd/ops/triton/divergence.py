@@ -1,4 +1,8 @@
-"""The divergence operator in Triton: the contract of csrc/divergence.cpp, two launches a level."""
+"""The divergence operator in Triton: the contract of csrc/divergence.cpp.
+
+A pass is one launch for all levels of one kind (divergence_plan.Kind), forward one more for the
+ordered sums; where rows are cut into pieces, their statistics and what they come to take two more.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,15 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from sssd.ops.triton import divergence_kernels as kernels
+from sssd.ops.triton import divergence_plan as plans
 
 # Numbers of the schema, in the order of kernels/divergence/divergence.h.
-CHANNELS, CELLS, IMAGE, CHANNEL = range(4)
 NONE, SOFTMAX, STANDARDIZE, L2 = range(4)
 JS, KL, MSE, COSINE = range(4)
 LN2 = 0.6931471805599453
-ELEMENTS_OF_A_PROGRAM = 1024
 
 
 class Call(NamedTuple):
@@ -54,60 +56,36 @@ class Call(NamedTuple):
             return 1.0 if self.divergence == COSINE else 2.0
         return (0.5, 1.0, 1.0, 2.0)[self.member] / self.temperature
 
-
-class Layout(NamedTuple):
-    """A level seen as rows: the table of kernels/common/levels.h."""
-
-    outer: int
-    segments: int
-    length: int
-    inner: int
-    outer_stride: int
-    segment_stride: int
+    @property
+    def scale(self) -> float:
+        """From logits to base 2."""
+        return 1 / (self.temperature * LN2)
 
     @property
-    def rows(self) -> int:
-        """How many."""
-        return self.outer * self.inner
+    def normalizer(self) -> int:
+        """As the kernels number it: unbiased deviations are one of their own."""
+        return {NONE: 0, SOFTMAX: 0, STANDARDIZE: 2 if self.unbiased else 1, L2: 3}[self.normalize]
 
-    @property
-    def elements(self) -> int:
-        """Elements of one."""
-        return self.segments * self.length
+    def forward_constants(self, weighted: bool) -> dict[str, Any]:
+        """What the forward kernels are compiled for, but for the kind of levels."""
+        return {
+            "MEMBER": self.member,
+            "NORMALIZE": self.normalizer,
+            "COSINE": self.divergence == COSINE,
+            "ROOT": self.root,
+            "MEAN_ELEMENTS": self.elements == 1,
+            "HAS_WEIGHTS": weighted,
+        }
 
-    def block(self) -> tuple[int, int]:
-        """Rows of a program, and elements of them that it takes at a time."""
-        if self.inner > 1:
-            return 32, min(triton.next_power_of_2(self.elements), ELEMENTS_OF_A_PROGRAM // 32)
-        block = min(triton.next_power_of_2(self.elements), ELEMENTS_OF_A_PROGRAM)
-        return max(1, ELEMENTS_OF_A_PROGRAM // 2 // block), block
-
-    def programs(self) -> int:
-        """That cover the rows."""
-        rows, _ = self.block()
-        if self.inner > 1:
-            return self.outer * triton.cdiv(self.inner, rows)
-        return triton.cdiv(self.outer, rows)
-
-
-def layout_of(x: Tensor, over: int) -> Layout:
-    """How the rows of a map lie in memory."""
-    images, channels, height, width = x.shape
-    cells, whole = height * width, channels * height * width
-    last = not x.is_contiguous()
-    if over == CHANNELS:
-        if last:
-            return Layout(images * cells, 1, channels, 1, channels, 0)
-        return Layout(images, 1, channels, cells, whole, 0)
-    if over == CELLS:
-        if last:
-            return Layout(images, 1, cells, channels, whole, 0)
-        return Layout(images * channels, 1, cells, 1, cells, 0)
-    if over == IMAGE:
-        return Layout(images, 1, whole, 1, whole, 0)
-    if last:
-        return Layout(1, 1, images * cells, channels, whole, 0)
-    return Layout(channels, images, cells, 1, cells, whole)
+    def backward_constants(self, weighted: bool) -> dict[str, Any]:
+        """The same for backward, but for the gradients it writes."""
+        return {
+            "MEMBER": self.member,
+            "NORMALIZED": self.planes == 7,
+            "ROOT": self.root,
+            "MEAN_ELEMENTS": self.elements == 1,
+            "HAS_WEIGHTS": weighted,
+        }
 
 
 def why_not(**settings: Any) -> str:
@@ -120,28 +98,41 @@ def divergence_forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Values and factors, (P,), and the saved planes, (planes, rows)."""
     call = Call(*given)
-    layouts = [layout_of(x, call.over) for x in student]
+    how = plans.plan([student, teacher], call.over, backward=False)
     new = student[0].new_empty
-    rows = sum(layout.rows for layout in layouts)
-    saved = new(call.planes, rows, dtype=torch.float32)
-    values, factors = new(2, len(layouts), dtype=torch.float32).unbind()
-    row0 = 0
-    for i, layout in enumerate(layouts):
-        programs = layout.programs() if student[i].numel() else 0
-        partials = new(max(programs, 1), 2, dtype=torch.float32)
-        if programs:
-            row_block, block = layout.block()
-            kernels.forward_kernel[(programs,)](
-                student[i], teacher[i], row_weights[i] if row_weights else partials, saved,
-                partials, *layout, row0, rows, *forward_numbers(call, layout),
-                **forward_constants(call, layout, bool(row_weights)),
-                ROWS=row_block, BLOCK=block,
+    saved = new(call.planes, how.rows, dtype=torch.float32)
+    values, factors = new(2, len(student), dtype=torch.float32).unbind()
+    partials = new(max(1, sum(count for _, count in how.partials)), 2, dtype=torch.float32)
+    numbers = call.scale, call.beta, call.eps
+    with torch.cuda.device_of(student[0]):
+        for group in how.groups:
+            constants = call.forward_constants(bool(row_weights))
+            maps = group.maps(student), group.maps(teacher)
+            weights = group.maps(row_weights) if row_weights else (saved,)
+            stats = sums = partials
+            if group.kind.SPLIT:
+                stats, sums = new(2, 4, group.slots, dtype=torch.float32).unbind()
+                kernels.statistics_kernel[(group.programs,)](
+                    *maps, stats, group.geometry, group.slots, call.scale,
+                    MEMBER=call.member, NORMALIZE=call.normalizer, **group.constants(),
+                )  # fmt: skip
+            written = weights, saved, partials, stats, sums
+            kernels.forward_kernel[(group.programs,)](
+                *maps, *written, group.geometry, how.rows, group.slots, *numbers,
+                **constants, **group.constants(),
             )  # fmt: skip
-        kernels.finish_kernel[(1,)](
-            partials, values[i:], factors[i:], programs,
-            ROOT=call.root, MEAN=call.rows == 0, BLOCK=1024,
-        )  # fmt: skip
-        row0 += layout.rows
+            if group.kind.SPLIT:
+                geometry, programs = group.finish()
+                kernels.rows_kernel[(programs,)](
+                    *written, geometry, how.rows, group.slots, *numbers,
+                    **constants, ROWS=plans.ROWS_TO_FINISH,
+                )  # fmt: skip
+        for first in range(0, len(student), plans.MOST_LEVELS):
+            spans = tuple(how.partials[first : first + plans.MOST_LEVELS])
+            kernels.finish_kernel[(len(spans),)](
+                partials, values[first:], factors[first:], spans,
+                ROOT=call.root, MEAN=call.rows == 0, BLOCK=1024,
+            )  # fmt: skip
     return values, factors, saved
 
 
@@ -161,61 +152,18 @@ def divergence_backward(
         [torch.empty_like(x) for x in side] if needed else []
         for side, needed in ((student, need_student), (teacher, need_teacher))
     )
-    row0 = 0
-    for i, (a, b) in enumerate(zip(student, teacher, strict=True)):
-        layout = layout_of(a, call.over)
-        if a.numel() and (need_student or need_teacher):
-            row_block, block = layout.block()
-            kernels.backward_kernel[(layout.programs(), triton.cdiv(layout.elements, block))](
-                a, b, grads[0][i] if need_student else a, grads[1][i] if need_teacher else b,
-                row_weights[i] if row_weights else saved, saved, factors[i:], grad_values[i:],
-                *layout, row0, saved.shape[1], *backward_numbers(call, layout),
-                **backward_constants(call, layout, bool(row_weights)),
-                NEED_STUDENT=need_student, NEED_TEACHER=need_teacher, ROWS=row_block, BLOCK=block,
+    if not need_student and not need_teacher:
+        return grads[0], grads[1]
+    maps = [student, teacher, grads[0] or student, grads[1] or teacher]
+    how = plans.plan(maps, call.over, backward=True)
+    with torch.cuda.device_of(student[0]):
+        for group in how.groups:
+            kernels.backward_kernel[(group.programs,)](
+                *(group.maps(side) for side in maps),
+                group.maps(row_weights) if row_weights else (saved,), saved, factors,
+                grad_values.contiguous(), group.geometry, tuple(group.levels), how.rows,
+                call.scale, call.beta, call.gradient_scale,
+                **call.backward_constants(bool(row_weights)), **group.constants(),
+                NEED_STUDENT=need_student, NEED_TEACHER=need_teacher,
             )  # fmt: skip
-        row0 += layout.rows
     return grads[0], grads[1]
-
-
-def element_scale(call: Call, layout: Layout) -> float:
-    """What a row's divergence is multiplied by."""
-    return 1.0 / layout.elements if call.elements else 1.0
-
-
-def forward_numbers(call: Call, layout: Layout) -> tuple[float, ...]:
-    """scale, beta, eps, variance_of, element_scale."""
-    degrees = max(layout.elements - 1, 1) if call.unbiased else layout.elements
-    scale = 1 / (call.temperature * LN2)
-    return scale, call.beta, call.eps, 1.0 / degrees, element_scale(call, layout)
-
-
-def backward_numbers(call: Call, layout: Layout) -> tuple[float, ...]:
-    """scale, beta, gradient_scale, element_scale."""
-    scale = 1 / (call.temperature * LN2)
-    return scale, call.beta, call.gradient_scale, element_scale(call, layout)
-
-
-def forward_constants(call: Call, layout: Layout, weighted: bool) -> dict[str, Any]:
-    """What a forward kernel is compiled for, but for its block."""
-    normalize = {NONE: 0, SOFTMAX: 0, STANDARDIZE: 2 if call.unbiased else 1, L2: 3}[call.normalize]
-    return {
-        "MEMBER": call.member,
-        "NORMALIZE": normalize,
-        "COSINE": call.divergence == COSINE,
-        "ROOT": call.root,
-        "HAS_WEIGHTS": weighted,
-        "STRIDED": layout.inner > 1,
-        "SEGMENTED": layout.segments > 1,
-    }
-
-
-def backward_constants(call: Call, layout: Layout, weighted: bool) -> dict[str, Any]:
-    """What a backward kernel is compiled for, but for its block and the gradients it writes."""
-    return {
-        "MEMBER": call.member,
-        "NORMALIZED": call.planes == 7,
-        "ROOT": call.root,
-        "HAS_WEIGHTS": weighted,
-        "STRIDED": layout.inner > 1,
-        "SEGMENTED": layout.segments > 1,
-    }

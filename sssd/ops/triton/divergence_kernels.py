@@ -7,88 +7,118 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from sssd.ops.triton.divergence_rows import (
+    ROOT_ROW,
+    finish_rows,
+    read_statistics,
+    softmax_row,
+    sweep_statistics,
+    variance_factor,
+)
 from sssd.ops.triton.members import (
     AFFINE,
     INFINITY,
     JS,
     JS_BETA,
     KL,
-    LOG2_E,
     MSE,
     pair,
-    settled,
     softmax_gradient,
     softmax_term,
 )
 from sssd.ops.triton.rows import (
-    NONE,
-    STANDARDIZE,
-    STANDARDIZE_UNBIASED,
     affine_side,
+    find_level,
+    find_map,
     load_block,
-    moments,
     place_elements,
     place_rows,
-    softmax_statistics,
 )
 
-ROOT_LEVEL, ROOT_ROW = tl.constexpr(1), tl.constexpr(2)
+ROOT_LEVEL = tl.constexpr(1)
 ROOT_FLOOR: tl.constexpr = tl.constexpr(1e-12)
+# Sizes are no part of what a kernel is compiled for: images of a new size do not compile again.
+NOT_SPECIALIZED = ("levels", "all_rows", "slots")
 
 
-@triton.jit
-def forward_kernel(
-    student, teacher, weights, saved, partials,
-    outer, segments, length, inner, outer_stride, segment_stride, row0, all_rows,
-    scale, beta, eps, variance_of, element_scale,
-    MEMBER: tl.constexpr, NORMALIZE: tl.constexpr, COSINE: tl.constexpr, ROOT: tl.constexpr,
-    HAS_WEIGHTS: tl.constexpr, STRIDED: tl.constexpr, SEGMENTED: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+@triton.jit(do_not_specialize=NOT_SPECIALIZED)
+def statistics_kernel(
+    students, teachers, stats, levels, slots, scale,
+    MEMBER: tl.constexpr, NORMALIZE: tl.constexpr, STRIDED: tl.constexpr,
+    SEGMENTED: tl.constexpr, SPLIT: tl.constexpr, ALIGNED: tl.constexpr, ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
-    row, base, lives = place_rows(outer, inner, outer_stride, STRIDED, ROWS)
-    count = segments * length
-    zero = tl.zeros((ROWS,), tl.float32)
-    SOFTMAX: tl.constexpr = MEMBER != AFFINE
-    CENTRE: tl.constexpr = (NORMALIZE == STANDARDIZE) | (NORMALIZE == STANDARDIZE_UNBIASED)
-    stat_a, stat_b, sum_a, sum_b, number_a, number_b = zero, zero, zero, zero, zero, zero
-    if SOFTMAX:
-        stat_a, stat_b = zero - INFINITY, zero - INFINITY
-    for start in range(0, count, BLOCK):
-        offset, inside = place_elements(
-            start, length, count, inner, segment_stride, STRIDED, SEGMENTED, BLOCK
-        )
-        exists = lives[:, None] & inside[None, :]
-        if SOFTMAX:
-            a = load_block(student, base, offset, exists, -INFINITY)
-            b = load_block(teacher, base, offset, exists, -INFINITY)
-            stat_a, sum_a = softmax_statistics(a, stat_a, sum_a, scale)
-            stat_b, sum_b = softmax_statistics(b, stat_b, sum_b, scale)
-        else:
-            a = load_block(student, base, offset, exists, 0.0)
-            b = load_block(teacher, base, offset, exists, 0.0)
-            number_a, stat_a, sum_a = moments(a, exists, number_a, stat_a, sum_a, CENTRE)
-            number_b, stat_b, sum_b = moments(b, exists, number_b, stat_b, sum_b, CENTRE)
+    """What a piece of each row says of it, (4, slots)."""
+    (
+        program, _, outer, segments, length, inner, outer_stride, segment_stride, _, pieces,
+        piece_length, slot0,
+    ) = find_level(levels, tl.program_id(0), ALIGNED)  # fmt: skip
+    student = find_map(students, levels, tl.program_id(0), ALIGNED)
+    teacher = find_map(teachers, levels, tl.program_id(0), ALIGNED)
+    piece = program % pieces
+    row, base, lives = place_rows(program // pieces, outer, inner, outer_stride, STRIDED, ROWS)
+    start = piece * piece_length
+    stat_a, sum_a, stat_b, sum_b = sweep_statistics(
+        student, teacher, base, lives, start, tl.minimum(start + piece_length, segments * length),
+        length, inner, segment_stride, scale, MEMBER, NORMALIZE, STRIDED, SEGMENTED, ROWS, BLOCK,
+    )  # fmt: skip
+    to = stats + slot0 + piece.to(tl.int64) * outer * inner + row
+    tl.store(to, stat_a, mask=lives)
+    tl.store(to + slots, sum_a, mask=lives)
+    tl.store(to + 2 * slots, stat_b, mask=lives)
+    tl.store(to + 3 * slots, sum_b, mask=lives)
 
-    term_a, term_b, term_gap, term_square = zero, zero, zero, zero
-    if SOFTMAX:
-        dead = (sum_a == 0.0) | (sum_b == 0.0)  # no finite logit on a side: counts 0
-        offset_a = tl.where(dead, 0.0, tl.log2(tl.where(dead, 1.0, sum_a)))
-        offset_b = tl.where(dead, 0.0, tl.log2(tl.where(dead, 1.0, sum_b)))
-        delta = tl.where(dead, 0.0, (stat_a - stat_b) * scale + (offset_a - offset_b))
-        shift_a, shift_b = tl.where(dead, INFINITY, stat_a), tl.where(dead, INFINITY, stat_b)
+
+@triton.jit(do_not_specialize=NOT_SPECIALIZED)
+def forward_kernel(
+    students, teachers, weights, saved, partials, stats, sums, levels, all_rows, slots,
+    scale, beta, eps,
+    MEMBER: tl.constexpr, NORMALIZE: tl.constexpr, COSINE: tl.constexpr, ROOT: tl.constexpr,
+    MEAN_ELEMENTS: tl.constexpr, HAS_WEIGHTS: tl.constexpr, STRIDED: tl.constexpr,
+    SEGMENTED: tl.constexpr, SPLIT: tl.constexpr, ALIGNED: tl.constexpr, ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    (
+        program, partial0, outer, segments, length, inner, outer_stride, segment_stride, row0,
+        pieces, piece_length, slot0,
+    ) = find_level(levels, tl.program_id(0), ALIGNED)  # fmt: skip
+    student = find_map(students, levels, tl.program_id(0), ALIGNED)
+    teacher = find_map(teachers, levels, tl.program_id(0), ALIGNED)
+    tile, piece = program, 0
+    if SPLIT:
+        tile, piece = program // pieces, program % pieces
+    row, base, lives = place_rows(tile, outer, inner, outer_stride, STRIDED, ROWS)
+    count = segments * length
+    start, stop = 0, count
+    if SPLIT:
+        start = piece * piece_length
+        stop = tl.minimum(start + piece_length, count)
+        stat_a, sum_a, stat_b, sum_b = read_statistics(
+            stats, slots, slot0 + row, outer * inner, lives, pieces, piece_length, count, scale,
+            MEMBER,
+        )  # fmt: skip
     else:
-        scale_a, slope_a, bend_a, squares_a = affine_side(
-            stat_a, sum_a, variance_of, eps, NORMALIZE, COSINE
+        stat_a, sum_a, stat_b, sum_b = sweep_statistics(
+            student, teacher, base, lives, start, stop, length, inner, segment_stride, scale,
+            MEMBER, NORMALIZE, STRIDED, SEGMENTED, ROWS, BLOCK,
+        )  # fmt: skip
+
+    zero = tl.zeros((ROWS,), tl.float32)
+    term_a, term_b, term_gap, term_square = zero, zero, zero, zero
+    if MEMBER != AFFINE:
+        shift_a, shift_b, offset_a, offset_b, delta = softmax_row(
+            stat_a, sum_a, stat_b, sum_b, scale
         )
-        scale_b, slope_b, bend_b, squares_b = affine_side(
-            stat_b, sum_b, variance_of, eps, NORMALIZE, COSINE
-        )
-    for start in range(0, count, BLOCK):
+    else:
+        factor = variance_factor(count, NORMALIZE)
+        scale_a, _, _, _ = affine_side(stat_a, sum_a, factor, eps, NORMALIZE, COSINE)
+        scale_b, _, _, _ = affine_side(stat_b, sum_b, factor, eps, NORMALIZE, COSINE)
+    for first in range(start, stop, BLOCK):
         offset, inside = place_elements(
-            start, length, count, inner, segment_stride, STRIDED, SEGMENTED, BLOCK
+            first, stop, length, inner, segment_stride, STRIDED, SEGMENTED, BLOCK
         )
         exists = lives[:, None] & inside[None, :]
-        if SOFTMAX:
+        if MEMBER != AFFINE:
             a = load_block(student, base, offset, exists, -INFINITY)
             b = load_block(teacher, base, offset, exists, -INFINITY)
             d, large, small, ratio, rest = pair(
@@ -110,62 +140,72 @@ def forward_kernel(
         term_gap += tl.sum(gap, 1)
         term_square += tl.sum(square, 1)
 
-    to = saved + row0 + row
-    if SOFTMAX:
-        tl.store(to, shift_a + offset_a / scale, mask=lives)
-        tl.store(to + all_rows, delta + term_gap * LOG2_E, mask=lives)
-        divergence = term_a
-        if MEMBER == JS:
-            divergence = settled(0.5 * (term_a + term_b), term_gap, 0.25)
-            term_a, term_b = settled(term_a, term_gap, 0.25), settled(term_b, term_gap, 0.25)
-        elif MEMBER == JS_BETA:
-            other = 1.0 - beta
-            divergence = settled(beta * term_a + other * term_b, term_gap, beta * other)
-            term_a = settled(term_a, term_gap, other * other)
-            term_b = settled(term_b, term_gap, beta * beta)
-        elif MEMBER == KL:
-            divergence = settled(term_a, term_gap, 1.0)
-            term_a = divergence
-        tl.store(to + 2 * all_rows, term_a, mask=lives)
-        if MEMBER != KL:
-            tl.store(to + 3 * all_rows, term_b, mask=lives)
-        if MEMBER == MSE:
-            divergence = term_square
-            tl.store(to + 4 * all_rows, divergence, mask=lives)
+    if SPLIT:
+        to = sums + slot0 + tl.cast(piece, tl.int64) * outer * inner + row
+        tl.store(to, term_a, mask=lives)
+        tl.store(to + slots, term_b, mask=lives)
+        tl.store(to + 2 * slots, term_gap, mask=lives)
+        tl.store(to + 3 * slots, term_square, mask=lives)
     else:
-        divergence = term_square
-        if COSINE:
-            divergence = 0.5 * term_square + (1.0 - 0.5 * (squares_a + squares_b))
-        tl.store(to, divergence, mask=lives)
-        if NORMALIZE != NONE or COSINE:
-            tl.store(to + all_rows, stat_a, mask=lives)
-            tl.store(to + 2 * all_rows, scale_a, mask=lives)
-            tl.store(to + 3 * all_rows, slope_a * term_a + bend_a, mask=lives)
-            tl.store(to + 4 * all_rows, stat_b, mask=lives)
-            tl.store(to + 5 * all_rows, scale_b, mask=lives)
-            tl.store(to + 6 * all_rows, slope_b * term_b + bend_b, mask=lives)
-
-    share = divergence * element_scale
-    if ROOT == ROOT_ROW:
-        share = tl.sqrt(share)
-    weight = tl.where(lives, 1.0, 0.0)
-    if HAS_WEIGHTS:
-        weight = tl.load(weights + row, mask=lives, other=0.0)
-    share = tl.where(weight == 0.0, 0.0, share * weight)  # a row left out may hold NaN
-    tl.store(partials + 2 * tl.program_id(0), tl.sum(share, 0))
-    tl.store(partials + 2 * tl.program_id(0) + 1, tl.sum(weight, 0))
+        row_weights = saved
+        if HAS_WEIGHTS:
+            row_weights = find_map(weights, levels, tl.program_id(0), False)
+        finish_rows(
+            row, lives, stat_a, sum_a, stat_b, sum_b, term_a, term_b, term_gap, term_square,
+            row_weights + row, saved + row0, all_rows, partials + 2 * (partial0 + tile), count,
+            scale, beta, eps, MEMBER, NORMALIZE, COSINE, ROOT, MEAN_ELEMENTS, HAS_WEIGHTS,
+        )  # fmt: skip
 
 
-@triton.jit
-def finish_kernel(
-    partials, value, factor, programs, ROOT: tl.constexpr, MEAN: tl.constexpr, BLOCK: tl.constexpr
+@triton.jit(do_not_specialize=NOT_SPECIALIZED)
+def rows_kernel(
+    weights, saved, partials, stats, sums, levels, all_rows, slots, scale, beta, eps,
+    MEMBER: tl.constexpr, NORMALIZE: tl.constexpr, COSINE: tl.constexpr, ROOT: tl.constexpr,
+    MEAN_ELEMENTS: tl.constexpr, HAS_WEIGHTS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Adds the partial sums of a level, always in the same order; one program."""
+    """Finishes rows whose pieces were worked on apart."""
+    tile, partial0, outer, segments, length, inner, _, _, row0, pieces, piece_length, slot0 = (
+        find_level(levels, tl.program_id(0), False)
+    )
+    row = tile.to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    rows, count = outer * inner, segments * length
+    lives = row < rows
+    stat_a, sum_a, stat_b, sum_b = read_statistics(
+        stats, slots, slot0 + row, rows, lives, pieces, piece_length, count, scale, MEMBER
+    )
+    zero = tl.zeros((ROWS,), tl.float32)
+    term_a, term_b, term_gap, term_square = zero, zero, zero, zero
+    for piece in range(pieces):
+        at = sums + slot0 + row + tl.cast(piece, tl.int64) * rows
+        term_a += tl.load(at, mask=lives, other=0.0)
+        term_b += tl.load(at + slots, mask=lives, other=0.0)
+        term_gap += tl.load(at + 2 * slots, mask=lives, other=0.0)
+        term_square += tl.load(at + 3 * slots, mask=lives, other=0.0)
+    row_weights = saved
+    if HAS_WEIGHTS:
+        row_weights = find_map(weights, levels, tl.program_id(0), False)
+    finish_rows(
+        row, lives, stat_a, sum_a, stat_b, sum_b, term_a, term_b, term_gap, term_square,
+        row_weights + row, saved + row0, all_rows, partials + 2 * (partial0 + tile), count,
+        scale, beta, eps, MEMBER, NORMALIZE, COSINE, ROOT, MEAN_ELEMENTS, HAS_WEIGHTS,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["spans"])
+def finish_kernel(
+    partials, values, factors, spans, ROOT: tl.constexpr, MEAN: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """Adds the partial sums of a level, always in the same order; a program a level."""
+    level = tl.program_id(0)
+    first, count = spans[0]
+    for i in tl.static_range(1, len(spans)):
+        first = tl.where(level == i, spans[i][0], first)
+        count = tl.where(level == i, spans[i][1], count)
     share, weight = tl.zeros((BLOCK,), tl.float32), tl.zeros((BLOCK,), tl.float32)
-    for start in range(0, programs, BLOCK):
+    for start in range(0, count, BLOCK):
         at = start + tl.arange(0, BLOCK)
-        share += tl.load(partials + 2 * at, mask=at < programs, other=0.0)
-        weight += tl.load(partials + 2 * at + 1, mask=at < programs, other=0.0)
+        share += tl.load(partials + 2 * (first + at), mask=at < count, other=0.0)
+        weight += tl.load(partials + 2 * (first + at) + 1, mask=at < count, other=0.0)
     result, weights = tl.sum(share, 0), tl.sum(weight, 0)
     slope = 1.0
     if MEAN:
@@ -176,24 +216,31 @@ def finish_kernel(
         safe = tl.where(result <= ROOT_FLOOR, 1.0, root)
         slope = tl.where(result <= ROOT_FLOOR, 0.0, slope * 0.5 / safe)
         result = root
-    tl.store(value, result)
-    tl.store(factor, slope)
+    tl.store(values + level, result)
+    tl.store(factors + level, slope)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=(*NOT_SPECIALIZED[:2], "numbers"))
 def backward_kernel(
-    student, teacher, grad_student, grad_teacher, weights, saved, factor, grad_value,
-    outer, segments, length, inner, outer_stride, segment_stride, row0, all_rows,
-    scale, beta, gradient_scale, element_scale,
+    students, teachers, grad_students, grad_teachers, weights, saved, factors, grad_values, levels,
+    numbers, all_rows, scale, beta, gradient_scale,
     MEMBER: tl.constexpr, NORMALIZED: tl.constexpr, ROOT: tl.constexpr,
-    HAS_WEIGHTS: tl.constexpr, NEED_STUDENT: tl.constexpr, NEED_TEACHER: tl.constexpr,
-    STRIDED: tl.constexpr, SEGMENTED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    MEAN_ELEMENTS: tl.constexpr, HAS_WEIGHTS: tl.constexpr, NEED_STUDENT: tl.constexpr,
+    NEED_TEACHER: tl.constexpr, STRIDED: tl.constexpr, SEGMENTED: tl.constexpr,
+    SPLIT: tl.constexpr, ALIGNED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    row, base, lives = place_rows(outer, inner, outer_stride, STRIDED, ROWS)
+    (
+        program, _, outer, segments, length, inner, outer_stride, segment_stride, row0, pieces,
+        _, _,
+    ) = find_level(levels, tl.program_id(0), ALIGNED)  # fmt: skip
+    student = find_map(students, levels, tl.program_id(0), ALIGNED)
+    teacher = find_map(teachers, levels, tl.program_id(0), ALIGNED)
+    number = find_map(numbers, levels, tl.program_id(0), False)  # of the level in the call
+    row, base, lives = place_rows(program // pieces, outer, inner, outer_stride, STRIDED, ROWS)
+    count = segments * length
     offset, inside = place_elements(
-        tl.program_id(1) * BLOCK, length, segments * length, inner, segment_stride, STRIDED,
-        SEGMENTED, BLOCK,
-    )  # fmt: skip
+        program % pieces * BLOCK, count, length, inner, segment_stride, STRIDED, SEGMENTED, BLOCK
+    )
     exists = lives[:, None] & inside[None, :]
     a = load_block(student, base, offset, exists, 0.0)
     b = load_block(teacher, base, offset, exists, 0.0)
@@ -233,20 +280,25 @@ def backward_kernel(
         divergence = first
         grad_a, grad_b = a - b, b - a
 
-    slope = tl.zeros_like(divergence) + element_scale
+    slope = tl.full(divergence.shape, 1.0, tl.float32)
+    if MEAN_ELEMENTS:
+        slope = slope / count.to(tl.float32)
     if ROOT == ROOT_ROW:
-        scaled = divergence * element_scale
+        scaled = divergence * slope
         flat = scaled <= ROOT_FLOOR
-        slope = tl.where(flat, 0.0, 0.5 * element_scale / tl.sqrt(tl.where(flat, 1.0, scaled)))
-    slope *= tl.load(factor) * tl.load(grad_value) * gradient_scale
+        slope = tl.where(flat, 0.0, 0.5 * slope / tl.sqrt(tl.where(flat, 1.0, scaled)))
+    slope *= tl.load(factors + number) * tl.load(grad_values + number) * gradient_scale
     if HAS_WEIGHTS:
-        weight = tl.load(weights + row, mask=lives, other=0.0)
+        row_weights = find_map(weights, levels, tl.program_id(0), False)
+        weight = tl.load(row_weights + row, mask=lives, other=0.0)
         slope = tl.where(weight == 0.0, 0.0, slope * weight)
     still = (slope == 0.0)[:, None]  # no gradient, whatever the row holds
     at = base[:, None] + offset[None, :]
     if NEED_STUDENT:
+        grad_student = find_map(grad_students, levels, tl.program_id(0), ALIGNED)
         x = tl.where(still, 0.0, grad_a * slope[:, None])
         tl.store(grad_student + at, x.to(grad_student.dtype.element_ty), mask=exists)
     if NEED_TEACHER:
+        grad_teacher = find_map(grad_teachers, levels, tl.program_id(0), ALIGNED)
         x = tl.where(still, 0.0, grad_b * slope[:, None])
         tl.store(grad_teacher + at, x.to(grad_teacher.dtype.element_ty), mask=exists)
