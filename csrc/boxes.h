@@ -152,9 +152,8 @@ void run_cpu(int64_t units,
 
 #ifdef SSSD_WITH_CUDA
 // Whether the tensors are on a GPU; if so the problem was launched there.
-template <class Problem>
-bool launched(const char* (*launch)(const Problem&, void*), const Problem& problem,
-              const Tensor& boxes) {
+template <class Launch, class Problem>
+bool launched(Launch launch, const Problem& problem, const Tensor& boxes) {
   if (!boxes.is_cuda()) return false;
   const torch::stable::accelerator::DeviceGuard guard(boxes.get_device_index());
   throw_if(launch(problem, current_stream(boxes)));

@@ -95,6 +95,9 @@ Tensors embed_heatmap(Tensor embedding, Tensor boxes, Tensor labels, Tensor imag
     const EmbedProblem problem{
         options.problem(chunk, first, objects, dtype_of(table), batch, classes),
         const_cast<void*>(table.const_data_ptr()), channels};
+#ifdef SSSD_WITH_CUDA
+    if (launched(boxes_cuda::embed, problem, boxes)) return;
+#endif
     const boxes_cpu::ObjectStore store(problem.heatmap);
     run_cpu(boxes_cpu::embed_units(problem), boxes_cpu::kernels().embed, problem, store);
   });
@@ -123,6 +126,17 @@ Tensor embed_heatmap_backward(Tensors grads, Tensor boxes, Tensor labels, Tensor
     const EmbedProblem problem{
         options.problem(chunk, first, objects, dtype_of(grad), batch, classes),
         grad.mutable_data_ptr(), size[1]};
+#ifdef SSSD_WITH_CUDA
+    if (boxes.is_cuda()) {
+      const int64_t floats[1] = {boxes_cuda::embed_backward_workspace(problem)};
+      Tensor workspace = torch::stable::new_empty(maps[0], {floats, 1}, ScalarType::Float);
+      const auto launch = [&](const EmbedProblem& given, void* stream) {
+        return boxes_cuda::embed_backward(given, workspace.mutable_data_ptr<float>(), stream);
+      };
+      launched(launch, problem, boxes);
+      return;
+    }
+#endif
     const boxes_cpu::ObjectStore store(problem.heatmap);
     run_cpu(boxes_cpu::embed_backward_units(problem), boxes_cpu::kernels().embed_backward, problem,
             store);
@@ -139,5 +153,9 @@ STABLE_TORCH_LIBRARY_IMPL(sssd, CPU, m) {
 }
 
 #ifdef SSSD_WITH_CUDA
-STABLE_TORCH_LIBRARY_IMPL(sssd, CUDA, m) { m.impl("label_heatmap", TORCH_BOX(&label_heatmap)); }
+STABLE_TORCH_LIBRARY_IMPL(sssd, CUDA, m) {
+  m.impl("label_heatmap", TORCH_BOX(&label_heatmap));
+  m.impl("embed_heatmap", TORCH_BOX(&embed_heatmap));
+  m.impl("embed_heatmap_backward", TORCH_BOX(&embed_heatmap_backward));
+}
 #endif

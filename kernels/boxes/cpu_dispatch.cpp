@@ -49,7 +49,8 @@ int64_t pool_units(const PoolProblem& problem, const Objects& objects) {
   return pool_plane_units(problem) + pool_cell_units(problem, objects.count);
 }
 int64_t paint_units(const PaintProblem& problem) {
-  return RowTiles(problem.levels, problem.batch).total;
+  const bool tiles = any_level(problem.levels, true);
+  return paint_plane_units(problem) + (tiles ? RowTiles(problem.levels, problem.batch).total : 0);
 }
 int64_t heatmap_units(const HeatmapProblem& problem) {
   return problem.batch * problem.classes * problem.levels.count;

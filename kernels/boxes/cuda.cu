@@ -1,4 +1,5 @@
 #include "kernels/boxes/cuda.h"
+#include "kernels/boxes/cuda_embed.cuh"
 #include "kernels/boxes/cuda_heatmap.cuh"
 #include "kernels/boxes/cuda_paint.cuh"
 #include "kernels/boxes/cuda_pool.cuh"
@@ -7,6 +8,12 @@ namespace sssd::boxes_cuda {
 namespace {
 
 constexpr int64_t kMostBlocks = 0x7fffffff;
+
+int64_t channel_blocks(int64_t channels) { return (channels + kChannels - 1) / kChannels; }
+
+TilePlan strips_of(const EmbedProblem& problem) {
+  return {problem.heatmap.levels, problem.heatmap.classes * channel_blocks(problem.channels), true};
+}
 
 template <class Launch>
 const char* by_dtype(Dtype dtype, int64_t blocks, Launch launch) {
@@ -39,7 +46,7 @@ const char* by_dtype(Dtype dtype, int64_t blocks, Launch launch) {
 const char* pool(const PoolProblem& problem, void* stream_pointer) {
   const auto stream = static_cast<cudaStream_t>(stream_pointer);
   const int64_t blocks =
-      (problem.channels + kChannels - 1) / kChannels * problem.levels.count * problem.objects.count;
+      channel_blocks(problem.channels) * problem.levels.count * problem.objects.count;
   return by_dtype(problem.dtype, blocks, [&](auto of) {
     SSSD_LAUNCH(pool_kernel<decltype(of)>, blocks, kThreads, 0, stream, problem);
   });
@@ -47,8 +54,7 @@ const char* pool(const PoolProblem& problem, void* stream_pointer) {
 
 const char* paint(const PaintProblem& problem, void* stream_pointer) {
   const auto stream = static_cast<cudaStream_t>(stream_pointer);
-  const TilePlan plan(problem.levels,
-                      problem.batch * ((problem.channels + kChannels - 1) / kChannels));
+  const TilePlan plan(problem.levels, problem.batch * channel_blocks(problem.channels));
   return by_dtype(problem.dtype, plan.blocks(problem.levels), [&](auto of) {
     SSSD_LAUNCH(paint_kernel<decltype(of)>, plan.blocks(problem.levels), kThreads, 0, stream,
                 problem, plan);
@@ -61,6 +67,36 @@ const char* heatmap(const HeatmapProblem& problem, void* stream_pointer) {
   return by_dtype(problem.dtype, plan.blocks(problem.levels), [&](auto of) {
     SSSD_LAUNCH(heatmap_kernel<decltype(of)>, plan.blocks(problem.levels), kThreads, 0, stream,
                 problem, plan);
+  });
+}
+
+const char* embed(const EmbedProblem& problem, void* stream_pointer) {
+  const auto stream = static_cast<cudaStream_t>(stream_pointer);
+  const HeatmapProblem& heatmap = problem.heatmap;
+  const TilePlan plan(heatmap.levels, heatmap.batch * channel_blocks(problem.channels));
+  return by_dtype(heatmap.dtype, plan.blocks(heatmap.levels), [&](auto of) {
+    SSSD_LAUNCH(embed_kernel<decltype(of)>, plan.blocks(heatmap.levels), kThreads, 0, stream,
+                problem, plan);
+  });
+}
+
+int64_t embed_backward_workspace(const EmbedProblem& problem) {
+  const TilePlan plan = strips_of(problem);
+  if (plan.depth == 0) return 0;
+  return plan.blocks(problem.heatmap.levels) / plan.depth * problem.heatmap.classes *
+         problem.channels;
+}
+
+const char* embed_backward(const EmbedProblem& problem, float* workspace, void* stream_pointer) {
+  const auto stream = static_cast<cudaStream_t>(stream_pointer);
+  const TilePlan plan = strips_of(problem);
+  const int64_t blocks = plan.blocks(problem.heatmap.levels);
+  const int64_t count = problem.heatmap.classes * problem.channels;
+  return by_dtype(problem.heatmap.dtype, blocks, [&](auto of) {
+    SSSD_LAUNCH(embed_backward_kernel<decltype(of)>, blocks, kThreads, 0, stream, problem, plan,
+                workspace);
+    SSSD_LAUNCH(add_strips_kernel<decltype(of)>, (count + kThreads - 1) / kThreads, kThreads, 0,
+                stream, workspace, blocks / plan.depth, count, problem.embedding);
   });
 }
 

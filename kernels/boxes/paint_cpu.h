@@ -29,33 +29,40 @@ struct Band {
   int32_t* start;      // (segments + 1) first column of each segment
 };
 
-// The bands of a tile.
+// The bands of a tile, where they are in `Bands`.
+struct TileBands {
+  const Band* band;
+  int64_t count;
+  bool any;  // some of them covered
+};
+
+// Bands of at most so many rows.
 class Bands {
  public:
-  Bands(int64_t objects, int64_t width)
+  Bands(int64_t rows, int64_t objects, int64_t width)
       : width_(width),
-        covering_(kTileRows * objects),
-        start_(kTileRows * (width + 1)),
+        band_(rows),
+        covering_(rows * objects),
+        start_(rows * (width + 1)),
         segment_at_(width + 1) {}
 
-  // Spans begin .. end - 1 on rows top .. bottom - 1.
-  void find(const CellSpan* spans, int64_t begin, int64_t end, int32_t top, int32_t bottom,
-            int32_t width) {
-    count = 0;
-    any = false;
-    Covering* covering = covering_.get();
-    for (; top < bottom; ++count) {
-      band[count] = next(spans, begin, end, top, bottom, width, covering,
-                         start_.get() + count * (width_ + 1));
-      any = any || band[count].coverings > 0;
-      covering += band[count].coverings;
-      top = band[count].bottom;
-    }
-  }
+  void clear() { count_ = coverings_ = 0; }
 
-  Band band[kTileRows];
-  int count = 0;
-  bool any = false;
+  // Adds those of spans begin .. end - 1 on rows top .. bottom - 1.
+  TileBands add(const CellSpan* spans, int64_t begin, int64_t end, int32_t top, int32_t bottom,
+                int32_t width) {
+    TileBands tile{band_.get() + count_, 0, false};
+    for (; top < bottom; ++tile.count) {
+      Band& band = band_[count_];
+      band = next(spans, begin, end, top, bottom, width, covering_.get() + coverings_,
+                  start_.get() + count_ * (width_ + 1));
+      tile.any = tile.any || band.coverings > 0;
+      coverings_ += band.coverings;
+      ++count_;
+      top = band.bottom;
+    }
+    return tile;
+  }
 
  private:
   // The band that starts at row `top`, cut at row `bottom`.
@@ -89,7 +96,8 @@ class Bands {
     return band;
   }
 
-  int64_t width_;
+  int64_t width_, count_ = 0, coverings_ = 0;
+  Scratch<Band> band_;
   Scratch<Covering> covering_;
   Scratch<int32_t> start_, segment_at_;
 };
@@ -103,29 +111,82 @@ class Painter {
       : problem_(problem),
         objects_(objects),
         width_(widest(problem.levels)),
-        bands_(objects.count, width_),
+        bands_(rows(problem), most_objects(problem, objects), width_),
+        tiles_(rows(problem)),
         sums_(kTileRows * width_ * kLanes + width_ * padded(problem.channels)),
         tile_(kTileRows * width_ + kLanes),
         cell_(padded(problem.channels)) {}
 
-  void paint(const RowTiles::Tile& tile) {
-    const BoxLevel& map = problem_.levels.level[tile.level];
-    const int64_t channels = problem_.channels;
-    if (map.size.width == 0) return;
-    bands_.find(objects_.spans(tile.level), objects_.start[tile.image],
-                objects_.start[tile.image + 1], tile.top, tile.bottom, map.size.width);
-    T* image = static_cast<T*>(map.map) + tile.image * channels * map.cells();
-    const int64_t bytes = sizeof(T) * problem_.batch * channels * map.cells();
-    stream_ = bytes >= kStreamBytes;
-    if (map.channels_last) {
-      paint_cells(tile, image, map.size.width);
-    } else {
-      paint_planes(tile, image, map.cells(), map.size.width);
+  // Sixteen planes of all contiguous levels, a piece of memory each, so that no two threads bring
+  // in the same page of a new map.
+  void paint_planes(int64_t image, int64_t channel) {
+    if (image != image_) find_bands(image);
+    const int64_t left = problem_.channels - channel;
+    const int64_t block = left < kPaintPlanes ? left : kPaintPlanes;
+    const TileBands* tile = tiles_.get();
+    for (int l = 0; l < problem_.levels.count; ++l) {
+      const BoxLevel& map = problem_.levels.level[l];
+      if (skipped(map, false)) continue;
+      stream_ = streams(map);
+      const int64_t width = map.size.width;
+      T* to = static_cast<T*>(map.map) + (image * problem_.channels + channel) * map.cells();
+      for (int32_t top = 0; top < map.size.height; top += kTileRows, to += kTileRows * width)
+        paint_tile(*tile++, l, channel, block, top, bottom_of(top, map), width, to, map.cells());
     }
+  }
+
+  // Some rows of a channels-last level.
+  void paint_rows(const RowTiles::Tile& tile) {
+    const BoxLevel& map = problem_.levels.level[tile.level];
+    if (skipped(map, true)) return;
+    stream_ = streams(map);
+    bands_.clear();
+    const TileBands bands =
+        bands_.add(objects_.spans(tile.level), objects_.start[tile.image],
+                   objects_.start[tile.image + 1], tile.top, tile.bottom, map.size.width);
+    T* image = static_cast<T*>(map.map) + tile.image * problem_.channels * map.cells();
+    paint_cells(bands, tile.level, image, map.size.width);
   }
 
  private:
   static int64_t padded(int64_t channels) { return divide_up(channels, kLanes) * kLanes; }
+  static int64_t rows(const PaintProblem& problem) {
+    int64_t total = kTileRows;
+    for (int l = 0; l < problem.levels.count; ++l) total += problem.levels.level[l].size.height;
+    return total;
+  }
+  static int64_t most_objects(const PaintProblem& problem, const Objects& objects) {
+    int64_t most = 0;
+    for (int64_t b = 0; b < problem.batch; ++b) {
+      const int64_t here = objects.start[b + 1] - objects.start[b];
+      most = here > most ? here : most;
+    }
+    return most;
+  }
+  static bool skipped(const BoxLevel& map, bool channels_last) {
+    return map.channels_last != channels_last || map.size.width == 0;
+  }
+  static int32_t bottom_of(int32_t top, const BoxLevel& map) {
+    return top + kTileRows < map.size.height ? top + kTileRows : map.size.height;
+  }
+  bool streams(const BoxLevel& map) const {
+    return static_cast<int64_t>(sizeof(T)) * problem_.batch * problem_.channels * map.cells() >=
+           kStreamBytes;
+  }
+
+  // The bands of all contiguous levels of an image: they serve all its planes.
+  void find_bands(int64_t image) {
+    image_ = image;
+    bands_.clear();
+    TileBands* tile = tiles_.get();
+    for (int l = 0; l < problem_.levels.count; ++l) {
+      const BoxLevel& map = problem_.levels.level[l];
+      if (skipped(map, false)) continue;
+      for (int32_t top = 0; top < map.size.height; top += kTileRows)
+        *tile++ = bands_.add(objects_.spans(l), objects_.start[image], objects_.start[image + 1],
+                             top, bottom_of(top, map), map.size.width);
+    }
+  }
 
   void write(T* to, const T* from, int64_t count) {
     if (stream_) {
@@ -162,26 +223,23 @@ class Painter {
     }
   }
 
-  // Contiguous maps: the tile's rows of one channel after the other.
-  void paint_planes(const RowTiles::Tile& tile, T* image, int64_t cells, int64_t width) {
-    const int64_t channels = problem_.channels, count = (tile.bottom - tile.top) * width;
-    T* to = image + tile.top * width;
-    if (!bands_.any) {
+  // Rows top .. bottom - 1 of `block` planes, one after the other.
+  void paint_tile(const TileBands& bands, int level, int64_t channel, int64_t block, int32_t top,
+                  int32_t bottom, int64_t width, T* to, int64_t cells) {
+    const int64_t count = (bottom - top) * width;
+    if (!bands.any) {
       std::memset(tile_.get(), 0, sizeof(T) * count);
-      for (int64_t c = 0; c < channels; ++c) write(to + c * cells, tile_.get(), count);
+      for (int64_t k = 0; k < block; ++k) write(to + k * cells, tile_.get(), count);
       return;
     }
-    for (int64_t c = 0; c < channels; c += kLanes) {
-      const int64_t block = channels - c < kLanes ? channels - c : kLanes;
-      A* sums = sums_.get();
-      for (int b = 0; b < bands_.count; ++b, sums += width * kLanes)
-        sum_segments(bands_.band[b], tile.level, c, block, sums);
-      for (int64_t k = 0; k < block; ++k) {
-        sums = sums_.get() + k;
-        for (int b = 0; b < bands_.count; ++b, sums += width * kLanes)
-          fill_rows(bands_.band[b], tile.top, width, sums);
-        write(to + (c + k) * cells, tile_.get(), count);
-      }
+    A* sums = sums_.get();
+    for (int64_t b = 0; b < bands.count; ++b, sums += width * kLanes)
+      sum_segments(bands.band[b], level, channel, block, sums);
+    for (int64_t k = 0; k < block; ++k) {
+      sums = sums_.get() + k;
+      for (int64_t b = 0; b < bands.count; ++b, sums += width * kLanes)
+        fill_rows(bands.band[b], top, width, sums);
+      write(to + k * cells, tile_.get(), count);
     }
   }
 
@@ -199,12 +257,12 @@ class Painter {
       std::memcpy(first + (i - band.top) * width, first, sizeof(T) * width);
   }
 
-  // Channels-last maps: the tile's cells one after the other, all channels of each.
-  void paint_cells(const RowTiles::Tile& tile, T* image, int64_t width) {
+  // The cells of some bands one after the other, all channels of each.
+  void paint_cells(const TileBands& bands, int level, T* image, int64_t width) {
     const int64_t channels = problem_.channels, pitch = padded(channels);
-    for (int b = 0; b < bands_.count; ++b) {
-      const Band& band = bands_.band[b];
-      sum_segments(band, tile.level, 0, channels, sums_.get());
+    for (int64_t b = 0; b < bands.count; ++b) {
+      const Band& band = bands.band[b];
+      sum_segments(band, level, 0, channels, sums_.get());
       for (int32_t i = band.top; i < band.bottom; ++i) {
         T* to = image + i * width * channels;
         for (int32_t s = 0; s < band.segments; ++s) {
@@ -224,17 +282,29 @@ class Painter {
   const Objects& objects_;
   int64_t width_;
   Bands bands_;
+  Scratch<TileBands> tiles_;  // of all contiguous levels of image `image_`
+  int64_t image_ = -1;
   Scratch<A> sums_;  // of the segments of all bands for sixteen channels, or of one band for all
   Scratch<T> tile_;  // the tile's rows of one channel, and room to store beyond
   Scratch<T> cell_;  // all channels of one cell
   bool stream_ = false;
 };
 
+// Units: image, then block of planes, for contiguous levels; then tiles of rows for channels-last
+// levels.
 template <class T>
 void paint_run(const PaintProblem& problem, const Objects& objects, int64_t begin, int64_t end) {
+  const int64_t plane_units = paint_plane_units(problem);
+  const int64_t blocks = divide_up(problem.channels, kPaintPlanes);
   const RowTiles tiles(problem.levels, problem.batch);
   Painter<T> painter(problem, objects);
-  for (int64_t unit = begin; unit < end; ++unit) painter.paint(tiles.at(problem.levels, unit));
+  for (int64_t unit = begin; unit < end; ++unit) {
+    if (unit < plane_units) {
+      painter.paint_planes(unit / blocks, unit % blocks * kPaintPlanes);
+    } else {
+      painter.paint_rows(tiles.at(problem.levels, unit - plane_units));
+    }
+  }
   finish_stream();
 }
 

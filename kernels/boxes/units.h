@@ -10,23 +10,27 @@ namespace {  // each set of instructions has its own copy
 constexpr int kPoolPlanes = 16;   // planes that one unit of pool takes
 constexpr int kTileCells = 4096;  // cells that pool transposes at a time: 256 KB of float32
 constexpr int kEmbedBlock = 32;   // channels that one unit of the backward of embed takes
-constexpr int kTileRows = 16;     // rows of a map that one unit of paint or embed takes
+constexpr int kPaintPlanes = 16;  // planes of all contiguous levels that one unit of paint takes
+constexpr int kTileRows = 16;     // rows of a map that paint and embed take at a time
 
 inline int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
 
+inline bool any_level(const BoxLevels& levels, bool channels_last) {
+  for (int l = 0; l < levels.count; ++l)
+    if (levels.level[l].channels_last == channels_last) return true;
+  return false;
+}
+
 inline int64_t pool_plane_units(const PoolProblem& problem) {
-  bool contiguous = false;
-  for (int l = 0; l < problem.levels.count; ++l)
-    contiguous = contiguous || !problem.levels.level[l].channels_last;
-  return contiguous
-             ? divide_up(problem.channels, kPoolPlanes) * problem.levels.count * problem.batch
-             : 0;
+  const int64_t blocks = divide_up(problem.channels, kPoolPlanes);
+  return any_level(problem.levels, false) ? blocks * problem.levels.count * problem.batch : 0;
 }
 inline int64_t pool_cell_units(const PoolProblem& problem, int64_t objects) {
-  bool channels_last = false;
-  for (int l = 0; l < problem.levels.count; ++l)
-    channels_last = channels_last || problem.levels.level[l].channels_last;
-  return channels_last ? objects * problem.levels.count : 0;
+  return any_level(problem.levels, true) ? objects * problem.levels.count : 0;
+}
+inline int64_t paint_plane_units(const PaintProblem& problem) {
+  const int64_t blocks = divide_up(problem.channels, kPaintPlanes);
+  return any_level(problem.levels, false) ? problem.batch * blocks : 0;
 }
 
 // Tiles of kTileRows rows over all images and levels, visited with a stride that is prime to their

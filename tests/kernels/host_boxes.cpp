@@ -38,6 +38,24 @@ PackedObjects objects_of(const py::dict& given) {
           {number<int>(given, "image_height"), number<int>(given, "image_width")}};
 }
 
+HeatmapProblem heatmap_of(const py::dict& given) {
+  return {levels_of(given),
+          objects_of(given),
+          pointer(given, "labels"),
+          pointer<const bool>(given, "assigned"),
+          pointer<const float>(given, "strength"),
+          Dtype(number<int>(given, "dtype")),
+          number<int64_t>(given, "batch"),
+          number<int64_t>(given, "classes"),
+          Profile(number<int>(given, "profile")),
+          Combine(number<int>(given, "combine")),
+          number<double>(given, "min_overlap")};
+}
+
+EmbedProblem embed_of(const py::dict& given) {
+  return {heatmap_of(given), pointer(given, "embedding"), number<int64_t>(given, "channels")};
+}
+
 void check(const char* error) {
   if (error) throw std::runtime_error(error);
 }
@@ -58,14 +76,14 @@ PYBIND11_MODULE(SSSD_MODULE, module) {
                              number<int64_t>(given, "channels"), number<bool>(given, "mean")},
                             nullptr));
   });
-  module.def("heatmap", [](const py::dict& given) {
-    check(boxes_cuda::heatmap(
-        {levels_of(given), objects_of(given), pointer(given, "labels"),
-         pointer<const bool>(given, "assigned"), pointer<const float>(given, "strength"),
-         Dtype(number<int>(given, "dtype")), number<int64_t>(given, "batch"),
-         number<int64_t>(given, "classes"), Profile(number<int>(given, "profile")),
-         Combine(number<int>(given, "combine")), number<double>(given, "min_overlap")},
-        nullptr));
+  module.def("heatmap",
+             [](const py::dict& given) { check(boxes_cuda::heatmap(heatmap_of(given), nullptr)); });
+  module.def("embed",
+             [](const py::dict& given) { check(boxes_cuda::embed(embed_of(given), nullptr)); });
+  module.def("embed_backward", [](const py::dict& given) {
+    const EmbedProblem problem = embed_of(given);
+    std::vector<float> workspace(boxes_cuda::embed_backward_workspace(problem), NAN);
+    check(boxes_cuda::embed_backward(problem, workspace.data(), nullptr));
   });
   module.def("configure", [](bool reverse, bool counting) {
     host_cuda::settings.order =

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import sysconfig
 from types import ModuleType
 from typing import Any
 
@@ -13,34 +11,12 @@ from torch import Tensor
 
 from sssd.ops.box_kernels import COMBINES, PROFILES, is_channels_last
 
-from .building import HOST, WARNINGS, cached, compiler
-
-DTYPES = {torch.float32: 0, torch.bfloat16: 2, torch.float16: 3}
+from .building import DTYPES, host_module
 
 
 def load_module() -> ModuleType:
     """Compiles and imports the test-only module."""
-    import pybind11
-
-    name = "sssd_host_boxes"
-    common = [compiler(), "-std=c++20", "-O1", "-fPIC", "-I.", *HOST, *WARNINGS]
-    include = [f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}"]
-    sources = {
-        "kernels": ["-x", "c++", "kernels/boxes/cuda.cu"],
-        "fibers": ["kernels/host_cuda/fibers.cpp"],
-        "module": [f"-DSSSD_MODULE={name}", *include, "tests/kernels/host_boxes.cpp"],
-    }
-    commands = [
-        [*common, "-c", *source, "-o", f"{{out}}/{part}.o"] for part, source in sources.items()
-    ]
-    objects = [f"{{out}}/{part}.o" for part in sources]
-    commands.append([compiler(), "-shared", *objects, "-o", f"{{out}}/{name}.so"])
-    spec = importlib.util.spec_from_file_location(name, cached(f"{name}.so", commands))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return host_module("sssd_host_boxes", "kernels/boxes/cuda.cu", "tests/kernels/host_boxes.cpp")
 
 
 def _objects(boxes: Tensor, index: Tensor, image_size: tuple[int, int]) -> dict[str, Any]:
@@ -112,6 +88,20 @@ def paint(
     return maps
 
 
+def _drawing(
+    boxes: Tensor, labels: Tensor, index: Tensor, image_size: tuple[int, int], maps: list[Tensor],
+    classes: int, profile: str, combine: str, strength: Tensor | None,
+) -> dict[str, Any]:  # fmt: skip
+    dtype = maps[0].dtype
+    return (
+        _objects(boxes, index, image_size)
+        | {"levels": _levels(maps), "labels": labels.data_ptr(), "assigned": 0}
+        | {"strength": 0 if strength is None else strength.data_ptr(), "dtype": DTYPES[dtype]}
+        | {"batch": maps[0].shape[0], "classes": classes, "min_overlap": 0.7}
+        | {"profile": PROFILES.index(profile), "combine": COMBINES.index(combine)}
+    )
+
+
 def heatmap(
     module: ModuleType, boxes: Tensor, labels: Tensor, index: Tensor, image_size: tuple[int, int],
     shapes: list[tuple[int, int]], batch: int, classes: int, *, profile: str = "gaussian",
@@ -120,10 +110,35 @@ def heatmap(
     """As `sssd.ops.label_heatmap`."""
     maps = _unwritten(batch, classes, shapes, dtype)
     module.heatmap(
-        _objects(boxes, index, image_size)
-        | {"levels": _levels(maps), "labels": labels.data_ptr(), "assigned": 0}
-        | {"strength": 0 if strength is None else strength.data_ptr(), "dtype": DTYPES[dtype]}
-        | {"batch": batch, "classes": classes, "min_overlap": 0.7}
-        | {"profile": PROFILES.index(profile), "combine": COMBINES.index(combine)}
+        _drawing(boxes, labels, index, image_size, maps, classes, profile, combine, strength)
     )
     return maps
+
+
+def embed(
+    module: ModuleType, table: Tensor, boxes: Tensor, labels: Tensor, index: Tensor,
+    image_size: tuple[int, int], shapes: list[tuple[int, int]], batch: int, *,
+    profile: str = "pyramid", combine: str = "max", strength: Tensor | None = None,
+) -> list[Tensor]:  # fmt: skip
+    """As `sssd.ops.embedded_label_heatmap`."""
+    maps = _unwritten(batch, table.shape[1], shapes, table.dtype)
+    module.embed(
+        _drawing(boxes, labels, index, image_size, maps, len(table), profile, combine, strength)
+        | {"embedding": table.data_ptr(), "channels": table.shape[1]}
+    )
+    return maps
+
+
+def embed_backward(
+    module: ModuleType, grads: list[Tensor], boxes: Tensor, labels: Tensor, index: Tensor,
+    image_size: tuple[int, int], classes: int, *, profile: str = "pyramid", combine: str = "max",
+    strength: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """The gradient of the vectors."""
+    channels = grads[0].shape[1]
+    grad = torch.full((classes, channels), math.nan, dtype=grads[0].dtype)
+    module.embed_backward(
+        _drawing(boxes, labels, index, image_size, grads, classes, profile, combine, strength)
+        | {"embedding": grad.data_ptr(), "channels": channels}
+    )
+    return grad

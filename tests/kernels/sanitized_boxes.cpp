@@ -39,8 +39,9 @@ struct Maps {
   std::vector<std::vector<float>> data;
   BoxLevels levels{};
 
-  Maps(int64_t channels, bool channels_last) {
+  Maps(int64_t channels, bool channels_last, bool only_first = false) {
     for (const Size size : {Size{12, 44}, Size{7, 33}, Size{1, 1}, Size{0, 5}}) {
+      if (only_first && levels.count == 1) break;
       data.emplace_back(kBatch * channels * size.height * size.width, 0.25f);
       levels.level[levels.count++] = {data.back().data(), size, channels_last};
     }
@@ -59,6 +60,7 @@ void check(const char* error) {
 
 void run(int objects, bool channels_last) {
   const Scene scene(objects);
+  const bool few = objects < 100;  // a thread a CUDA thread is slow
   Maps maps(kChannels, channels_last);
   std::vector<float> values(objects * kChannels, 0.5f);
   std::vector<float> pooled(maps.levels.count * values.size());
@@ -77,6 +79,20 @@ void run(int objects, bool channels_last) {
          Dtype::f32, kBatch, kClasses, profile, Combine::sum, 0.7},
         nullptr));
     std::printf(" %.3f", heat.sum());
+    if (few && profile == Profile::gaussian) break;
+    std::vector<float> table(kClasses * kChannels, 0.5f);
+    Maps mixed(kChannels, false, few);
+    EmbedProblem embed{
+        {mixed.levels, scene.packed(), scene.label.data(), nullptr, scene.strength.data(),
+         Dtype::f32, kBatch, kClasses, profile, Combine::sum, 0.7},
+        table.data(),
+        kChannels};
+    check(boxes_cuda::embed(embed, nullptr));
+    std::vector<float> workspace(boxes_cuda::embed_backward_workspace(embed));
+    check(boxes_cuda::embed_backward(embed, workspace.data(), nullptr));
+    double gradient = 0;
+    for (const float value : table) gradient += value;
+    std::printf(" %.2f %.1f", mixed.sum(), gradient);
   }
   std::printf("\n");
 }

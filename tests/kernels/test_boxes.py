@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sssd.ops import label_heatmap, paint_boxes, pool_boxes
+from sssd.ops import embedded_label_heatmap, label_heatmap, paint_boxes, pool_boxes
 
 from . import host_boxes
 
@@ -89,6 +89,65 @@ def test_heatmap(boxes_module, profile, combine, dtype):
         torch.testing.assert_close(
             level.double(), wanted, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype]
         )
+
+
+@pytest.mark.parametrize("profile", ["box", "pyramid", "gaussian"])
+@pytest.mark.parametrize("combine", ["max", "sum"])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize(("channels", "count"), [(37, 60), (32, 2), (3, 0)])
+def test_embedded_heatmap_and_its_gradient(boxes_module, profile, combine, dtype, channels, count):
+    boxes, index = objects(count, 2)
+    labels = torch.arange(count) * 5 % 7  # in no order; of 9 classes two have no object
+    options = {"profile": profile, "combine": combine, "strength": torch.rand(count)}
+    table = torch.rand(9, channels).to(dtype)
+    where = (boxes, labels, index, IMAGE_SIZE)
+    ours = host_boxes.embed(boxes_module, table, *where, SHAPES, 2, **options)
+    exact_table = table.double().requires_grad_()
+    exact = embedded_label_heatmap(exact_table, *where, SHAPES, 2, **options, backend="reference")
+    for level, wanted in zip(ours, exact, strict=True):
+        torch.testing.assert_close(
+            level.double(), wanted.detach(), atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype]
+        )
+    grads = [torch.randn_like(level) for level in ours]
+    (wanted,) = torch.autograd.grad(exact, exact_table, [grad.double() for grad in grads])
+    grad = host_boxes.embed_backward(boxes_module, grads, *where, 9, **options)
+    error, size = (grad.double() - wanted).norm(), wanted.norm()
+    assert error <= TOLERANCE[dtype] / 4 * size
+    assert (grad[wanted == 0] == 0).all()
+
+
+def test_embedded_heatmap_of_more_objects_than_one_round(boxes_module):
+    boxes, index = objects(700, 2)
+    labels, table = torch.arange(700) % 2, torch.rand(2, 5)
+    where = (boxes, labels, index, IMAGE_SIZE)
+    ours = host_boxes.embed(boxes_module, table, *where, SHAPES, 2)
+    exact = embedded_label_heatmap(table.double(), *where, SHAPES, 2, backend="reference")
+    for level, wanted in zip(ours, exact, strict=True):
+        torch.testing.assert_close(level.double(), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_the_gradient_of_the_vectors_reads_no_cell_without_heat(boxes_module):
+    boxes = torch.tensor([[80.0, 20.0, 200.0, 70.0], [0.0, 0.0, 90.0, 30.0]])
+    where = (boxes, torch.tensor([1, 0]), torch.tensor([1, 0]), IMAGE_SIZE)
+    heat = label_heatmap(*where, SHAPES, 2, 2, profile="pyramid")
+    grads = [torch.ones(2, 3, *shape) for shape in SHAPES]
+    clean = host_boxes.embed_backward(boxes_module, grads, *where, 2)
+    for grad, level in zip(grads, heat, strict=True):
+        grad.masked_fill_(level.sum(1, keepdim=True) == 0, float("nan"))
+    boxes_module.configure(True, True)
+    assert torch.equal(host_boxes.embed_backward(boxes_module, grads, *where, 2), clean)
+    assert boxes_module.traffic()["launches"] == 2
+    boxes_module.configure(False, False)
+
+
+@pytest.mark.parametrize("corner", [1e20, 1e300])
+def test_the_largest_boxes_are_drawn(boxes_module, corner):
+    boxes = torch.tensor([[-corner, -corner, corner, corner]], dtype=torch.float64)
+    none = torch.zeros(1, dtype=torch.int64)
+    heat = host_boxes.heatmap(
+        boxes_module, boxes, none, none, IMAGE_SIZE, SHAPES, 1, 1, profile="pyramid"
+    )
+    assert all((level == 1).all() for level in heat)
 
 
 def test_an_object_in_no_image_pools_to_zero_and_paints_nothing(boxes_module):

@@ -10,9 +10,9 @@ from .disassembly import instructions, resources
 from .registers import LIBRARY
 
 ARCHITECTURES = {"sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"}
-OPERATORS = {"paint", "pool", "heatmap"}
+OPERATORS = {"paint", "pool", "heatmap", "embed", "embed_backward", "add_strips"}
 MOST_REGISTERS = 128  # a thread, for two blocks of 256 threads an SM
-_MANGLED = re.compile(r"(sm_\d+) _ZN4sssd10boxes_cuda\d+(pool|paint|heatmap)_kernel")
+_MANGLED = re.compile(rf"(sm_\d+) _ZN4sssd10boxes_cuda\d+({'|'.join(sorted(OPERATORS))})_kernel")
 
 
 @pytest.fixture(scope="module")

@@ -54,24 +54,37 @@ def test_no_data_race(expected: str) -> None:
     assert result.stdout == expected.splitlines(keepends=True)[0]
 
 
-def test_tsan_catches_a_missing_barrier() -> None:
-    barrier = "  __syncthreads();\n  const int32_t row = tile.top + Mine::row();"
-    without = barrier.replace("  __syncthreads();\n", "")
-    copy = planted("boxes-barrier", "kernels/boxes/cuda_paint.cuh", barrier, without)
+@pytest.mark.parametrize(
+    ("file", "after"),
+    [
+        ("cuda_paint.cuh", "  const int32_t row = tile.top + Mine::row();"),
+        (
+            "cuda_embed.cuh",
+            "      for (int k = 0; k < kEach && channel + k < problem.channels; ++k) {",
+        ),
+    ],
+)
+def test_tsan_catches_a_missing_barrier(file: str, after: str) -> None:
+    indent = " " * (len(after) - len(after.lstrip()))
+    barrier = f"{indent}__syncthreads();\n{after}"
+    copy = planted(f"barrier-{file}", f"kernels/boxes/{file}", barrier, after)
     result = run([*RACES, "-DSSSD_SHORT_RUN"], "threads", copy)
     shutil.rmtree(copy)
     assert result.returncode == 66, result.stderr[-3000:]
     assert "data race" in result.stderr
-    assert "cuda_paint.cuh" in result.stderr
+    assert file in result.stderr
 
 
-def test_asan_catches_an_access_out_of_bounds() -> None:
-    copy = planted(
-        "boxes-bounds",
-        "kernels/boxes/cuda_paint.cuh",
-        "if (column >= map.size.width) continue;",
-        "",
-    )
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("cuda_paint.cuh", "if (column >= map.size.width) continue;", ""),
+        ("cuda_embed.cuh", "if (row >= map.size.height || column >= map.size.width) return;", ""),
+        ("cuda_embed.cuh", "if (lane == 0 && channel + k < problem.channels)", "if (lane == 0)"),
+    ],
+)
+def test_asan_catches_an_access_out_of_bounds(file: str, old: str, new: str) -> None:
+    copy = planted("boxes-bounds", f"kernels/boxes/{file}", old, new)
     result = run([*MEMORY, "-DSSSD_SHORT_RUN"], "fibers", copy)
     shutil.rmtree(copy)
     assert result.returncode != 0
