@@ -9,7 +9,13 @@ from torch import Tensor
 
 from sssd.ops import box_kernels, registration
 from sssd.ops.backends import choose
-from sssd.ops.objects import FLOATING, check_level_shapes, check_objects
+from sssd.ops.objects import (
+    check_batch_size,
+    check_device,
+    check_floating,
+    check_level_shapes,
+    check_objects,
+)
 from sssd.ops.reference import boxes as reference
 
 
@@ -117,8 +123,7 @@ def paint_boxes(
         raise ValueError(
             f"memory_format is {memory_format}: pass torch.contiguous_format or torch.channels_last"
         )
-    if batch_size < 0:
-        raise ValueError(f"batch_size is {batch_size}: expected the number of images")
+    check_batch_size(batch_size)
     check_objects(boxes, image_index, image_size, batch_size, check=check)
     choice = choose(box_kernels.PAINT, values, backend)
     if choice.backend == "reference":
@@ -146,8 +151,7 @@ def _check_levels(levels: Sequence[Tensor], boxes: Tensor) -> int:
             raise ValueError(
                 f"levels[{place}] has shape {tuple(level.shape)}: expected (B, C, H, W)"
             )
-        if level.dtype not in FLOATING:
-            raise TypeError(f"levels[{place}] is {level.dtype}: expected a floating-point map")
+        check_floating(f"levels[{place}]", level.dtype)
         if level.dtype != first.dtype:
             raise TypeError(
                 f"levels[{place}] is {level.dtype} but levels[0] is {first.dtype}: "
@@ -158,11 +162,7 @@ def _check_levels(levels: Sequence[Tensor], boxes: Tensor) -> int:
                 f"levels[{place}] has (B, C) = {tuple(level.shape[:2])} but levels[0] has "
                 f"{tuple(first.shape[:2])}: all levels must agree"
             )
-        if level.device != boxes.device:
-            raise ValueError(
-                f"levels[{place}] is on {level.device} but boxes is on {boxes.device}: "
-                "move the boxes with boxes.to(levels[0].device)"
-            )
+        check_device(f"levels[{place}]", level, boxes)
     return first.shape[0]
 
 
@@ -178,10 +178,5 @@ def _check_values(values: Tensor, boxes: Tensor, count: int) -> None:
             f"values has {values.shape[0]} levels but level_shapes has {count}: pass (T, C) to "
             "paint the same vectors on every level"
         )
-    if values.dtype not in FLOATING:
-        raise TypeError(f"values is {values.dtype}: expected a floating-point tensor")
-    if values.device != boxes.device:
-        raise ValueError(
-            f"values is on {values.device} but boxes is on {boxes.device}: move the boxes with "
-            "boxes.to(values.device)"
-        )
+    check_floating("values", values.dtype)
+    check_device("values", values, boxes)

@@ -11,9 +11,11 @@ from torch import Tensor
 from sssd.ops import box_kernels, registration
 from sssd.ops.backends import choose
 from sssd.ops.objects import (
-    FLOATING,
     Assign,
     assigned_levels,
+    check_batch_size,
+    check_device,
+    check_floating,
     check_level_shapes,
     check_objects,
     check_per_object,
@@ -96,8 +98,7 @@ def label_heatmap(
     shapes = check_level_shapes(level_shapes)
     _check_labels(boxes, labels, image_index, image_size, batch_size, num_classes, check=check)
     _check_options(profile, combine, min_overlap, strength, boxes)
-    if dtype not in FLOATING:
-        raise TypeError(f"dtype is {dtype}: expected a floating-point dtype")
+    check_floating("dtype", dtype)
     shown = assigned_levels(boxes, image_size, shapes, assign)
     like = boxes.new_empty(0, dtype=dtype)
     choice = choose(box_kernels.HEATMAP, like, backend)
@@ -195,13 +196,8 @@ def embedded_label_heatmap(
     classes = embedding.shape[0]
     _check_labels(boxes, labels, image_index, image_size, batch_size, classes, check=check)
     _check_options(profile, combine, min_overlap, strength, boxes)
-    if embedding.dtype not in FLOATING:
-        raise TypeError(f"embedding is {embedding.dtype}: expected a floating-point table")
-    if embedding.device != boxes.device:
-        raise ValueError(
-            f"embedding is on {embedding.device} but boxes is on {boxes.device}: move the boxes "
-            "with boxes.to(embedding.device)"
-        )
+    check_floating("embedding", embedding.dtype)
+    check_device("embedding", embedding, boxes)
     shown = assigned_levels(boxes, image_size, shapes, assign)
     choice = choose(box_kernels.EMBED, embedding, backend)
     if choice.backend == "reference":
@@ -249,8 +245,7 @@ def _check_labels(
 ) -> None:
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}: expected at least one class")
-    if batch_size < 0:
-        raise ValueError(f"batch_size is {batch_size}: expected the number of images")
+    check_batch_size(batch_size)
     check_objects(boxes, image_index, image_size, batch_size, check=check)
     check_per_object("labels", labels, boxes)
     check_range("labels", labels, num_classes, "the number of classes", check=check)
@@ -273,8 +268,4 @@ def _check_options(
             f"strength is {strength.dtype} of shape {tuple(strength.shape)}: expected a "
             f"floating-point factor a box, ({len(boxes)},)"
         )
-    if strength.device != boxes.device:
-        raise ValueError(
-            f"strength is on {strength.device} but boxes is on {boxes.device}: move it with "
-            "strength.to(boxes.device)"
-        )
+    check_device("strength", strength, boxes)

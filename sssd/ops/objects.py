@@ -92,11 +92,28 @@ def check_per_object(name: str, value: Tensor, boxes: Tensor) -> None:
         )
     if value.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"{name} is {value.dtype}: pass int64 or int32")
+    check_device(name, value, boxes)
+
+
+def check_device(name: str, value: Tensor, boxes: Tensor) -> None:
+    """Refuse a tensor that is not on the device of the boxes."""
     if value.device != boxes.device:
         raise ValueError(
             f"{name} is on {value.device} but boxes is on {boxes.device}: move it with "
-            f"{name}.to(boxes.device)"
+            f"{name}.to(boxes.device), or the boxes to it"
         )
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Refuse a negative number of images."""
+    if batch_size < 0:
+        raise ValueError(f"batch_size is {batch_size}: expected the number of images")
+
+
+def check_floating(name: str, dtype: torch.dtype) -> None:
+    """Refuse what is not one of the floating-point dtypes that are served."""
+    if dtype not in FLOATING:
+        raise TypeError(f"{name} is {dtype}: expected float32, float64, bfloat16 or float16 values")
 
 
 def check_range(name: str, value: Tensor, end: int, meaning: str, *, check: bool) -> None:
