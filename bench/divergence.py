@@ -61,6 +61,7 @@ class Result:
     low: float  # 20th percentile
     high: float  # 80th
     ratio: float  # to ours
+    ns_per_element: float  # of a side: the same at every size, where time is linear
     gb_per_second: float  # of the minimal bytes
     extra_mib: float  # peak memory beyond the inputs
 
@@ -154,7 +155,8 @@ def bench(case: Case, device: str, compiled: bool, seconds: float) -> list[Resul
     """All methods of one case, one after the other in one process."""
     torch.set_num_threads(case.threads)
     student, teacher = make_maps(case, device)
-    side = sum(x.numel() * x.element_size() for x in student)
+    elements = sum(x.numel() for x in student)
+    side = elements * student[0].element_size()
     minimal = side * (6 if case.teacher == "both" else 5)
     eager = lambda a, b: textbook(a, b, case.over)  # noqa: E731
     backends = ("cuda", "triton") if device == "cuda" else ("cpu",)
@@ -179,9 +181,8 @@ def bench(case: Case, device: str, compiled: bool, seconds: float) -> list[Resul
         median = statistics.median(times)
         ratio = median / results[0].median if results else 1.0
         extra = 0 if name == "copy" else peak_extra_bytes(call, device)
-        results.append(
-            Result(name, median, low, high, ratio, minimal / median / 1e6, extra / 2**20)
-        )
+        per_element, speed = 1e6 * median / elements, minimal / median / 1e6
+        results.append(Result(name, median, low, high, ratio, per_element, speed, extra / 2**20))
     return results
 
 
@@ -191,7 +192,8 @@ def headline(threads: int) -> list[Case]:
         Case(over=over, format=fmt, dtype=dtype, threads=threads)
         for over, fmt, dtype in itertools.product(("channels", "cells"), FORMATS, DTYPES)
     ]
-    return [*cases, Case(teacher="detached", threads=threads), Case(batch=4, threads=threads)]
+    batches = [Case(batch=batch, threads=threads) for batch in (4, 10)]
+    return [*cases, Case(teacher="detached", threads=threads), *batches]
 
 
 def everything(threads: int) -> list[Case]:
@@ -230,6 +232,7 @@ def main() -> None:
     parser.add_argument("--over", choices=("channels", "cells"), help="only this axis")
     parser.add_argument("--format", choices=FORMATS, help="only this memory format")
     parser.add_argument("--dtype", choices=DTYPES, help="only this dtype")
+    parser.add_argument("--batch", type=int, help="only this number of images")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--seconds", type=float, default=2.0, help="of each method and case")
     parser.add_argument("--csv", type=Path, default=Path("runs/bench/divergence.csv"))
@@ -241,7 +244,7 @@ def main() -> None:
         print_accuracy()
         return
     cases = everything(options.threads) if options.full else headline(options.threads)
-    for name in ("over", "format", "dtype"):
+    for name in ("over", "format", "dtype", "batch"):
         wanted = getattr(options, name)
         cases = [c for c in cases if wanted in (None, getattr(c, name))]
     where = machine(options.device)
@@ -252,11 +255,11 @@ def main() -> None:
         writer.writerow([f.name for f in (*fields(Case), *fields(Result))] + ["machine"])
         for case in cases:
             print("\n" + ", ".join(f"{k} {v}" for k, v in asdict(case).items()))
-            print("  method            median    20%    80%  x ours    GB/s  extra MiB")
+            print("  method            median    20%    80%  x ours  ns/elem    GB/s  extra MiB")
             for r in bench(case, options.device, not options.no_compile, options.seconds):
                 print(
                     f"  {r.method:15} {r.median:8.2f} {r.low:6.2f} {r.high:6.2f} {r.ratio:7.2f} "
-                    f"{r.gb_per_second:7.1f} {r.extra_mib:10.2f}"
+                    f"{r.ns_per_element:8.2f} {r.gb_per_second:7.1f} {r.extra_mib:10.2f}"
                 )
                 writer.writerow([*asdict(case).values(), *asdict(r).values(), where])
     print(f"\nwritten to {options.csv}")

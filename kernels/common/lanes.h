@@ -5,6 +5,11 @@
 #pragma once
 
 #include <cstring>
+#include <type_traits>
+
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 #include "kernels/common/levels.h"
 
@@ -95,22 +100,39 @@ SSSD_INLINE Lanes<T> fast_sqrt(Lanes<T> x) {
 constexpr float kRounder =
     12582912.0f;  // 1.5 * 2^23: adding it leaves a whole number in the low bits
 
-SSSD_INLINE Lanes<float> round_whole(Lanes<float> x) {
-  return (x + Lanes<float>(kRounder)) - Lanes<float>(kRounder);
-}
+// 2^n for a whole n, 0 for n = -127.
 SSSD_INLINE Lanes<float> exp2_whole(Lanes<float> n) {
   const Lanes<float> biased = n + Lanes<float>(kRounder + 127.0f);
   return Lanes<float>((Lanes<float>::Raw)(biased.bits() << 23));
 }
-// 2^x for x <= 127, 0 below -127 (relative error 1e-7). Infinity and NaN give NaN, as a softmax
-// needs.
-SSSD_INLINE Lanes<float> fast_exp2(Lanes<float> x) {
-  const Lanes<float> lowest(-127.0f);
-  x = select(x < lowest, lowest, x);
-  const Lanes<float> whole = round_whole(x);
-  return exp2_whole(whole) * polynomial(x - whole, 1.0, 6.931471879e-01, 2.402264979e-01,
-                                        5.550357434e-02, 9.618237508e-03, 1.339073546e-03,
-                                        1.540350824e-04);
+#ifdef __AVX512F__  // has instructions for both that beat arithmetic on the bits
+SSSD_INLINE Lanes<float> round_whole(Lanes<float> x) {
+  return Lanes<float>((Lanes<float>::Raw)_mm512_maskz_roundscale_ps(0xffff, (__m512)x.raw, 0));
+}
+// x 2^n for a whole n; 0 for n = -infinity, even where x is NaN.
+SSSD_INLINE Lanes<float> scale_exponent(Lanes<float> x, Lanes<float> n) {
+  return Lanes<float>(
+      (Lanes<float>::Raw)_mm512_maskz_scalef_ps(0xffff, (__m512)x.raw, (__m512)n.raw));
+}
+#else
+SSSD_INLINE Lanes<float> round_whole(Lanes<float> x) {
+  return (x + Lanes<float>(kRounder)) - Lanes<float>(kRounder);
+}
+template <class V>
+SSSD_INLINE V scale_exponent(V x, V n) {
+  return x * exp2_whole(n);
+}
+#endif
+// 2^x for x <= 127, 0 for x below -127 (relative error 1.5e-7). NaN stays NaN.
+template <class V, class = std::enable_if_t<std::is_same_v<typename V::Scalar, float>>>
+SSSD_INLINE V fast_exp2(V x) {
+#ifndef __AVX512F__
+  x = larger(V(-127.0f), x);
+#endif
+  const V whole = round_whole(x);
+  return scale_exponent(polynomial(x - whole, 1.0, 6.931469671e-01, 2.402211973e-01,
+                                   5.550713288e-02, 9.675541239e-03, 1.327646713e-03),
+                        whole);
 }
 // log2 of a positive normal number; infinity and NaN give NaN.
 SSSD_INLINE Lanes<float> fast_log2(Lanes<float> x) {
@@ -136,9 +158,10 @@ SSSD_INLINE Decay<Lanes<double>> decay(Lanes<double> t) {
   return {each_lane(t, [](double value) { return sssd::decay(value).value; }),
           each_lane(t, [](double value) { return sssd::decay(value).rest; })};
 }
-SSSD_INLINE LogPsi<Lanes<double>> log1p_psi(Lanes<double> u) {
-  return {each_lane(u, [](double value) { return sssd::log1p_psi(value).log1p; }),
-          each_lane(u, [](double value) { return sssd::log1p_psi(value).psi; })};
+SSSD_INLINE Midpoint<Lanes<double>> midpoint(Lanes<double> v) {
+  return {each_lane(v, [](double value) { return sssd::midpoint(value).log; }),
+          each_lane(v, [](double value) { return sssd::midpoint(value).above; }),
+          each_lane(v, [](double value) { return sssd::midpoint(value).gap; })};
 }
 
 // ---- across lanes -------------------------------------------------------------------------------

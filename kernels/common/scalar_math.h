@@ -79,6 +79,18 @@ SSSD_HOST_DEVICE inline V larger(V x, V y) {
   return select(x > y, x, y);
 }
 
+// The smaller of two, `y` where x is NaN.
+template <class V>
+SSSD_HOST_DEVICE inline V smaller(V x, V y) {
+  return select(x < y, x, y);
+}
+
+// What an element adds to a row's sum.
+template <class V>
+SSSD_HOST_DEVICE inline void accumulate(V& sum, V x) {
+  sum = sum + x;
+}
+
 // a0 + x (a1 + x (a2 + ...)) with coefficients in the scalar type of V.
 template <class V>
 SSSD_HOST_DEVICE inline V polynomial(V, double a0) {
@@ -89,7 +101,8 @@ SSSD_HOST_DEVICE inline V polynomial(V x, double a0, More... more) {
   return V(scalar_of_t<V>(a0)) + x * polynomial(x, more...);
 }
 
-// 2^-t for t >= 0 and 1 - 2^-t, the second with its own full relative accuracy near t = 0.
+// 2^-t for t >= 0 and 1 - 2^-t, the second with its own full relative accuracy near t = 0. NaN, as
+// inf - inf of an element without mass gives it, is taken for a large t.
 template <class V>
 struct Decay {
   V value, rest;
@@ -97,7 +110,7 @@ struct Decay {
 
 template <class V>
 SSSD_HOST_DEVICE inline Decay<V> decay(V t) {
-  t = select(t > V(127.0f), V(127.0f), t);  // NaN stays NaN
+  t = smaller(t, V(127.0f));
   const V whole = round_whole(t);
   const V r = whole - t;  // in [-1/2, 1/2]: 2^-t = 2^-whole 2^r
   const V excess = r * polynomial(r, 6.931471879e-01, 2.402264979e-01, 5.550357434e-02,
@@ -107,29 +120,38 @@ SSSD_HOST_DEVICE inline Decay<V> decay(V t) {
 }
 template <>
 SSSD_HOST_DEVICE inline Decay<double> decay(double t) {
+  t = smaller(t, 2000.0);
   return {exp2(-t), -expm1(-t * 0.69314718055994530942)};
 }
 
-// log(1 + u) and psi(u) = (1 + u) log(1 + u) - u for u in [0, 1], both with full relative accuracy:
-// with log(1 + u) = u + u^2 B(u), psi(u) = u^2 (1 + (1 + u) B(u)), which never subtracts equals.
+// Of two masses 1 and 1 - v and their mean m = 1 - v / 2, each with full relative accuracy:
+// log = log(1 / m), and the terms of the divergences from the mean, above = log - v / 2 of the
+// larger mass and above + gap of the smaller, this one for v < 1/4.
 template <class V>
-struct LogPsi {
-  V log1p, psi;
+struct Midpoint {
+  V log, above, gap;
 };
 
 template <class V>
-SSSD_HOST_DEVICE inline LogPsi<V> log1p_psi(V u) {
-  const V b = polynomial(u, -4.999999652e-01, 3.333278711e-01, -2.498544719e-01, 1.984588876e-01,
-                         -1.581652159e-01, 1.149769958e-01, -6.601953336e-02, 2.477989414e-02,
-                         -4.357295277e-03);
-  const V square = u * u;
-  return {u + square * b, square * (V(1.0f) + (V(1.0f) + u) * b)};
+SSSD_HOST_DEVICE inline Midpoint<V> midpoint(V v) {
+  const V square = v * v;
+  const V above = square * polynomial(v, 1.250000050e-01, 4.166587518e-02, 1.564549792e-02,
+                                      6.047892077e-03, 3.587345233e-03, -1.510514501e-03,
+                                      4.458567297e-03, -3.035555912e-03, 1.288060575e-03);
+  const V gap = square * v *
+                polynomial(v, 4.166747497e-02, 4.162214637e-02, 3.516169996e-02, 2.116527859e-02,
+                           4.016518158e-02);
+  return {above + V(0.5f) * v, above, gap};
 }
 template <>
-SSSD_HOST_DEVICE inline LogPsi<double> log1p_psi(double u) {
-  const double series =
-      u * u * polynomial(u, 1.0 / 2, -1.0 / 6, 1.0 / 12, -1.0 / 20, 1.0 / 30, -1.0 / 42, 1.0 / 56);
-  return {log1p(u), u < 1e-2 ? series : (1.0 + u) * log1p(u) - u};
+SSSD_HOST_DEVICE inline Midpoint<double> midpoint(double v) {
+  const double square = v * v, log = -log1p(-v / 2);
+  const double series = square * polynomial(v, 1.0 / 8, 1.0 / 24, 1.0 / 64, 1.0 / 160, 1.0 / 384,
+                                            1.0 / 896, 1.0 / 2048, 1.0 / 4608);
+  const double gap = square * v *
+                     polynomial(v, 1.0 / 24, 1.0 / 24, 11.0 / 320, 13.0 / 480, 19.0 / 896,
+                                15.0 / 896, 247.0 / 18432);
+  return {log, v < 1e-2 ? series : log - v / 2, gap};
 }
 
 }  // namespace sssd

@@ -78,15 +78,15 @@ struct Affine {
     const V zero = constant<V>(0);
     return {AffineSide<V>::prepare(c, a), AffineSide<V>::prepare(c, b), zero, zero, zero};
   }
-  template <class V, class S>
-  static SSSD_HOST_DEVICE void term(const Constants<S>&, const Row<V>& row, V a, V b,
-                                    Sums<V>& sums) {
+  template <class V, class R, class S>
+  static SSSD_HOST_DEVICE void term(const Constants<S>&, const Row<R>& row, V a, V b,
+                                    Sums<R>& sums) {
     const V y = (a - row.side_a.shift) * row.side_a.scale;
     const V z = (b - row.side_b.shift) * row.side_b.scale;
     const V gap = y - z;
-    sums.a = sums.a + y * gap;
-    sums.b = sums.b - z * gap;
-    sums.third = sums.third + gap * gap;
+    accumulate(sums.a, y * gap);
+    accumulate(sums.b, -z * gap);
+    accumulate(sums.third, gap * gap);
   }
   template <class V, class S>
   static SSSD_HOST_DEVICE V finish(const Constants<S>& c, const Row<V>& row, const Sums<V>& sums) {
@@ -120,8 +120,8 @@ struct Affine {
   static SSSD_HOST_DEVICE V saved_divergence(const Constants<S>&, const Row<V>& row) {
     return row.value;
   }
-  template <class V, class S>
-  static SSSD_HOST_DEVICE Gradients<V> gradient(const Constants<S>&, const Row<V>& row, V a, V b) {
+  template <class V, class R, class S>
+  static SSSD_HOST_DEVICE Gradients<V> gradient(const Constants<S>&, const Row<R>& row, V a, V b) {
     const V y = (a - row.side_a.shift) * row.side_a.scale;
     const V z = (b - row.side_b.shift) * row.side_b.scale;
     const V gap = y - z;

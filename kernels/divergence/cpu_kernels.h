@@ -2,6 +2,7 @@
 // while it is in cache.
 #pragma once
 
+#include "kernels/common/twice.h"
 #include "kernels/divergence/cpu.h"
 #include "kernels/divergence/cpu_tiles.h"
 #include "kernels/divergence/members.h"
@@ -39,13 +40,13 @@ SSSD_INLINE void statistics(const Run& run, Side a, Side b, const Constants<S>& 
         }
         s.a.raise(max_a, scale);
         s.b.raise(max_b, scale);
-        Both<SoftmaxStats<V>> block{{max_a, V(S(0))}, {max_b, V(S(0))}};  // short sums round less
-        for (int i = 0; i < count.value; ++i) {
-          block.a.add(x[i], scale);
-          block.b.add(y[i], scale);
-        }
-        s.a.sum = s.a.sum + block.a.sum;
-        s.b.sum = s.b.sum + block.b.sum;
+        const V from_a = SoftmaxStats<V>::anchor(max_a), from_b = SoftmaxStats<V>::anchor(max_b);
+        const Twice<V> anchors(from_a, from_b);
+        Twice<V> block{V(S(0))};  // short sums round less
+        for (int i = 0; i < count.value; ++i)
+          block = block + fast_exp2((Twice<V>(x[i], y[i]) - anchors) * Twice<V>(scale));
+        s.a.sum = s.a.sum + block.first;
+        s.b.sum = s.b.sum + block.second;
         stats[group] = s;
       });
   if (strided) return;
@@ -108,7 +109,11 @@ struct Kernel {
         [&](auto count, int group, const V* x, const V* y, int64_t, int) {
           const Row row = rows[group];
           Sums block;  // short sums round less
-          for (int i = 0; i < count.value; ++i) M::term(c, row, x[i], y[i], block);
+          if constexpr (count.value == 1)
+            M::term(c, row, x[0], y[0], block);
+          else
+            for (int i = 0; i < count.value; i += 2)
+              M::term(c, row, Twice<V>(x[i], x[i + 1]), Twice<V>(y[i], y[i + 1]), block);
           sums[group].add(block);
         });
   }
@@ -198,13 +203,24 @@ struct Kernel {
     for_blocks<S>(
         run, a, b, [&](int group) { return padding(rows[group].row); },
         [&](auto count, int group, V* x, V* y, int64_t index, int valid) {
+          if (count.value > 1 && group == 0 && run.step != V::kCount)
+            to_a.fetch(index + kBlock, run), to_b.fetch(index + kBlock, run);
           const GradientRow& from = rows[group];
           const V zero(S(0));
           const auto still = from.slope == zero;  // no gradient, whatever the row holds
-          for (int i = 0; i < count.value; ++i) {
-            const Gradients<V> g = M::gradient(c, from.row, x[i], y[i]);
-            x[i] = select(still, zero, from.slope * g.a);
-            y[i] = select(still, zero, from.slope * g.b);
+          if constexpr (count.value == 1) {
+            const Gradients<V> g = M::gradient(c, from.row, x[0], y[0]);
+            x[0] = select(still, zero, from.slope * g.a);
+            y[0] = select(still, zero, from.slope * g.b);
+          } else {
+            for (int i = 0; i < count.value; i += 2) {
+              const Gradients<Twice<V>> g =
+                  M::gradient(c, from.row, Twice<V>(x[i], x[i + 1]), Twice<V>(y[i], y[i + 1]));
+              x[i] = select(still, zero, from.slope * g.a.first);
+              y[i] = select(still, zero, from.slope * g.b.first);
+              x[i + 1] = select(still, zero, from.slope * g.a.second);
+              y[i + 1] = select(still, zero, from.slope * g.b.second);
+            }
           }
           to_a.write(count, group, index, valid, x);
           to_b.write(count, group, index, valid, y);
@@ -223,6 +239,15 @@ struct Kernel {
           step(run.step * bytes_of(dtype)),
           side(V::kCount * bytes_of(dtype)) {}
 
+    // A strip's lines are written with long strides too.
+    SSSD_INLINE void fetch(int64_t index, const Run& run) const {
+      if (data && index + kBlock <= run.count) {
+        const char* to = data + index * step;
+        const int bytes = run.groups * int(side);
+        for (int i = 0; i < kBlock; ++i)
+          for (int byte = 0; byte < bytes; byte += 64) __builtin_prefetch(to + i * step + byte, 1);
+      }
+    }
     template <int N>
     SSSD_INLINE void write(Count<N>, int group, int64_t index, int valid, const V* x) const {
       if (!data) return;

@@ -8,8 +8,8 @@ namespace sssd::divergence::SSSD_ISA {
 
 using namespace sssd::SSSD_ISA;
 
-constexpr int kBlock = 8;   // vectors in flight
-constexpr int kGroups = 4;  // vectors side by side in a strip
+constexpr int kBlock = 8;    // vectors in flight
+constexpr int kGroups = 16;  // vectors side by side in a strip: memory likes long stretches
 
 // A piece of a unit as vectors: `groups` side by side, `count` times, `step` elements apart. A
 // strip's last group and a row's last vector hold fewer elements than lanes.

@@ -5,25 +5,20 @@
 
 namespace sssd::divergence {
 
-// Jensen-Shannon: D = (KL(p || m) + KL(q || m)) / 2 with u = |p - q| / (p + q) = tanh(|d| ln2 / 2).
+// Jensen-Shannon: D = (KL(p || m) + KL(q || m)) / 2.
 struct Js : SoftmaxMember {
-  template <class V, class S>
-  static SSSD_HOST_DEVICE void term(const Constants<S>& c, const Row<V>& row, V a, V b,
-                                    Sums<V>& sums) {
-    const V one = constant<V>(1), two = constant<V>(2);
+  template <class V, class R, class S>
+  static SSSD_HOST_DEVICE void term(const Constants<S>& c, const Row<R>& row, V a, V b,
+                                    Sums<R>& sums) {
     const Pair<V> pair = softmax_pair(row, V(c.scale), a, b);
-    const V u = fast_div(pair.rest, one + pair.ratio);
-    const LogPsi<V> up = log1p_psi(u);
-    // psi(-u) - psi(u) = 2u - 2u log(1+u) - (1-u) |d|: a series where that cancels.
-    const V square = u * u;
-    const V near = two * u * square * polynomial(square, 1.0 / 6, 1.0 / 20, 1.0 / 42, 1.0 / 72);
-    const V far = two * u * (one - up.log1p) - (one - u) * capped_natural(pair);
-    const V down = up.psi + select(nearly_zero(u, 0.25, 0.02), near, far);
-    const V mean = constant<V>(0.5) * (pair.large + pair.small);
+    const Midpoint<V> mid = midpoint(pair.rest);
+    const V near = mid.above + mid.gap;
+    const V far = constant<V>(0.5) * pair.rest + pair.ratio * (mid.log - capped_natural(pair));
+    const V below = select(nearly_zero(pair.rest, 0.25, 0.02), near, far);
     const auto above = pair.d > constant<V>(0);
-    sums.a = sums.a + mean * select(above, up.psi, down);
-    sums.b = sums.b + mean * select(above, down, up.psi);
-    sums.third = sums.third + two * mean * select(above, u, -u);
+    accumulate(sums.a, pair.large * select(above, mid.above, below));
+    accumulate(sums.b, pair.large * select(above, below, mid.above));
+    accumulate(sums.third, pair.large * select(above, pair.rest, -pair.rest));
   }
   template <class V, class S>
   static SSSD_HOST_DEVICE V finish(const Constants<S>&, const Row<V>&, const Sums<V>& sums) {
@@ -44,13 +39,11 @@ struct Js : SoftmaxMember {
   static SSSD_HOST_DEVICE V saved_divergence(const Constants<S>&, const Row<V>& row) {
     return constant<V>(0.5) * (row.sum_a + row.sum_b);
   }
-  template <class V, class S>
-  static SSSD_HOST_DEVICE Gradients<V> gradient(const Constants<S>& c, const Row<V>& row, V a,
+  template <class V, class R, class S>
+  static SSSD_HOST_DEVICE Gradients<V> gradient(const Constants<S>& c, const Row<R>& row, V a,
                                                 V b) {
     const Pair<V> pair = softmax_pair(row, V(c.scale), a, b);
-    const V u = fast_div(pair.rest, constant<V>(1) + pair.ratio);
-    const V up = log1p_psi(u).log1p;
-    const V down = up - capped_natural(pair);
+    const V up = midpoint(pair.rest).log, down = up - capped_natural(pair);
     const auto above = pair.d > constant<V>(0);
     const V p = select(above, pair.large, pair.small), q = select(above, pair.small, pair.large);
     return {p * (select(above, up, down) - row.sum_a), q * (select(above, down, up) - row.sum_b)};
@@ -89,9 +82,9 @@ struct JsBeta : Js {
     return l;
   }
 
-  template <class V, class S>
-  static SSSD_HOST_DEVICE void term(const Constants<S>& c, const Row<V>& row, V a, V b,
-                                    Sums<V>& sums) {
+  template <class V, class R, class S>
+  static SSSD_HOST_DEVICE void term(const Constants<S>& c, const Row<R>& row, V a, V b,
+                                    Sums<R>& sums) {
     const V beta = V(c.beta), gamma = constant<V>(1) - beta;
     const Pair<V> pair = softmax_pair(row, V(c.scale), a, b);
     const auto above = pair.d > constant<V>(0);
@@ -99,9 +92,9 @@ struct JsBeta : Js {
     const Logs<V> l = logs(pair, weight_large, weight_small);
     const V large = pair.large;
     const V mean = large * (weight_large + weight_small * pair.ratio);
-    sums.a = sums.a + mean * select(above, l.psi_up, l.psi_down);
-    sums.b = sums.b + mean * select(above, l.psi_down, l.psi_up);
-    sums.third = sums.third + large * select(above, pair.rest, -pair.rest);
+    accumulate(sums.a, mean * select(above, l.psi_up, l.psi_down));
+    accumulate(sums.b, mean * select(above, l.psi_down, l.psi_up));
+    accumulate(sums.third, large * select(above, pair.rest, -pair.rest));
   }
   template <class V, class S>
   static SSSD_HOST_DEVICE V finish(const Constants<S>& c, const Row<V>&, const Sums<V>& sums) {
@@ -121,8 +114,8 @@ struct JsBeta : Js {
     const V beta = V(c.beta);
     return beta * row.sum_a + (constant<V>(1) - beta) * row.sum_b;
   }
-  template <class V, class S>
-  static SSSD_HOST_DEVICE Gradients<V> gradient(const Constants<S>& c, const Row<V>& row, V a,
+  template <class V, class R, class S>
+  static SSSD_HOST_DEVICE Gradients<V> gradient(const Constants<S>& c, const Row<R>& row, V a,
                                                 V b) {
     const V beta = V(c.beta), gamma = constant<V>(1) - beta;
     const Pair<V> pair = softmax_pair(row, V(c.scale), a, b);

@@ -7,9 +7,9 @@ namespace sssd::divergence {
 
 // KL(q || p), teacher against student: the sum of q (e^x - 1 - x) with x = log p - log q.
 struct Kl : SoftmaxMember {
-  template <class V, class S>
-  static SSSD_HOST_DEVICE void term(const Constants<S>& c, const Row<V>& row, V a, V b,
-                                    Sums<V>& sums) {
+  template <class V, class R, class S>
+  static SSSD_HOST_DEVICE void term(const Constants<S>& c, const Row<R>& row, V a, V b,
+                                    Sums<R>& sums) {
     const Pair<V> pair = softmax_pair(row, V(c.scale), a, b);
     const auto above = pair.d > constant<V>(0);
     const V x = pair.d * constant<V>(kLn2);
@@ -19,8 +19,9 @@ struct Kl : SoftmaxMember {
     const V far = pair.large * select(above, pair.rest - pair.ratio * capped_natural(pair),
                                       pair.t * constant<V>(kLn2) - pair.rest);
     const V term = select(nearly_zero(pair.t, 0.36, 0.02), near, far);
-    sums.a = sums.a + term;
-    sums.third = sums.third + pair.large * select(above, pair.rest, -pair.rest);
+    const V zero = constant<V>(0);  // of a mass 0, whose logarithm may be inf - inf
+    accumulate(sums.a, select(pair.large == zero, zero, term));
+    accumulate(sums.third, pair.large * select(above, pair.rest, -pair.rest));
   }
   template <class V, class S>
   static SSSD_HOST_DEVICE V finish(const Constants<S>&, const Row<V>&, const Sums<V>& sums) {
@@ -40,14 +41,15 @@ struct Kl : SoftmaxMember {
   static SSSD_HOST_DEVICE V saved_divergence(const Constants<S>&, const Row<V>& row) {
     return row.sum_a;
   }
-  template <class V, class S>
-  static SSSD_HOST_DEVICE Gradients<V> gradient(const Constants<S>& c, const Row<V>& row, V a,
+  template <class V, class R, class S>
+  static SSSD_HOST_DEVICE Gradients<V> gradient(const Constants<S>& c, const Row<R>& row, V a,
                                                 V b) {
     const Pair<V> pair = softmax_pair(row, V(c.scale), a, b);
     const auto above = pair.d > constant<V>(0);
     const V x = select(above, capped_natural(pair), pair.d * constant<V>(kLn2));
-    const V q = select(above, pair.small, pair.large);
-    return {pair.large * select(above, pair.rest, -pair.rest), q * (-x - row.sum_a)};
+    const V q = select(above, pair.small, pair.large), zero = constant<V>(0);
+    return {pair.large * select(above, pair.rest, -pair.rest),
+            select(q == zero, zero, q * (-x - row.sum_a))};
   }
 };
 
@@ -75,17 +77,17 @@ struct SoftmaxMse : SoftmaxMember {
                                          const Stats<V>& b) {
     return {SoftmaxRow<V>::prepare(a, b, V(c.scale)), constant<V>(0)};
   }
-  template <class V, class S>
-  static SSSD_HOST_DEVICE void term(const Constants<S>& c, const Row<V>& row, V a, V b,
-                                    Sums<V>& sums) {
+  template <class V, class R, class S>
+  static SSSD_HOST_DEVICE void term(const Constants<S>& c, const Row<R>& row, V a, V b,
+                                    Sums<R>& sums) {
     const Pair<V> pair = softmax_pair(row, V(c.scale), a, b);
     const auto above = pair.d > constant<V>(0);
     const V gap = pair.large * select(above, pair.rest, -pair.rest);  // p - q
     const V p = select(above, pair.large, pair.small), q = select(above, pair.small, pair.large);
-    sums.value = sums.value + gap * gap;
-    sums.a = sums.a + p * gap;
-    sums.b = sums.b - q * gap;
-    sums.third = sums.third + gap;
+    accumulate(sums.value, gap * gap);
+    accumulate(sums.a, p * gap);
+    accumulate(sums.b, -(q * gap));
+    accumulate(sums.third, gap);
   }
   template <class V, class S>
   static SSSD_HOST_DEVICE V finish(const Constants<S>&, const Row<V>&, const Sums<V>& sums) {
@@ -107,8 +109,8 @@ struct SoftmaxMse : SoftmaxMember {
   static SSSD_HOST_DEVICE V saved_divergence(const Constants<S>&, const Row<V>& row) {
     return row.value;
   }
-  template <class V, class S>
-  static SSSD_HOST_DEVICE Gradients<V> gradient(const Constants<S>& c, const Row<V>& row, V a,
+  template <class V, class R, class S>
+  static SSSD_HOST_DEVICE Gradients<V> gradient(const Constants<S>& c, const Row<R>& row, V a,
                                                 V b) {
     const Pair<V> pair = softmax_pair(row, V(c.scale), a, b);
     const auto above = pair.d > constant<V>(0);

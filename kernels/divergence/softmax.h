@@ -46,6 +46,8 @@ struct SoftmaxRow {
     row.shift_a = select(dead, infinity<V>(), a.max);
     row.shift_b = select(dead, infinity<V>(), b.max);
     row.delta = select(dead, zero, (a.max - b.max) * scale + (row.offset_a - row.offset_b));
+    const V poison = row.delta - row.delta;  // NaN or infinity on one side is NaN on both
+    row.offset_a = row.offset_a + poison, row.offset_b = row.offset_b + poison;
     return row;
   }
 };
@@ -59,15 +61,16 @@ struct Pair {
   V ratio;  // small / large
 };
 
-template <class V>
-SSSD_HOST_DEVICE inline Pair<V> softmax_pair(const SoftmaxRow<V>& row, V scale, V a, V b) {
+// R holds a number a row, V one an element: several of them where lanes are several elements.
+template <class R, class V>
+SSSD_HOST_DEVICE inline Pair<V> softmax_pair(const SoftmaxRow<R>& row, V scale, V a, V b) {
   Pair<V> pair;
   const V log_p = (a - row.shift_a) * scale - row.offset_a;
   const V log_q = (b - row.shift_b) * scale - row.offset_b;
   pair.large = fast_exp2(larger(log_p, log_q));
-  // Where no mass is left d may be inf - inf; 0 keeps its products with the mass 0. NaN stays NaN.
-  const V zero = constant<V>(0);
-  pair.d = select(pair.large == zero, zero, (a - b) * scale - row.delta);
+  // Where no mass is left d may be inf - inf: `decay` takes that for a large t. A row with a NaN
+  // has it in every mass.
+  pair.d = (a - b) * scale - row.delta;
   pair.t = fast_abs(pair.d);
   const Decay<V> fall = decay(pair.t);
   pair.ratio = fall.value;
@@ -84,8 +87,7 @@ SSSD_HOST_DEVICE inline auto nearly_zero(V x, double single, double twice) {
 
 template <class V>
 SSSD_HOST_DEVICE inline V capped_natural(const Pair<V>& pair) {  // |d| in nats, finite
-  const V cap = constant<V>(127);
-  return select(pair.t > cap, cap, pair.t) * constant<V>(kLn2);
+  return smaller(pair.t, constant<V>(127)) * constant<V>(kLn2);
 }
 
 // What the softmax members share. They save the student's log-sum-exp (in logits) and delta.

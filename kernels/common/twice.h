@@ -1,0 +1,100 @@
+// Two vectors worked on side by side: while the processor waits for the result of one operation, it
+// has the same of another vector to do. A functor written for one vector takes two unchanged.
+#pragma once
+
+#include "kernels/common/lanes.h"
+
+namespace sssd::SSSD_ISA {
+
+template <class M>
+struct TwiceMask {
+  M first, second;
+  SSSD_INLINE TwiceMask operator|(TwiceMask other) const {
+    return {first | other.first, second | other.second};
+  }
+};
+
+template <class V>
+struct Twice {
+  using Scalar = typename V::Scalar;
+  V first, second;
+
+  Twice() = default;
+  SSSD_INLINE Twice(V x, V y) : first(x), second(y) {}
+  template <class W, class = decltype(V(std::declval<W>()))>
+  SSSD_INLINE Twice(W both) : first(V(both)), second(V(both)) {}
+  SSSD_INLINE Twice(V both) : first(both), second(both) {}  // a row's number, to its elements
+  SSSD_INLINE explicit Twice(Scalar x) : Twice(V(x)) {}
+
+  friend SSSD_INLINE Twice operator+(Twice x, Twice y) {
+    return {x.first + y.first, x.second + y.second};
+  }
+  friend SSSD_INLINE Twice operator-(Twice x, Twice y) {
+    return {x.first - y.first, x.second - y.second};
+  }
+  friend SSSD_INLINE Twice operator*(Twice x, Twice y) {
+    return {x.first * y.first, x.second * y.second};
+  }
+  SSSD_INLINE Twice operator-() const { return {-first, -second}; }
+  SSSD_INLINE auto operator<(Twice y) const { return both(first < y.first, second < y.second); }
+  SSSD_INLINE auto operator>(Twice y) const { return both(first > y.first, second > y.second); }
+  SSSD_INLINE auto operator<=(Twice y) const { return both(first <= y.first, second <= y.second); }
+  SSSD_INLINE auto operator==(Twice y) const { return both(first == y.first, second == y.second); }
+
+ private:
+  template <class M>
+  static SSSD_INLINE TwiceMask<M> both(M x, M y) {
+    return {x, y};
+  }
+};
+
+template <class V, class M>
+SSSD_INLINE Twice<V> select(TwiceMask<M> take, Twice<V> x, Twice<V> y) {
+  return {select(take.first, x.first, y.first), select(take.second, x.second, y.second)};
+}
+template <class V>
+SSSD_INLINE Twice<V> fast_div(Twice<V> x, Twice<V> y) {
+  return {fast_div(x.first, y.first), fast_div(x.second, y.second)};
+}
+template <class V>
+SSSD_INLINE Twice<V> fast_abs(Twice<V> x) {
+  return {fast_abs(x.first), fast_abs(x.second)};
+}
+template <class V>
+SSSD_INLINE Twice<V> fast_log2(Twice<V> x) {
+  return {fast_log2(x.first), fast_log2(x.second)};
+}
+template <class V>
+SSSD_INLINE Twice<V> round_whole(Twice<V> x) {
+  return {round_whole(x.first), round_whole(x.second)};
+}
+template <class V>
+SSSD_INLINE Twice<V> exp2_whole(Twice<V> n) {
+  return {exp2_whole(n.first), exp2_whole(n.second)};
+}
+template <class V>
+SSSD_INLINE Twice<V> scale_exponent(Twice<V> x, Twice<V> n) {
+  return {scale_exponent(x.first, n.first), scale_exponent(x.second, n.second)};
+}
+SSSD_INLINE Twice<Lanes<double>> fast_exp2(Twice<Lanes<double>> x) {
+  return {fast_exp2(x.first), fast_exp2(x.second)};
+}
+SSSD_INLINE Decay<Twice<Lanes<double>>> decay(Twice<Lanes<double>> t) {
+  const auto x = decay(t.first), y = decay(t.second);
+  return {{x.value, y.value}, {x.rest, y.rest}};
+}
+SSSD_INLINE Midpoint<Twice<Lanes<double>>> midpoint(Twice<Lanes<double>> v) {
+  const auto x = midpoint(v.first), y = midpoint(v.second);
+  return {{x.log, y.log}, {x.above, y.above}, {x.gap, y.gap}};
+}
+
+template <class V>
+SSSD_INLINE void accumulate(V& sum, Twice<Twice<V>> x) {
+  sum = sum + ((x.first.first + x.first.second) + (x.second.first + x.second.second));
+}
+template <class V>
+SSSD_INLINE void accumulate(V& sum, Twice<V> x) {
+  sum = sum + (x.first + x.second);
+}
+
+}  // namespace sssd::SSSD_ISA
