@@ -89,10 +89,6 @@ SSSD_INLINE Midpoint<Twice<Lanes<double>>> midpoint(Twice<Lanes<double>> v) {
 }
 
 template <class V>
-SSSD_INLINE void accumulate(V& sum, Twice<Twice<V>> x) {
-  sum = sum + ((x.first.first + x.first.second) + (x.second.first + x.second.second));
-}
-template <class V>
 SSSD_INLINE void accumulate(V& sum, Twice<V> x) {
   sum = sum + (x.first + x.second);
 }

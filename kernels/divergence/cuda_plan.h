@@ -82,14 +82,16 @@ constexpr int kBlocks = 2;
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
 template <>
 constexpr int kBlocks<struct Js> = 2 - kFewer / 2;
+template <>
+constexpr int kBlocks<struct JsBeta> = 1;
 #else
 template <>
 constexpr int kBlocks<struct Js> = 3 - kFewer;
+template <>
+constexpr int kBlocks<struct JsBeta> = kFewer ? 1 : 2;
 #endif
 template <>
 constexpr int kBlocks<struct Kl> = 3 - kFewer;
-template <>
-constexpr int kBlocks<struct JsBeta> = kFewer ? 1 : 2;
 // The same for a contiguous thread in backward.
 template <class Member>
 constexpr int kBackwardBlocks = 3;
