@@ -54,7 +54,7 @@ def object_masks(boxes: Tensor, image_size: tuple[int, int], shape: tuple[int, i
     for mask, (x1, x2, y1, y2) in zip(
         masks, cell_spans(boxes.cpu(), image_size, shape).tolist(), strict=True
     ):
-        mask[y1 : y2 + 1, x1 : x2 + 1] = 1
+        mask[y1:y2, x1:x2] = 1
     return masks.to(boxes.device)
 
 

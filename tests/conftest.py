@@ -21,3 +21,9 @@ def shared_data() -> Path:
 def _one_thread_a_worker() -> None:
     """Threads of several test processes would wait for one another on the cores they share."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers_every_time() -> None:
+    """What a test draws must not depend on which tests its worker ran before."""
+    torch.manual_seed(0)
