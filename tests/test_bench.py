@@ -11,7 +11,6 @@ from bench import step as bench_step
 from sssd.methods import MethodConfig, build_method
 from sssd.ops import js_distance, label_heatmap, paint_boxes, pool_boxes
 from sssd.schedules import ScheduleConfig
-
 from tests.small import small_detector
 
 CHANNELS, SHAPES = 3, [(25, 42), (13, 21), (7, 11)]
