@@ -113,7 +113,8 @@ def test_embedded_heatmap_and_its_gradient(boxes_module, profile, combine, dtype
     grad = host_boxes.embed_backward(boxes_module, grads, *where, 9, **options)
     error, size = (grad.double() - wanted).norm(), wanted.norm()
     assert error <= TOLERANCE[dtype] / 4 * size
-    assert (grad[wanted == 0] == 0).all()
+    drawn = (wanted != 0).any(1)  # classes; one sum of a drawn class may be 0 by chance
+    assert (grad[~drawn] == 0).all()
 
 
 def test_embedded_heatmap_of_more_objects_than_one_round(boxes_module):
