@@ -5,6 +5,8 @@
 #include <cstring>
 #include <type_traits>
 
+#include "kernels/common/half_formats.h"
+
 namespace sssd {
 
 struct BFloat16 {
@@ -45,65 +47,21 @@ using lanes_t = typename lanes<A>::type;
 template <class A>
 using mask_t = typename lanes<A>::mask;
 
-typedef uint16_t Bits16 __attribute__((vector_size(32)));
-typedef uint32_t Bits32 __attribute__((vector_size(64)));
+typedef uint16_t Narrow __attribute__((vector_size(32)));
+typedef uint32_t Wide __attribute__((vector_size(64)));
+using Halves = SSSD_ISA::HalfFormats<Narrow, Wide, lanes_t<float>>;
 
-#define SSSD_INLINE inline __attribute__((always_inline))
-
-SSSD_INLINE void widen(Bits16 bits, BFloat16, lanes_t<float>& out) {
-  const Bits32 wide = __builtin_convertvector(bits, Bits32) << 16;
-  std::memcpy(&out, &wide, sizeof(out));
-}
-
-SSSD_INLINE void widen(Bits16 bits, Half, lanes_t<float>& out) {
-  const Bits32 wide = __builtin_convertvector(bits, Bits32);
-  const Bits32 magnitude = (wide & 0x7fff) << 13;
-  lanes_t<float> value;
-  std::memcpy(&value, &magnitude, sizeof(value));
-  value *= 0x1p112f;  // rebias the exponent; subnormal halves become normal floats
-  Bits32 result;
-  std::memcpy(&result, &value, sizeof(result));
-  const auto special = (wide & 0x7c00) == 0x7c00;  // infinite or NaN: keep the fraction
-  result |= (Bits32)special & 0x7f800000;
-  result |= (wide & 0x8000) << 16;
-  std::memcpy(&out, &result, sizeof(out));
-}
-
-SSSD_INLINE Bits16 narrow(lanes_t<float> value, BFloat16) {
-  Bits32 bits;
-  std::memcpy(&bits, &value, sizeof(bits));
-  const Bits32 rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;  // to nearest, ties to even
-  const auto is_nan = (bits & 0x7fffffff) > 0x7f800000;
-  const Bits32 quiet = (bits >> 16) | 0x40;
-  return __builtin_convertvector(is_nan ? quiet : rounded, Bits16);
-}
-
-SSSD_INLINE Bits16 narrow(lanes_t<float> value, Half) {
-  Bits32 bits;
-  std::memcpy(&bits, &value, sizeof(bits));
-  const Bits32 sign = (bits >> 16) & 0x8000;
-  bits &= 0x7fffffff;
-  // Normal halves: rebias, round to nearest even; a carry out of 65504 gives infinity.
-  const Bits32 normal = (bits - (112u << 23) + 0xfff + ((bits >> 13) & 1)) >> 13;
-  // Subnormal halves: adding 0.5 lets the float unit round at 2^-24.
-  lanes_t<float> small;
-  std::memcpy(&small, &bits, sizeof(small));
-  small += 0.5f;
-  Bits32 subnormal;
-  std::memcpy(&subnormal, &small, sizeof(subnormal));
-  subnormal -= 0x3f000000;
-  Bits32 half = bits < (113u << 23) ? subnormal : normal;
-  half = bits >= (143u << 23) ? half * 0 + 0x7c00 : half;  // 65536 and above
-  half = bits > 0x7f800000 ? half * 0 + 0x7e00 : half;     // NaN
-  return __builtin_convertvector(half | sign, Bits16);
-}
+SSSD_INLINE lanes_t<float> widen(Narrow bits, BFloat16) { return Halves::widen_bf16(bits); }
+SSSD_INLINE lanes_t<float> widen(Narrow bits, Half) { return Halves::widen_f16(bits); }
+SSSD_INLINE Narrow narrow(lanes_t<float> x, BFloat16) { return Halves::narrow_bf16(x); }
+SSSD_INLINE Narrow narrow(lanes_t<float> x, Half) { return Halves::narrow_f16(x); }
 
 template <class T>
 SSSD_INLINE void load(const T* from, lanes_t<accumulator_t<T>>& out) {
   if constexpr (sizeof(T) == 2) {
-    Bits16 bits;
+    Narrow bits;
     std::memcpy(&bits, from, sizeof(bits));
-    widen(bits, T{}, out);
+    out = widen(bits, T{});
   } else {
     std::memcpy(&out, from, sizeof(out));
   }
@@ -111,7 +69,7 @@ SSSD_INLINE void load(const T* from, lanes_t<accumulator_t<T>>& out) {
 template <class T>
 SSSD_INLINE void store(T* to, const lanes_t<accumulator_t<T>>& value) {
   if constexpr (sizeof(T) == 2) {
-    const Bits16 bits = narrow(value, T{});
+    const Narrow bits = narrow(value, T{});
     std::memcpy(to, &bits, sizeof(bits));
   } else {
     std::memcpy(to, &value, sizeof(value));
@@ -184,9 +142,7 @@ SSSD_INLINE void transpose(const double* in, double* out) {
 template <class T>
 SSSD_INLINE accumulator_t<T> to_accumulator(T value) {
   if constexpr (sizeof(T) == 2) {
-    lanes_t<float> wide;
-    widen(Bits16{value.bits}, T{}, wide);
-    return wide[0];
+    return widen(Narrow{value.bits}, T{})[0];
   } else {
     return value;
   }

@@ -1,7 +1,5 @@
 // As many floats or doubles as a register holds, in the vector types of GCC and Clang: one source
-// for every processor. A kernel that uses Lanes is compiled once for each instruction set, with
-// SSSD_ISA naming it; everything here lives in that namespace, so that the linker cannot hand code
-// built for AVX-512 to a processor without it.
+// for every processor. A kernel that uses Lanes is compiled once for each instruction set.
 #pragma once
 
 #include <cstring>
@@ -11,12 +9,8 @@
 #include <immintrin.h>
 #endif
 
+#include "kernels/common/inline.h"
 #include "kernels/common/levels.h"
-
-#ifndef SSSD_ISA
-#define SSSD_ISA baseline
-#endif
-#define SSSD_INLINE inline __attribute__((always_inline))
 
 namespace sssd::SSSD_ISA {
 

@@ -1,47 +1,21 @@
 // Lanes from and to memory in any dtype.
 #pragma once
 
+#include "kernels/common/half_formats.h"
 #include "kernels/common/lanes.h"
 
 namespace sssd::SSSD_ISA {
 
 typedef uint16_t Narrow __attribute__((vector_size(kVectorBytes / 2)));
 typedef uint32_t Wide __attribute__((vector_size(kVectorBytes)));
+using Halves = HalfFormats<Narrow, Wide, Lanes<float>::Raw>;
 typedef float HalfFloats __attribute__((vector_size(kVectorBytes / 2)));
 
-SSSD_INLINE Lanes<float> as_float(Wide bits) { return Lanes<float>((Lanes<float>::Raw)bits); }
-
-// ---- the two 16-bit formats, by bit arithmetic --------------------------------------------------
-
-SSSD_INLINE Lanes<float> widen_bf16(Narrow bits) {
-  return as_float(__builtin_convertvector(bits, Wide) << 16);
+SSSD_INLINE Lanes<float> widen(Narrow bits, Dtype dtype) {
+  return Lanes<float>(dtype == Dtype::bf16 ? Halves::widen_bf16(bits) : Halves::widen_f16(bits));
 }
-SSSD_INLINE Narrow narrow_bf16(Lanes<float> x) {  // to nearest, ties to even; NaN stays NaN
-  const Wide bits = (Wide)x.raw;
-  const Wide rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  const Wide nan = (bits >> 16) | 0x40;
-  return __builtin_convertvector(x.raw == x.raw ? rounded : nan, Narrow);
-}
-SSSD_INLINE Lanes<float> widen_f16(Narrow bits) {
-  const Wide wide = __builtin_convertvector(bits, Wide);
-  const Wide magnitude = (wide & 0x7fff) << 13;
-  // The exponent is 112 too small; a product also makes subnormals right.
-  const Lanes<float> scaled = as_float(magnitude) * Lanes<float>(0x1p112f);
-  const Wide special = magnitude | 0x7f800000;  // infinity and NaN
-  return as_float(((magnitude >= 0x0f800000) ? special : (Wide)scaled.raw) |
-                  ((wide & 0x8000) << 16));
-}
-SSSD_INLINE Narrow narrow_f16(Lanes<float> x) {  // to nearest, ties to even
-  const Wide bits = (Wide)x.raw;
-  const Wide sign = (bits >> 16) & 0x8000;
-  const Wide magnitude = bits & 0x7fffffff;
-  // Normal: rebase the exponent and round; 65520 and above carry over into infinity by themselves.
-  const Wide normal = (magnitude - 0x38000000 + 0x0fff + ((magnitude >> 13) & 1)) >> 13;
-  // Subnormal (below 2^-14): adding 0.5 shifts the mantissa into place and rounds it.
-  const Wide subnormal = (Wide)(as_float(magnitude) + Lanes<float>(0.5f)).raw - 0x3f000000;
-  const Wide finite = magnitude < 0x38800000 ? subnormal : normal;
-  const Wide infinite = magnitude > 0x7f800000 ? Wide{} + 0x7e00 : Wide{} + 0x7c00;
-  return __builtin_convertvector((magnitude >= 0x47800000 ? infinite : finite) | sign, Narrow);
+SSSD_INLINE Narrow narrow(Lanes<float> x, Dtype dtype) {
+  return dtype == Dtype::bf16 ? Halves::narrow_bf16(x.raw) : Halves::narrow_f16(x.raw);
 }
 
 // ---- one vector ---------------------------------------------------------------------------------
@@ -66,8 +40,7 @@ SSSD_INLINE Lanes<T> load(const char* source, Dtype dtype);
 template <>
 SSSD_INLINE Lanes<float> load(const char* source, Dtype dtype) {
   if (dtype == Dtype::f32) return load_raw<Lanes<float>>(source);
-  const Narrow bits = load_raw<Narrow>(source);
-  return dtype == Dtype::bf16 ? widen_bf16(bits) : widen_f16(bits);
+  return widen(load_raw<Narrow>(source), dtype);
 }
 template <>
 SSSD_INLINE Lanes<double> load(const char* source, Dtype dtype) {
@@ -78,7 +51,7 @@ SSSD_INLINE Lanes<double> load(const char* source, Dtype dtype) {
   } else {
     Narrow bits{};
     std::memcpy(&bits, source, sizeof bits / 2);
-    const Lanes<float> wide = dtype == Dtype::bf16 ? widen_bf16(bits) : widen_f16(bits);
+    const Lanes<float> wide = widen(bits, dtype);
     std::memcpy(&low, &wide, sizeof low);
   }
   return Lanes<double>(__builtin_convertvector(low, Lanes<double>::Raw));
@@ -93,7 +66,7 @@ SSSD_INLINE void store(char* target, Dtype dtype, Lanes<float> x) {
     std::memcpy(target, &x, sizeof x);
     return;
   }
-  const Narrow bits = dtype == Dtype::bf16 ? narrow_bf16(x) : narrow_f16(x);
+  const Narrow bits = narrow(x, dtype);
   std::memcpy(target, &bits, sizeof bits);
 }
 template <>
@@ -108,7 +81,7 @@ SSSD_INLINE void store(char* target, Dtype dtype, Lanes<double> x) {
     std::memcpy(target, &low, sizeof low / 2);
     return;
   }
-  const Narrow bits = dtype == Dtype::bf16 ? narrow_bf16(low) : narrow_f16(low);
+  const Narrow bits = narrow(low, dtype);
   std::memcpy(target, &bits, sizeof bits / 2);
 }
 
