@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_warnings
-from sssd.data import DataError, DetectionDataset, evaluation_loader
+from sssd.data import DataError, DetectionDataset, WorkerKilled, evaluation_loader
 from sssd.data.build import build_validation_set
 from sssd.engine.evaluate import evaluate_detections, table, to_coco
 from sssd.engine.inference import detect
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.eva
         run = open_run(command.run, choose_device(command.device))
         dataset = build_validation_set(evaluation_data(run, **asdict(command.data)), console)
         category_ids = run.category_ids_in(dataset)
-    with exit_on(FAILED, RunError, DataError, ImportError):
+    with exit_on(FAILED, RunError, DataError, WorkerKilled, ImportError):
         results = _results(run, dataset, category_ids, command, console)
         numbers = evaluate_detections(dataset.ground_truth(), results, command.engine)
         if command.out is not None:
@@ -105,7 +105,8 @@ def _results(
     batches = track(
         loader, "evaluating", console=console, transient=True, disable=not console.is_terminal
     )
-    found = detect(run.detector, batches)
+    with loader:
+        found = detect(run.detector, batches)
     return to_coco(found.keys(), found.values(), category_ids)
 
 

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from sssd import __version__
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_warnings
-from sssd.data import DataError, DetectionDataset, training_transform
+from sssd.data import DataError, DetectionDataset, WorkerKilled, training_transform
 from sssd.data.build import build_datasets
 from sssd.detectors import build_detector
 from sssd.engine import distributed
@@ -62,7 +62,7 @@ def _run(arguments: list[str], config: Config) -> int:
     with exit_on(WRONG_USE, ValueError, OSError, ImportError):
         run = distributed.from_first(lambda: choose_run(config, recipe))
         prepared = prepare(config, console)
-    with exit_on(FAILED, RunError, DataError):
+    with exit_on(FAILED, RunError, DataError, WorkerKilled):
         outcome = execute(prepared, config, recipe, run, console)
     if outcome.signal is not None:
         resumed = [a for a in arguments if a != "--resume"]
@@ -122,6 +122,7 @@ def execute(prepared: Prepared, config: Config, title: str, run: Path, console: 
     Raises:
         RunError: training diverged, or the folder can not be written.
         DataError: an image that can not be read.
+        WorkerKilled: the system killed a process that loads images.
     """
     method, train_set, validation_set = prepared
     rate = config.schedule.scaled_learning_rate(config.engine.batch_size)

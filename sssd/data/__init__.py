@@ -5,7 +5,7 @@ from sssd.data.check import Report, check
 from sssd.data.coco import read_coco
 from sssd.data.dataset import DetectionDataset
 from sssd.data.demo import DemoData, demo_data
-from sssd.data.faults import DataError, Fault
+from sssd.data.faults import DataError, Fault, WorkerKilled
 from sssd.data.formats import read_dataset
 from sssd.data.images import read_image
 from sssd.data.loader import evaluation_loader, training_loader
@@ -18,6 +18,7 @@ __all__ = [
     "DetectionDataset",
     "Fault",
     "Report",
+    "WorkerKilled",
     "check",
     "demo_data",
     "evaluation_loader",

@@ -1,4 +1,4 @@
-"""What can be wrong with data: one record for every fault, and the error that reports them."""
+"""What can be wrong with data: one record for every fault, and the errors that report them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ Severity = Literal["error", "note"]
 
 class DataError(ValueError):
     """Data that cannot be used as it is; the message names the file, the record and the way out."""
+
+
+class WorkerKilled(RuntimeError):
+    """A process that loads images was killed; the message names the image it was at."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ samples: `world_size` processes of `batch_size` images see, together, the batche
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sssd.data.dataset import DetectionDataset, Target
+from sssd.data.workers import Batches, NotedImages, begin_worker
 
 Sample = tuple[torch.Tensor, Target]
 Batch = tuple[list[torch.Tensor], list[Target]]
@@ -32,7 +32,7 @@ def training_loader(
     rank: int = 0,
     world_size: int = 1,
     transform: Transform | None = None,
-) -> Iterator[Batch]:
+) -> Batches[Batch]:
     """Start the endless stream of training batches of one process.
 
     Every epoch is a permutation drawn from (seed, epoch); a sample's augmentation is drawn from
@@ -50,7 +50,8 @@ def training_loader(
 
     Returns:
         Iterator of (images, targets): float32 (3, H, W) in [0, 1], each of its own size, and dicts
-        of boxes (n, 4) float32 xyxy in pixels, labels (n,) int64, and image_id.
+        of boxes (n, 4) float32 xyxy in pixels, labels (n,) int64, and image_id. It raises DataError
+        for an image that cannot be used, and WorkerKilled (see `Batches`).
 
     Raises:
         ValueError: the dataset is empty, or a number is out of its range.
@@ -65,8 +66,9 @@ def training_loader(
         raise ValueError(f"batch_size must be 1 or more and start 0 or more: {batch_size}, {start}")
     _check_rank(rank, world_size)
     order = _EndlessOrder(len(dataset), batch_size, seed, start, rank, world_size)
-    samples = _SeededSamples(dataset, transform, seed)
-    return iter(_data_loader(samples, workers, batch_sampler=order))
+    images = NotedImages(dataset, workers)
+    samples = _SeededSamples(images, transform, seed)
+    return _batches(samples, images, workers, batch_sampler=order)
 
 
 def evaluation_loader(
@@ -75,7 +77,7 @@ def evaluation_loader(
     workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
-) -> DataLoader[Batch]:
+) -> Batches[Batch]:
     """Iterate over each image of this process's share once, in order, without augmentation.
 
     Args:
@@ -86,11 +88,12 @@ def evaluation_loader(
         world_size: number of processes.
 
     Returns:
-        Iterable of batches as in `training_loader`.
+        Iterator as of `training_loader`, which knows its length.
     """
     _check_rank(rank, world_size)
-    share = torch.utils.data.Subset(dataset, range(rank, len(dataset), world_size))
-    return _data_loader(share, workers, batch_size=batch_size)
+    share = range(rank, len(dataset), world_size)
+    images = NotedImages(dataset, workers)
+    return _batches(images, images, workers, batch_size=batch_size, sampler=share)
 
 
 def collate(samples: list[Sample]) -> Batch:
@@ -140,14 +143,14 @@ class _EndlessOrder(Sampler[list[tuple[int, int]]]):
 class _SeededSamples(Dataset[Sample]):
     """Samples by (epoch, index), each augmented with random numbers of its own."""
 
-    def __init__(self, dataset: DetectionDataset, transform: Transform | None, seed: int) -> None:
-        self.dataset = dataset
+    def __init__(self, images: NotedImages, transform: Transform | None, seed: int) -> None:
+        self.images = images
         self.transform = transform
         self.seed = seed
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
-        image, target = self.dataset[index]
+        image, target = self.images[index]
         if self.transform is None:
             return image, target
         with torch.random.fork_rng(devices=[]):  # without workers, the run's own state is global
@@ -163,24 +166,20 @@ def _sample_seed(seed: int, epoch: int, index: int) -> int:
     return int(np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)[0])
 
 
-def _data_loader(samples: Dataset[Any], workers: int, **arguments: Any) -> DataLoader[Batch]:
-    return DataLoader(
+def _batches(
+    samples: Dataset[Any], images: NotedImages, workers: int, **arguments: Any
+) -> Batches[Batch]:
+    loader: DataLoader[Batch] = DataLoader(
         samples,
         num_workers=workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
-        # Ctrl-C, torchrun and schedulers signal every process of a run: it stops in order and then
-        # ends its workers, which must not be gone before.
-        worker_init_fn=_ignore_stop_signals,
+        worker_init_fn=begin_worker,
         # Without one of its own, the loader draws from the global generator: resumed runs differ.
         generator=torch.Generator(),
         **arguments,
     )
-
-
-def _ignore_stop_signals(worker: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
+    return Batches(loader, images)
 
 
 def _check_rank(rank: int, world_size: int) -> None:

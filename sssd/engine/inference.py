@@ -61,7 +61,8 @@ def evaluate_detector(
     loader = evaluation_loader(
         dataset, config.part_size(world_size()), config.workers, rank(), world_size()
     )
-    shares = gather(detect(detector, loader))
+    with loader:
+        shares = gather(detect(detector, loader))
 
     def numbers() -> dict[str, float]:
         found = {image_id: one for share in shares for image_id, one in share.items()}

@@ -77,6 +77,7 @@ def train(
 
     Raises:
         RunError: a loss that is not finite, a disk that is full, a checkpoint of another run.
+        WorkerKilled: the system killed a process that loads images.
         ValueError: a batch that the processes can not share equally.
     """
     console = console or distributed.console()
@@ -146,7 +147,7 @@ def train(
     log_start, log_iteration = time.monotonic(), begin
     stopped = 0
     fast = compiled(method.detector.backbone, config.compile_backbone)
-    with deterministic(config.deterministic), fast, StopSignals() as stop, progress:
+    with deterministic(config.deterministic), fast, StopSignals() as stop, progress, batches:
         numbers = distributed.from_first(lambda: _evaluation_of(run, begin))
         if saved and due(config.evaluate_every) and numbers is None:  # it was killed meanwhile
             numbers = evaluate()

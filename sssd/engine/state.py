@@ -30,10 +30,12 @@ def write_atomically(path: Path, save: Any) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    # torch.save reports a full disk as a RuntimeError of its zip writer.
     except (OSError, RuntimeError) as error:
         with contextlib.suppress(OSError):  # its folder may be none
             temporary.unlink()
+        # torch.save may report a full disk as a RuntimeError of its zip writer.
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+            raise
         raise RunError(
             f"{path} can not be written: {error}. What was there before is untouched; free some "
             "space, or choose another place with --out."

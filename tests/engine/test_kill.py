@@ -1,6 +1,8 @@
 """Runs killed by SIGKILL, again and again, end as the one that was left alone, to the last bit."""
 
+import os
 import random
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -102,12 +104,18 @@ def finish(data: list[str], run: Path, workers: int) -> float:
     return time.monotonic() - begun
 
 
+@pytest.fixture(scope="module")
+def straight(data: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """A run that was left alone, and the seconds it took."""
+    folder = tmp_path_factory.mktemp("straight")
+    finish(data, folder / "warm", workers=0)
+    return folder / "run", finish(data, folder / "run", workers=0)
+
+
 def test_runs_killed_at_any_moment_end_like_one_that_was_not(
-    data: list[str], tmp_path: Path
+    data: list[str], straight: tuple[Path, float], tmp_path: Path
 ) -> None:
-    finish(data, tmp_path / "warm", workers=0)
-    length = finish(data, tmp_path / "straight", workers=0)
-    expected = outcome(tmp_path / "straight")
+    expected, length = outcome(straight[0]), straight[1]
     assert [row["iteration"] for row in expected["metrics"] if "AP" in row] == [4, 8, 12, 16]
     moments: list[Moment] = [at_any_time, while_saving, at_any_time, while_evaluating]
     kills: list[str] = []
@@ -129,3 +137,20 @@ def test_runs_killed_at_any_moment_end_like_one_that_was_not(
         assert_same(outcome(run), expected, f"{run.name} after {kills}")
         number += 1
     print(f"{len(kills)} kills of {number} runs of {length:.1f} s: {kills}")
+
+
+def test_a_run_whose_worker_was_killed_names_the_image_and_goes_on(
+    data: list[str], straight: tuple[Path, float], tmp_path: Path
+) -> None:
+    run, log = tmp_path / "run", tmp_path / "run.log"
+    process = start(command(data, run, workers=1), log)
+    wait_for(lambda: checkpoints(run), 100)
+    for worker in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+        os.kill(int(worker), signal.SIGKILL)
+    process.join()
+    assert process.exitcode == 1
+    said = log.read_text()
+    assert "error: a process that loads images was killed by SIGKILL; " in said
+    assert re.search(r"the last image it opened is \S+\.png \(image \d, 64 x 64\)", said)
+    finish(data, run, workers=0)
+    assert_same(outcome(run), outcome(straight[0]), "after the worker was killed")

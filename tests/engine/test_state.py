@@ -48,3 +48,15 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_checkpoint(tmp_path: Path
         write_atomically(path, lambda file: torch.save({"w": torch.zeros(10_000)}, file))
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["weights.pt"]
+
+
+def test_an_error_that_is_not_the_disk_s_passes(tmp_path: Path) -> None:
+    """As torch's about a killed worker, which arrives anywhere."""
+
+    def save(file: object) -> None:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    with pytest.raises(RuntimeError, match="worker") as raised:
+        write_atomically(tmp_path / "weights.pt", save)
+    assert type(raised.value) is RuntimeError
+    assert list(tmp_path.iterdir()) == []

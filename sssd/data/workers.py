@@ -1,0 +1,150 @@
+"""Worker processes that are known by the image they are at, should the system kill one."""
+
+from __future__ import annotations
+
+import atexit
+import signal
+import weakref
+from collections.abc import Iterator
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from sssd.data.dataset import DetectionDataset, Target
+from sssd.data.faults import WorkerKilled
+
+Batch = TypeVar("Batch")
+
+
+class NotedImages(Dataset[tuple[torch.Tensor, Target]]):
+    """A data set whose workers note, in memory that they share with their parent, what they open.
+
+    Args:
+        dataset: what is loaded.
+        workers: number of worker processes.
+    """
+
+    def __init__(self, dataset: DetectionDataset, workers: int) -> None:
+        self.dataset = dataset
+        self._opened = torch.full((workers,), -1).share_memory_()  # index in the data set
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, Target]:
+        if (worker := get_worker_info()) is not None:
+            self._opened[worker.id] = index
+        return self.dataset[index]
+
+    def opened_by(self, worker: int) -> str:
+        """What a worker opened last, in words."""
+        index = int(self._opened[worker])
+        if index < 0:
+            return "it had opened no image yet"
+        width, height = self.dataset.sizes[index]
+        return (
+            f"the last image it opened is {self.dataset.image_path(index)} "
+            f"(image {self.dataset.image_id(index)!r}, {width} x {height})"
+        )
+
+
+class Batches(Iterator[Batch], Generic[Batch]):
+    """The batches of a loader; a worker that is killed is named by the image it was at.
+
+    torch raises its error wherever the main thread is when a worker dies. So a `with` statement
+    watches over what is done between two batches, and ends the workers:
+
+        with batches:
+            for images, targets in batches: ...
+
+    Raises:
+        WorkerKilled: the system killed a worker.
+    """
+
+    def __init__(self, loader: DataLoader[Batch], images: NotedImages) -> None:
+        self._loader = loader
+        self._images = images
+        self._batches: Any = iter(loader)
+        self._workers: list[BaseProcess] = getattr(self._batches, "_workers", [])
+        _in_use.add(self)
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __next__(self) -> Batch:
+        try:
+            return next(self._batches)
+        except (EOFError, ConnectionError) as error:
+            # A dying worker's connections are closed before it is gone.
+            wait([worker.sentinel for worker in self._workers], timeout=5)
+            self._raise_if_killed(error)
+            raise
+        except RuntimeError as error:
+            self._raise_if_killed(error)
+            raise
+
+    def __enter__(self) -> Batches[Batch]:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+        if _is_of_a_worker(error):
+            self._raise_if_killed(error)
+
+    def close(self) -> None:
+        """Ends the workers; there are no more batches."""
+        if not self._workers:
+            return
+        try:
+            self._batches._shutdown_workers()
+        except RuntimeError as error:
+            if not _is_of_a_worker(error):
+                raise
+
+    def _raise_if_killed(self, error: BaseException | None) -> None:
+        """Names the image in the place of an error that a worker's end has caused."""
+        for number, worker in enumerate(self._workers):
+            if worker.exitcode:
+                raise WorkerKilled(
+                    f"a process that loads images {_end(worker.exitcode)}; "
+                    f"{self._images.opened_by(number)}. If memory ran out, take fewer workers or "
+                    "smaller images, or give a container more shared memory (--shm-size); a "
+                    "training run goes on from its last checkpoint with --resume"
+                ) from error
+
+
+def begin_worker(worker: int) -> None:
+    """What a worker process does first.
+
+    Ctrl-C, torchrun and schedulers signal every process of a run: it stops in order and then ends
+    its workers, which must not be gone before.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
+_in_use: weakref.WeakSet[Batches] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Workers ignore the signal by which Python ends them at exit, and then waits for ever."""
+    for batches in list(_in_use):
+        batches.close()
+
+
+def _is_of_a_worker(error: BaseException | None) -> bool:
+    """Whether an error is the one that torch raises from a signal handler, anywhere."""
+    return type(error) is RuntimeError and str(error).startswith("DataLoader worker (pid")
+
+
+def _end(exitcode: int) -> str:
+    if exitcode > 0:
+        return f"ended by itself with status {exitcode}"
+    return f"was killed by {signal.Signals(-exitcode).name}"
