@@ -5,6 +5,7 @@ Example:
     python -m sssd.export runs/demo --out detector.safetensors
 """
 
+import copy
 import json
 import sys
 import warnings
@@ -18,6 +19,8 @@ import torch
 import tyro
 from rich.console import Console
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms.v2.functional import resize
 
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_warnings
@@ -28,6 +31,7 @@ from sssd.engine.runs import Run, open_run
 from sssd.engine.state import RunError, export_weights, write_atomically
 
 BOX_TOLERANCE, SCORE_TOLERANCE = 0.05, 1e-3  # pixels; onnxruntime sums in another order
+SMALLEST = 32  # pixels a side
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class Export:
 
     FILE.onnx: image (3, H, W) float32 RGB in [0, 1] -> boxes (n, 4) xyxy in its pixels, scores (n,)
     and labels (n,), 0 for the first class; resizing, normalisation and suppression are inside. H
-    and W are fixed. The file is written once onnxruntime finds in it what PyTorch finds.
+    and W are any, unless --size is given. The file is written once onnxruntime finds in it what
+    PyTorch finds, in images of three sizes.
     """
 
     run: tyro.conf.Positional[Path]
@@ -49,7 +54,7 @@ class Export:
     """File to write; its ending says the format."""
 
     size: tuple[int, int] | None = None
-    """onnx: height and width of the images; by default those of the image it is checked on."""
+    """onnx: height and width of all images, for runtimes that need to know; by default any."""
 
     image: Path | None = None
     """onnx: image to check the file on; by default the first of the run's validation set."""
@@ -58,8 +63,8 @@ class Export:
         """Refuses formats that are not known."""
         if self.out.suffix not in (".onnx", ".safetensors"):
             raise ValueError(f"--out {self.out}: its name must end in .onnx or .safetensors")
-        if self.size is not None and min(self.size) < 32:
-            raise ValueError(f"--size is {self.size}; at least 32 pixels each")
+        if self.size is not None and min(self.size) < SMALLEST:
+            raise ValueError(f"--size is {self.size}; at least {SMALLEST} pixels each")
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.export") -> int:
@@ -78,16 +83,15 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.exp
             metadata = {name: json.dumps(value) for name, value in _describe(run).items()}
             export_weights(command.out, getattr(run.detector, "model", run.detector), metadata)
         else:
-            written = to_onnx(run.detector, image, _describe(run))
-            count = check_onnx(written, run.detector, image)
+            written = to_onnx(run.detector, image, _describe(run), any_size=command.size is None)
+            images = [image] if command.size else [image, *_other_sizes(image)]
+            counts = [check_onnx(written, run.detector, one) for one in images]
             write_atomically(command.out, lambda file: file.write(written))
-            size = " x ".join(map(str, image.shape[1:]))
-            console.print(
-                f"onnxruntime finds the same {count} detections as PyTorch; images are {size} "
-                "(height x width)",
-                soft_wrap=True,
-            )
-            if not count:
+            for one, count in zip(images, counts, strict=True):
+                console.print(
+                    f"{_size(one)}: onnxruntime finds the same {count} as PyTorch", soft_wrap=True
+                )
+            if not all(counts):
                 print("warning: nothing to compare was found; try another --image", file=sys.stderr)
     console.print(f"written: {command.out}", soft_wrap=True)
     return 0
@@ -106,17 +110,47 @@ class _OneImage(nn.Module):
         return found["boxes"], found["scores"], found["labels"] - self.shift
 
 
-def to_onnx(detector: Detector, image: Tensor, description: dict[str, Any]) -> bytes:
-    """A detector as an ONNX file for images of one size.
+class _TracedTransform(GeneralizedRCNNTransform):
+    """Torchvision's transform, which resizes to the same pixel when it is traced.
+
+    Its own trace computes the scale in single precision, where PyTorch takes double: of all sizes
+    up to 1400 x 1400, 8 % become an image that is a pixel smaller or larger (800 / 1333 pixels).
+    """
+
+    def __init__(self, original: GeneralizedRCNNTransform) -> None:
+        super().__init__(
+            original.min_size, original.max_size, original.image_mean, original.image_std
+        )
+
+    def resize(self, image: Tensor, target: None = None) -> tuple[Tensor, None]:
+        # As vectors: the exporter makes single precision of double scalars.
+        size = torch._shape_as_tensor(image)[-2:].double()
+        sides = torch.cat([size.amin(0, keepdim=True), size.amax(0, keepdim=True)])
+        limits = torch.tensor([self.min_size[-1], self.max_size], dtype=torch.float64)
+        scale = (limits / sides).amin(0, keepdim=True)
+        height, width = (size * scale).floor().long()
+        resized = F.interpolate(image[None], size=(height, width), mode="bilinear")
+        return resized[0], None
+
+
+def to_onnx(
+    detector: Detector, image: Tensor, description: dict[str, Any], any_size: bool = True
+) -> bytes:
+    """A detector as an ONNX file.
 
     Args:
         detector: in evaluation mode, on the CPU.
         image: (3, H, W) float32 in [0, 1].
         description: what the file's metadata say.
+        any_size: images may have any height and width, not those of `image` alone.
     """
     import onnx
 
-    module = _OneImage(detector).to(memory_format=torch.contiguous_format).eval()
+    module = _OneImage(copy.deepcopy(detector)).to(memory_format=torch.contiguous_format).eval()
+    module.model.transform = _TracedTransform(module.model.transform)
+    axes = {name: {0: "detections"} for name in ("boxes", "scores", "labels")}
+    if any_size:
+        axes["image"] = {1: "height", 2: "width"}
     with TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
         file = Path(folder) / "detector.onnx"
         warnings.simplefilter("ignore")  # the exporter's many notes about torchvision's code
@@ -128,7 +162,7 @@ def to_onnx(detector: Detector, image: Tensor, description: dict[str, Any]) -> b
             opset_version=17,
             input_names=["image"],
             output_names=["boxes", "scores", "labels"],
-            dynamic_axes={name: {0: "detections"} for name in ("boxes", "scores", "labels")},
+            dynamic_axes=axes,
         )
         model = onnx.load(file)
     onnx.helper.set_model_props(model, {k: json.dumps(v) for k, v in description.items()})
@@ -149,8 +183,9 @@ def check_onnx(written: bytes, detector: Detector, image: Tensor) -> int:
         expected = _OneImage(detector).eval()(image)
     if len(found[0]) != len(expected[0]):
         raise RunError(
-            f"onnxruntime finds {len(found[0])} objects and PyTorch {len(expected[0])}; nothing "
-            "was written. If scores lie at the threshold, try another --image"
+            f"{_size(image)}: onnxruntime finds {len(found[0])} objects and PyTorch "
+            f"{len(expected[0])}; nothing was written. If scores lie at the threshold, try another "
+            "--image"
         )
     for name, mine, theirs, tolerance in zip(
         ("boxes", "scores", "labels"),
@@ -162,10 +197,21 @@ def check_onnx(written: bytes, detector: Detector, image: Tensor) -> int:
         difference = (mine.double() - theirs.double()).abs()
         if len(difference) and float(difference.max()) > tolerance:
             raise RunError(
-                f"onnxruntime's {name} differ from PyTorch's by up to {difference.max():g}; "
-                "nothing was written"
+                f"{_size(image)}: onnxruntime's {name} differ from PyTorch's by up to "
+                f"{difference.max():g}; nothing was written"
             )
     return len(found[0])
+
+
+def _other_sizes(image: Tensor) -> list[Tensor]:
+    """The image a third lower, and a quarter narrower."""
+    height, width = image.shape[1:]
+    sizes = (2 * height // 3, width), (height, 3 * width // 4)
+    return [resize(image, [max(side, SMALLEST) for side in size]) for size in sizes]
+
+
+def _size(image: Tensor) -> str:
+    return f"{image.shape[1]} x {image.shape[2]} pixels (height x width)"
 
 
 def _describe(run: Run) -> dict[str, Any]:

@@ -36,8 +36,10 @@ def _embolden(path: Path) -> None:
     for name, tensor in weights.items():
         if name.endswith("cls_logits.bias"):
             tensor += 5
-        elif name.endswith(("cls_logits.weight", "cls_score.weight")):
+        elif name.endswith("cls_logits.weight"):
             tensor *= 20
+        elif name.endswith("cls_score.weight"):
+            tensor[0], tensor[1:] = 0, tensor[1:].abs()  # the first is the background's
         elif name.endswith("bbox_reg.bias"):
             tensor.fill_(1.5)
     save_file(weights, path, metadata)
