@@ -42,13 +42,24 @@ def tool(name: str) -> str:
     return found
 
 
+def put_in_place(built: Path, target: Path) -> None:
+    """Give a library its name at once: a process that has the old one mapped keeps it whole."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{os.getpid()}{target.name}")
+    try:
+        shutil.copy2(built, beside)
+        os.replace(beside, target)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
 class CMakeBuild(build_ext):
     """`build_ext` by CMake and Ninja. Always in place unless a wheel is being made."""
 
     def run(self) -> None:
         """Configure and build; Ninja rebuilds only what changed."""
         wheel = "bdist_wheel" in self.distribution.command_obj and not self.inplace
-        target = Path(self.build_lib).resolve() / "sssd" if wheel else ROOT / "sssd"
+        target = (Path(self.build_lib).resolve() if wheel else ROOT) / "sssd" / "_C.so"
         torch_root, torch_cuda = torch_package()
         cuda_off = os.environ.get("SSSD_CUDA", "1").lower() in ("0", "off", "false", "no")
         build = ROOT / "build" / "native"
@@ -60,15 +71,16 @@ class CMakeBuild(build_ext):
             f"-DSSSD_TORCH_ROOT={torch_root}",
             f"-DSSSD_TORCH_CUDA={torch_cuda}",
             f"-DSSSD_CUDA={'OFF' if cuda_off else 'ON'}",
-            f"-DSSSD_OUTPUT={target}",
             *os.environ.get("CMAKE_ARGS", "").split(),
         ]  # fmt: skip
         subprocess.run(configure, check=True)
         subprocess.run([cmake, "--build", build, "--parallel", jobs], check=True)
+        put_in_place(build / "_C.so", target)
 
     def get_outputs(self) -> list[str]:
         """The library, for the record of an installation."""
         return [str(Path(self.build_lib) / "sssd" / "_C.so")]
 
 
-setup(ext_modules=[Extension("sssd._C", sources=[])], cmdclass={"build_ext": CMakeBuild})
+if __name__ == "__main__":
+    setup(ext_modules=[Extension("sssd._C", sources=[])], cmdclass={"build_ext": CMakeBuild})
