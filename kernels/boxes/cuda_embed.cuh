@@ -36,15 +36,16 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   const HeatmapProblem& heatmap = problem.heatmap;
   const Tile tile(plan, heatmap.levels);
   const BoxLevel& map = heatmap.levels.level[tile.level];
-  const int64_t image = tile.depth % heatmap.batch;
-  const int64_t channel = tile.depth / heatmap.batch * kChannels;
+  // As numbers of 32 bits they leave registers for the sums.
+  const int32_t image = static_cast<int32_t>(tile.depth % heatmap.batch);
+  const int32_t channel = static_cast<int32_t>(tile.depth / heatmap.batch) * kChannels;
   float sum[kChannels] = {};
   for (int32_t label = next_class(heatmap, image, -1, shared); label != kNoKey;
        label = next_class(heatmap, image, label, shared)) {
     bool any;
     const float heat = heat_at(heatmap, tile, image, label, shared, any);
     if (!any) continue;
-    const int64_t c = channel + threadIdx.x;
+    const int32_t c = channel + static_cast<int32_t>(threadIdx.x);
     if (threadIdx.x < kChannels)
       vector[threadIdx.x] =
           c < problem.channels ? read<T>(problem.embedding, label * problem.channels + c) : 0.0f;
@@ -59,7 +60,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
 #pragma unroll
   for (int k = 0; k < kChannels; ++k)
     if (channel + k < problem.channels)
-      write<T>(map.map, (image * problem.channels + channel + k) * map.cells() + at, sum[k]);
+      write<T>(map.map, (image * problem.channels + (channel + k)) * map.cells() + at, sum[k]);
 }
 
 // The gradient of the vectors from one row of tiles: a block takes one class and some channels, a

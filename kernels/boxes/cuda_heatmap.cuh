@@ -43,7 +43,7 @@ __device__ __forceinline__ void keep_stamp(const HeatmapProblem& problem, const 
 // The heat of this thread's cell from the objects of one image and class, and whether any of them
 // meets the tile. All threads call it.
 __device__ __forceinline__ float heat_at(const HeatmapProblem& problem, const Tile& tile,
-                                         int64_t image, int64_t label, DrawShared& shared,
+                                         int32_t image, int32_t label, DrawShared& shared,
                                          bool& any) {
   const int down = threadIdx.x / kTileColumns, right = threadIdx.x % kTileColumns;
   float heat = 0;

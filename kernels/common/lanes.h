@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 #ifdef __AVX512F__
 #include <immintrin.h>
@@ -160,22 +161,31 @@ SSSD_INLINE Midpoint<Lanes<double>> midpoint(Lanes<double> v) {
 
 // ---- across lanes -------------------------------------------------------------------------------
 
-// The sum of all lanes, in a fixed order.
+// Lane i gets lane i ^ kHalf.
+template <int kHalf, class T, int... I>
+SSSD_INLINE Lanes<T> swapped(Lanes<T> x, std::integer_sequence<int, I...>) {
+#if defined(__clang__) || __GNUC__ >= 12
+  return Lanes<T>(__builtin_shufflevector(x.raw, x.raw, (I ^ kHalf)...));
+#else
+  return Lanes<T>(__builtin_shuffle(x.raw, typename Lanes<T>::Bits{(I ^ kHalf)...}));
+#endif
+}
+// Joins all lanes by halves, always in the same order.
+template <int kHalf, class T, class F>
+SSSD_INLINE T join_halves(Lanes<T> x, F&& join) {
+  if constexpr (kHalf == 0)
+    return x.raw[0];
+  else
+    return join_halves<kHalf / 2>(
+        join(x, swapped<kHalf>(x, std::make_integer_sequence<int, Lanes<T>::kCount>())), join);
+}
 template <class T>
 SSSD_INLINE T sum_lanes(Lanes<T> x) {
-  T part[Lanes<T>::kCount];
-  std::memcpy(part, &x, sizeof part);
-  for (int half = Lanes<T>::kCount / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) part[i] += part[i + half];
-  return part[0];
+  return join_halves<Lanes<T>::kCount / 2>(x, [](auto y, auto z) { return y + z; });
 }
 template <class T>
 SSSD_INLINE T max_lanes(Lanes<T> x) {
-  T part[Lanes<T>::kCount];
-  std::memcpy(part, &x, sizeof part);
-  for (int half = Lanes<T>::kCount / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) part[i] = part[i] > part[i + half] ? part[i] : part[i + half];
-  return part[0];
+  return join_halves<Lanes<T>::kCount / 2>(x, [](auto y, auto z) { return larger(y, z); });
 }
 // Lanes below n.
 template <class T>

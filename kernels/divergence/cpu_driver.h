@@ -8,14 +8,36 @@
 
 namespace sssd::divergence::SSSD_ISA {
 
+// Backward begins where forward ended: that is still in cache.
+enum class Order { ascending, descending };
+
+// Tasks differ in size, and threads in speed: a thread takes half of its share of what is left,
+// time and again. So it works on neighbours, which share pages of memory, and none is waited for
+// long.
 template <class F>
-void run_tasks(ParallelFor parallel, int64_t tasks, F&& body) {
+void run_tasks(ParallelFor parallel, int64_t tasks, Order order, F&& body) {
   if (tasks == 0) return;
-  auto call = [](int64_t begin, int64_t end, void* context) {
-    F& f = *static_cast<std::remove_reference_t<F>*>(context);
-    for (int64_t task = begin; task < end; ++task) f(task);
+  struct Queue {
+    std::remove_reference_t<F>& body;
+    const int64_t tasks;
+    const Order order;
+    int64_t next;
+  } queue{body, tasks, order, 0};
+  auto work = [](int64_t begin, int64_t end, void* context) {
+    Queue& queue = *static_cast<Queue*>(context);
+    const int64_t tasks = queue.tasks, share = end - begin;
+    int64_t first = __atomic_load_n(&queue.next, __ATOMIC_RELAXED);
+    while (first < tasks) {
+      const int64_t half = share * (tasks - first) / tasks / 2, count = half > 1 ? half : 1;
+      if (!__atomic_compare_exchange_n(&queue.next, &first, first + count, true, __ATOMIC_RELAXED,
+                                       __ATOMIC_RELAXED))
+        continue;  // `first` is what another thread has left
+      const int64_t from = queue.order == Order::ascending ? first : tasks - first - count;
+      for (int64_t task = from; task < from + count; ++task) queue.body(task);
+      first = __atomic_load_n(&queue.next, __ATOMIC_RELAXED);
+    }
   };
-  parallel(tasks, call, &body);
+  parallel(tasks, work, &queue);
 }
 
 template <class M, class S>
@@ -69,9 +91,16 @@ struct Driver {
     return {level.teacher, levels.teacher_dtype};
   }
 
-  static Row prepare(const Place& place, const Piece* pieces, int group) {
-    Stats all = pieces[0].stats[group];
-    for (int64_t i = 1; i < place.plan.pieces; ++i) merge(place, all, pieces[i].stats[group]);
+  // The first piece of a split unit gets the statistics of all.
+  static void join_pieces(const Level& level, const Place& place) {
+    for (int64_t unit = 0; unit < place.plan.units; ++unit) {
+      Piece* pieces = place.pieces + unit * place.plan.pieces;
+      for (int group = 0; group < place.plan.groups(level, unit); ++group)
+        for (int64_t i = 1; i < place.plan.pieces; ++i)
+          merge(place, pieces[0].stats[group], pieces[i].stats[group]);
+    }
+  }
+  static Row prepare(const Place& place, const Stats& all) {
     return M::prepare(place.constants, all.a, all.b);
   }
   static SSSD_INLINE void merge(const Place& place, Stats& all, const Stats& part) {
@@ -98,7 +127,7 @@ struct Driver {
       if (plan.split) pieces += plan.units * plan.pieces, split_tasks += plan.tasks;
     }
 
-    run_tasks(call.parallel, tasks, [&](int64_t task) {
+    run_tasks(call.parallel, tasks, Order::ascending, [&](int64_t task) {
       const int l = level_of(places, levels.count, task);
       const Place& place = places[l];
       task -= place.tasks_before;
@@ -108,7 +137,9 @@ struct Driver {
         place.partials[task] = whole_units(call, levels.level[l], place, task);
     });
     if (split_tasks > 0) {
-      run_tasks(call.parallel, tasks, [&](int64_t task) {
+      for (int l = 0; l < levels.count; ++l)
+        if (places[l].plan.split) join_pieces(levels.level[l], places[l]);
+      run_tasks(call.parallel, tasks, Order::ascending, [&](int64_t task) {
         const int l = level_of(places, levels.count, task);
         if (places[l].plan.split)
           piece_terms(levels, levels.level[l], places[l], task - places[l].tasks_before);
@@ -140,34 +171,86 @@ struct Driver {
   static Partial whole_units(const ForwardCall<S>& call, const Level& level, const Place& place,
                              int64_t task) {
     const Plan<S>& plan = place.plan;
-    const Side a = student(call.levels, level), b = teacher(call.levels, level);
     const int64_t begin = task * plan.units_a_task;
     const int64_t end =
         begin + plan.units_a_task < plan.units ? begin + plan.units_a_task : plan.units;
     Partial total;
-    for (int64_t unit = begin; unit < end; ++unit) {
-      const int groups = plan.groups(level, unit);
-      Stats all[kGroups], part[kGroups];
-      for (int64_t piece = 0; piece < plan.pieces; ++piece) {
-        statistics(plan.run(level, unit, piece), a, b, place.constants, plan.strided,
-                   piece == 0 ? all : part);
-        for (int group = 0; piece > 0 && group < groups; ++group)
-          merge(place, all[group], part[group]);
-      }
-      Row rows[kGroups];
-      for (int group = 0; group < groups; ++group)
-        rows[group] = M::prepare(place.constants, all[group].a, all[group].b);
-      Sums sums[kGroups], more[kGroups];
-      for (int64_t piece = 0; piece < plan.pieces; ++piece) {
-        K::terms(place.constants, plan.run(level, unit, piece), a, b, rows,
-                 piece == 0 ? sums : more);
-        for (int group = 0; piece > 0 && group < groups; ++group) sums[group].add(more[group]);
-      }
-      for (int group = 0; group < groups; ++group)
-        total.add(K::finish(call.settings, place.constants, level, plan, unit, group, rows[group],
-                            sums[group], call.saved, call.levels.rows));
-    }
+    if (plan.strided)
+      for (int64_t unit = begin; unit < end; ++unit)
+        total.add(whole_strip(call, level, place, unit));
+    else
+      for (int64_t unit = begin; unit < end; unit += plan.rows_together)
+        total.add(
+            whole_rows(call, level, place, unit,
+                       int(end - unit < plan.rows_together ? end - unit : plan.rows_together)));
     return total;
+  }
+
+  static Partial whole_strip(const ForwardCall<S>& call, const Level& level, const Place& place,
+                             int64_t unit) {
+    const Plan<S>& plan = place.plan;
+    const int groups = plan.groups(level, unit);
+    Stats all[kGroups];
+    unit_statistics(call.levels, level, place, unit, all);
+    Row rows[kGroups];
+    for (int group = 0; group < groups; ++group) rows[group] = prepare(place, all[group]);
+    Sums sums[kGroups];
+    unit_terms(call.levels, level, place, unit, rows, sums);
+    Partial total;
+    for (int group = 0; group < groups; ++group)
+      total.add(finish(call, level, place, plan.first_row(level, unit) + group * V::kCount,
+                       plan.rows(level, unit, group), rows[group], sums[group]));
+    return total;
+  }
+
+  // Contiguous rows, a lane each where they begin and end.
+  static Partial whole_rows(const ForwardCall<S>& call, const Level& level, const Place& place,
+                            int64_t first, int count) {
+    Stats all;
+    for (int i = 0; i < count; ++i) {
+      Stats one;
+      unit_statistics(call.levels, level, place, first + i, &one);
+      put_lane<S>(all, i, one);
+    }
+    const Row rows = prepare(place, all);
+    Sums sums;
+    for (int i = 0; i < count; ++i) {
+      const Row row = one_lane<S>(rows, i);
+      Sums one;
+      unit_terms(call.levels, level, place, first + i, &row, &one);
+      one.each([](V& x) { x = V(sum_lanes(x)); });
+      put_lane<S>(sums, i, one);
+    }
+    return finish(call, level, place, first, count, rows, sums);
+  }
+
+  static SSSD_INLINE void unit_statistics(const Levels& levels, const Level& level,
+                                          const Place& place, int64_t unit, Stats* all) {
+    const Plan<S>& plan = place.plan;
+    Stats part[kGroups];
+    for (int64_t piece = 0; piece < plan.pieces; ++piece) {
+      statistics(plan.run(level, unit, piece), student(levels, level), teacher(levels, level),
+                 place.constants, plan.strided, piece == 0 ? all : part);
+      for (int group = 0; piece > 0 && group < plan.groups(level, unit); ++group)
+        merge(place, all[group], part[group]);
+    }
+  }
+  static SSSD_INLINE void unit_terms(const Levels& levels, const Level& level, const Place& place,
+                                     int64_t unit, const Row* rows, Sums* sums) {
+    const Plan<S>& plan = place.plan;
+    Sums part[kGroups];
+    for (int64_t piece = 0; piece < plan.pieces; ++piece) {
+      K::terms(place.constants, plan.run(level, unit, piece), student(levels, level),
+               teacher(levels, level), rows, piece == 0 ? sums : part);
+      for (int group = 0; piece > 0 && group < plan.groups(level, unit); ++group)
+        sums[group].add(part[group]);
+    }
+  }
+  static SSSD_INLINE Partial finish(const ForwardCall<S>& call, const Level& level,
+                                    const Place& place, int64_t first_row, int count,
+                                    const Row& rows, const Sums& sums) {
+    return K::finish(call.settings, place.constants, level, first_row, count, rows, sums,
+                     call.saved, call.levels.rows);
   }
 
   static void piece_statistics(const Levels& levels, const Level& level, const Place& place,
@@ -182,7 +265,7 @@ struct Driver {
     const int64_t unit = task / place.plan.pieces, piece = task % place.plan.pieces;
     Row rows[kGroups];
     for (int group = 0; group < place.plan.groups(level, unit); ++group)
-      rows[group] = prepare(place, place.pieces + unit * place.plan.pieces, group);
+      rows[group] = prepare(place, place.pieces[unit * place.plan.pieces].stats[group]);
     K::terms(place.constants, place.plan.run(level, unit, piece), student(levels, level),
              teacher(levels, level), rows, place.pieces[task].sums);
   }
@@ -192,11 +275,12 @@ struct Driver {
     Partial total;
     const Piece* pieces = place.pieces + unit * place.plan.pieces;
     for (int group = 0; group < place.plan.groups(level, unit); ++group) {
-      const Row row = prepare(place, pieces, group);
+      const Row row = prepare(place, pieces[0].stats[group]);
       Sums sums = pieces[0].sums[group];
       for (int64_t i = 1; i < place.plan.pieces; ++i) sums.add(pieces[i].sums[group]);
-      total.add(K::finish(call.settings, place.constants, level, place.plan, unit, group, row, sums,
-                          call.saved, call.levels.rows));
+      if (!place.plan.strided) sums.each([](V& x) { x = V(sum_lanes(x)); });
+      total.add(finish(call, level, place, place.plan.first_row(level, unit) + group * V::kCount,
+                       place.plan.rows(level, unit, group), row, sums));
     }
     return total;
   }
@@ -212,7 +296,7 @@ struct Driver {
                              nullptr, nullptr, tasks};
       tasks += places[l].plan.tasks;
     }
-    run_tasks(call.parallel, tasks, [&](int64_t task) {
+    run_tasks(call.parallel, tasks, Order::descending, [&](int64_t task) {
       const int l = level_of(places, levels.count, task);
       const Level& level = levels.level[l];
       const Plan<S>& plan = places[l].plan;

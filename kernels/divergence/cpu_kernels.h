@@ -67,10 +67,10 @@ SSSD_INLINE void statistics(const Run& run, Side a, Side b, const Constants<S>& 
     for_blocks<S>(
         run, a, b, [&](int) { return Gradients<V>{zero, zero}; },
         [&](auto n, int group, const V* x, const V* y, int64_t, int) {
-          for (int i = 0; i < n.value; ++i) {
-            stats[group].a.mean = stats[group].a.mean + x[i];
-            stats[group].b.mean = stats[group].b.mean + y[i];
-          }
+          V sum_a = zero, sum_b = zero;  // short sums round less
+          for (int i = 0; i < n.value; ++i) sum_a = sum_a + x[i], sum_b = sum_b + y[i];
+          stats[group].a.mean = stats[group].a.mean + sum_a;
+          stats[group].b.mean = stats[group].b.mean + sum_b;
         });
   }
   for (int group = 0; group < run.groups; ++group) {
@@ -80,17 +80,39 @@ SSSD_INLINE void statistics(const Run& run, Side a, Side b, const Constants<S>& 
   for_blocks<S>(
       run, a, b, [&](int group) { return Gradients<V>{stats[group].a.mean, stats[group].b.mean}; },
       [&](auto n, int group, const V* x, const V* y, int64_t, int) {
-        Both<Moments<V>> s = stats[group];
+        Both<Moments<V>>& s = stats[group];
+        V sum_a = zero, sum_b = zero;
         for (int i = 0; i < n.value; ++i) {
           const V from_a = x[i] - s.a.mean, from_b = y[i] - s.b.mean;
-          s.a.squares = s.a.squares + from_a * from_a;
-          s.b.squares = s.b.squares + from_b * from_b;
+          sum_a = sum_a + from_a * from_a, sum_b = sum_b + from_b * from_b;
         }
-        stats[group] = s;
+        s.a.squares = s.a.squares + sum_a;
+        s.b.squares = s.b.squares + sum_b;
       });
   if (strided) return;
   stats[0].a.squares = V(sum_lanes(stats[0].a.squares));
   stats[0].b.squares = V(sum_lanes(stats[0].b.squares));
+}
+
+// T is a struct of vectors. Lane i of `all` becomes lane 0 of `one`; and back, in every lane.
+template <class S, class T>
+SSSD_INLINE void put_lane(T& all, int i, const T& one) {
+  char* to = reinterpret_cast<char*>(&all) + i * sizeof(S);
+  const char* from = reinterpret_cast<const char*>(&one);
+  for (size_t at = 0; at < sizeof(T); at += kVectorBytes)
+    std::memcpy(to + at, from + at, sizeof(S));
+}
+template <class S, class T>
+SSSD_INLINE T one_lane(const T& all, int i) {
+  T one;
+  const char* from = reinterpret_cast<const char*>(&all) + i * sizeof(S);
+  for (size_t at = 0; at < sizeof(T); at += kVectorBytes) {
+    S x;
+    std::memcpy(&x, from + at, sizeof x);
+    const Lanes<S> spread(x);
+    std::memcpy(reinterpret_cast<char*>(&one) + at, &spread, sizeof spread);
+  }
+  return one;
 }
 
 template <class M, class S>
@@ -125,18 +147,15 @@ struct Kernel {
       return {row.side_a.shift, row.side_b.shift};
   }
 
-  // Ends a unit's group: saves its rows, returns what they add to the level (sum, weights).
+  // Ends neighbouring rows, a lane each: saves them, returns what they add to the level (sum,
+  // weights).
   struct Partial {
     double sum = 0, weights = 0;
     SSSD_INLINE void add(const Partial& other) { sum += other.sum, weights += other.weights; }
   };
   static SSSD_INLINE Partial finish(const Settings& settings, const Constants<S>& c,
-                                    const Level& level, const Plan<S>& plan, int64_t unit,
-                                    int group, const Row& row, Sums sums, S* saved,
-                                    int64_t plane_size) {
-    if (!plan.strided) sums.each([](V& x) { x = V(sum_lanes(x)); });
-    const int rows = plan.rows(level, unit, group);
-    const int64_t first = plan.first_row(level, unit) + group * V::kCount;
+                                    const Level& level, int64_t first, int rows, const Row& row,
+                                    const Sums& sums, S* saved, int64_t plane_size) {
     M::save(c, row, sums, [&](int plane, V x) {
       std::memcpy(saved + plane * plane_size + level.row0 + first, &x, rows * sizeof(S));
     });
@@ -199,12 +218,13 @@ struct Kernel {
     GradientRow rows[kGroups];
     for (int group = 0; group < run.groups; ++group)
       rows[group] = gradient_row(settings, c, level, plan, unit, group, saved, plane_size, scale);
-    const Target to_a(level.grad_student, a.dtype, run), to_b(level.grad_teacher, b.dtype, run);
+    const Target to_a(level.grad_student, a.dtype, level, run);
+    const Target to_b(level.grad_teacher, b.dtype, level, run);
     for_blocks<S>(
         run, a, b, [&](int group) { return padding(rows[group].row); },
         [&](auto count, int group, V* x, V* y, int64_t index, int valid) {
-          if (count.value > 1 && group == 0 && run.step != V::kCount)
-            to_a.fetch(index + kBlock, run), to_b.fetch(index + kBlock, run);
+          if (count.value > 1 && run.step != V::kCount)
+            to_a.fetch(index + kBlock, group, run), to_b.fetch(index + kBlock, group, run);
           const GradientRow& from = rows[group];
           const V zero(S(0));
           const auto still = from.slope == zero;  // no gradient, whatever the row holds
@@ -225,6 +245,7 @@ struct Kernel {
           to_a.write(count, group, index, valid, x);
           to_b.write(count, group, index, valid, y);
         });
+    if (to_a.streams || to_b.streams) end_stream();
   }
 
   // Where a side's gradient goes, if it is asked for.
@@ -233,20 +254,21 @@ struct Kernel {
     Dtype dtype;
     int64_t step, side;
 
-    SSSD_INLINE Target(void* gradient, Dtype dtype, const Run& run)
+    bool streams;
+
+    SSSD_INLINE Target(void* gradient, Dtype dtype, const Level& level, const Run& run)
         : data(gradient ? static_cast<char*>(gradient) + run.offset * bytes_of(dtype) : nullptr),
           dtype(dtype),
           step(run.step * bytes_of(dtype)),
-          side(V::kCount * bytes_of(dtype)) {}
+          side(V::kCount * bytes_of(dtype)),
+          streams(may_stream<S>(data, dtype, step,
+                                level.rows() * level.row_length() * bytes_of(dtype))) {}
 
-    // A strip's lines are written with long strides too.
-    SSSD_INLINE void fetch(int64_t index, const Run& run) const {
-      if (data && index + kBlock <= run.count) {
-        const char* to = data + index * step;
-        const int bytes = run.groups * int(side);
-        for (int i = 0; i < kBlock; ++i)
-          for (int byte = 0; byte < bytes; byte += 64) __builtin_prefetch(to + i * step + byte, 1);
-      }
+    // A group's lines in a block to come.
+    SSSD_INLINE void fetch(int64_t index, int group, const Run& run) const {
+      if (!data || streams || index + kBlock > run.count) return;
+      const char* to = data + index * step + group * side;
+      for (int i = 0; i < kBlock; ++i) __builtin_prefetch(to + i * step, 1);
     }
     template <int N>
     SSSD_INLINE void write(Count<N>, int group, int64_t index, int valid, const V* x) const {
@@ -254,6 +276,8 @@ struct Kernel {
       char* to = data + index * step + group * side;
       if (N == 1)
         store_first(to, dtype, valid, x[0]);
+      else if (streams)
+        stream_vectors<N>(to, step, x);
       else
         store_vectors<S, N>(to, dtype, step, x);
     }

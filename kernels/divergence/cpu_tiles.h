@@ -30,7 +30,8 @@ struct Plan {
   int64_t units;         // of the level
   int64_t piece_length;  // elements of a row
   int64_t pieces_a_segment;
-  int64_t pieces;  // of a unit
+  int64_t pieces;         // of a unit
+  int64_t rows_together;  // contiguous: whose ends are worked on side by side, a lane each
   int64_t units_a_task;
   int64_t tasks;
 
@@ -38,13 +39,16 @@ struct Plan {
     strided = level.inner > 1;
     strips = strided ? (level.inner + kStrip - 1) / kStrip : 1;
     units = level.outer * strips;
-    piece_length = strided ? 1024 : 65536;  // bounds rounding: longer sums are added up in parts
+    piece_length = strided ? 512 : 65536;  // bounds rounding: longer sums are added up in parts
     pieces_a_segment = (level.length + piece_length - 1) / piece_length;
     pieces = level.segments * pieces_a_segment;
     // Few long units leave processors idle: their pieces are shared out, in two sweeps.
     const bool empty = level.rows() == 0 || level.row_length() == 0;
     split = pieces > 1 && units < 128 && !empty;
     const int64_t unit_size = level.row_length() * (strided ? kStrip : 1);
+    rows_together = level.row_length() > 0 ? 32768 / level.row_length() : 1;  // they stay in cache
+    if (rows_together > kLanes) rows_together = kLanes;
+    if (rows_together < 1) rows_together = 1;
     units_a_task = unit_size >= 65536 || empty ? 1 : 65536 / unit_size;
     tasks = split ? units * pieces : (units + units_a_task - 1) / units_a_task;
     if (empty) tasks = 0;
@@ -106,6 +110,32 @@ SSSD_INLINE void store_vectors(char* target, Dtype dtype, int64_t step, const La
     for (int i = 0; i < N; ++i) store(target + i * step, Dtype::f64, in[i]);
 }
 
+// Whole lines may go past the caches, without being read first: worth it for a large map that is
+// written with long strides.
+template <class S>
+SSSD_INLINE bool may_stream(const char* target, Dtype dtype, int64_t step, int64_t bytes) {
+  constexpr int64_t kLarge = int64_t{4} << 20;
+  return kVectorBytes == 64 && sizeof(S) == 4 && dtype == Dtype::f32 && bytes >= kLarge &&
+         step != kVectorBytes && (reinterpret_cast<uintptr_t>(target) | step) % 64 == 0;
+}
+template <int N>
+SSSD_INLINE void stream_vectors(char* target, int64_t step, const Lanes<float>* in) {
+#ifdef __AVX512F__
+  for (int i = 0; i < N; ++i)
+    _mm512_stream_ps(reinterpret_cast<float*>(target + i * step), (__m512)in[i].raw);
+#else
+  (void)target, (void)step, (void)in;  // `may_stream` says no
+#endif
+}
+template <int N>
+SSSD_INLINE void stream_vectors(char*, int64_t, const Lanes<double>*) {}
+// Before other threads may read what was streamed.
+SSSD_INLINE void end_stream() {
+#ifdef __AVX512F__
+  _mm_sfence();
+#endif
+}
+
 // One side of a level.
 struct Side {
   const void* data;
@@ -118,13 +148,11 @@ struct Count {
   static constexpr int value = N;
 };
 
-// A strip is read with long strides, which no processor foresees: while one block is worked on, the
-// lines of the next are fetched.
-template <class S>
-SSSD_INLINE void fetch_block(const char* source, int64_t step, int groups) {
-  const int lines = (groups * kVectorBytes + 63) / 64;
-  for (int i = 0; i < kBlock; ++i)
-    for (int line = 0; line < lines; ++line) __builtin_prefetch(source + i * step + line * 64);
+// A strip is read with long strides, which no processor foresees: with every group of a block the
+// lines of that group in the next block are fetched. A few at a time, so that nothing waits for
+// them; and into the second cache, as the first has no room for two blocks.
+SSSD_INLINE void fetch_group(const char* source, int64_t step) {
+  for (int i = 0; i < kBlock; ++i) __builtin_prefetch(source + i * step, 0, 2);
 }
 
 // body(Count<N>, group, vectors of side a, of side b, index of the first vector, valid lanes), over
@@ -143,11 +171,12 @@ SSSD_INLINE void for_blocks(const Run& run, Side a, Side b, Pad&& pad, Body&& bo
   for (; i + kBlock <= whole; i += kBlock) {
     const char* block_a = from_a + i * step_a;
     const char* block_b = from_b + i * step_b;
-    if (run.step != kLanes && i + 2 * kBlock <= whole) {
-      fetch_block<S>(block_a + kBlock * step_a, step_a, run.groups);
-      fetch_block<S>(block_b + kBlock * step_b, step_b, run.groups);
-    }
+    const bool more = run.step != kLanes && i + 2 * kBlock <= whole;
     for (int group = 0; group < whole_groups; ++group) {
+      if (more) {
+        fetch_group(block_a + kBlock * step_a + group * side_a, step_a);
+        fetch_group(block_b + kBlock * step_b + group * side_b, step_b);
+      }
       V x[kBlock], y[kBlock];
       load_vectors<S, kBlock>(block_a + group * side_a, a.dtype, step_a, x);
       load_vectors<S, kBlock>(block_b + group * side_b, b.dtype, step_b, y);

@@ -2,6 +2,7 @@
 // rows.
 #pragma once
 
+#include "kernels/divergence/cuda_fragment.cuh"
 #include "kernels/divergence/cuda_statistics.cuh"
 
 namespace sssd::divergence {
@@ -47,6 +48,15 @@ struct Chunk {
       if (tile.chunk_exists(first, i)) exists |= 1u << i;
   }
 };
+
+// Element from + j, for a `from` that only the running thread knows: registers have no addresses.
+template <int kStep>
+__device__ __forceinline__ float pick(const float (&x)[kElements], int from, int j) {
+  float picked = x[j];
+#pragma unroll
+  for (int i = kStep; i < kElements; i += kStep) picked = from == i ? x[i + j] : picked;
+  return picked;
+}
 
 // Calls write(tile row, j) in the one thread that answers for each row.
 template <bool kStrided, class Write>
@@ -166,16 +176,15 @@ __device__ __forceinline__ void forward_tile(const Launch& launch) {
       chunk.recall(launch, tile, start + c * vectors, kept);
     else if (!stays || c + 1 < chunks)
       chunk.load(launch, tile, start + c * vectors, nullptr);
-    // By halves: four terms at a time fill the pipelines; eight would need more registers than let
-    // several blocks share an SM.
+    constexpr int kStep = kStrided ? kHalf : kTogether<Member>;
 #pragma unroll 1
-    for (int half = 0; half < 2; ++half) {
+    for (int from = 0; from < kElements; from += kStep) {
 #pragma unroll
-      for (int j = 0; j < kHalf; ++j) {
+      for (int j = 0; j < kStep; ++j) {
         Sums term;
-        Member::term(constants, row[j % kRows], half ? chunk.a[kHalf + j] : chunk.a[j],
-                     half ? chunk.b[kHalf + j] : chunk.b[j], term);
-        if (chunk.exists >> (half * kHalf + j) & 1) sums[j % kRows].add(term);
+        Member::term(constants, row[j % kRows], pick<kStep>(chunk.a, from, j),
+                     pick<kStep>(chunk.b, from, j), term);
+        if (chunk.exists >> (from + j) & 1) sums[j % kRows].add(term);
       }
     }
   }

@@ -61,9 +61,15 @@ SSSD_HOST_DEVICE inline int64_t piece_elements(const Level& level, const LevelPl
   return before + plan.piece_length < level.length ? plan.piece_length : level.length - before;
 }
 
-constexpr int kElements = 8;          // a chunk: of each map, that a thread holds in registers
-constexpr int kHalf = kElements / 2;  // that it computes with at a time
-constexpr int kStridedWidth = 4;      // rows that a thread has elements of
+constexpr int kElements = 8;  // a chunk: of each map, that a thread holds in registers
+// That it computes with at a time: four fill the pipelines, and eight would need more registers
+// than let several blocks share an SM. 512 threads have 128 each: two terms with beta fill those.
+constexpr int kHalf = kElements / 2;
+template <class Member>
+constexpr int kTogether = kHalf;
+template <>
+constexpr int kTogether<struct JsBeta> = 2;
+constexpr int kStridedWidth = 4;  // rows that a thread has elements of
 // Threads of a block, at most: a contiguous row may be long, so more share it.
 constexpr int kStridedThreads = 256, kContiguousThreads = 512, kBackwardThreads = 256;
 constexpr int kFinishThreads = 512;

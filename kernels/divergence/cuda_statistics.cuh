@@ -146,7 +146,8 @@ struct RowStatistics {
     if (tile.rows_left <= 0) return;
     if constexpr (kStrided)
       if (tile.plan.vectors) {
-        const Bits bits = device::load_written(reinterpret_cast<const Bits*>(from + slot(0)));
+        const device::Bits bits =
+            device::load_written(reinterpret_cast<const device::Bits*>(from + slot(0)));
 #pragma unroll
         for (int j = 0; j < kRows; ++j) x[j] = device::float_from_bits(bits.word[j]);
         return;

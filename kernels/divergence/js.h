@@ -72,13 +72,13 @@ struct JsBeta : Js {
   }
   template <class V>
   static SSSD_HOST_DEVICE Logs<V> logs(const Pair<V>& pair, V weight_large, V weight_small) {
-    const V one = constant<V>(1);
     const V mean = weight_large + weight_small * pair.ratio;  // m / large
+    const V inverse = fast_div(constant<V>(1), mean);
     Logs<V> l;
     l.up = -fast_log2(mean) * constant<V>(kLn2);
     l.down = l.up - capped_natural(pair);
-    l.psi_up = psi(fast_div(weight_small * pair.rest, mean), fast_div(one, mean), l.up);
-    l.psi_down = psi(-fast_div(weight_large * pair.rest, mean), fast_div(pair.ratio, mean), l.down);
+    l.psi_up = psi(weight_small * pair.rest * inverse, inverse, l.up);
+    l.psi_down = psi(-weight_large * pair.rest * inverse, pair.ratio * inverse, l.down);
     return l;
   }
 
