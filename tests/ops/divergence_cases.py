@@ -27,10 +27,19 @@ FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 # rounding of the gradient to its dtype.
 TOLERANCES = {
     torch.float64: (1e-11, 1e-10),
-    torch.float32: (2e-6, 1e-5),
-    torch.bfloat16: (2e-6, 5e-3),
-    torch.float16: (2e-6, 6e-4),
+    torch.float32: (1e-6, 3e-6),
+    torch.bfloat16: (1e-6, 5e-3),
+    torch.float16: (1e-6, 6e-4),
 }
+
+
+def tolerance_of(member, dtype):
+    """The errors that a member may show."""
+    if (member, dtype) == ("softmax_mse", torch.float32):
+        # Where one mass is nearly all of a row, p - q is small beside the rounding of delta, which
+        # is saved in float32, and the root over the row divides by it: 9e-5 is seen.
+        return 1e-6, 3e-4
+    return TOLERANCES[dtype]
 
 
 def make_maps(shapes, dtype=torch.float32, memory_format=torch.contiguous_format, seed=0, gap=1.0):
@@ -59,8 +68,7 @@ def assert_matches_truth(student, teacher, backend="cpu", tolerance=None, **sett
     grads = torch.autograd.grad((values * upstream).sum(), student + teacher)
     expected, expected_grads = truth(student, teacher, upstream, **settings)
     value_error, gradient_error = tolerance or TOLERANCES[student[0].dtype]
-    floor = 1e-7 if settings.get("root") else 1e-10  # a root shows what rounding leaves of a zero
-    torch.testing.assert_close(values.double(), expected, rtol=value_error, atol=floor)
+    torch.testing.assert_close(values.double(), expected, rtol=value_error, atol=1e-10)
     for x, g, e in zip(student + teacher, grads, expected_grads, strict=True):
         assert g.dtype == x.dtype
         assert g.stride() == x.stride()

@@ -32,13 +32,18 @@ def decay(t):
 
 
 @triton.jit
-def log1p_psi(u):
-    """log(1 + u) and (1 + u) log(1 + u) - u for u in [0, 1], without cancellation."""
-    series = -6.601953336e-02 + u * (2.477989414e-02 + u * -4.357295277e-03)
-    series = 1.984588876e-01 + u * (-1.581652159e-01 + u * (1.149769958e-01 + u * series))
-    series = 3.333278711e-01 + u * (-2.498544719e-01 + u * series)
-    series = -4.999999652e-01 + u * series
-    return u + u * u * series, u * u * (1.0 + (1.0 + u) * series)
+def midpoint(v):
+    """Of two masses 1 and 1 - v and their mean m = 1 - v / 2, each with full relative accuracy.
+
+    log(1 / m); the term of the larger mass; what that of the smaller has on top, for v < 1/4.
+    """
+    square = v * v
+    series = 4.458567297e-03 + v * (-3.035555912e-03 + v * 1.288060575e-03)
+    series = 6.047892077e-03 + v * (3.587345233e-03 + v * (-1.510514501e-03 + v * series))
+    series = 1.250000050e-01 + v * (4.166587518e-02 + v * (1.564549792e-02 + v * series))
+    more = 3.516169996e-02 + v * (2.116527859e-02 + v * 4.016518158e-02)
+    more = 4.166747497e-02 + v * (4.162214637e-02 + v * more)
+    return 0.5 * v + square * series, square * series, square * v * more
 
 
 @triton.jit
@@ -87,15 +92,11 @@ def softmax_term(MEMBER: tl.constexpr, d, large, small, ratio, rest, beta):
     gap = large * tl.where(above, rest, -rest)
     term_a, term_b, square = gap * gap, gap * gap, gap * gap
     if MEMBER == JS:
-        u = rest / (1.0 + ratio)
-        log_up, psi_up = log1p_psi(u)
-        v = u * u
-        near = 2.0 * u * v * (1 / 6 + v * (1 / 20 + v * (1 / 42 + v * (1 / 72))))
-        far = 2.0 * u * (1.0 - log_up) - (1.0 - u) * natural(d)
-        psi_down = psi_up + tl.where(u < 0.25, near, far)
-        mean = 0.5 * (large + small)
-        term_a = mean * tl.where(above, psi_up, psi_down)
-        term_b = mean * tl.where(above, psi_down, psi_up)
+        log, term_up, more = midpoint(rest)
+        far = 0.5 * rest + ratio * (log - natural(d))
+        term_down = tl.where(rest < 0.25, term_up + more, far)
+        term_a = large * tl.where(above, term_up, term_down)
+        term_b = large * tl.where(above, term_down, term_up)
     elif MEMBER == JS_BETA:
         weight_large = tl.where(above, beta, 1.0 - beta)
         weight_small = tl.where(above, 1.0 - beta, beta)
@@ -130,7 +131,7 @@ def softmax_gradient(MEMBER: tl.constexpr, d, large, small, ratio, rest, sum_a, 
     p, q = tl.where(above, large, small), tl.where(above, small, large)
     gap = large * tl.where(above, rest, -rest)
     if MEMBER == JS:
-        up, _ = log1p_psi(rest / (1.0 + ratio))
+        up, _, _ = midpoint(rest)
         down = up - natural(d)
         grad_a = p * (tl.where(above, up, down) - sum_a)
         grad_b = q * (tl.where(above, down, up) - sum_b)
