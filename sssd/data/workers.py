@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import signal
 import weakref
 from collections.abc import Iterator
@@ -67,7 +68,7 @@ class Batches(Iterator[Batch], Generic[Batch]):
         self._images = images
         self._batches: Any = iter(loader)
         self._workers: list[BaseProcess] = getattr(self._batches, "_workers", [])
-        _in_use.add(self)
+        _started.update(dict.fromkeys(self._workers, os.getpid()))
 
     def __len__(self) -> int:
         return len(self._loader)
@@ -106,6 +107,8 @@ class Batches(Iterator[Batch], Generic[Batch]):
         except RuntimeError as error:
             if not _is_of_a_worker(error):
                 raise
+        finally:
+            _kill(self._workers)  # those that an error has kept from ending
 
     def _raise_if_killed(self, error: BaseException | None) -> None:
         """Names the image in the place of an error that a worker's end has caused."""
@@ -129,14 +132,20 @@ def begin_worker(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-_in_use: weakref.WeakSet[Batches] = weakref.WeakSet()
+_started: weakref.WeakKeyDictionary[BaseProcess, int] = weakref.WeakKeyDictionary()  # by whom
 
 
 @atexit.register
-def _close_all() -> None:
+def _end_with_the_program() -> None:
     """Workers ignore the signal by which Python ends them at exit, and then waits for ever."""
-    for batches in list(_in_use):
-        batches.close()
+    _kill([worker for worker, parent in _started.items() if parent == os.getpid()])
+
+
+def _kill(workers: list[BaseProcess]) -> None:
+    for worker in workers:
+        if worker.is_alive():
+            worker.kill()
+            worker.join()
 
 
 def _is_of_a_worker(error: BaseException | None) -> bool:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -108,6 +109,18 @@ def test_errors_of_other_loaders_and_of_the_step_pass(said: str, scenes: Detecti
     assert type(raised.value) is RuntimeError
     assert str(raised.value) == said
     assert set(multiprocessing.active_children()) <= set(others), "its worker has ended"
+
+
+def test_workers_end_though_an_error_arrives_meanwhile(
+    scenes: DetectionDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = multiprocessing.active_children()
+    batches = training_loader(scenes, 2, seed=0, workers=2)
+    next(batches)
+    error = RuntimeError("DataLoader worker (pid 1) is killed by signal: X. ")
+    monkeypatch.setattr(batches._batches, "_shutdown_workers", Mock(side_effect=error))
+    batches.close()
+    assert set(multiprocessing.active_children()) <= set(others)
 
 
 LEFT_OPEN = """
