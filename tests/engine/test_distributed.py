@@ -1,9 +1,7 @@
 """Processes started by torchrun train, together, what one process trains alone."""
 
-import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -23,21 +21,7 @@ from sssd.methods import MethodConfig
 from tests.engine import two_processes
 from tests.scenes import write_scenes
 from tests.tiny import tiny_detector
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def torchrun(*arguments: str | Path) -> subprocess.Popen[str]:
-    """Starts two processes, as a user does."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    return subprocess.Popen(
-        [*command, *map(str, arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+from tests.torchrun import ROOT, torchrun
 
 
 def small_training(tmp_path: Path, *changes: str) -> tuple[subprocess.Popen[str], Path]:

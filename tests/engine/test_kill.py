@@ -4,6 +4,7 @@ import os
 import random
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from sssd.engine.log import read_metrics
 from sssd.engine.state import checkpoints
 from tests.killed_run import start
 from tests.scenes import write_scenes
+from tests.torchrun import children, family, process_of_rank, torchrun
 
 KILLS = 21
 EVALUATE_EVERY, ITERATIONS = 4, 16
@@ -145,8 +147,8 @@ def test_a_run_whose_worker_was_killed_names_the_image_and_goes_on(
     run, log = tmp_path / "run", tmp_path / "run.log"
     process = start(command(data, run, workers=1), log)
     wait_for(lambda: checkpoints(run), 100)
-    for worker in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-        os.kill(int(worker), signal.SIGKILL)
+    for worker in children(process.pid):
+        os.kill(worker, signal.SIGKILL)
     process.join()
     assert process.exitcode == 1
     said = log.read_text()
@@ -154,3 +156,48 @@ def test_a_run_whose_worker_was_killed_names_the_image_and_goes_on(
     assert re.search(r"the last image it opened is \S+\.png \(image \d, 64 x 64\)", said)
     finish(data, run, workers=0)
     assert_same(outcome(run), outcome(straight[0]), "after the worker was killed")
+
+
+def shared_by_two(data: list[str], run: Path) -> subprocess.Popen[str]:
+    """The command on two processes, from the newest checkpoint if there is one."""
+    return torchrun(
+        *("-m", "sssd.train", *command(data, run, workers=1)),
+        *("--detector.backbone", "resnet18", "--detector.min-size", "64"),
+        *("--engine.evaluate-every", "0", "--schedule.iterations", "8"),
+    )
+
+
+def kill_when(rows: int, run: Path, launcher: int, killed: Callable[[int], list[int]]) -> None:
+    """Kills some of torchrun's processes a moment after a run has written so many rows."""
+    wait_for(lambda: len(read_metrics(run)) >= rows, 200)
+    time.sleep(random.uniform(0, 0.2))
+    for process in killed(launcher):
+        os.kill(process, signal.SIGKILL)
+
+
+def test_two_processes_killed_together_or_alone_end_like_two_that_were_not(
+    data: list[str], tmp_path: Path
+) -> None:
+    straight, run = tmp_path / "straight", tmp_path / "run"
+    alone = shared_by_two(data, straight)
+    _, errors = alone.communicate(timeout=300)
+    assert alone.returncode == 0, errors
+
+    rows = random.randint(1, 3)
+    machine = shared_by_two(data, run)
+    kill_when(rows, run, machine.pid, killed=family)
+    machine.communicate(timeout=100)
+    assert machine.returncode == -signal.SIGKILL
+
+    more = random.randint(5, 6)
+    one = shared_by_two(data, run)
+    kill_when(more, run, one.pid, killed=lambda launcher: [process_of_rank(1, launcher)])
+    _, errors = one.communicate(timeout=100)  # the other process does not wait for ever
+    assert one.returncode == 1
+    assert "Signal 9 (SIGKILL)" in errors
+
+    last = shared_by_two(data, run)
+    _, errors = last.communicate(timeout=300)
+    assert last.returncode == 0, errors
+    place = f"killed together after {rows} rows and one after {more}"
+    assert_same(outcome(run), outcome(straight), place)

@@ -1,0 +1,42 @@
+"""Programs that torchrun starts, as a user does, and the processes that belong to one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def torchrun(*arguments: str | Path) -> subprocess.Popen[str]:
+    """Starts two processes of a program."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    return subprocess.Popen(
+        [*command, *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def children(process: int) -> list[int]:
+    """Numbers of the processes that one has started."""
+    return [int(n) for n in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def family(process: int) -> list[int]:
+    """A process and all that were started below it."""
+    return [process, *(member for child in children(process) for member in family(child))]
+
+
+def process_of_rank(rank: int, launcher: int) -> int:
+    """The process that torchrun has given a rank."""
+    wanted = f"RANK={rank}".encode()
+    (found,) = (
+        child
+        for child in children(launcher)
+        if wanted in Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+    )
+    return found
