@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from sssd import __version__
-from sssd.data import DataError
+from sssd.data import DataError, WorkerKilled
 from sssd.engine.evaluate import METRICS
 from sssd.engine.log import read_metrics
 from sssd.engine.state import RunError, checkpoints
@@ -58,7 +58,7 @@ def run_all(
             name, seed = futures[future]
             try:
                 result = future.result()
-            except (RunError, DataError, ValueError, OSError) as error:
+            except (RunError, DataError, WorkerKilled, ValueError, OSError) as error:
                 console.print(f"{name}, seed {seed} failed: {error}", style="red", soft_wrap=True)
                 continue
             if result is None:
