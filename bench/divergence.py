@@ -113,12 +113,16 @@ def copy_of(total_bytes: int, device: str) -> Callable[[], None]:
 
 
 def time_ms(call: Callable[[], None], device: str, seconds: float) -> list[float]:
-    """Milliseconds of repeated calls, for about so many seconds, at least 5."""
-    for _ in range(2):
+    """Milliseconds of repeated calls, for about so many seconds, at least 5; of slow ones 3."""
+    begin = time.perf_counter()
+    call()
+    slow = time.perf_counter() - begin > seconds
+    if not slow:
         call()
     times: list[float] = []
     stop = time.perf_counter() + seconds
-    while len(times) < 5 or (time.perf_counter() < stop and len(times) < 200):
+    fewest = 3 if slow else 5
+    while len(times) < fewest or (time.perf_counter() < stop and len(times) < 200):
         if device == "cuda":
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()

@@ -2,43 +2,11 @@
 #pragma once
 
 #include <new>
-#include <type_traits>
 
 #include "kernels/divergence/cpu_kernels.h"
+#include "kernels/divergence/cpu_tasks.h"
 
 namespace sssd::divergence::SSSD_ISA {
-
-// Backward begins where forward ended: that is still in cache.
-enum class Order { ascending, descending };
-
-// Tasks differ in size, and threads in speed: a thread takes half of its share of what is left,
-// time and again. So it works on neighbours, which share pages of memory, and none is waited for
-// long.
-template <class F>
-void run_tasks(ParallelFor parallel, int64_t tasks, Order order, F&& body) {
-  if (tasks == 0) return;
-  struct Queue {
-    std::remove_reference_t<F>& body;
-    const int64_t tasks;
-    const Order order;
-    int64_t next;
-  } queue{body, tasks, order, 0};
-  auto work = [](int64_t begin, int64_t end, void* context) {
-    Queue& queue = *static_cast<Queue*>(context);
-    const int64_t tasks = queue.tasks, share = end - begin;
-    int64_t first = __atomic_load_n(&queue.next, __ATOMIC_RELAXED);
-    while (first < tasks) {
-      const int64_t half = share * (tasks - first) / tasks / 2, count = half > 1 ? half : 1;
-      if (!__atomic_compare_exchange_n(&queue.next, &first, first + count, true, __ATOMIC_RELAXED,
-                                       __ATOMIC_RELAXED))
-        continue;  // `first` is what another thread has left
-      const int64_t from = queue.order == Order::ascending ? first : tasks - first - count;
-      for (int64_t task = from; task < from + count; ++task) queue.body(task);
-      first = __atomic_load_n(&queue.next, __ATOMIC_RELAXED);
-    }
-  };
-  parallel(tasks, work, &queue);
-}
 
 template <class M, class S>
 struct Driver {
@@ -317,36 +285,5 @@ struct Driver {
     });
   }
 };
-
-template <class S, class F>
-auto with_member(const Settings& settings, F&& f) {
-  switch (member_of(settings)) {
-    case Member::js:
-      return f(Driver<Js, S>());
-    case Member::js_beta:
-      return f(Driver<JsBeta, S>());
-    case Member::kl:
-      return f(Driver<Kl, S>());
-    case Member::softmax_mse:
-      return f(Driver<SoftmaxMse, S>());
-    default:
-      return f(Driver<Affine, S>());
-  }
-}
-
-template <class S>
-CpuKernels<S> kernels(const char* name) {
-  return {name,
-          [](const Levels& levels, const Settings& settings) {
-            return with_member<S>(settings,
-                                  [&](auto driver) { return driver.workspace_bytes(levels); });
-          },
-          [](const ForwardCall<S>& call) {
-            with_member<S>(call.settings, [&](auto driver) { driver.forward(call); });
-          },
-          [](const BackwardCall<S>& call) {
-            with_member<S>(call.settings, [&](auto driver) { driver.backward(call); });
-          }};
-}
 
 }  // namespace sssd::divergence::SSSD_ISA

@@ -125,8 +125,9 @@ def test_little_shared_memory(
         small, other_way = (
             run(module, student, teacher, reverse=way, **given) for way in (False, True)
         )
-        torch.testing.assert_close(small.values, roomy.values, rtol=2e-6, atol=0)
-        torch.testing.assert_close(small.saved, roomy.saved, rtol=1e-4, atol=1e-5)
+        # Parts of a row are added in another order: two roundings of float32 are seen.
+        torch.testing.assert_close(small.values, roomy.values, rtol=4e-7, atol=0)
+        torch.testing.assert_close(small.saved, roomy.saved, rtol=1e-6, atol=1e-6)
         assert torch.equal(small.saved, other_way.saved)
 
 

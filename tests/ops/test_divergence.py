@@ -16,6 +16,8 @@ from tests.ops.divergence_cases import (
     tolerance_of,
 )
 
+# Not 1 x 1, which test_odd_shapes has: over its cells a row holds one or two elements, and the
+# gradient of a standardised or unit row is 0 by cancellation, which has no relative error.
 SHAPES = [(2, 70, 9, 16), (2, 70, 3, 7), (2, 70, 2, 3)]
 
 
@@ -31,7 +33,9 @@ def test_matches_float64(member, over, memory_format, dtype):
 
 @pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("over", OVER)
-@pytest.mark.parametrize("shape", [(1, 3, 7, 11), (3, 1, 4, 5), (2, 300, 2, 2), (1, 2, 1, 90)])
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 7, 11), (3, 1, 4, 5), (2, 300, 2, 2), (1, 2, 1, 90), (2, 70, 1, 1)]
+)
 def test_odd_shapes(shape, over, memory_format):
     student, teacher = make_maps([shape], memory_format=FORMATS[memory_format])
     assert_matches_truth(student, teacher, over=over, root="level")

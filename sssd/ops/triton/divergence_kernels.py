@@ -8,9 +8,11 @@ import triton
 import triton.language as tl
 
 from sssd.ops.triton.divergence_rows import (
-    ROOT_ROW,
+    ROOT_FLOOR,
+    ROOT_LEVEL,
     finish_rows,
     read_statistics,
+    row_slope,
     softmax_row,
     sweep_statistics,
     variance_factor,
@@ -35,8 +37,6 @@ from sssd.ops.triton.rows import (
     place_rows,
 )
 
-ROOT_LEVEL = tl.constexpr(1)
-ROOT_FLOOR: tl.constexpr = tl.constexpr(1e-12)
 # Sizes are no part of what a kernel is compiled for: images of a new size do not compile again.
 NOT_SPECIALIZED = ("levels", "all_rows", "slots")
 
@@ -280,13 +280,7 @@ def backward_kernel(
         divergence = first
         grad_a, grad_b = a - b, b - a
 
-    slope = tl.full(divergence.shape, 1.0, tl.float32)
-    if MEAN_ELEMENTS:
-        slope = slope / count.to(tl.float32)
-    if ROOT == ROOT_ROW:
-        scaled = divergence * slope
-        flat = scaled <= ROOT_FLOOR
-        slope = tl.where(flat, 0.0, 0.5 * slope / tl.sqrt(tl.where(flat, 1.0, scaled)))
+    slope = row_slope(divergence, count, ROOT, MEAN_ELEMENTS)
     slope *= tl.load(factors + number) * tl.load(grad_values + number) * gradient_scale
     if HAS_WEIGHTS:
         row_weights = find_map(weights, levels, tl.program_id(0), False)

@@ -21,7 +21,8 @@ from sssd.ops.triton.rows import (
     softmax_statistics,
 )
 
-ROOT_ROW = tl.constexpr(2)
+ROOT_LEVEL, ROOT_ROW = tl.constexpr(1), tl.constexpr(2)
+ROOT_FLOOR: tl.constexpr = tl.constexpr(1e-12)
 
 
 @triton.jit
@@ -160,3 +161,16 @@ def finish_rows(
     share = tl.where(weight == 0.0, 0.0, share * weight)  # a row left out may hold NaN
     tl.store(partial, tl.sum(share, 0))
     tl.store(partial + 1, tl.sum(weight, 0))
+
+
+@triton.jit
+def row_slope(divergence, count, ROOT: tl.constexpr, MEAN_ELEMENTS: tl.constexpr):
+    """Of what rows contribute, by their divergence."""
+    slope = tl.full(divergence.shape, 1.0, tl.float32)
+    if MEAN_ELEMENTS:
+        slope = slope / count.to(tl.float32)
+    if ROOT == ROOT_ROW:
+        scaled = divergence * slope
+        flat = scaled <= ROOT_FLOOR
+        slope = tl.where(flat, 0.0, 0.5 * slope / tl.sqrt(tl.where(flat, 1.0, scaled)))
+    return slope
