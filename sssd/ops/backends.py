@@ -7,10 +7,10 @@ import importlib
 import importlib.util
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ LIBRARY_PATH = Path(__file__).parent.parent / "_C.so"
 BUILD_COMMAND = "python setup.py build_ext"
 
 _default = "auto"
+R = TypeVar("R")
 
 
 class Choice(NamedTuple):
@@ -80,22 +81,31 @@ def use_backend(backend: str) -> Iterator[None]:
         _default = before
 
 
-@functools.cache
-@torch.compiler.assume_constant_result  # torch.compile asks while it traces
+def _constant(function: Callable[..., R]) -> Callable[..., R]:
+    """Ask a function once for each argument; torch.compile, too, asks it while it traces."""
+    cached = functools.cache(function)
+
+    @torch.compiler.assume_constant_result
+    @functools.wraps(function)
+    def ask(*args: Hashable) -> R:
+        return cached(*args)
+
+    return ask
+
+
+@_constant
 def has_native(operator: str, key: str) -> bool:
     """Whether the library holds a kernel of `sssd::operator` for a dispatch key (CPU, CUDA)."""
     return not MISSING and torch._C._dispatch_has_kernel_for_dispatch_key(f"sssd::{operator}", key)
 
 
-@functools.cache
-@torch.compiler.assume_constant_result
+@_constant
 def has_triton() -> bool:
     """Whether Triton can be imported."""
     return importlib.util.find_spec("triton") is not None
 
 
-@functools.cache
-@torch.compiler.assume_constant_result
+@_constant
 def _cuda_code_for(device: int) -> str:
     """Why the library cannot run on a CUDA device, or nothing."""
     major, minor = torch.cuda.get_device_capability(device)

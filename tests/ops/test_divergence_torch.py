@@ -99,6 +99,7 @@ def test_reference_has_a_second_derivative():
     assert torch.autograd.gradgradcheck(value, (student[0], teacher[0]))
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("over", ["channels", "cells"])
 def test_compiles_without_a_graph_break(over):
     student, teacher = make_maps([(1, 8, 4, 4), (1, 8, 2, 2)])
