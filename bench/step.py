@@ -38,7 +38,7 @@ METHODS = {
     "LGD": MethodConfig("lgd"),
     "SSSD, relation fusion": MethodConfig("sssd"),
     "SSSD": MethodConfig("sssd", fusion=FusionConfig("heatmap")),
-    "SSSD, with adapter": MethodConfig("sssd", fusion=FusionConfig("heatmap"), adapter=True),
+    "SSSD, no adapter": MethodConfig("sssd", fusion=FusionConfig("heatmap"), adapter=False),
     "SSSD, K_e every 2nd step": MethodConfig(
         "sssd", fusion=FusionConfig("heatmap"), teacher_every=2
     ),

@@ -73,7 +73,7 @@ class CoefficientConfig:
     first of its iterations."""
 
     start: int = 0
-    """Iteration from which the student takes the gradient; before it only an adapter learns."""
+    """Iteration from which the student takes the gradient; before it only the adapter learns."""
 
     stop: int | None = None
     """Iteration from which nothing is distilled any more."""

@@ -76,7 +76,7 @@ def ablation(base: Config, folder: Path) -> Variants:
         "SSSD, stepwise": base,
         "no distance, K_e through the head only": weighted(value=1e-9),
         "lambda 10": weighted(value=10.0),
-        "with adapter": changed(base, adapter=True),
+        "no adapter": changed(base, adapter=False),
         "relation fusion": changed(base, fusion=FusionConfig("relation")),
         "LGD, heatmap fusion": changed(base, name="lgd"),
         "over cells": changed(base, over="cells"),

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sssd.fusion import RelationFusion, pack_objects
+from sssd.fusion import RelationFusion, conv3x3, pack_objects
 from sssd.ops import js_distance
 
 HeadLosses = Callable[[list[Tensor]], Mapping[str, Tensor]]
@@ -16,7 +16,7 @@ class SelfDistillation(nn.Module):
     """Losses that draw a detector's maps towards maps that know the labels.
 
         K_e = fusion(K, labels)
-        losses = head_losses(K_e) + coefficient * distance(K, stop_gradient(K_e))
+        losses = head_losses(K_e) + coefficient * distance(adapter(K), stop_gradient(K_e))
 
     `head_losses` is the framework's own head on K_e: it is what makes K_e worth following. The
     module has parameters: make it a part of the model before the optimizer and DDP are made.
@@ -25,7 +25,7 @@ class SelfDistillation(nn.Module):
         num_classes: labels are 0 .. num_classes - 1.
         width: channels of every map.
         coefficient: lambda, or lambda as a function of the training step (for the stepwise rule).
-        start: step from which the distance counts.
+        start: step from which the detector takes the gradient; before it only the adapter learns.
         fusion: component that makes K_e; `RelationFusion(num_classes, width)` by default.
         distance: of two lists of maps; the Jensen-Shannon distance by default.
 
@@ -59,6 +59,9 @@ class SelfDistillation(nn.Module):
         self.start = start
         self.step = 0  # training steps so far; saved with the weights
         self.fusion = RelationFusion(num_classes, width) if fusion is None else fusion
+        self.adapter = nn.Sequential(
+            conv3x3(width), nn.ReLU(), conv3x3(width), nn.ReLU(), conv3x3(width)
+        )
         self.distance = distance
 
     def forward(
@@ -91,7 +94,7 @@ class SelfDistillation(nn.Module):
             self.coefficient(self.step) if callable(self.coefficient) else self.coefficient
         )
         started = self.step >= self.start
-        student = maps if started else [m.detach() for m in maps]
+        student = [self.adapter(m if started else m.detach()) for m in maps]
         distance = self.distance(student, [m.detach() for m in enhanced])
         losses["loss_distillation"] = coefficient * distance
         self.step += 1

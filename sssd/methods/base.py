@@ -60,9 +60,8 @@ class MethodConfig:
     normalize: bool = False
     """sssd: instance norm of both sides before the softmax."""
 
-    adapter: bool | None = None
-    """sssd, lgd: three 3x3 convolutions on the student's side of the distance. By default lgd has
-    them, as published, and sssd has not: docs/results.md. The paper is silent."""
+    adapter: bool = True
+    """sssd, lgd: three 3x3 convolutions on the student's side of the distance."""
 
     teacher_every: int = 1
     """sssd, lgd: run the head on K_e every so many iterations."""
@@ -72,11 +71,6 @@ class MethodConfig:
 
     step1_weights: Path | None = None
     """labelenc_step2: the `step1.safetensors` in the folder of a run of labelenc_step1."""
-
-    @property
-    def has_adapter(self) -> bool:
-        """Whether the student's side has an adapter."""
-        return self.name == "lgd" if self.adapter is None else self.adapter
 
     def __post_init__(self) -> None:
         """Refuses what has no meaning."""

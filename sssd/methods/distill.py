@@ -38,8 +38,7 @@ class LabelGuided(Method):
 
     Which loss trains what: detection on K the backbone, pyramid and head; detection on K_e the
     head, the fusion and, unless detached, the backbone through the fusion's view of K; the
-    distance the adapter (LGD's; SSSD has none unless asked) and, from the coefficient's start on,
-    the backbone and pyramid. The
+    distance the adapter and, from the coefficient's start on, the backbone and pyramid. The
     backbone is trained by nothing in its first `frozen_backbone` iterations. Every iteration gives
     the same parameters a gradient, be it zero: what DDP needs.
 
@@ -53,7 +52,7 @@ class LabelGuided(Method):
         super().__init__(detector, schedule)
         self.config = config
         self.fusion = build_fusion(config.fusion, detector.num_classes, detector.width)
-        self.adapter: nn.Module = Adapter(detector.width) if config.has_adapter else nn.Identity()
+        self.adapter: nn.Module = Adapter(detector.width) if config.adapter else nn.Identity()
         if config.coefficient.is_off:  # no gradient will come: DDP must not wait for one
             self.fusion.requires_grad_(False)
             self.adapter.requires_grad_(False)

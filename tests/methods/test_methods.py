@@ -12,16 +12,9 @@ DETECTORS = ("fcos", "retinanet", "fasterrcnn")
 SCHEDULE = ScheduleConfig(iterations=10, milestones=(6,), warmup=0)
 
 
-def build(
-    detector: str,
-    method: str,
-    fusion: str = "relation",
-    adapter: bool | None = None,
-    **coefficient: object,
-) -> Method:
+def build(detector: str, method: str, fusion: str = "relation", **coefficient: object) -> Method:
     config = MethodConfig(
         name=method,
-        adapter=adapter,
         coefficient=CoefficientConfig(**coefficient),
         fusion=FusionConfig(name=fusion),
     )
@@ -36,9 +29,7 @@ def trained_by(method: Method, kind: str, iteration: int) -> set[str]:
     torch.manual_seed(2)
     losses = method(images, targets, iteration).losses
     method.zero_grad()
-    total = sum(loss for name, loss in losses.items() if name.startswith(kind))
-    if total.requires_grad:
-        total.backward()
+    sum(loss for name, loss in losses.items() if name.startswith(kind)).backward()
     student = method.detector
     parts: dict[str, nn.Module] = {
         "backbone": student.backbone,
@@ -55,19 +46,14 @@ def trained_by(method: Method, kind: str, iteration: int) -> set[str]:
 
 
 @pytest.mark.parametrize("fusion", ["relation", "heatmap"])
-@pytest.mark.parametrize(
-    ("method", "adapter", "adapted"),
-    [("lgd", None, {"adapter"}), ("sssd", True, {"adapter"}), ("sssd", None, set())],
-)
+@pytest.mark.parametrize("method", ["sssd", "lgd"])
 @pytest.mark.parametrize("detector", DETECTORS)
-def test_each_loss_trains_what_the_table_says(
-    detector: str, method: str, adapter: bool | None, adapted: set[str], fusion: str
-) -> None:
-    built = build(detector, method, fusion, adapter, start=5)
+def test_each_loss_trains_what_the_table_says(detector: str, method: str, fusion: str) -> None:
+    built = build(detector, method, fusion, start=5)
     assert trained_by(built, "detection", 0) == {"backbone", "pyramid", "head"}
     assert trained_by(built, "teacher", 0) == {"backbone", "pyramid", "head", "fusion"}
-    assert trained_by(built, "distillation", 0) == adapted
-    assert trained_by(built, "distillation", 5) == {"backbone", "pyramid"} | adapted
+    assert trained_by(built, "distillation", 0) == {"adapter"}
+    assert trained_by(built, "distillation", 5) == {"backbone", "pyramid", "adapter"}
 
 
 @pytest.mark.parametrize("fusion", ["relation", "heatmap"])
