@@ -32,8 +32,9 @@ class Arguments:
     """methods: plain, LGD, SSSD fixed and stepwise, in equal iterations; or in equal time.
     ablation: SSSD with one choice changed at a time."""
 
-    profile: Literal["bccd", "digits"] = "bccd"
-    """bccd: blood cells, $SSSD_DATA/bccd (default ../shared/data). digits: the demo's."""
+    profile: Literal["bccd", "bccd-long", "digits"] = "bccd"
+    """bccd: blood cells, $SSSD_DATA/bccd (default ../shared/data). bccd-long: three times the
+    iterations. digits: the demo's."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each variant is trained once with each."""

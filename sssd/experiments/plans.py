@@ -37,7 +37,16 @@ def digits() -> Config:
     )
 
 
-PROFILES: dict[str, Callable[[], Config]] = {"bccd": bccd, "digits": digits}
+def bccd_long() -> Config:
+    """Three times as long: 900 iterations, 18 epochs."""
+    return stretched(bccd(), 900)
+
+
+PROFILES: dict[str, Callable[[], Config]] = {
+    "bccd": bccd,
+    "bccd-long": bccd_long,
+    "digits": digits,
+}
 
 
 def methods(base: Config, folder: Path) -> Variants:
@@ -85,6 +94,8 @@ def ablation(base: Config, folder: Path) -> Variants:
         "lambda 3": weighted(value=3.0),
         "root of each row": changed(base, root="row"),
         "instance norm": changed(base, normalize=True),
+        "no adapter, instance norm": changed(base, adapter=False, normalize=True),
+        "levels by their cells": changed(base, levels="cells"),
         "K_e detached from K": changed(base, fusion=FusionConfig("heatmap", detach=True)),
         "temperature 4": changed(base, temperature=4.0),
         "no root": changed(base, root="none"),

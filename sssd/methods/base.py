@@ -57,6 +57,10 @@ class MethodConfig:
     with "mean"), which makes a root of it sqrt(row length) times smaller: lambda 75 of the mean
     over 256 channels is 75 / 16 = 4.7 of the sum. The paper is silent."""
 
+    levels: Literal["equal", "cells"] = "equal"
+    """sssd: weight of a level in the distance, 1/P each (then a cell of a coarse level is drawn
+    hardest) or its share of all cells. What the paper's N counts it does not say."""
+
     normalize: bool = False
     """sssd: instance norm of both sides before the softmax."""
 

@@ -14,8 +14,8 @@ from sssd.ops import js_distance
 class SSSD(LabelGuided):
     """Self-distillation by the Jensen-Shannon distance between the student's maps and K_e.
 
-    The distance of level p is sqrt(JS(softmax(k_p) || softmax(k_e_p))), its mean over the levels is
-    what lambda weighs. Unlike the mean squared error of LGD it is bounded (by sqrt(ln 2)) and
+    The distance of level p is sqrt(JS(softmax(k_p) || softmax(k_e_p))); their mean, each level
+    alike or by its cells, is what lambda weighs. Unlike the mean squared error of LGD it is bounded (by sqrt(ln 2)) and
     symmetric. Stepwise: lambda changes at the milestones of the learning rate.
 
     The paper is silent about the softmax axis, N, the reduction inside the root, any normalisation
@@ -34,7 +34,10 @@ class SSSD(LabelGuided):
             elements="mean" if self.config.reduction == "element" else "sum",
             reduction="none",
         )
-        return by_level.mean(), by_level
+        if self.config.levels == "equal":
+            return by_level.mean(), by_level
+        cells = by_level.new_tensor([m.shape[2] * m.shape[3] for m in student])
+        return by_level @ (cells / cells.sum()), by_level
 
     def cell_distances(self, student: Maps, teacher: Maps) -> tuple[Maps, str]:
         """Root of each cell's part of the divergence: see `LabelGuided`."""

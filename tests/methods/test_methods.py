@@ -123,3 +123,12 @@ def test_the_mean_over_elements_is_the_sum_over_a_row_scaled(root: str, factor: 
     torch.testing.assert_close(
         by_sum.distances(maps, other)[1], factor * by_mean.distances(maps, other)[1]
     )
+
+
+def test_levels_weigh_alike_or_by_their_cells() -> None:
+    torch.manual_seed(0)
+    maps, other = ([torch.randn(2, 64, 5, 4), torch.randn(2, 64, 3, 2)] for _ in range(2))
+    for levels, weights in (("equal", [1 / 2, 1 / 2]), ("cells", [20 / 26, 6 / 26])):
+        config = MethodConfig(name="sssd", levels=levels)
+        total, by_level = build_method(small_detector(), config, SCHEDULE).distances(maps, other)
+        torch.testing.assert_close(total, (by_level * torch.tensor(weights)).sum())
