@@ -4,11 +4,16 @@ Pool and paint run forward and backward on the levels P3 to P7 of two 800 x 1344
 channels, against the best vectorised PyTorch (dense masks, one product a level and image) and the
 loops over levels, images and objects that LGD runs; heatmaps against the loops over boxes of
 CenterNet and LabelEnc. All of a row are timed in turn in one process; times are medians.
+
+glibc maps every block above 32 MB, such as the map of P3 here, anew for each call and has the
+system clear its pages, which can take longer than all else. For all that is timed it is told to
+keep its memory; --fresh-pages leaves it as it is.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import platform
 import statistics
 import subprocess
@@ -140,14 +145,27 @@ def labelenc_loop(boxes: Tensor, labels: Tensor, index: Tensor) -> list[Tensor]:
 # ---- measuring -----------------------------------------------------------------------------------
 
 
+def keep_pages() -> None:
+    """Have glibc keep the memory that is freed, and map none of it apart; see `man mallopt`."""
+    trim_threshold, mmap_max = -1, -4
+    libc = ctypes.CDLL(None)
+    if not (libc.mallopt(mmap_max, 0) and libc.mallopt(trim_threshold, 2**31 - 1)):
+        print(
+            "this malloc can not be told to keep its pages: large results are timed with fresh ones"
+        )
+
+
 def in_turn(calls: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
-    """Median milliseconds of each call, all called in turn until the time is over."""
-    for call in calls.values():
-        call()
+    """Median milliseconds of each call, all called in turn until the time is over.
+
+    Each is called twice and timed the second time: with what it has left in the caches itself, not
+    with what the others have.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(next(iter(times.values()))) < 5:
         for name, call in calls.items():
+            call()
             start = time.perf_counter()
             call()
             times[name].append(1e3 * (time.perf_counter() - start))
@@ -287,12 +305,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each row")
     parser.add_argument("--no-loops", action="store_true", help="leave LGD's loops out: minutes")
+    parser.add_argument("--fresh-pages", action="store_true", help="malloc as it is")
     parser.add_argument("--peak", choices=["result", "ours", "vectorised"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.peak:
         print_peak(arguments.peak, arguments.objects[0])
         return
+    if not arguments.fresh_pages:
+        keep_pages()
     print(f"{platform.processor() or platform.machine()}, {arguments.threads} threads, "
           f"torch {torch.__version__}")  # fmt: skip
     for count in arguments.objects:

@@ -72,7 +72,7 @@ void embed_run(const EmbedProblem& problem, const Objects& objects, int64_t begi
 template <class T>
 accumulator_t<T> dot(const T* x, const accumulator_t<T>* y, int32_t left, int32_t right) {
   using A = accumulator_t<T>;
-  lanes_t<A> total = {}, a, b;
+  Sixteen<A> total = {}, a, b;
   int32_t j = left;
   for (; j + kLanes <= right; j += kLanes) {
     load(x + j, a);

@@ -81,7 +81,7 @@ void draw(const HeatmapProblem& problem, const Objects& objects, int level, int6
 
 template <class T>
 void convert(const accumulator_t<T>* from, int64_t count, T* to) {
-  lanes_t<accumulator_t<T>> value;
+  Sixteen<accumulator_t<T>> value;
   int64_t j = 0;
   for (; j + kLanes <= count; j += kLanes) {
     load(from + j, value);

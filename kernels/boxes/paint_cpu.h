@@ -24,84 +24,52 @@ class Painter {
   Painter(const PaintProblem& problem, const Objects& objects)
       : problem_(problem),
         objects_(objects),
-        width_(widest(problem.levels)),
-        bands_(rows(problem), most_objects(problem, objects), width_),
-        tiles_(rows(problem)),
-        sums_(kTileRows * width_ * kLanes + width_ * padded(problem.channels)),
-        tile_(kTileRows * width_ + kLanes),
+        image_bands_(problem.levels, objects, problem.batch),
+        row_bands_(kTileRows, most_objects(objects, problem.batch), widest(problem.levels)),
+        width_(padded(widest(problem.levels)) + kLanes),
+        sums_(width_ * padded(problem.channels)),
+        table_(kTileRows * width_ * kPaintPlanes),
+        tile_(kTileRows * width_),
         cell_(padded(problem.channels)) {}
 
   // Sixteen planes of all contiguous levels, a piece of memory each, so that no two threads bring
   // in the same page of a new map.
   void paint_planes(int64_t image, int64_t channel) {
-    if (image != image_) find_bands(image);
+    image_bands_.find(image);
     const int64_t left = problem_.channels - channel;
     const int64_t block = left < kPaintPlanes ? left : kPaintPlanes;
-    const TileBands* tile = tiles_.get();
     for (int l = 0; l < problem_.levels.count; ++l) {
       const BoxLevel& map = problem_.levels.level[l];
-      if (skipped(map, false)) continue;
+      if (map.channels_last || map.size.width == 0) continue;
       stream_ = streams(map);
-      const int64_t width = map.size.width;
       T* to = static_cast<T*>(map.map) + (image * problem_.channels + channel) * map.cells();
-      for (int32_t top = 0; top < map.size.height; top += kTileRows, to += kTileRows * width)
-        paint_tile(*tile++, l, channel, block, top, bottom_of(top, map), width, to, map.cells());
+      const Band* band = image_bands_.begin(l);
+      while (band < image_bands_.end(l)) {
+        const int32_t top = band->top, bottom = tile_bottom(top, map.size.height);
+        const Band* first = band;
+        while (band < image_bands_.end(l) && band->top < bottom) ++band;
+        paint_tile(first, band, l, channel, block, to + int64_t{top} * map.size.width);
+      }
     }
   }
 
   // Some rows of a channels-last level.
   void paint_rows(const RowTiles::Tile& tile) {
     const BoxLevel& map = problem_.levels.level[tile.level];
-    if (skipped(map, true)) return;
+    if (!map.channels_last || map.size.width == 0) return;
     stream_ = streams(map);
-    bands_.clear();
-    const TileBands bands =
-        bands_.add(objects_.spans(tile.level), objects_.start[tile.image],
+    row_bands_.clear();
+    row_bands_.add(objects_.spans(tile.level), objects_.start[tile.image],
                    objects_.start[tile.image + 1], tile.top, tile.bottom, map.size.width);
     T* image = static_cast<T*>(map.map) + tile.image * problem_.channels * map.cells();
-    paint_cells(bands, tile.level, image, map.size.width);
+    for (const Band& band : row_bands_) paint_cells(band, tile.level, image, map.size.width);
   }
 
  private:
-  static int64_t padded(int64_t channels) { return divide_up(channels, kLanes) * kLanes; }
-  static int64_t rows(const PaintProblem& problem) {
-    int64_t total = kTileRows;
-    for (int l = 0; l < problem.levels.count; ++l) total += problem.levels.level[l].size.height;
-    return total;
-  }
-  static int64_t most_objects(const PaintProblem& problem, const Objects& objects) {
-    int64_t most = 0;
-    for (int64_t b = 0; b < problem.batch; ++b) {
-      const int64_t here = objects.start[b + 1] - objects.start[b];
-      most = here > most ? here : most;
-    }
-    return most;
-  }
-  static bool skipped(const BoxLevel& map, bool channels_last) {
-    return map.channels_last != channels_last || map.size.width == 0;
-  }
-  static int32_t bottom_of(int32_t top, const BoxLevel& map) {
-    return top + kTileRows < map.size.height ? top + kTileRows : map.size.height;
-  }
   bool streams(const BoxLevel& map) const {
     return static_cast<int64_t>(sizeof(T)) * problem_.batch * problem_.channels * map.cells() >=
            kStreamBytes;
   }
-
-  // The bands of all contiguous levels of an image: they serve all its planes.
-  void find_bands(int64_t image) {
-    image_ = image;
-    bands_.clear();
-    TileBands* tile = tiles_.get();
-    for (int l = 0; l < problem_.levels.count; ++l) {
-      const BoxLevel& map = problem_.levels.level[l];
-      if (skipped(map, false)) continue;
-      for (int32_t top = 0; top < map.size.height; top += kTileRows)
-        *tile++ = bands_.add(objects_.spans(l), objects_.start[image], objects_.start[image + 1],
-                             top, bottom_of(top, map), map.size.width);
-    }
-  }
-
   void write(T* to, const T* from, int64_t count) {
     if (stream_) {
       stream_copy(to, from, sizeof(T) * count);
@@ -110,97 +78,113 @@ class Painter {
     }
   }
 
-  // sums (segments, padded(count)): the values of the covering objects, added in their order.
-  void sum_segments(const Band& band, int level, int64_t channel, int64_t count, A* sums) {
+  // sums_ (segments, padded(count)): the values of the covering objects, added in their order.
+  void sum_segments(const Band& band, int level, int64_t channel, int64_t count) {
     const int64_t pitch = padded(count);
     const CellSpan* spans = objects_.spans(level);
     const T* values = static_cast<const T*>(problem_.values) + level * problem_.value_level_stride;
-    std::memset(sums, 0, sizeof(A) * band.segments * pitch);
+    std::memset(sums_.get(), 0, sizeof(A) * band.segments * pitch);
     for (int64_t k = 0; k < band.coverings; ++k) {
       const Covering covering = band.covering[k];
       const A divisor = problem_.mean ? static_cast<A>(spans[covering.object].cells()) : A(1);
       const T* value = values + objects_.row[covering.object] * problem_.channels + channel;
       for (int64_t c = 0; c < count; c += kLanes) {
-        lanes_t<A> add, sum;
+        Sixteen<A> add, sum;
         if (count - c >= kLanes) {
           load(value + c, add);
         } else {
           load_some(value + c, count - c, add);
         }
         add /= divisor;
-        for (int32_t s = covering.first; s < covering.end; ++s) {
-          load(sums + s * pitch + c, sum);
+        A* to = sums_.get() + covering.first * pitch + c;
+        for (int32_t s = covering.first; s < covering.end; ++s, to += pitch) {
+          load(to, sum);
           sum += add;
-          store(sums + s * pitch + c, sum);
+          store(to, sum);
         }
       }
     }
   }
 
-  // Rows top .. bottom - 1 of `block` planes, one after the other.
-  void paint_tile(const TileBands& bands, int level, int64_t channel, int64_t block, int32_t top,
-                  int32_t bottom, int64_t width, T* to, int64_t cells) {
-    const int64_t count = (bottom - top) * width;
-    if (!bands.any) {
+  // The rows of bands first .. last - 1 in `block` planes, one plane after the other.
+  void paint_tile(const Band* first, const Band* last, int level, int64_t channel, int64_t block,
+                  T* to) {
+    const BoxLevel& map = problem_.levels.level[level];
+    const int64_t count = int64_t{last[-1].bottom - first->top} * map.size.width;
+    bool any = false;
+    for (const Band* band = first; band < last; ++band) any = any || band->coverings > 0;
+    if (!any) {
       std::memset(tile_.get(), 0, sizeof(T) * count);
-      for (int64_t k = 0; k < block; ++k) write(to + k * cells, tile_.get(), count);
+      for (int64_t k = 0; k < block; ++k) write(to + k * map.cells(), tile_.get(), count);
       return;
     }
-    A* sums = sums_.get();
-    for (int64_t b = 0; b < bands.count; ++b, sums += width * kLanes)
-      sum_segments(bands.band[b], level, channel, block, sums);
+    A* table = table_.get();
+    for (const Band* band = first; band < last; ++band) {
+      sum_segments(*band, level, channel, block);
+      tabulate(*band, table);
+      table += kPaintPlanes * table_width(*band);
+    }
     for (int64_t k = 0; k < block; ++k) {
-      sums = sums_.get() + k;
-      for (int64_t b = 0; b < bands.count; ++b, sums += width * kLanes)
-        fill_rows(bands.band[b], top, width, sums);
-      write(to + k * cells, tile_.get(), count);
+      table = table_.get();
+      T* rows = tile_.get();
+      for (const Band* band = first; band < last; ++band) {
+        fill_rows(*band, map.size.width, table + k * table_width(*band), rows);
+        rows += (band->bottom - band->top) * int64_t{map.size.width};
+        table += kPaintPlanes * table_width(*band);
+      }
+      write(to + k * map.cells(), tile_.get(), count);
     }
   }
 
-  // A band's rows of one channel in `tile_`. Sixteen equal cells are stored at once from the start
-  // of each segment, left to right: what reaches beyond a segment is overwritten by the next.
-  void fill_rows(const Band& band, int32_t top, int64_t width, const A* sums) {
-    T* first = tile_.get() + (band.top - top) * width;
-    for (int32_t s = 0; s < band.segments; ++s) {
-      T equal[kLanes];
-      store(equal, lanes_t<A>{} + sums[s * kLanes]);
-      for (int32_t j = band.start[s]; j < band.start[s + 1]; j += kLanes)
-        std::memcpy(first + j, equal, sizeof(equal));
-    }
-    for (int32_t i = band.top + 1; i < band.bottom; ++i)
-      std::memcpy(first + (i - band.top) * width, first, sizeof(T) * width);
+  // Room for sixteen values from any segment on.
+  static int64_t table_width(const Band& band) { return padded(band.segments) + kLanes; }
+
+  // table (16 planes, table_width): the sums with the segments innermost.
+  void tabulate(const Band& band, A* table) {
+    const int64_t width = table_width(band);
+    for (int64_t s = 0; s < band.segments; s += kLanes)
+      transpose(sums_.get() + s * kLanes, kLanes, table + s, width);
   }
 
-  // The cells of some bands one after the other, all channels of each.
-  void paint_cells(const TileBands& bands, int level, T* image, int64_t width) {
+  // A band's rows of one channel. Sixteen cells lie in at most sixteen segments that follow one
+  // another: they are looked up at once. What reaches beyond a row is overwritten by the next.
+  void fill_rows(const Band& band, int64_t width, const A* sums, T* rows) {
+    for (int64_t j = 0; j < width; j += kLanes) {
+      Sixteen<A> value;
+      look_up(sums + band.group_segment[j / kLanes], band.within + j, value);
+      store(rows + j, value);
+    }
+    for (int32_t i = 1; i < band.bottom - band.top; ++i)
+      std::memcpy(rows + i * width, rows, sizeof(T) * width);
+  }
+
+  // The cells of a band one after the other, all channels of each.
+  void paint_cells(const Band& band, int level, T* image, int64_t width) {
     const int64_t channels = problem_.channels, pitch = padded(channels);
-    for (int64_t b = 0; b < bands.count; ++b) {
-      const Band& band = bands.band[b];
-      sum_segments(band, level, 0, channels, sums_.get());
-      for (int32_t i = band.top; i < band.bottom; ++i) {
-        T* to = image + i * width * channels;
-        for (int32_t s = 0; s < band.segments; ++s) {
-          lanes_t<A> sum;
-          for (int64_t c = 0; c < pitch; c += kLanes) {
-            load(sums_.get() + s * pitch + c, sum);
-            store(cell_.get() + c, sum);
-          }
-          for (int32_t j = band.start[s]; j < band.start[s + 1]; ++j, to += channels)
-            write(to, cell_.get(), channels);
+    sum_segments(band, level, 0, channels);
+    for (int32_t i = band.top; i < band.bottom; ++i) {
+      T* to = image + i * width * channels;
+      for (int32_t s = 0; s < band.segments; ++s) {
+        Sixteen<A> sum;
+        for (int64_t c = 0; c < pitch; c += kLanes) {
+          load(sums_.get() + s * pitch + c, sum);
+          store(cell_.get() + c, sum);
         }
+        for (int32_t j = band.start[s]; j < band.start[s + 1]; ++j, to += channels)
+          write(to, cell_.get(), channels);
       }
     }
   }
 
   const PaintProblem& problem_;
   const Objects& objects_;
+  ImageBands image_bands_;
+  Bands row_bands_;
   int64_t width_;
-  Bands bands_;
-  Scratch<TileBands> tiles_;  // of all contiguous levels of image `image_`
-  int64_t image_ = -1;
-  Scratch<A> sums_;  // of the segments of all bands for sixteen channels, or of one band for all
-  Scratch<T> tile_;  // the tile's rows of one channel, and room to store beyond
-  Scratch<T> cell_;  // all channels of one cell
+  Scratch<A> sums_;   // of the segments of a band
+  Scratch<A> table_;  // the same of all bands of a tile, for sixteen channels
+  Scratch<T> tile_;   // the tile's rows of one channel, and room to store beyond
+  Scratch<T> cell_;   // all channels of one cell
   bool stream_ = false;
 };
 

@@ -45,7 +45,7 @@ class PlanePooler {
     T* pooled = static_cast<T*>(problem_.pooled) + level * problem_.objects.count * channels;
     for (int64_t k = begin; k < end; ++k) {
       if (spans[k].empty()) continue;
-      lanes_t<A> total;
+      Sixteen<A> total;
       load(total_.get() + (k - begin) * kLanes, total);
       if (problem_.mean) total /= static_cast<A>(spans[k].cells());
       store_some(pooled + objects_.row[k] * channels + channel, count, total);
@@ -90,7 +90,7 @@ class PlanePooler {
       A block[kLanes * kLanes];
       for (int64_t c = 0; c < count; ++c) {
         const T* from = planes + c * map.cells() + cell;
-        lanes_t<A> value;
+        Sixteen<A> value;
         if (cell + kLanes <= map.cells()) {
           load(from, value);
         } else {
@@ -98,8 +98,8 @@ class PlanePooler {
         }
         store(block + c * kLanes, value);
       }
-      for (int64_t c = count; c < kLanes; ++c) store(block + c * kLanes, lanes_t<A>{});
-      transpose(block, cells_.get() + g * kLanes * kLanes);
+      for (int64_t c = count; c < kLanes; ++c) store(block + c * kLanes, Sixteen<A>{});
+      transpose(block, kLanes, cells_.get() + g * kLanes * kLanes, kLanes);
     }
   }
 
@@ -108,11 +108,11 @@ class PlanePooler {
     const int64_t last = least(span.bottom, bottom);
     int64_t i = span.top > top ? span.top : top;
     if (i >= last) return;
-    lanes_t<A> total, cell;
+    Sixteen<A> total, cell;
     load(sum, total);
     for (; i < last; ++i) {
       const A* from = cells_.get() + (i * width + span.left - first_) * kLanes;
-      lanes_t<A> even = {}, odd = {};
+      Sixteen<A> even = {}, odd = {};
       int64_t j = span.left;
       for (; j + 1 < span.right; j += 2, from += 2 * kLanes) {
         load(from, cell);
@@ -143,7 +143,7 @@ template <int kVectors, class T>
 void pool_cells(const T* map, int64_t width, int64_t channels, CellSpan span,
                 accumulator_t<T> divisor, T* pooled) {
   using A = accumulator_t<T>;
-  lanes_t<A> total[kVectors] = {}, value;
+  Sixteen<A> total[kVectors] = {}, value;
   for (int32_t i = span.top; i < span.bottom; ++i) {
     const T* cell = map + (i * width + span.left) * channels;
     for (int32_t j = span.left; j < span.right; ++j, cell += channels) {
@@ -160,7 +160,7 @@ void pool_cells(const T* map, int64_t width, int64_t channels, CellSpan span,
 template <class T>
 void pool_last_cells(const T* map, int64_t width, int64_t channels, int64_t count, CellSpan span,
                      accumulator_t<T> divisor, T* pooled) {
-  lanes_t<accumulator_t<T>> total = {}, value;
+  Sixteen<accumulator_t<T>> total = {}, value;
   for (int32_t i = span.top; i < span.bottom; ++i) {
     for (int32_t j = span.left; j < span.right; ++j) {
       load_some(map + (i * width + j) * channels, count, value);

@@ -9,8 +9,8 @@ namespace {  // each set of instructions has its own copy
 
 constexpr int kPoolPlanes = 16;   // planes that one unit of pool takes
 constexpr int kTileCells = 4096;  // cells that pool transposes at a time: 256 KB of float32
-constexpr int kEmbedBlock = 32;   // channels that one unit of the backward of embed takes
 constexpr int kPaintPlanes = 16;  // planes of all contiguous levels that one unit of paint takes
+constexpr int kEmbedBlock = 32;   // channels that one unit of the backward of embed takes
 constexpr int kTileRows = 16;     // rows of a map that paint and embed take at a time
 
 inline int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
@@ -21,6 +21,10 @@ inline bool any_level(const BoxLevels& levels, bool channels_last) {
   return false;
 }
 
+inline int32_t tile_bottom(int32_t top, int32_t height) {
+  return height - top < kTileRows ? height : top + kTileRows;
+}
+
 inline int64_t pool_plane_units(const PoolProblem& problem) {
   const int64_t blocks = divide_up(problem.channels, kPoolPlanes);
   return any_level(problem.levels, false) ? blocks * problem.levels.count * problem.batch : 0;
@@ -28,6 +32,7 @@ inline int64_t pool_plane_units(const PoolProblem& problem) {
 inline int64_t pool_cell_units(const PoolProblem& problem, int64_t objects) {
   return any_level(problem.levels, true) ? objects * problem.levels.count : 0;
 }
+
 inline int64_t paint_plane_units(const PaintProblem& problem) {
   const int64_t blocks = divide_up(problem.channels, kPaintPlanes);
   return any_level(problem.levels, false) ? problem.batch * blocks : 0;
@@ -60,9 +65,8 @@ struct RowTiles {
       if (tile < here) break;
       tile -= here;
     }
-    const int32_t height = levels.level[level].size.height;
     const int32_t top = static_cast<int32_t>(tile * kTileRows);
-    return {place / per_image, level, top, top + kTileRows < height ? top + kTileRows : height};
+    return {place / per_image, level, top, tile_bottom(top, levels.level[level].size.height)};
   }
 
  private:
