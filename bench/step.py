@@ -81,6 +81,7 @@ def published_paint(
     image_size: tuple[int, int],
     level_shapes: list[tuple[int, int]],
     batch_size: int,
+    memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Maps:
     """`sssd.ops.paint_boxes` by loops over levels and images."""
     painted = []
@@ -90,7 +91,7 @@ def published_paint(
             mine = (image_index == image).nonzero()[:, 0]
             masks = object_masks(boxes[mine], image_size, shape)
             images.append(torch.einsum("nc,nhw->chw", level[mine], masks))
-        painted.append(torch.stack(images))
+        painted.append(torch.stack(images).contiguous(memory_format=memory_format))
     return painted
 
 
@@ -127,14 +128,20 @@ def scene(size: int, objects: int) -> tuple[list[Tensor], list[dict[str, Tensor]
 
 
 def training_step(
-    detector: DetectorName, name: str, size: int, objects: int, device: torch.device
+    detector: DetectorName,
+    name: str,
+    size: int,
+    objects: int,
+    device: torch.device,
+    memory_format: torch.memory_format,
 ) -> Callable[[], None]:
     """A step of a method: forward, backward and optimiser."""
     torch.manual_seed(0)
     config = DetectorConfig(detector, "resnet50", weights=None, min_size=(size,), max_size=size)
     schedule = ScheduleConfig()
     settings = METHODS[name]
-    method = build_method(build_detector(config, CLASSES), settings, schedule).to(device).train()
+    method = build_method(build_detector(config, CLASSES), settings, schedule).train()
+    method.to(device).to(memory_format=memory_format)
     published = as_published(method) if name.endswith("published structure") else nullcontext()
     optimizer = torch.optim.SGD(method.parameters(), lr=1e-5, momentum=0.9)
     images, targets = scene(size, objects)
@@ -180,9 +187,12 @@ def measure(
     objects: int,
     rounds: int,
     device: torch.device,
+    memory_format: torch.memory_format,
 ) -> None:
     """Adds a row for each method."""
-    steps = {name: training_step(detector, name, size, objects, device) for name in names}
+    steps = {
+        name: training_step(detector, name, size, objects, device, memory_format) for name in names
+    }
     peaks = {}
     for name, step in steps.items():
         step()  # the optimiser's state is made
@@ -206,7 +216,9 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=int, default=[320], help="pixels a side")
     parser.add_argument("--objects", nargs="+", type=int, default=[10], help="boxes an image")
     parser.add_argument("--rounds", type=int, default=5, help="timed steps of each")
+    parser.add_argument("--channels-last", action="store_true", help="--engine.channels-last")
     arguments = parser.parse_args()
+    memory_format = torch.channels_last if arguments.channels_last else torch.contiguous_format
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     where = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {where or 'CPU'}")
@@ -219,7 +231,9 @@ def main() -> None:
     for detector in arguments.detectors:
         for size in arguments.sizes:
             for objects in arguments.objects:
-                measure(table, detector, names, size, objects, arguments.rounds, device)
+                measure(
+                    table, detector, names, size, objects, arguments.rounds, device, memory_format
+                )
     Console(width=110).print(table)
 
 

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sssd.fusion.objects import Objects, add_context, clamp_boxes, describe
+from sssd.fusion.objects import Objects, add_context, clamp_boxes, describe, memory_format_of
 from sssd.fusion.relation import conv3x3, normalize_map
 from sssd.ops import paint_boxes
 
@@ -40,7 +40,15 @@ class HeatmapFusion(nn.Module):
         values = F.layer_norm(values, values.shape[-1:])
         shapes = [(m.shape[-2], m.shape[-1]) for m in maps]
         boxes = clamp_boxes(rows.boxes, image_size)
-        painted = paint_boxes(values, boxes, rows.image_index, image_size, shapes, maps[0].shape[0])
+        painted = paint_boxes(
+            values,
+            boxes,
+            rows.image_index,
+            image_size,
+            shapes,
+            maps[0].shape[0],
+            memory_format=memory_format_of(maps[0]),
+        )
         sources = [m.detach() for m in maps] if self.detach else maps
         hidden = [
             F.relu(normalize_map(self.features(m)) + canvas)

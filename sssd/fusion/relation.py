@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sssd.fusion.label_encoder import LabelEncoder
-from sssd.fusion.objects import Objects, add_context, clamp_boxes, describe
+from sssd.fusion.objects import Objects, add_context, clamp_boxes, describe, memory_format_of
 from sssd.ops import paint_boxes, pool_boxes
 
 
@@ -77,7 +77,15 @@ class RelationFusion(nn.Module):
         is_context = self._context_rows(rows, objects)
         values = self.object_values(related) * (~is_context)[:, None]
         shapes = [(m.shape[-2], m.shape[-1]) for m in maps]
-        painted = paint_boxes(values, boxes, rows.image_index, image_size, shapes, batch_size)
+        painted = paint_boxes(
+            values,
+            boxes,
+            rows.image_index,
+            image_size,
+            shapes,
+            batch_size,
+            memory_format=memory_format_of(maps[0]),
+        )
         fused = [self.painted(canvas) for canvas in painted]
         if self.context_values is not None:
             # One context row an image; an image without boxes has none and adds zero.
