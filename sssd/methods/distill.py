@@ -64,8 +64,12 @@ class LabelGuided(Method):
         """The distance, and what each level contributes to it (P,)."""
 
     @abstractmethod
+    def sides(self, student: Maps, teacher: Maps) -> tuple[Maps, Maps]:
+        """The maps as the distance sees them: instance-normalised where it does that first."""
+
+    @abstractmethod
     def cell_distances(self, student: Maps, teacher: Maps) -> tuple[Maps, str]:
-        """What each cell has in the distance, P maps (B, H_l, W_l), and what that is called."""
+        """What each cell of two `sides` has in the distance, P maps (B, H_l, W_l), and its name."""
 
     def forward(self, images: Sequence[Tensor], targets: Targets, iteration: int) -> StepResult:
         """Detection losses on K and K_e and the distance between them: see `Method.forward`."""
@@ -108,16 +112,16 @@ class LabelGuided(Method):
 
     @torch.no_grad()
     def compare(self, images: Sequence[Tensor], targets: Targets) -> Comparison | None:
-        """K behind the adapter, and K_e: see `Method.compare`."""
+        """K behind the adapter, and K_e, as the distance sees them: see `Method.compare`."""
         if self.config.coefficient.is_off:
             return None
         batch = self.detector.prepare(images, targets)
         maps = self.detector.maps(batch)
         assert batch.targets is not None
         enhanced: Maps = self.fusion(maps, pack_objects(batch.targets), batch.image_size)
-        adapted = [self.adapter(m) for m in maps]
-        cells, name = self.cell_distances(adapted, enhanced)
-        return Comparison(batch, adapted, enhanced, cells, name)
+        student, teacher = self.sides([self.adapter(m) for m in maps], enhanced)
+        cells, name = self.cell_distances(student, teacher)
+        return Comparison(batch, student, teacher, cells, name)
 
 
 def standardize(maps: Maps) -> Maps:

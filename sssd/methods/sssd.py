@@ -24,7 +24,7 @@ class SSSD(LabelGuided):
 
     def distances(self, student: Maps, teacher: Maps) -> tuple[Tensor, Tensor]:
         """Mean JS distance of the levels, and the distance of each (P,)."""
-        student, teacher = self._sides(student, teacher)
+        student, teacher = self.sides(student, teacher)
         by_level = js_distance(
             student,
             teacher,
@@ -39,9 +39,15 @@ class SSSD(LabelGuided):
         cells = by_level.new_tensor([m.shape[2] * m.shape[3] for m in student])
         return by_level @ (cells / cells.sum()), by_level
 
+    def sides(self, student: Maps, teacher: Maps) -> tuple[Maps, Maps]:
+        """Standardised with `normalize`: see `LabelGuided`."""
+        if self.config.normalize:
+            return standardize(student), standardize(teacher)
+        return student, teacher
+
     def cell_distances(self, student: Maps, teacher: Maps) -> tuple[Maps, str]:
         """Root of each cell's part of the divergence: see `LabelGuided`."""
-        pairs = zip(*self._sides(student, teacher), strict=True)
+        pairs = zip(student, teacher, strict=True)
         return [self._cell_distance(s, t) for s, t in pairs], "JS distance"
 
     def _cell_distance(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -54,8 +60,3 @@ class SSSD(LabelGuided):
         terms = (p.exp() * (p - middle) + q.exp() * (q - middle)) / 2
         cells = terms.sum(1) if self.config.over == "channels" else terms.mean(1)
         return cells.clamp_min(0).sqrt().float().unflatten(1, student.shape[2:])
-
-    def _sides(self, student: Maps, teacher: Maps) -> tuple[Maps, Maps]:
-        if self.config.normalize:
-            return standardize(student), standardize(teacher)
-        return student, teacher

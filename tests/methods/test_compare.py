@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from sssd.detectors import Maps
 from sssd.fusion import pack_objects
 from sssd.methods import Comparison, FusionConfig, Method, MethodConfig, build_method
 from sssd.methods.labelenc import level_errors
@@ -25,12 +26,20 @@ def compare(method: Method) -> Comparison:
     return comparison
 
 
+def maps_of(method: Method) -> tuple[Maps, Maps]:
+    """K behind the adapter, and K_e."""
+    batch = method.detector.prepare(*images_and_targets())
+    maps = method.detector.maps(batch)
+    enhanced = method.fusion(maps, pack_objects(batch.targets), batch.image_size)
+    return [method.adapter(m) for m in maps], enhanced
+
+
 @pytest.mark.parametrize("over", ["channels", "cells"])
 @pytest.mark.parametrize("normalize", [False, True])
 def test_cells_of_sssd_make_up_the_distance_of_their_level(over: str, normalize: bool) -> None:
     method = build("sssd", over=over, normalize=normalize, temperature=0.7)
     found = compare(method)
-    by_level = method.distances(found.student, found.teacher)[1]
+    by_level = method.distances(*maps_of(method))[1]
     # Over channels every cell is a row of its own; over cells they are the parts of the rows.
     total = torch.mean if over == "channels" else torch.sum
     made = torch.stack([total(cells.square().flatten(1), 1).mean().sqrt() for cells in found.cells])
@@ -46,7 +55,7 @@ def test_cells_of_lgd_make_up_the_distance_of_their_level() -> None:
     found = compare(method)
     elements = sum(m.numel() for m in found.student)
     made = torch.stack([cells.sum() * found.student[0].shape[1] for cells in found.cells])
-    by_level = method.distances(found.student, found.teacher)[1]
+    by_level = method.distances(*maps_of(method))[1]
     torch.testing.assert_close(made / elements, by_level.detach(), rtol=1e-3, atol=1e-6)
 
 
@@ -60,13 +69,17 @@ def test_cells_of_labelenc_make_up_the_distance_of_their_level() -> None:
 def test_it_is_the_students_adapted_maps_beside_those_made_from_the_labels() -> None:
     method = build("sssd")
     found = compare(method)
-    batch = method.detector.prepare(*images_and_targets())
-    maps = method.detector.maps(batch)
-    enhanced = method.fusion(maps, pack_objects(batch.targets), batch.image_size)
-    for level, (k, k_e) in enumerate(zip(maps, enhanced, strict=True)):
-        torch.testing.assert_close(found.student[level], method.adapter(k), rtol=0, atol=0)
-        torch.testing.assert_close(found.teacher[level], k_e, rtol=0, atol=0)
+    for shown, made in zip((found.student, found.teacher), maps_of(method), strict=True):
+        for level, maps in zip(shown, made, strict=True):
+            torch.testing.assert_close(level, maps, rtol=0, atol=0)
     assert not found.student[0].requires_grad
+
+
+def test_with_instance_norm_both_sides_are_shown_as_they_are_compared() -> None:
+    found = compare(build("sssd", normalize=True))
+    for maps in (found.student, found.teacher):
+        spread = torch.stack([m.var((2, 3), unbiased=False).mean() for m in maps[:2]])
+        torch.testing.assert_close(spread, torch.ones(2), rtol=0.02, atol=0)
 
 
 def test_there_is_nothing_to_compare_without_distillation() -> None:
