@@ -1,9 +1,10 @@
 """The box operators beside what they replace: `python -m bench.boxes`.
 
 Pool and paint run forward and backward on the levels P3 to P7 of two 800 x 1344 images with 256
-channels, against the best vectorised PyTorch (dense masks, one product a level and image) and the
-loops over levels, images and objects that LGD runs; heatmaps against the loops over boxes of
-CenterNet and LabelEnc. All of a row are timed in turn in one process; times are medians.
+channels, against the best vectorised PyTorch (dense masks, one product a level and image) and LGD's
+loops over levels, images and objects; heatmaps against the loops over boxes of CenterNet and
+LabelEnc. All of a row are timed in turn in one process; times are medians. "zeros" is what nobody
+can leave out: to clear maps of the result's size (of the gradient's, for pool).
 
 glibc maps every block above 32 MB, such as the map of P3 here, anew for each call and has the
 system clear its pages, which can take longer than all else. For all that is timed it is told to
@@ -20,16 +21,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from sssd.ops import paint_boxes, pool_boxes
-from sssd.ops.heatmap import label_heatmap
-from sssd.ops.reference.boxes import cell_masks, cell_spans
-from sssd.ops.reference.heatmap import gaussian_radius
+from bench import peers
+from sssd.ops import label_heatmap, paint_boxes, pool_boxes
+from sssd.ops.reference.boxes import cell_masks
 
 IMAGE_SIZE = (800, 1344)
 SHAPES = [(100, 168), (50, 84), (25, 42), (13, 21), (7, 11)]
@@ -46,100 +46,6 @@ def scene(count: int, image_size: tuple[int, int] = IMAGE_SIZE) -> tuple[Tensor,
     corners = [(centre - size / 2).clamp(min=0), torch.minimum(centre + size / 2, limits - 1)]
     labels = torch.randint(0, CLASSES, (count,), generator=generator)
     return torch.cat(corners, dim=1), labels, torch.arange(count) % BATCH
-
-
-# ---- what is replaced ----------------------------------------------------------------------------
-
-
-def vectorised_pool(levels: list[Tensor], boxes: Tensor, index: Tensor) -> Tensor:
-    """Dense masks a level, one product an image."""
-    pooled = []
-    for level in levels:
-        masks = cell_masks(boxes, IMAGE_SIZE, tuple(level.shape[2:])).flatten(1).to(level.dtype)
-        area = masks.sum(1, keepdim=True).clamp(min=1)
-        result = level.new_zeros(len(boxes), level.shape[1])
-        for image in range(BATCH):
-            mine = (index == image).nonzero()[:, 0]
-            result = result.index_copy(0, mine, masks[mine] @ level[image].flatten(1).T)
-        pooled.append(result / area)
-    return torch.stack(pooled)
-
-
-def vectorised_paint(values: Tensor, boxes: Tensor, index: Tensor) -> list[Tensor]:
-    """Dense masks a level, one product an image."""
-    painted = []
-    for shape in SHAPES:
-        masks = cell_masks(boxes, IMAGE_SIZE, shape).flatten(1).to(values.dtype)
-        images = [values[index == b].T @ masks[index == b] for b in range(BATCH)]
-        painted.append(torch.stack(images).unflatten(2, shape))
-    return painted
-
-
-def looped_pool(levels: list[Tensor], boxes: Tensor, index: Tensor) -> Tensor:
-    """Level by level, image by image, object by object."""
-    pooled = []
-    for level in levels:
-        spans = cell_spans(boxes, IMAGE_SIZE, tuple(level.shape[2:])).tolist()
-        rows = []
-        for (x1, x2, y1, y2), image in zip(spans, index.tolist(), strict=True):
-            mask = level.new_zeros(level.shape[2:])
-            mask[y1:y2, x1:x2] = 1
-            rows.append((level[image] * mask).sum((1, 2)) / mask.sum().clamp(min=1))
-        pooled.append(torch.stack(rows))
-    return torch.stack(pooled)
-
-
-def looped_paint(values: Tensor, boxes: Tensor, index: Tensor) -> list[Tensor]:
-    """Level by level, image by image, object by object."""
-    painted = []
-    for shape in SHAPES:
-        spans = cell_spans(boxes, IMAGE_SIZE, shape).tolist()
-        images = [values.new_zeros(values.shape[1], *shape) for _ in range(BATCH)]
-        for t, ((x1, x2, y1, y2), image) in enumerate(zip(spans, index.tolist(), strict=True)):
-            mask = values.new_zeros(shape)
-            mask[y1:y2, x1:x2] = 1
-            images[image] = images[image] + values[t][:, None, None] * mask
-        painted.append(torch.stack(images))
-    return painted
-
-
-def centernet_loop(boxes: Tensor, labels: Tensor, index: Tensor) -> list[np.ndarray]:
-    """A Gaussian patch a box, maximum with the map's slice, in numpy."""
-    heat = np.zeros((BATCH, CLASSES, *HEATMAP_SHAPE), dtype=np.float32)
-    ratio = HEATMAP_SHAPE[0] / HEATMAP_SIZE[0]
-    for (x1, y1, x2, y2), label, image in zip(
-        (boxes * ratio).tolist(), labels.tolist(), index.tolist(), strict=True
-    ):
-        size = torch.tensor([y2 - y1, x2 - x1], dtype=torch.float64).ceil()
-        radius = max(0, int(gaussian_radius(size[0], size[1], legacy=True)))
-        column, row = int((x1 + x2) / 2), int((y1 + y2) / 2)
-        y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
-        sigma = (2 * radius + 1) / 6
-        patch = np.exp(-(x * x + y * y) / (2 * sigma * sigma))
-        left, right = min(column, radius), min(HEATMAP_SHAPE[1] - column, radius + 1)
-        top, bottom = min(row, radius), min(HEATMAP_SHAPE[0] - row, radius + 1)
-        plane = heat[image, label, row - top : row + bottom, column - left : column + right]
-        np.maximum(
-            plane, patch[radius - top : radius + bottom, radius - left : radius + right], out=plane
-        )
-    return [heat]
-
-
-def labelenc_loop(boxes: Tensor, labels: Tensor, index: Tensor) -> list[Tensor]:
-    """A whole map of distances a box, maximum with the class's plane."""
-    heat = torch.zeros(BATCH, CLASSES, *HEATMAP_SHAPE)
-    ratio = HEATMAP_SHAPE[0] / HEATMAP_SIZE[0]
-    y = torch.arange(HEATMAP_SHAPE[0])[:, None]
-    x = torch.arange(HEATMAP_SHAPE[1])[None, :]
-    for (x1, y1, x2, y2), label, image in zip(
-        (boxes * ratio).tolist(), labels.tolist(), index.tolist(), strict=True
-    ):
-        far = torch.maximum(
-            (y - (y1 + y2) / 2).abs() / (y2 - y1), (x - (x1 + x2) / 2).abs() / (x2 - x1)
-        )
-        value = torch.where(far <= 0.5, 1 - far, torch.zeros(()))
-        heat[image, label] = torch.maximum(heat[image, label], value)
-    return [heat]
 
 
 # ---- measuring -----------------------------------------------------------------------------------
@@ -198,7 +104,9 @@ def print_peak(kind: str, count: int) -> None:
     if kind == "ours":
         kept: object = paint_boxes(values, boxes, index, IMAGE_SIZE, SHAPES, BATCH)
     elif kind == "vectorised":
-        kept = vectorised_paint(values, boxes, index)
+        kept = peers.vectorised_paint(
+            values.expand(len(SHAPES), -1, -1), boxes, index, IMAGE_SIZE, SHAPES, BATCH
+        )
     else:  # the result alone, written
         kept = [torch.ones(BATCH, CHANNELS, *shape) for shape in SHAPES]
     # Not getrusage: what it says of a fresh process starts from the memory of the one that made it.
@@ -210,11 +118,11 @@ def print_peak(kind: str, count: int) -> None:
 def row(name: str, times: dict[str, float]) -> None:
     """Print times and what each is to ours."""
     ours = next(iter(times.values()))
-    cells = [f"{key} {value:9.2f} ms {value / ours:7.1f}x" for key, value in times.items()]
+    cells = [f"{key} {value:8.2f} ms {value / ours:6.1f}x" for key, value in times.items()]
     print(f"{name:35}" + " | ".join(cells), flush=True)
 
 
-def pool_and_paint(count: int, seconds: float, loops: bool) -> None:
+def pool_and_paint(count: int, seconds: float) -> None:
     """Forward and backward, both memory formats."""
     boxes, _, index = scene(count)
     for memory_format in (torch.contiguous_format, torch.channels_last):
@@ -225,45 +133,44 @@ def pool_and_paint(count: int, seconds: float, loops: bool) -> None:
             .requires_grad_()
             for shape in SHAPES
         ]
-        values = torch.randn(count, CHANNELS, requires_grad=True)
-        grad = [torch.randn(len(SHAPES), count, CHANNELS)]
-        grads = [torch.randn_like(level) for level in levels]
-
-        def ours_pool(levels: list[Tensor] = levels) -> Tensor:
-            return pool_boxes(levels, boxes, index, IMAGE_SIZE)
-
-        def ours_paint(
-            values: Tensor = values, memory_format: torch.memory_format = memory_format
-        ) -> list[Tensor]:
-            return paint_boxes(
-                values, boxes, index, IMAGE_SIZE, SHAPES, BATCH, memory_format=memory_format
-            )
-
-        pool = {"ours": forward_backward(ours_pool, levels, grad)}
-        paint = {"ours": forward_backward(ours_paint, [values], grads)}
-        peers = {"vectorised": (vectorised_pool, vectorised_paint)}
-        if loops:
-            peers["loops"] = (looped_pool, looped_paint)
-        for peer, (pooled, painted) in peers.items():
-            pool[peer] = forward_backward(
-                lambda f=pooled, x=levels: f(x, boxes, index), levels, grad
-            )
-            paint[peer] = forward_backward(
-                lambda f=painted, x=values: f(x, boxes, index), [values], grads
-            )
-        row(f"pool  {count:4} objects {name}", in_turn(pool, seconds))
-        row(f"paint {count:4} objects {name}", in_turn(paint, seconds))
+        values = torch.randn(len(SHAPES), count, CHANNELS, requires_grad=True)
+        pool_grad = [torch.randn_like(values)]
+        paint_grads = [torch.randn_like(level) for level in levels]
+        pools = {
+            "ours": pool_boxes,
+            "vectorised": peers.vectorised_pool,
+            "loops": peers.looped_pool,
+        }
+        paints = {
+            "ours": partial(paint_boxes, memory_format=memory_format),
+            "vectorised": peers.vectorised_paint,
+            "loops": peers.looped_paint,
+        }
+        zeros = {"zeros": lambda x=levels: [torch.zeros_like(level) for level in x]}
+        pool = {
+            peer: forward_backward(partial(f, levels, boxes, index, IMAGE_SIZE), levels, pool_grad)
+            for peer, f in pools.items()
+        }
+        where = (boxes, index, IMAGE_SIZE, SHAPES, BATCH)
+        paint = {
+            peer: forward_backward(partial(f, values, *where), [values], paint_grads)
+            for peer, f in paints.items()
+        }
+        row(f"pool  {count:4} objects {name}", in_turn(pool | zeros, seconds))
+        row(f"paint {count:4} objects {name}", in_turn(paint | zeros, seconds))
 
 
 def heatmaps(count: int, seconds: float) -> None:
     """Forward: a heatmap has no gradient."""
     boxes, labels, index = scene(count, HEATMAP_SIZE)
-    arguments = (boxes, labels, index, HEATMAP_SIZE, [HEATMAP_SHAPE], BATCH, CLASSES)
-    for profile, loop in (("gaussian_legacy", centernet_loop), ("pyramid", labelenc_loop)):
+    ours = (boxes, labels, index, HEATMAP_SIZE, [HEATMAP_SHAPE], BATCH, CLASSES)
+    theirs = (boxes, labels, index, HEATMAP_SIZE, HEATMAP_SHAPE, BATCH, CLASSES)
+    loops = {"gaussian_legacy": peers.centernet_heatmap, "pyramid": peers.labelenc_heatmap}
+    for profile, loop in loops.items():
         calls = {
-            "ours": lambda p=profile: label_heatmap(*arguments, profile=p),
-            "loops": lambda f=loop: f(boxes, labels, index),
-            "zeros alone": lambda: torch.zeros(BATCH, CLASSES, *HEATMAP_SHAPE),
+            "ours": partial(label_heatmap, *ours, profile=profile),
+            "loops": partial(loop, *theirs),
+            "zeros": partial(torch.zeros, BATCH, CLASSES, *HEATMAP_SHAPE),
         }
         row(f"{profile:15} {count:4} objects", in_turn(calls, seconds))
 
@@ -304,7 +211,6 @@ def main() -> None:
     parser.add_argument("--objects", type=int, nargs="+", default=[20, 100, 500])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each row")
-    parser.add_argument("--no-loops", action="store_true", help="leave LGD's loops out: minutes")
     parser.add_argument("--fresh-pages", action="store_true", help="malloc as it is")
     parser.add_argument("--peak", choices=["result", "ours", "vectorised"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -317,7 +223,7 @@ def main() -> None:
     print(f"{platform.processor() or platform.machine()}, {arguments.threads} threads, "
           f"torch {torch.__version__}")  # fmt: skip
     for count in arguments.objects:
-        pool_and_paint(count, arguments.seconds, not arguments.no_loops and count <= 100)
+        pool_and_paint(count, arguments.seconds)
         heatmaps(count, arguments.seconds)
         memory(count)
     linearity(arguments.seconds)

@@ -23,11 +23,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from bench import peers
 from sssd.detectors import DetectorConfig, Maps, build_detector
 from sssd.detectors.build import DetectorName
 from sssd.experiments.cost import in_turn
 from sssd.methods import FusionConfig, Method, MethodConfig, build_method
-from sssd.ops.reference.boxes import cell_spans
 from sssd.schedules import ScheduleConfig
 
 DETECTORS: tuple[DetectorName, ...] = ("fcos", "retinanet", "fasterrcnn")
@@ -48,53 +48,6 @@ METHODS = {
 # ---- LGD as published ----------------------------------------------------------------------------
 
 
-def object_masks(boxes: Tensor, image_size: tuple[int, int], shape: tuple[int, int]) -> Tensor:
-    """A dense mask for each object, filled one after the other. (n, H, W)."""
-    masks = torch.zeros(len(boxes), *shape)
-    for mask, (x1, x2, y1, y2) in zip(
-        masks, cell_spans(boxes.cpu(), image_size, shape).tolist(), strict=True
-    ):
-        mask[y1:y2, x1:x2] = 1
-    return masks.to(boxes.device)
-
-
-def published_pool(
-    levels: Maps, boxes: Tensor, image_index: Tensor, image_size: tuple[int, int]
-) -> Tensor:
-    """`sssd.ops.pool_boxes` by loops over levels and images."""
-    pooled = []
-    for level in levels:
-        rows = level.new_zeros(len(boxes), level.shape[1])
-        for image in range(len(level)):
-            mine = (image_index == image).nonzero()[:, 0]
-            masks = object_masks(boxes[mine], image_size, (level.shape[2], level.shape[3]))
-            means = torch.einsum("nhw,chw->nc", masks, level[image])
-            rows = rows.index_copy(0, mine, means / masks.sum((1, 2)).clamp(min=1)[:, None])
-        pooled.append(rows)
-    return torch.stack(pooled)
-
-
-def published_paint(
-    values: Tensor,
-    boxes: Tensor,
-    image_index: Tensor,
-    image_size: tuple[int, int],
-    level_shapes: list[tuple[int, int]],
-    batch_size: int,
-    memory_format: torch.memory_format = torch.contiguous_format,
-) -> Maps:
-    """`sssd.ops.paint_boxes` by loops over levels and images."""
-    painted = []
-    for level, shape in zip(values, level_shapes, strict=True):
-        images = []
-        for image in range(batch_size):
-            mine = (image_index == image).nonzero()[:, 0]
-            masks = object_masks(boxes[mine], image_size, shape)
-            images.append(torch.einsum("nc,nhw->chw", level[mine], masks))
-        painted.append(torch.stack(images).contiguous(memory_format=memory_format))
-    return painted
-
-
 def published_distances(student: Maps, teacher: Maps) -> tuple[Tensor, Tensor]:
     """`LGD.distances` by instance norm and mean squared error."""
     flat = [torch.cat([F.instance_norm(m).flatten() for m in maps]) for maps in (student, teacher)]
@@ -106,7 +59,7 @@ def as_published(method: Method) -> AbstractContextManager[object]:
     """While it lasts, LGD's fusion runs the loops."""
     method.distances = published_distances  # type: ignore[attr-defined]
     return patch.multiple(
-        "sssd.fusion.relation", pool_boxes=published_pool, paint_boxes=published_paint
+        "sssd.fusion.relation", pool_boxes=peers.looped_pool, paint_boxes=peers.looped_paint
     )
 
 

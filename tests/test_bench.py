@@ -7,6 +7,7 @@ import torch
 
 from bench import boxes as bench_boxes
 from bench import divergence as bench_divergence
+from bench import peers
 from bench import step as bench_step
 from sssd.methods import MethodConfig, build_method
 from sssd.ops import js_distance, label_heatmap, paint_boxes, pool_boxes
@@ -14,52 +15,38 @@ from sssd.schedules import ScheduleConfig
 from tests.small import small_detector
 
 CHANNELS, SHAPES = 3, [(25, 42), (13, 21), (7, 11)]
-IMAGE_SIZE = bench_boxes.IMAGE_SIZE
+IMAGE_SIZE, BATCH, CLASSES = bench_boxes.IMAGE_SIZE, bench_boxes.BATCH, bench_boxes.CLASSES
 
 
 def maps() -> list[torch.Tensor]:
-    return [torch.randn(bench_boxes.BATCH, CHANNELS, *shape) for shape in SHAPES]
+    return [torch.randn(BATCH, CHANNELS, *shape) for shape in SHAPES]
 
 
-@pytest.mark.parametrize(
-    "peer", [bench_boxes.vectorised_pool, bench_boxes.looped_pool, bench_step.published_pool]
-)
+@pytest.mark.parametrize("peer", [peers.vectorised_pool, peers.looped_pool])
 def test_pool(peer):
     boxes, _, index = bench_boxes.scene(30)
-    levels = maps()
-    size = () if peer.__module__ == "bench.boxes" else (IMAGE_SIZE,)
-    ours = pool_boxes(levels, boxes, index, IMAGE_SIZE)
-    torch.testing.assert_close(peer(levels, boxes, index, *size), ours)
+    arguments = (maps(), boxes, index, IMAGE_SIZE)
+    torch.testing.assert_close(peer(*arguments), pool_boxes(*arguments))
 
 
-@pytest.mark.parametrize(
-    "peer", [bench_boxes.vectorised_paint, bench_boxes.looped_paint, bench_step.published_paint]
-)
-def test_paint(peer, monkeypatch):
-    monkeypatch.setattr(bench_boxes, "SHAPES", SHAPES)
+@pytest.mark.parametrize("peer", [peers.vectorised_paint, peers.looped_paint])
+def test_paint(peer):
     boxes, _, index = bench_boxes.scene(30)
-    where = (boxes, index, IMAGE_SIZE, SHAPES, bench_boxes.BATCH)
     values = torch.randn(len(SHAPES), 30, CHANNELS)
-    if peer.__module__ == "bench.boxes":  # one set of vectors for all levels
-        values = values[0]
-        painted = peer(values, boxes, index)
-    else:
-        painted = peer(values, *where)
-    torch.testing.assert_close(painted, paint_boxes(values, *where))
+    arguments = (values, boxes, index, IMAGE_SIZE, SHAPES, BATCH)
+    torch.testing.assert_close(peer(*arguments), paint_boxes(*arguments))
 
 
 @pytest.mark.parametrize(
     ("peer", "profile"),
-    [(bench_boxes.centernet_loop, "gaussian_legacy"), (bench_boxes.labelenc_loop, "pyramid")],
+    [(peers.centernet_heatmap, "gaussian_legacy"), (peers.labelenc_heatmap, "pyramid")],
 )
 def test_heatmap(peer, profile):
     size, shape = bench_boxes.HEATMAP_SIZE, bench_boxes.HEATMAP_SHAPE
-    boxes, labels, index = bench_boxes.scene(30, size)
-    ours = label_heatmap(
-        boxes, labels, index, size, [shape], bench_boxes.BATCH, bench_boxes.CLASSES, profile=profile
-    )
-    (looped,) = map(torch.as_tensor, peer(boxes, labels, index))
-    torch.testing.assert_close(looped, ours[0], atol=1e-5, rtol=1e-5)
+    objects = bench_boxes.scene(30, size)
+    (ours,) = label_heatmap(*objects, size, [shape], BATCH, CLASSES, profile=profile)
+    looped = torch.as_tensor(peer(*objects, size, shape, BATCH, CLASSES))
+    torch.testing.assert_close(looped, ours, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("over", ["channels", "cells"])
