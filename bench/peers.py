@@ -1,4 +1,4 @@
-"""What the box operators replace, each with the arguments of ours: timed by boxes.py and step.py."""
+"""What the box operators replace, each with the arguments of ours: for boxes.py and step.py."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def looped_paint(
     return painted
 
 
-# ---- heatmaps: loops over boxes -------------------------------------------------------------------
+# ---- heatmaps: loops over boxes -----------------------------------------------------------------
 
 
 def centernet_heatmap(

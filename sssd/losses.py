@@ -60,7 +60,7 @@ def lgd_loss(student: Maps, teacher: Maps) -> Tensor:
 
     Source: Zhang et al., "LGD", AAAI 2022, section 3.4; eps 1e-5 under the root.
     """
-    return _pooled_mse(student, teacher, over="cells")
+    return standardized_mse(student, teacher, over="cells").sum()
 
 
 def labelenc_loss(student: Maps, teacher: Maps) -> Tensor:
@@ -68,7 +68,7 @@ def labelenc_loss(student: Maps, teacher: Maps) -> Tensor:
 
     Source: Hao et al., "LabelEnc", ECCV 2020, equation 3.
     """
-    return _pooled_mse(student, teacher, over="image")
+    return standardized_mse(student, teacher, over="image").sum()
 
 
 def pkd_loss(student: Maps, teacher: Maps) -> Tensor:
@@ -111,10 +111,21 @@ def weighted_mse_loss(student: Maps, teacher: Maps, cell_weights: Sequence[Tenso
     )  # fmt: skip
 
 
-def _pooled_mse(student: Maps, teacher: Maps, *, over: Literal["cells", "image"]) -> Tensor:
+def standardized_mse(student: Maps, teacher: Maps, *, over: Literal["cells", "image"]) -> Tensor:
+    """Mean squared error of standardised maps, one mean over all elements of all levels.
+
+    Args:
+        student: P maps (B, C, H_l, W_l).
+        teacher: P maps of the same shapes.
+        over: what is standardised: a channel's cells (instance norm) or a whole image (group norm
+            of one group).
+
+    Returns:
+        (P,) fp32: what each level adds to the mean.
+    """
     sums = feature_divergence(
         student, teacher, over=over, normalize="standardize", divergence="mse", rows="sum",
-        reduction="sum",
+        reduction="none",
     )  # fmt: skip
     return sums / max(1, sum(x.numel() for x in student))
 

@@ -1,5 +1,6 @@
 """The training loop, top to bottom."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Sequence
@@ -98,7 +99,7 @@ def train(
         parts["average"] = average
 
     saved = distributed.from_first(lambda: load_latest(run))
-    begin = _restore(saved, parts, train_set, config) if saved else 0
+    begin = _restore(saved, parts, _identity(method, train_set, config)) if saved else 0
     model = distributed.with_shared_gradients(method)
     batches = training_loader(
         train_set,
@@ -112,7 +113,7 @@ def train(
     )
     if saved:  # after the loader exists: making it may draw random numbers
         restore_random_state(saved["random"][distributed.rank()], device)
-    elif not is_first():  # all began with one seed, so that their weights are the same
+    else:  # whatever the method's own weights took, and on each rank other numbers
         torch.manual_seed(config.seed + distributed.rank())
 
     done = begin
@@ -126,7 +127,7 @@ def train(
         if is_first():
             state = {name: part.state_dict() for name, part in parts.items()}
             state |= {"iteration": done, "random": random}
-            save_checkpoint(run, done, state | _identity(train_set, config))
+            save_checkpoint(run, done, state | _identity(method, train_set, config))
 
     def write(row: dict[str, Any]) -> None:
         if metrics is not None:
@@ -271,9 +272,10 @@ def _diverged(iteration: int, what: str, config: EngineConfig) -> RunError:
     )
 
 
-def _identity(train_set: DetectionDataset, config: EngineConfig) -> dict[str, Any]:
+def _identity(method: Method, train_set: DetectionDataset, config: EngineConfig) -> dict[str, Any]:
     """What must be the same for a run to go on as if it had not stopped."""
     return {
+        "coefficient": method.coefficient and dataclasses.asdict(method.coefficient),
         "data": train_set.fingerprint,
         "batch_size": config.batch_size,
         "accumulate": config.accumulate,
@@ -282,10 +284,8 @@ def _identity(train_set: DetectionDataset, config: EngineConfig) -> dict[str, An
     }
 
 
-def _restore(
-    saved: dict[str, Any], parts: dict[str, Any], train_set: DetectionDataset, config: EngineConfig
-) -> int:
-    for name, value in _identity(train_set, config).items():
+def _restore(saved: dict[str, Any], parts: dict[str, Any], identity: dict[str, Any]) -> int:
+    for name, value in identity.items():
         if saved.get(name) != value:
             raise RunError(
                 f"the run can not be resumed: {name} is {value!r} now and was {saved.get(name)!r} "

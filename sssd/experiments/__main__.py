@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
             if variant not in variants:
                 raise ValueError(f"--variants: no {variant!r}; there are {', '.join(variants)}")
         wanted = {v: variants[v] for v in chosen.variants or variants}
-    rows = run_all(wanted, chosen.seeds, folder, chosen.jobs, console)
+        rows = run_all(wanted, chosen.seeds, folder, chosen.jobs, console)
     if not rows:
         return FAILED
     text = markdown(rows, list(variants))

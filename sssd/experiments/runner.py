@@ -2,11 +2,13 @@
 
 import csv
 import dataclasses
+import itertools
 import multiprocessing
 import os
 import re
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import torch
@@ -40,34 +42,65 @@ def run_all(
         folder: of results.csv, and of the folders of the runs.
         jobs: runs at once; they share the processor's cores.
         console: for a line a run.
+
+    Raises:
+        ValueError: the folder has results of other lengths.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "results.csv"
     rows = read_rows(path)
+    _require_same_length(rows, variants, path)
     there = {(row["variant"], int(row["seed"])) for row in rows}
     missing = [(n, s) for s in seeds for n in variants if (n, s) not in there]
     console.print(f"{len(missing)} runs to do, {len(there)} done before; in {folder}")
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (threads,)) as pool:
-        futures = {
-            pool.submit(_run, variants[name], seed, folder / _folder_name(name, seed)): (name, seed)
-            for name, seed in missing
-        }
-        for future in as_completed(futures):
-            name, seed = futures[future]
-            try:
-                result = future.result()
-            except (RunError, DataError, WorkerKilled, ValueError, OSError) as error:
-                console.print(f"{name}, seed {seed} failed: {error}", style="red", soft_wrap=True)
-                continue
-            if result is None:
-                console.print(f"{name}, seed {seed}: stopped; the same command goes on with it")
-                continue
-            row = {"variant": name, "seed": str(seed), **result}
-            _append(path, row)
-            console.print(f"{name}, seed {seed}: AP {row['AP']} in {row['seconds']} s")
+        waiting, running = iter(missing), dict[Future[Row | None], tuple[str, int]]()
+        try:
+            while True:
+                # No more than there are processes: what the pool has queued can not be stopped.
+                for name, seed in itertools.islice(waiting, jobs - len(running)):
+                    run = folder / _folder_name(name, seed)
+                    running[pool.submit(_run, variants[name], seed, run)] = (name, seed)
+                if not running:
+                    break
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    _keep(future, *running.pop(future), path, console)
+        except KeyboardInterrupt:  # the runs have it too: each saves where it is, and ends
+            console.print("stopped; the same command goes on")
+        except BrokenProcessPool:
+            console.print(
+                "the system killed a run, most likely for its memory. The same command goes on; "
+                "fewer --jobs take less memory",
+                style="red",
+            )
     return read_rows(path)
+
+
+def _keep(future: Future[Row | None], name: str, seed: int, path: Path, console: Console) -> None:
+    """Appends the result of a run that has ended, or says what came of it."""
+    try:
+        result = future.result()
+    except (RunError, DataError, WorkerKilled, ValueError, OSError) as error:
+        console.print(f"{name}, seed {seed} failed: {error}", style="red", soft_wrap=True)
+        return
+    if result is None:
+        console.print(f"{name}, seed {seed}: stopped; the same command goes on with it")
+        return
+    _append(path, {"variant": name, "seed": str(seed), **result})
+    console.print(f"{name}, seed {seed}: AP {result['AP']} in {result['seconds']} s")
+
+
+def _require_same_length(rows: Sequence[Row], variants: Variants, path: Path) -> None:
+    """Refuses a folder of another profile or experiment, whose names are the same."""
+    for row in rows:
+        config = variants.get(row["variant"])
+        if config and int(row["iterations"]) != config.schedule.iterations:
+            raise ValueError(
+                f"--out: {path} has {row['variant']!r} after {row['iterations']} iterations, and "
+                f"{config.schedule.iterations} are asked for; give another folder"
+            )
 
 
 def read_rows(path: Path) -> list[Row]:

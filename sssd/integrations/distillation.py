@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sssd.fusion import RelationFusion, conv3x3, pack_objects
+from sssd.fusion import Adapter, RelationFusion, pack_objects
 from sssd.ops import js_distance
 
 HeadLosses = Callable[[list[Tensor]], Mapping[str, Tensor]]
@@ -59,9 +59,7 @@ class SelfDistillation(nn.Module):
         self.start = start
         self.step = 0  # training steps so far; saved with the weights
         self.fusion = RelationFusion(num_classes, width) if fusion is None else fusion
-        self.adapter = nn.Sequential(
-            conv3x3(width), nn.ReLU(), conv3x3(width), nn.ReLU(), conv3x3(width)
-        )
+        self.adapter = Adapter(width)
         self.distance = distance
 
     def forward(

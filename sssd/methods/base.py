@@ -125,6 +125,8 @@ class Method(nn.Module, ABC):
         detector: the student; all that is left at inference.
         frozen_backbone: iterations, from the first, in which the backbone is not trained: its
             gradients are zero, and the loop must keep momentum and weight decay from moving it.
+        coefficient: the distillation coefficient's settings, which a resumed run must share; None
+            without distillation.
         watches_gradients: whether the next step measures the norms among its metrics, which cost
             time; without it they are zero.
     """
@@ -132,8 +134,14 @@ class Method(nn.Module, ABC):
     frozen_backbone: int = 0
     watches_gradients: bool = True
 
-    def __init__(self, detector: Detector, schedule: ScheduleConfig) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        schedule: ScheduleConfig,
+        coefficient: CoefficientConfig | None = None,
+    ) -> None:
         super().__init__()
+        self.coefficient = coefficient
         self.detector = detector
         self.schedule = schedule
 

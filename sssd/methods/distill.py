@@ -8,17 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from sssd.detectors import Detector, Maps, Targets
-from sssd.fusion import HeatmapFusion, RelationFusion, conv3x3, pack_objects
+from sssd.fusion import Adapter, HeatmapFusion, RelationFusion, pack_objects
 from sssd.methods.base import Comparison, FusionConfig, Method, MethodConfig, StepResult
 from sssd.methods.gradients import GradientShares, without_gradient, zero_for
 from sssd.schedules import ScheduleConfig
-
-
-class Adapter(nn.Sequential):
-    """Three 3x3 convolutions on the student's maps, shared by the levels (LGD, section 3.5)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__(conv3x3(width), nn.ReLU(), conv3x3(width), nn.ReLU(), conv3x3(width))
 
 
 def build_fusion(config: FusionConfig, num_classes: int, width: int) -> nn.Module:
@@ -49,7 +42,7 @@ class LabelGuided(Method):
     """
 
     def __init__(self, detector: Detector, config: MethodConfig, schedule: ScheduleConfig) -> None:
-        super().__init__(detector, schedule)
+        super().__init__(detector, schedule, config.coefficient)
         self.config = config
         self.fusion = build_fusion(config.fusion, detector.num_classes, detector.width)
         self.adapter: nn.Module = Adapter(detector.width) if config.adapter else nn.Identity()
@@ -91,7 +84,8 @@ class LabelGuided(Method):
 
         assert batch.targets is not None
         objects = pack_objects(batch.targets)
-        taught = iteration % self.config.teacher_every == 0
+        # Counted from 1, as the iterations that are logged are: every n-th is taught and shown.
+        taught = (iteration + 1) % self.config.teacher_every == 0
         with torch.set_grad_enabled(taught):
             sources = shares.watch("teacher", maps)
             enhanced: Maps = self.fusion(sources, objects, batch.image_size)  # K_e

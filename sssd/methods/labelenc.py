@@ -11,9 +11,9 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork
 
 from sssd.detectors import Detector, Maps, Targets
 from sssd.detectors.weights import load_weights
-from sssd.fusion import ColorMapEncoder, Objects, pack_objects
+from sssd.fusion import Adapter, ColorMapEncoder, Objects, pack_objects
+from sssd.losses import standardized_mse
 from sssd.methods.base import Comparison, Method, MethodConfig, StepResult
-from sssd.methods.distill import Adapter
 from sssd.methods.gradients import GradientShares
 from sssd.schedules import ScheduleConfig
 
@@ -31,7 +31,7 @@ class LabelEnc(Method):
     shares_head = False  # whether the head is trained on the encoded labels too
 
     def __init__(self, detector: Detector, config: MethodConfig, schedule: ScheduleConfig) -> None:
-        super().__init__(detector, schedule)
+        super().__init__(detector, schedule, config.coefficient)
         self.config = config
         pyramid = detector.pyramid
         if not isinstance(pyramid, FeaturePyramidNetwork):
@@ -63,7 +63,7 @@ class LabelEnc(Method):
         begun = iteration >= self.config.coefficient.start
         coefficient = self.config.coefficient.at(iteration, self.schedule) if begun else 0.0
         student = [self.adapter(m) for m in shares.watch("distillation", maps)]
-        by_level = level_errors(student, [m.detach() for m in encoded])  # (P,)
+        by_level = standardized_mse(student, [m.detach() for m in encoded], over="image")
         losses["distillation"] = coefficient * by_level.sum()
         metrics: dict[str, Tensor | float] = {"lambda": coefficient}
         metrics |= {f"distance/level{i}": d for i, d in enumerate(by_level.detach().unbind())}
@@ -71,16 +71,16 @@ class LabelEnc(Method):
 
     @torch.no_grad()
     def compare(self, images: Sequence[Tensor], targets: Targets) -> Comparison | None:
-        """K behind the adapter, and the encoded labels: see `Method.compare`."""
+        """K behind the adapter, and the encoded labels, as compared: see `Method.compare`."""
         if self.config.coefficient.is_off:
             return None
         batch = self.detector.prepare(images, targets)
-        student = [self.adapter(m) for m in self.detector.maps(batch)]
         assert batch.targets is not None
         encoded = self.encoder(pack_objects(batch.targets), batch.image_size)
-        pairs = zip(student, encoded, strict=True)
-        cells = [(one_group_norm(s) - one_group_norm(t)).square().mean(1) for s, t in pairs]
-        return Comparison(batch, student, encoded, cells, "squared error")
+        student = [one_group_norm(self.adapter(m)) for m in self.detector.maps(batch)]
+        teacher = [one_group_norm(m) for m in encoded]
+        cells = [(s - t).square().mean(1) for s, t in zip(student, teacher, strict=True)]
+        return Comparison(batch, student, teacher, cells, "squared error")
 
     def encode(self, objects: Objects, image_size: tuple[int, int]) -> Maps:
         """Maps of the labels."""
@@ -147,13 +147,6 @@ class LabelEncStep2(LabelEnc):
     def encode(self, objects: Objects, image_size: tuple[int, int]) -> Maps:
         """Maps of the labels, without gradient."""
         return self.encoder(objects, image_size)
-
-
-def level_errors(student: Maps, teacher: Maps) -> Tensor:
-    """What each level adds to the mean squared error between one-group norms of the maps, (P,)."""
-    pairs = zip(student, teacher, strict=True)
-    sums = [(one_group_norm(s) - one_group_norm(t)).square().sum() for s, t in pairs]
-    return torch.stack(sums) / sum(m.numel() for m in student)
 
 
 def one_group_norm(features: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from sssd.detectors import Maps
+from sssd.losses import standardized_mse
 from sssd.methods.distill import LabelGuided, standardize
-from sssd.ops import feature_divergence
 
 
 class LGD(LabelGuided):
@@ -20,16 +20,7 @@ class LGD(LabelGuided):
 
     def distances(self, student: Maps, teacher: Maps) -> tuple[Tensor, Tensor]:
         """Mean squared error over all levels, and what each level adds to it (P,)."""
-        sums = feature_divergence(
-            student,
-            teacher,
-            over="cells",
-            normalize="standardize",
-            divergence="mse",
-            rows="sum",
-            reduction="none",
-        )  # (P,)
-        by_level = sums / sum(m.numel() for m in student)
+        by_level = standardized_mse(student, teacher, over="cells")
         return by_level.sum(), by_level
 
     def sides(self, student: Maps, teacher: Maps) -> tuple[Maps, Maps]:

@@ -37,7 +37,7 @@ class SSSD(LabelGuided):
         if self.config.levels == "equal":
             return by_level.mean(), by_level
         cells = by_level.new_tensor([m.shape[2] * m.shape[3] for m in student])
-        return by_level @ (cells / cells.sum()), by_level
+        return (by_level * cells / cells.sum()).sum(), by_level
 
     def sides(self, student: Maps, teacher: Maps) -> tuple[Maps, Maps]:
         """Standardised with `normalize`: see `LabelGuided`."""

@@ -43,8 +43,6 @@ def detector_of(name: DetectorName, backbone: str) -> DetectorConfig:
 def schedule_of(name: DetectorName, iterations: int) -> ScheduleConfig:
     """Milestones at 2/3 and 8/9; learning rate 0.01, and 0.02 for Faster R-CNN."""
     milestones = (round(iterations * 2 / 3), round(iterations * 8 / 9))
-    if iterations == 90_000:
-        milestones = (60_000, 80_000)
     rate = 0.02 if name == "fasterrcnn" else 0.01
     return ScheduleConfig(iterations=iterations, milestones=milestones, learning_rate=rate)
 
@@ -157,6 +155,8 @@ def describe(config: Config) -> str:
     if method.name != "plain":
         values = [f"{v:g} from {i:,}" for i, v in coefficient.steps.items()]
         parts.append(", then ".join([f"lambda {coefficient.value:g}", *values]))
+        if coefficient.step_factor != 1 and not values:
+            parts[-1] += f", x {coefficient.step_factor:g} at each milestone"
         parts += [f"distilled from {coefficient.start:,}"] if coefficient.start else []
         parts += [f"until {coefficient.stop:,}"] if coefficient.stop is not None else []
     parts.append(f"{schedule.iterations:,} iterations of {config.engine.batch_size} images")

@@ -6,6 +6,8 @@ from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 
 from sssd.detectors import build_detector
 from sssd.detectors.backbones import build_backbone
+from sssd.methods import MethodConfig, build_method
+from sssd.schedules import ScheduleConfig
 from tests.small import NUM_CLASSES, images_and_targets, small_config, small_detector
 
 DETECTORS = ("fcos", "retinanet", "fasterrcnn")
@@ -33,8 +35,19 @@ def test_losses_are_those_of_the_plain_model(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_exported_weights_give_the_plain_model_the_same_detections(name: str) -> None:
-    detector = small_detector(name).eval()
+@pytest.mark.parametrize("method", ["sssd", "lgd"])
+def test_a_trained_student_is_the_plain_model_and_no_more(name: str, method: str) -> None:
+    detector = small_detector(name)
+    schedule = ScheduleConfig(iterations=2, milestones=(2,), warmup=0)
+    training = build_method(detector, MethodConfig(method), schedule).train()
+    optimizer = torch.optim.SGD(training.parameters(), 0.01)
+    torch.manual_seed(1)
+    for iteration in range(2):
+        losses = training(*images_and_targets(), iteration).losses
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+    detector.eval()
     config = small_config(name)
     backbone = build_backbone(
         "resnet18", None, config.width, finest_level=2 if name == "fasterrcnn" else 3
@@ -43,6 +56,8 @@ def test_exported_weights_give_the_plain_model_the_same_detections(name: str) ->
     classes = NUM_CLASSES + (name == "fasterrcnn")
     plain = plain_class(backbone, classes, min_size=64, max_size=96).eval()
     plain.load_state_dict(detector.model.state_dict())
+    kinds = [[type(m) for m in model.modules()] for model in (plain, detector.model)]
+    assert kinds[0] == kinds[1]  # and so inference costs the same
     images, _ = images_and_targets()
     with torch.no_grad():
         for ours, theirs in zip(detector(images), plain(images), strict=True):

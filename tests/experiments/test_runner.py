@@ -3,6 +3,12 @@
 import csv
 import dataclasses
 import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -73,6 +79,56 @@ def test_a_failed_run_is_told_and_the_others_go_on(
     rows = run_all(variants, (0,), folder, 1, Console())
     assert [row["variant"] for row in rows] == ["plain", "SSSD, all"]
     assert "wild, seed 0 failed: training diverged" in capsys.readouterr().out
+
+
+def test_results_of_another_length_are_no_results(base: Config, tmp_path: Path) -> None:
+    variants = {"plain": two(base)["plain"]}
+    run_all(variants, (0,), tmp_path / "out", 1, QUIET)
+    longer = {"plain": stretched(variants["plain"], 3)}
+    with pytest.raises(ValueError, match=r"'plain' after 2 iterations, and 3 are asked for"):
+        run_all(longer, (0,), tmp_path / "out", 1, QUIET)
+
+
+def test_ctrl_c_stops_all_runs_and_keeps_what_is_done(base: Config, tmp_path: Path) -> None:
+    long = {"plain": stretched(two(base)["plain"], 10_000)}
+    pickled = tmp_path / "variants.pickle"
+    pickled.write_bytes(pickle.dumps(long))
+    # In a process of its own, as at a terminal: the signal goes to it and to all that it started.
+    program = (
+        "import pickle, sys; from pathlib import Path; from rich.console import Console\n"
+        "from sssd.experiments.runner import run_all\n"
+        "if __name__ == '__main__':\n"
+        f"    variants = pickle.loads(Path({str(pickled)!r}).read_bytes())\n"
+        f"    run_all(variants, range(6), Path({str(tmp_path / 'out')!r}), 2, Console())\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(program)
+    process = subprocess.Popen(
+        [sys.executable, script], start_new_session=True, stdout=subprocess.PIPE, text=True
+    )
+    runs = tmp_path / "out"
+    while sum(1 for _ in runs.glob("*/checkpoints/*")) < 2:
+        assert process.poll() is None
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert "stopped; the same command goes on" in out
+    assert {path.name for path in runs.iterdir()} == {"plain-seed0", "plain-seed1"}
+
+
+def test_a_run_that_the_system_kills_is_told(
+    base: Config,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sssd.experiments.runner._run", _die)
+    assert run_all(two(base), (0,), tmp_path / "out", 1, Console()) == []
+    assert "the system killed a run" in capsys.readouterr().out
+
+
+def _die(*arguments: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_the_command_leaves_a_table_and_a_plot(

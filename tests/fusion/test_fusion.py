@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sssd.fusion import HeatmapFusion, RelationFusion, pack_objects
+from sssd.fusion import Adapter, HeatmapFusion, RelationFusion, pack_objects
 from sssd.fusion.objects import add_context, describe
 
 IMAGE_SIZE = (64, 96)
@@ -37,13 +37,14 @@ def fusions() -> list[tuple[str, torch.nn.Module]]:
     ]
 
 
-def test_relation_fusion_has_the_published_number_of_parameters() -> None:
+def test_fusion_and_adapter_have_the_published_numbers_of_parameters() -> None:
     fusion = RelationFusion(80, 256)
     count = lambda module: sum(p.numel() for p in module.parameters())  # noqa: E731
     assert count(fusion) == 8_304_336
     assert count(fusion.encoder) - count(fusion.encoder.project) == 4_893_392
     assert count(fusion.encoder.transform_input) == 2_615_376
     assert count(fusion.encoder.transform_feature) == 1_853_376
+    assert count(Adapter(256)) == 1_770_240
 
 
 def test_descriptors_are_places_and_classes_between_minus_one_and_one() -> None:

@@ -7,8 +7,8 @@ import torch
 
 from sssd.detectors import Maps
 from sssd.fusion import pack_objects
+from sssd.losses import standardized_mse
 from sssd.methods import Comparison, FusionConfig, Method, MethodConfig, build_method
-from sssd.methods.labelenc import level_errors
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 from tests.small import images_and_targets, small_detector
 
@@ -60,10 +60,15 @@ def test_cells_of_lgd_make_up_the_distance_of_their_level() -> None:
 
 
 def test_cells_of_labelenc_make_up_the_distance_of_their_level() -> None:
-    found = compare(build("labelenc_step1"))
+    method = build("labelenc_step1")
+    found = compare(method)
     elements = sum(m.numel() for m in found.student)
     made = torch.stack([cells.sum() * found.student[0].shape[1] for cells in found.cells])
-    torch.testing.assert_close(made / elements, level_errors(found.student, found.teacher))
+    batch = method.detector.prepare(*images_and_targets())
+    student = [method.adapter(m) for m in method.detector.maps(batch)]
+    encoded = method.encoder(pack_objects(batch.targets), batch.image_size)
+    by_level = standardized_mse(student, encoded, over="image").detach()
+    torch.testing.assert_close(made / elements, by_level, rtol=1e-3, atol=1e-6)
 
 
 def test_it_is_the_students_adapted_maps_beside_those_made_from_the_labels() -> None:
@@ -75,10 +80,15 @@ def test_it_is_the_students_adapted_maps_beside_those_made_from_the_labels() -> 
     assert not found.student[0].requires_grad
 
 
-def test_with_instance_norm_both_sides_are_shown_as_they_are_compared() -> None:
-    found = compare(build("sssd", normalize=True))
+@pytest.mark.parametrize(
+    ("name", "settings", "over"),
+    [("sssd", {"normalize": True}, (2, 3)), ("lgd", {}, (2, 3)), ("labelenc_step1", {}, (1, 2, 3))],
+)
+def test_both_sides_are_shown_normalised_as_they_are_compared(name, settings, over) -> None:
+    found = compare(build(name, **settings))
     for maps in (found.student, found.teacher):
-        spread = torch.stack([m.var((2, 3), unbiased=False).mean() for m in maps[:2]])
+        with_boxes = [m[:1] for m in maps[:2]]  # LabelEnc's are constant without
+        spread = torch.stack([m.var(over, unbiased=False).mean() for m in with_boxes])
         torch.testing.assert_close(spread, torch.ones(2), rtol=0.02, atol=0)
 
 

@@ -1,13 +1,14 @@
 """LabelEnc: what each step trains, hands on and takes over."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from sssd.losses import standardized_mse
 from sssd.methods import Method, MethodConfig, build_method
-from sssd.methods.labelenc import level_errors
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 from tests.small import images_and_targets, small_detector
 
@@ -146,8 +147,7 @@ def test_errors_of_levels_add_up_to_one_mean_and_ignore_scale_and_shift() -> Non
                for m in side] for side in (maps, other)]  # fmt: skip
     flat = [torch.cat([m.flatten() for m in side]) for side in normed]
     expected = (flat[0] - flat[1]).square().mean()
-    torch.testing.assert_close(level_errors(maps, other).sum(), expected, rtol=1e-4, atol=0)
+    errors = partial(standardized_mse, over="image")
+    torch.testing.assert_close(errors(maps, other).sum(), expected, rtol=1e-4, atol=0)
     scaled = [3 * m + 7 for m in maps]
-    torch.testing.assert_close(
-        level_errors(scaled, other), level_errors(maps, other), rtol=1e-3, atol=0
-    )
+    torch.testing.assert_close(errors(scaled, other), errors(maps, other), rtol=1e-3, atol=0)
