@@ -142,7 +142,7 @@ def pool_and_paint(count: int, seconds: float) -> None:
             "loops": peers.looped_pool,
         }
         paints = {
-            "ours": partial(paint_boxes, memory_format=memory_format),
+            "ours": paint_boxes,
             "vectorised": peers.vectorised_paint,
             "loops": peers.looped_paint,
         }
@@ -153,7 +153,9 @@ def pool_and_paint(count: int, seconds: float) -> None:
         }
         where = (boxes, index, IMAGE_SIZE, SHAPES, BATCH)
         paint = {
-            peer: forward_backward(partial(f, values, *where), [values], paint_grads)
+            peer: forward_backward(
+                partial(f, values, *where, memory_format=memory_format), [values], paint_grads
+            )
             for peer, f in paints.items()
         }
         row(f"pool  {count:4} objects {name}", in_turn(pool | zeros, seconds))

@@ -30,14 +30,21 @@ def vectorised_pool(levels: list[Tensor], boxes: Tensor, index: Tensor, size: Si
 
 
 def vectorised_paint(
-    values: Tensor, boxes: Tensor, index: Tensor, size: Size, shapes: list[Size], batch: int
+    values: Tensor,
+    boxes: Tensor,
+    index: Tensor,
+    size: Size,
+    shapes: list[Size],
+    batch: int,
+    memory_format: torch.memory_format = torch.contiguous_format,
 ) -> list[Tensor]:
     """`sssd.ops.paint_boxes`, a vector for each object and level."""
     painted = []
     for level, shape in zip(values, shapes, strict=True):
         masks = cell_masks(boxes, size, shape).flatten(1).to(level.dtype)
         images = [level[index == b].T @ masks[index == b] for b in range(batch)]
-        painted.append(torch.stack(images).unflatten(2, shape))
+        maps = torch.stack(images).unflatten(2, shape)
+        painted.append(maps.contiguous(memory_format=memory_format))
     return painted
 
 

@@ -38,7 +38,8 @@ struct Box {
   }
 };
 
-// A product that is rounded before it is added to anything. (On the CPU, -ffp-contract=off.)
+// A product that is rounded before it is added to anything. (On the CPU CMakeLists.txt says
+// -ffp-contract=off for the files that work the geometry out.)
 SSSD_HOST_DEVICE inline double product(double x, double y) {
 #ifdef __CUDA_ARCH__
   return __dmul_rn(x, y);

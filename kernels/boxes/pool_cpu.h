@@ -13,6 +13,8 @@
 namespace sssd::boxes_cpu {
 namespace {
 
+static_assert(kPoolPlanes == kLanes, "a unit is one block of lanes");
+
 // Sixteen channels of one contiguous level, with channels innermost where an object needs them.
 template <class T>
 class PlanePooler {
@@ -22,7 +24,7 @@ class PlanePooler {
   PlanePooler(const PoolProblem& problem, const Objects& objects)
       : problem_(problem),
         objects_(objects),
-        tile_cells_(tile_rows(widest(problem.levels)) * widest(problem.levels)),
+        tile_cells_(most(kTileCells, widest(problem.levels))),
         cells_((tile_cells_ + 2 * kLanes) * kLanes),
         needed_(tile_cells_ / kLanes + 3),
         list_(tile_cells_ / kLanes + 4),
@@ -55,7 +57,9 @@ class PlanePooler {
  private:
   static constexpr int kAhead = 4;  // groups of cells asked for before they are read
   static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-  // As many rows as the second-level cache holds beside the maps.
+  static int64_t most(int64_t a, int64_t b) { return a < b ? b : a; }
+  // As many rows as the second-level cache holds beside the maps: at most tile_cells_ cells, and a
+  // narrow level may have more of them than the widest.
   static int64_t tile_rows(int64_t width) {
     return width > 0 && width < kTileCells ? kTileCells / width : 1;
   }

@@ -1,8 +1,8 @@
 """Fusion components: label-enhanced maps K_e from maps K and labels."""
 
-from sssd.fusion.adapter import Adapter
 from sssd.fusion.color_map import ColorMapEncoder
 from sssd.fusion.heatmap import HeatmapFusion
+from sssd.fusion.layers import Adapter
 from sssd.fusion.objects import Objects, pack_objects
 from sssd.fusion.relation import RelationFusion
 

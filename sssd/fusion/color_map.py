@@ -2,6 +2,7 @@
 
 import copy
 from collections import OrderedDict
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -99,29 +100,34 @@ class ColorMapEncoder(nn.Module):
         self, objects: Objects, image_size: tuple[int, int], strength: Tensor | None = None
     ) -> Tensor:
         """conv7x7/2 of the colour map, (B, channels, H / 2, W / 2)."""
-        labels = objects.labels.tolist()  # the one wait for the device
-        images, begin = [], 0
+        # One wait for the device, and one copy to it: of each object the place of its class among
+        # those that its image shows, then the classes that each image shows.
+        labels, places = objects.labels.tolist(), []
+        by_image, begin = [], 0
         for count in objects.counts:
-            rows = slice(begin, begin + count)
+            own = labels[begin : begin + count]
             begin += count
             # An image without boxes shows class 0 nowhere, so that every rank has this graph.
-            shown = sorted(set(labels[rows])) or [0]
-            place = {label: i for i, label in enumerate(shown)}
-            boxes = objects.boxes[rows]
-            places = torch.tensor([place[label] for label in labels[rows]], dtype=torch.int64)
+            by_image.append(sorted(set(own)) or [0])
+            places += [by_image[-1].index(label) for label in own]
+        numbers = torch.tensor([*places, *chain(*by_image)], dtype=torch.int64)
+        place, *shown = numbers.to(objects.boxes.device).split([len(places), *map(len, by_image)])
+        images, begin = [], 0
+        for count, classes in zip(objects.counts, shown, strict=True):
+            rows = slice(begin, begin + count)
+            begin += count
             (color_map,) = label_heatmap(
-                boxes,
-                places.to(boxes.device),
+                objects.boxes[rows],
+                place[rows],
                 objects.image_index.new_zeros(count),
                 image_size,
                 [image_size],
                 1,
-                len(shown),
+                len(classes),
                 profile="pyramid",
                 strength=None if strength is None else strength[rows],
             )  # (1, classes shown, H, W)
-            index = torch.tensor(shown, device=boxes.device)
-            weight = self.stem.weight.index_select(1, index)
+            weight = self.stem.weight.index_select(1, classes)
             images.append(F.conv2d(color_map, weight, self.stem.bias, stride=2, padding=3))
         return torch.cat(images)
 

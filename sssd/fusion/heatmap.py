@@ -3,8 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sssd.fusion.objects import Objects, add_context, clamp_boxes, describe, memory_format_of
-from sssd.fusion.relation import conv3x3, normalize_map
+from sssd.fusion.layers import conv3x3, memory_format_of, normalize_map
+from sssd.fusion.objects import Objects, add_context, clamp_boxes, describe
 from sssd.ops import paint_boxes
 
 

@@ -101,9 +101,3 @@ def describe(objects: Objects, num_classes: int, image_size: tuple[int, int]) ->
 def _repeat(values: Sequence[int], counts: list[int], device: torch.device) -> Tensor:
     repeated = [value for value, n in zip(values, counts, strict=True) for _ in range(n)]
     return torch.tensor(repeated, dtype=torch.int64, device=device)
-
-
-def memory_format_of(map: Tensor) -> torch.memory_format:
-    """channels_last if a map (B, C, H, W) is laid out so, else contiguous."""
-    channels_last = map.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if channels_last else torch.contiguous_format

@@ -5,18 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sssd.fusion.label_encoder import LabelEncoder
-from sssd.fusion.objects import Objects, add_context, clamp_boxes, describe, memory_format_of
+from sssd.fusion.layers import conv3x3, memory_format_of, normalize_map
+from sssd.fusion.objects import Objects, add_context, clamp_boxes, describe
 from sssd.ops import paint_boxes, pool_boxes
-
-
-def conv3x3(width: int) -> nn.Conv2d:
-    """A 3x3 convolution that keeps width and size."""
-    return nn.Conv2d(width, width, 3, padding=1)
-
-
-def normalize_map(x: Tensor) -> Tensor:
-    """Group norm with one group and no affine part, over all of (C, H, W)."""
-    return F.group_norm(x, 1)
 
 
 class RelationFusion(nn.Module):

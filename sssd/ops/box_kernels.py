@@ -21,6 +21,7 @@ HEATMAP = Operator("label_heatmap", _TRITON_HEATMAP)
 EMBED = Operator("embed_heatmap", _TRITON_HEATMAP)
 
 # Enumerations cross the boundary as numbers, in the order of kernels/boxes/boxes.h.
+LEVELS_A_LAUNCH = 16  # kMaxLevels of kernels/common/levels.h
 PROFILES = ("box", "pyramid", "gaussian", "gaussian_legacy")
 COMBINES = ("max", "sum")
 
@@ -72,7 +73,8 @@ def _pool_backward(backend: str) -> Any:
         boxes, image_index = ctx.saved_tensors
         wanted = [place for place, need in enumerate(ctx.needs_input_grad[0]) if need]
         painted = registration.kernel("box_paint", backend)(
-            grad if len(wanted) == len(ctx.shapes) else grad[wanted],
+            # Not grad[wanted]: a list would be copied to an accelerator, which waits for it.
+            grad if len(wanted) == len(ctx.shapes) else torch.stack([grad[p] for p in wanted]),
             boxes,
             image_index,
             ctx.image_size,
@@ -180,17 +182,22 @@ def _embed_setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> Non
 def _embed_backward(backend: str) -> Any:
     def backward(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
         boxes, labels, image_index, assigned, strength = ctx.saved_tensors
-        grad = registration.kernel("embed_heatmap_backward", backend)(
-            grads,
-            boxes,
-            labels,
-            image_index,
-            ctx.image_size,
-            ctx.classes,
-            *ctx.options,
-            assigned,
-            strength,
-        )
+        kernel = registration.kernel("embed_heatmap_backward", backend)
+        parts = [
+            kernel(
+                grads[first : first + LEVELS_A_LAUNCH],
+                boxes,
+                labels,
+                image_index,
+                ctx.image_size,
+                ctx.classes,
+                *ctx.options,
+                None if assigned is None else assigned[first : first + LEVELS_A_LAUNCH],
+                strength,
+            )
+            for first in range(0, len(grads), LEVELS_A_LAUNCH)
+        ]
+        grad = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
         return grad, *[None] * 11
 
     return backward

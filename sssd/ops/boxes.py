@@ -118,13 +118,13 @@ def paint_boxes(
     Source: the intra-object knowledge mapper of Zhang et al., "LGD", AAAI 2022, section 3.2.
     """
     shapes = check_level_shapes(level_shapes)
+    check_batch_size(batch_size)
+    check_objects(boxes, image_index, image_size, batch_size, check=check)
     _check_values(values, boxes, len(shapes))
     if memory_format not in (torch.contiguous_format, torch.channels_last):
         raise ValueError(
             f"memory_format is {memory_format}: pass torch.contiguous_format or torch.channels_last"
         )
-    check_batch_size(batch_size)
-    check_objects(boxes, image_index, image_size, batch_size, check=check)
     choice = choose(box_kernels.PAINT, values, backend)
     if choice.backend == "reference":
         painted = reference.paint_boxes(values, boxes, image_index, image_size, shapes, batch_size)

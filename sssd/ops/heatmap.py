@@ -73,8 +73,8 @@ def label_heatmap(
             and every further one doubles it; or P pairs (low, high) in pixels, for the levels with
             low <= max(w, h) < high.
         min_overlap: overlap that the Gaussian radius keeps, in (0, 1).
-        strength: (T,) floating-point factor of each object, not negative; None is 1. LabelEnc draws
-            it as min(1, 2 u), u ~ U(0, 1).
+        strength: (T,) floating-point factor of each object, not negative, taken in float32; None
+            is 1. LabelEnc draws it as min(1, 2 u), u ~ U(0, 1).
         dtype: of the heatmaps, floating point.
         check: also refuse boxes that are not finite, naming the rows; waits for an accelerator.
         backend: "auto", "cuda", "triton", "cpu" or "reference"; None takes the current default.

@@ -1,4 +1,4 @@
-"""The CUDA box kernels under ASan, UBSan and TSan; and planted faults, which must be caught."""
+"""The box kernels, CUDA's and the CPU's, under sanitizers; planted faults must be caught."""
 
 from __future__ import annotations
 
@@ -46,6 +46,36 @@ def test_no_memory_error_and_no_undefined_behaviour(expected: str) -> None:
     result = run(MEMORY, "fibers")
     assert result.returncode == 0, result.stderr[-3000:]
     assert result.stdout == expected
+
+
+def run_cpu(flags: list[str], sources: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Builds sanitized_boxes_cpu.cpp with the CPU kernels under `sources`, and runs it."""
+    common = [compiler(), "-std=c++17", "-O1", "-g1", "-I.", "-DSSSD_ISA=baseline", *flags]
+    files = {
+        "kernels": "kernels/boxes/cpu.cpp",
+        "dispatch": "kernels/boxes/cpu_dispatch.cpp",
+        "run": "tests/kernels/sanitized_boxes_cpu.cpp",
+    }
+    commands = [[*common, "-c", file, "-o", f"{{out}}/{o}.o"] for o, file in files.items()]
+    commands.append([*common, *(f"{{out}}/{o}.o" for o in files), "-o", "{out}/run"])
+    program = str(cached("run", commands, sources))
+    return subprocess.run([program], capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_the_cpu_kernels_keep_to_their_memory() -> None:
+    result, plain = run_cpu(MEMORY), run_cpu([])
+    assert result.returncode == plain.returncode == 0, result.stderr[-3000:]
+    assert result.stdout == plain.stdout
+    assert "nan" not in plain.stdout
+
+
+def test_asan_catches_a_tile_that_is_sized_by_the_widest_level() -> None:
+    right = "tile_cells_(most(kTileCells, widest(problem.levels))),"
+    wrong = "tile_cells_(tile_rows(widest(problem.levels)) * widest(problem.levels)),"
+    copy = planted("tile", "kernels/boxes/pool_cpu.h", right, wrong)
+    result = run_cpu(MEMORY, copy)
+    shutil.rmtree(copy)
+    assert "heap-buffer-overflow" in result.stderr, result.stderr[-3000:]
 
 
 def test_no_data_race(expected: str) -> None:

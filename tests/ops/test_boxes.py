@@ -284,7 +284,7 @@ def test_bad_input_names_the_argument_and_the_way_out():
     def pool(levels=levels, boxes=boxes, index=index, image_size=IMAGE_SIZE, **options):
         return pool_boxes(levels, boxes, index, image_size, **options)
 
-    def paint(values=values, index=index, shapes=SHAPES, batch=2, **options):
+    def paint(values=values, boxes=boxes, index=index, shapes=SHAPES, batch=2, **options):
         return paint_boxes(values, boxes, index, IMAGE_SIZE, shapes, batch, **options)
 
     cases = [
@@ -302,6 +302,7 @@ def test_bad_input_names_the_argument_and_the_way_out():
         (ValueError, "row 1: the first is 2", lambda: pool(index=torch.tensor([0, 2, 1]))),
         (ValueError, "rows 0, 2: the first is -1", lambda: paint(index=torch.tensor([-1, 0, -5]))),
         (ValueError, "the batch size is 1", lambda: paint(index=torch.tensor([0, 1, 0]), batch=1)),
+        (ValueError, r"boxes has shape \(4,\)", lambda: paint(boxes=boxes[0])),
         (ValueError, r"values has shape \(2, 4\) for 3 boxes", lambda: paint(values[:2])),
         (ValueError, "values has 2 levels", lambda: paint(values.expand(2, 3, 4))),
         (TypeError, "values is torch.int64", lambda: paint(values.long())),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sssd.ops import box_kernels
 from sssd.ops.heatmap import embedded_label_heatmap, label_heatmap
 from sssd.ops.reference.heatmap import gaussian_radius
 from tests.ops.box_cases import BACKENDS, IMAGE_SIZE, SHAPES, covered, needs_library, objects
@@ -155,6 +156,20 @@ def test_embedded_form_has_the_gradient_of_the_table(backend, profile):
         )
 
     assert torch.autograd.gradcheck(embed, table, fast_mode=True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_embedded_form_has_the_gradient_of_more_levels_than_a_launch_takes(backend):
+    boxes, labels, index = labelled(6, batch=2)
+    shapes = [(2 + i % 3, 4) for i in range(box_kernels.LEVELS_A_LAUNCH + 3)]
+    table = torch.randn(CLASSES, 3, dtype=torch.float64, requires_grad=True)
+    where = (boxes, labels, index, IMAGE_SIZE, shapes, 2)
+
+    def gradient(backend: str) -> Tensor:
+        maps = embedded_label_heatmap(table, *where, profile="pyramid", backend=backend)
+        return torch.autograd.grad(sum(m.square().sum() for m in maps), table)[0]
+
+    torch.testing.assert_close(gradient(backend), gradient("reference"))
 
 
 @needs_library
