@@ -17,7 +17,7 @@ from sssd.data import read_image
 from sssd.detectors import Detector, build_detector
 from sssd.engine.runs import open_run
 from sssd.engine.state import RunError
-from sssd.export import _TracedTransform, check_onnx, main, to_onnx
+from sssd.export import _TracedTransform, check_onnx, in_order_of, main, to_onnx
 from tests.runs import make_run
 from tests.small import small_config
 
@@ -56,13 +56,25 @@ def test_safetensors_hold_the_plain_torchvision_model(run: Path, tmp_path: Path)
 def assert_answers_as_pytorch(
     session: onnxruntime.InferenceSession, detector: Detector, image: torch.Tensor
 ) -> None:
-    boxes, scores, labels = session.run(None, {"image": image.numpy()})
+    found = [torch.from_numpy(x) for x in session.run(None, {"image": image.numpy()})]
     with torch.no_grad():
         (expected,) = detector([image])
-    assert len(boxes) > 0
-    torch.testing.assert_close(torch.from_numpy(boxes), expected["boxes"], atol=0.05, rtol=0)
-    torch.testing.assert_close(torch.from_numpy(scores), expected["scores"], atol=1e-3, rtol=0)
-    assert labels.tolist() == expected["labels"].tolist()
+    assert len(found[0]) == len(expected["boxes"]) > 0
+    boxes, scores, labels = in_order_of(
+        found, [expected[name] for name in ("boxes", "scores", "labels")]
+    )
+    torch.testing.assert_close(found[0], boxes, atol=0.05, rtol=0)
+    torch.testing.assert_close(found[1], scores, atol=1e-3, rtol=0)
+    assert found[2].tolist() == labels.tolist()
+
+
+def test_detections_are_compared_whatever_the_order_of_equal_scores() -> None:
+    boxes = torch.tensor([[0.0, 0, 9, 9], [5, 5, 20, 20], [1, 1, 4, 4]])
+    one = [boxes, torch.tensor([0.9, 0.5, 0.5]), torch.tensor([0, 1, 1])]
+    other = [x[[0, 2, 1]] for x in one]
+    assert all(torch.equal(x, y) for x, y in zip(in_order_of(one, other), one, strict=True))
+    twice = [x[[0, 0, 1]] for x in one]
+    assert all(torch.equal(x, y) for x, y in zip(in_order_of(one, twice), twice, strict=True))
 
 
 # 64 x 64 pixels is the size it was made with, and the first: torchvision's RoIAlign keeps the

@@ -1,5 +1,6 @@
 """Runs are made once, kept at once and gone on with."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -95,9 +96,11 @@ def test_ctrl_c_stops_all_runs_and_keeps_what_is_done(base: Config, tmp_path: Pa
     pickled.write_bytes(pickle.dumps(long))
     # In a process of its own, as at a terminal: the signal goes to it and to all that it started.
     program = (
-        "import pickle, sys; from pathlib import Path; from rich.console import Console\n"
+        "import pickle, signal; from pathlib import Path; from rich.console import Console\n"
         "from sssd.experiments.runner import run_all\n"
         "if __name__ == '__main__':\n"
+        # Whoever runs the tests in the background may have it ignored.
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"    variants = pickle.loads(Path({str(pickled)!r}).read_bytes())\n"
         f"    run_all(variants, range(6), Path({str(tmp_path / 'out')!r}), 2, Console())\n"
     )
@@ -107,11 +110,15 @@ def test_ctrl_c_stops_all_runs_and_keeps_what_is_done(base: Config, tmp_path: Pa
         [sys.executable, script], start_new_session=True, stdout=subprocess.PIPE, text=True
     )
     runs = tmp_path / "out"
-    while sum(1 for _ in runs.glob("*/checkpoints/*")) < 2:
-        assert process.poll() is None
-        time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
+    try:
+        while len([run for run in runs.glob("*") if any(run.glob("checkpoints/*.pt"))]) < 2:
+            assert process.poll() is None
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     assert "stopped; the same command goes on" in out
     assert {path.name for path in runs.iterdir()} == {"plain-seed0", "plain-seed1"}
 
