@@ -18,16 +18,6 @@ using torch::headeronly::MemoryFormat;
 using Ints = std::vector<int64_t>;
 using Tensors = std::vector<Tensor>;
 
-// Dense with the channels last (and not also contiguous, as a map of one cell is).
-inline bool dense_channels_last(const Tensor& map) {
-  if (map.is_contiguous()) return false;
-  const auto size = map.sizes(), stride = map.strides();
-  const int64_t expected[4] = {size[1] * size[2] * size[3], 1, size[1] * size[3], size[1]};
-  for (int d = 0; d < 4; ++d)
-    if (size[d] != 1 && stride[d] != expected[d]) return false;
-  return true;
-}
-
 // Boxes, image index and labels in the layout that the kernels read; owns what it had to copy.
 struct Objects {
   Tensor boxes, image_index;
@@ -91,7 +81,7 @@ inline void check_map(const Tensor& map, const Tensor& first, const Tensor& boxe
 inline BoxLevel level_of(const Tensor& map, void* data) {
   return {data,
           {static_cast<int32_t>(map.size(2)), static_cast<int32_t>(map.size(3))},
-          dense_channels_last(map)};
+          is_channels_last(map)};
 }
 
 // Maps to read: dense in one of the two memory formats.
@@ -100,7 +90,7 @@ inline Tensors dense(const Tensors& maps, const Tensor& boxes, const char* name)
   Tensors result;
   for (const Tensor& map : maps) {
     check_map(map, maps[0], boxes, name);
-    result.push_back(dense_channels_last(map) ? map : torch::stable::contiguous(map));
+    result.push_back(is_channels_last(map) ? map : torch::stable::contiguous(map));
   }
   return result;
 }
@@ -127,16 +117,20 @@ inline Tensors new_maps(const Tensor& like, const Ints& shapes, int64_t batch, i
   return maps;
 }
 
+// The maps from `first` on, at most kMaxLevels of them.
+inline BoxLevels levels_of(const Tensors& maps, size_t first = 0) {
+  BoxLevels levels{};
+  const size_t end = std::min(maps.size(), first + kMaxLevels);
+  for (size_t l = first; l < end; ++l)
+    levels.level[levels.count++] = level_of(maps[l], const_cast<void*>(maps[l].const_data_ptr()));
+  return levels;
+}
+
 // Runs `launch(levels, first level)` for at most kMaxLevels maps at a time.
 template <class Launch>
 void for_levels(const Tensors& maps, Launch launch) {
-  for (size_t first = 0; first < maps.size(); first += kMaxLevels) {
-    BoxLevels levels{};
-    const size_t end = std::min(maps.size(), first + kMaxLevels);
-    for (size_t l = first; l < end; ++l)
-      levels.level[levels.count++] = level_of(maps[l], const_cast<void*>(maps[l].const_data_ptr()));
-    launch(levels, static_cast<int64_t>(first));
-  }
+  for (size_t first = 0; first < maps.size(); first += kMaxLevels)
+    launch(levels_of(maps, first), static_cast<int64_t>(first));
 }
 
 // All units of a CPU kernel, on torch's threads.

@@ -99,10 +99,10 @@ struct Call {
                         teacher[l].get_device_index() == student[0].get_device_index() &&
                         student[l].is_cuda() == teacher[l].is_cuda(),
                     "level ", l, ": all maps must be on one device");
-    STD_TORCH_CHECK(student[l].numel() == 0 ||
-                        (student[l].is_contiguous() && teacher[l].is_contiguous()) ||
-                        is_channels_last(student[l]) == is_channels_last(teacher[l]),
-                    "level ", l, ": student and teacher must share a memory format");
+    const bool contiguous = student[l].is_contiguous() && teacher[l].is_contiguous();
+    STD_TORCH_CHECK(
+        contiguous || (is_channels_last(student[l]) && is_channels_last(teacher[l])), "level ", l,
+        ": student and teacher must share a memory format, contiguous or channels_last");
   }
 
   static const float* weights_of(const Tensor& weights, const Level& level) {

@@ -122,25 +122,23 @@ Tensor embed_heatmap_backward(Tensors grads, Tensor boxes, Tensor labels, Tensor
   objects.check_values(objects.image_index, "image_index", batch);
   objects.check_values(*objects.labels, "labels", classes);
   Tensor grad = torch::stable::new_zeros(maps[0], {size, 2});
-  for_levels(maps, [&](const BoxLevels& chunk, int64_t first) {
-    const EmbedProblem problem{
-        options.problem(chunk, first, objects, dtype_of(grad), batch, classes),
-        grad.mutable_data_ptr(), size[1]};
+  const EmbedProblem problem{
+      options.problem(levels_of(maps), 0, objects, dtype_of(grad), batch, classes),
+      grad.mutable_data_ptr(), size[1]};
 #ifdef SSSD_WITH_CUDA
-    if (boxes.is_cuda()) {
-      const int64_t floats[1] = {boxes_cuda::embed_backward_workspace(problem)};
-      Tensor workspace = torch::stable::new_empty(maps[0], {floats, 1}, ScalarType::Float);
-      const auto launch = [&](const EmbedProblem& given, void* stream) {
-        return boxes_cuda::embed_backward(given, workspace.mutable_data_ptr<float>(), stream);
-      };
-      launched(launch, problem, boxes);
-      return;
-    }
+  if (boxes.is_cuda()) {
+    const int64_t floats[1] = {boxes_cuda::embed_backward_workspace(problem)};
+    Tensor workspace = torch::stable::new_empty(maps[0], {floats, 1}, ScalarType::Float);
+    const auto launch = [&](const EmbedProblem& given, void* stream) {
+      return boxes_cuda::embed_backward(given, workspace.mutable_data_ptr<float>(), stream);
+    };
+    launched(launch, problem, boxes);
+    return grad;
+  }
 #endif
-    const boxes_cpu::ObjectStore store(problem.heatmap);
-    run_cpu(boxes_cpu::embed_backward_units(problem), boxes_cpu::kernels().embed_backward, problem,
-            store);
-  });
+  const boxes_cpu::ObjectStore store(problem.heatmap);
+  run_cpu(boxes_cpu::embed_backward_units(problem), boxes_cpu::kernels().embed_backward, problem,
+          store);
   return grad;
 }
 

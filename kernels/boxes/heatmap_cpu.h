@@ -105,7 +105,7 @@ void heatmap_plane(const HeatmapProblem& problem, const Objects& objects, int le
     std::memset(plane, 0, sizeof(T) * map.cells());
   } else {
     for (int32_t top = 0; top < map.size.height; top += kTileRows) {
-      const int32_t bottom = top + kTileRows < map.size.height ? top + kTileRows : map.size.height;
+      const int32_t bottom = tile_bottom(top, map.size.height);
       const int64_t count = int64_t{bottom - top} * map.size.width;
       std::memset(rows, 0, sizeof(A) * count);
       draw<A>(problem, objects, level, begin, end, top, bottom, columns, rows);

@@ -16,6 +16,8 @@
 namespace sssd::boxes_cpu {
 namespace {
 
+static_assert(kPaintPlanes == kLanes, "the sums of a unit's planes are one block of lanes");
+
 template <class T>
 class Painter {
   using A = accumulator_t<T>;

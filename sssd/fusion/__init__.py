@@ -2,7 +2,7 @@
 
 from sssd.fusion.color_map import ColorMapEncoder
 from sssd.fusion.heatmap import HeatmapFusion
-from sssd.fusion.layers import Adapter
+from sssd.fusion.layers import Adapter, normalize_map
 from sssd.fusion.objects import Objects, pack_objects
 from sssd.fusion.relation import RelationFusion
 
@@ -12,5 +12,6 @@ __all__ = [
     "HeatmapFusion",
     "Objects",
     "RelationFusion",
+    "normalize_map",
     "pack_objects",
 ]

@@ -2,7 +2,6 @@
 
 import copy
 from collections import OrderedDict
-from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -100,34 +99,32 @@ class ColorMapEncoder(nn.Module):
         self, objects: Objects, image_size: tuple[int, int], strength: Tensor | None = None
     ) -> Tensor:
         """conv7x7/2 of the colour map, (B, channels, H / 2, W / 2)."""
-        # One wait for the device, and one copy to it: of each object the place of its class among
-        # those that its image shows, then the classes that each image shows.
-        labels, places = objects.labels.tolist(), []
-        by_image, begin = [], 0
-        for count in objects.counts:
-            own = labels[begin : begin + count]
-            begin += count
-            # An image without boxes shows class 0 nowhere, so that every rank has this graph.
-            by_image.append(sorted(set(own)) or [0])
-            places += [by_image[-1].index(label) for label in own]
-        numbers = torch.tensor([*places, *chain(*by_image)], dtype=torch.int64)
-        place, *shown = numbers.to(objects.boxes.device).split([len(places), *map(len, by_image)])
-        images, begin = [], 0
-        for count, classes in zip(objects.counts, shown, strict=True):
-            rows = slice(begin, begin + count)
-            begin += count
+        # One wait for the device, and one copy to it: the classes that each image shows, and of
+        # each object the place of its class among them.
+        labels = objects.labels.cpu().split(objects.counts)
+        found = [own.unique(return_inverse=True) for own in labels]
+        # An image without boxes shows class 0 nowhere, so that every rank has this graph.
+        classes = [shown if len(shown) else shown.new_zeros(1) for shown, _ in found]
+        numbers = torch.cat([*classes, *(place for _, place in found)]).to(objects.boxes.device)
+        parts = numbers.split([*map(len, classes), *objects.counts])
+        boxes = objects.boxes.split(objects.counts)
+        factors = [None] * len(boxes) if strength is None else strength.split(objects.counts)
+        images = []
+        for box, shown, place, factor in zip(
+            boxes, parts[: len(boxes)], parts[len(boxes) :], factors, strict=True
+        ):
             (color_map,) = label_heatmap(
-                objects.boxes[rows],
-                place[rows],
-                objects.image_index.new_zeros(count),
+                box,
+                place,
+                torch.zeros_like(place),
                 image_size,
                 [image_size],
                 1,
-                len(classes),
+                len(shown),
                 profile="pyramid",
-                strength=None if strength is None else strength[rows],
+                strength=factor,
             )  # (1, classes shown, H, W)
-            weight = self.stem.weight.index_select(1, classes)
+            weight = self.stem.weight.index_select(1, shown)
             images.append(F.conv2d(color_map, weight, self.stem.bias, stride=2, padding=3))
         return torch.cat(images)
 

@@ -3,9 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sssd.fusion.layers import conv3x3, memory_format_of, normalize_map
-from sssd.fusion.objects import Objects, add_context, clamp_boxes, describe
-from sssd.ops import paint_boxes
+from sssd.fusion.layers import conv3x3, normalize_map
+from sssd.fusion.objects import Objects, add_context, describe, paint_objects
 
 
 class HeatmapFusion(nn.Module):
@@ -38,17 +37,7 @@ class HeatmapFusion(nn.Module):
         rows = add_context(objects, image_size, context=False)
         values = self.embed(describe(rows, self.num_classes, image_size))  # (T, C)
         values = F.layer_norm(values, values.shape[-1:])
-        shapes = [(m.shape[-2], m.shape[-1]) for m in maps]
-        boxes = clamp_boxes(rows.boxes, image_size)
-        painted = paint_boxes(
-            values,
-            boxes,
-            rows.image_index,
-            image_size,
-            shapes,
-            maps[0].shape[0],
-            memory_format=memory_format_of(maps[0]),
-        )
+        painted = paint_objects(values, rows, image_size, maps)
         sources = [m.detach() for m in maps] if self.detach else maps
         hidden = [
             F.relu(normalize_map(self.features(m)) + canvas)

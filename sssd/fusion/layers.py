@@ -1,6 +1,5 @@
 """Layers that several components share."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,9 +25,3 @@ class Adapter(nn.Sequential):
 
     def __init__(self, width: int) -> None:
         super().__init__(conv3x3(width), nn.ReLU(), conv3x3(width), nn.ReLU(), conv3x3(width))
-
-
-def memory_format_of(map: Tensor) -> torch.memory_format:
-    """channels_last if a map (B, C, H, W) is laid out so, else contiguous."""
-    channels_last = map.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if channels_last else torch.contiguous_format

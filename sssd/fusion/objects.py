@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sssd.ops import pack_boxes, paint_boxes
+
 
 @dataclass
 class Objects:
@@ -33,13 +35,13 @@ def pack_objects(targets: Sequence[dict[str, Tensor]]) -> Objects:
     Args:
         targets: for each image "boxes" (n, 4) xyxy in pixels of the padded batch and "labels" (n,).
     """
-    device = targets[0]["boxes"].device
+    boxes, image_index = pack_boxes([t["boxes"].reshape(-1, 4).float() for t in targets])
     counts = [len(target["boxes"]) for target in targets]
     return Objects(
-        boxes=torch.cat([target["boxes"].reshape(-1, 4).float() for target in targets]),
+        boxes=boxes,
         labels=torch.cat([target["labels"].reshape(-1).long() for target in targets]),
-        image_index=_repeat(range(len(counts)), counts, device),
-        slot=torch.cat([torch.arange(n, device=device) for n in counts]),
+        image_index=image_index,
+        slot=torch.cat([torch.arange(n, device=boxes.device) for n in counts]),
         counts=counts,
     )
 
@@ -79,6 +81,26 @@ def clamp_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     return torch.minimum(boxes.clamp_min(0), boxes.new_tensor([width, height] * 2) - 1)
 
 
+def paint_objects(
+    values: Tensor, objects: Objects, image_size: tuple[int, int], maps: list[Tensor]
+) -> list[Tensor]:
+    """Paints a vector of each object, (T, C) or (P, T, C), onto levels of the maps' sizes.
+
+    Returns:
+        P maps (B, C, H_l, W_l), laid out as `maps` are.
+    """
+    channels_last = maps[0].is_contiguous(memory_format=torch.channels_last)
+    return paint_boxes(
+        values,
+        clamp_boxes(objects.boxes, image_size),
+        objects.image_index,
+        image_size,
+        [(m.shape[-2], m.shape[-1]) for m in maps],
+        maps[0].shape[0],
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+    )
+
+
 def describe(objects: Objects, num_classes: int, image_size: tuple[int, int]) -> Tensor:
     """Descriptor of each object: 2 [box / (W, H, W, H), one-hot(label)] - 1.
 
@@ -96,8 +118,3 @@ def describe(objects: Objects, num_classes: int, image_size: tuple[int, int]) ->
         places = boxes / boxes.new_tensor([width, height, width, height])
         classes = F.one_hot(objects.labels + 1, num_classes + 1)[:, 1:].to(places)
         return 2 * torch.cat([places, classes], dim=1) - 1
-
-
-def _repeat(values: Sequence[int], counts: list[int], device: torch.device) -> Tensor:
-    repeated = [value for value, n in zip(values, counts, strict=True) for _ in range(n)]
-    return torch.tensor(repeated, dtype=torch.int64, device=device)

@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sssd.fusion.label_encoder import LabelEncoder
-from sssd.fusion.layers import conv3x3, memory_format_of, normalize_map
-from sssd.fusion.objects import Objects, add_context, clamp_boxes, describe
-from sssd.ops import paint_boxes, pool_boxes
+from sssd.fusion.layers import conv3x3, normalize_map
+from sssd.fusion.objects import Objects, add_context, clamp_boxes, describe, paint_objects
+from sssd.ops import pool_boxes
 
 
 class RelationFusion(nn.Module):
@@ -56,27 +56,18 @@ class RelationFusion(nn.Module):
         """
         batch_size = maps[0].shape[0]
         rows = add_context(objects, image_size, context=self.context)
-        boxes = clamp_boxes(rows.boxes, image_size)
         labels = self.encoder(
             describe(rows, self.num_classes, image_size), rows.image_index, batch_size
         )  # (T, C)
         sources = [m.detach() for m in maps] if self.detach else maps
         seen = [F.relu(normalize_map(self.appearance(m))) for m in sources]
+        boxes = clamp_boxes(rows.boxes, image_size)
         looks = pool_boxes(seen, boxes, rows.image_index, image_size)  # (P, T, C)
         related = self._attend(looks.to(labels.dtype), labels, rows)  # (P, T, C)
 
         is_context = self._context_rows(rows, objects)
         values = self.object_values(related) * (~is_context)[:, None]
-        shapes = [(m.shape[-2], m.shape[-1]) for m in maps]
-        painted = paint_boxes(
-            values,
-            boxes,
-            rows.image_index,
-            image_size,
-            shapes,
-            batch_size,
-            memory_format=memory_format_of(maps[0]),
-        )
+        painted = paint_objects(values, rows, image_size, maps)
         fused = [self.painted(canvas) for canvas in painted]
         if self.context_values is not None:
             # One context row an image; an image without boxes has none and adds zero.

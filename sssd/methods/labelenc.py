@@ -5,13 +5,12 @@ detector drawn towards its maps.
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork
 
 from sssd.detectors import Detector, Maps, Targets
 from sssd.detectors.weights import load_weights
-from sssd.fusion import Adapter, ColorMapEncoder, Objects, pack_objects
+from sssd.fusion import Adapter, ColorMapEncoder, Objects, normalize_map, pack_objects
 from sssd.losses import standardized_mse
 from sssd.methods.base import Comparison, Method, MethodConfig, StepResult
 from sssd.methods.gradients import GradientShares
@@ -77,8 +76,8 @@ class LabelEnc(Method):
         batch = self.detector.prepare(images, targets)
         assert batch.targets is not None
         encoded = self.encoder(pack_objects(batch.targets), batch.image_size)
-        student = [one_group_norm(self.adapter(m)) for m in self.detector.maps(batch)]
-        teacher = [one_group_norm(m) for m in encoded]
+        student = [normalize_map(self.adapter(m).float()) for m in self.detector.maps(batch)]
+        teacher = [normalize_map(m.float()) for m in encoded]
         cells = [(s - t).square().mean(1) for s, t in zip(student, teacher, strict=True)]
         return Comparison(batch, student, teacher, cells, "squared error")
 
@@ -147,8 +146,3 @@ class LabelEncStep2(LabelEnc):
     def encode(self, objects: Objects, image_size: tuple[int, int]) -> Maps:
         """Maps of the labels, without gradient."""
         return self.encoder(objects, image_size)
-
-
-def one_group_norm(features: Tensor) -> Tensor:
-    """Group norm of one group without affine part, in fp32."""
-    return F.group_norm(features.float(), 1)

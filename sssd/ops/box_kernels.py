@@ -21,9 +21,9 @@ HEATMAP = Operator("label_heatmap", _TRITON_HEATMAP)
 EMBED = Operator("embed_heatmap", _TRITON_HEATMAP)
 
 # Enumerations cross the boundary as numbers, in the order of kernels/boxes/boxes.h.
-LEVELS_A_LAUNCH = 16  # kMaxLevels of kernels/common/levels.h
 PROFILES = ("box", "pyramid", "gaussian", "gaussian_legacy")
 COMBINES = ("max", "sum")
+LEVELS_A_LAUNCH = 16  # kMaxLevels of kernels/common/levels.h
 
 
 def flat(shapes: Sequence[Sequence[int]]) -> list[int]:

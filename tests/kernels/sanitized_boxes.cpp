@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/boxes/cuda.h"
+#include "tests/kernels/sanitized_maps.h"
 
 using namespace sssd;
 
@@ -13,6 +14,8 @@ namespace {
 
 constexpr int64_t kBatch = 2, kChannels = 37, kClasses = 2;
 constexpr Size kImage = {96, 352};
+// Levels of a tile and more, of odd sizes, of one cell, of none.
+const std::vector<Size> kSizes = {{12, 44}, {7, 33}, {1, 1}, {0, 5}};
 
 struct Scene {
   std::vector<float> boxes;
@@ -34,26 +37,6 @@ struct Scene {
   }
 };
 
-// Levels of a tile and more, of odd sizes, of one cell, of none.
-struct Maps {
-  std::vector<std::vector<float>> data;
-  BoxLevels levels{};
-
-  Maps(int64_t channels, bool channels_last, bool only_first = false) {
-    for (const Size size : {Size{12, 44}, Size{7, 33}, Size{1, 1}, Size{0, 5}}) {
-      if (only_first && levels.count == 1) break;
-      data.emplace_back(kBatch * channels * size.height * size.width, 0.25f);
-      levels.level[levels.count++] = {data.back().data(), size, channels_last};
-    }
-  }
-  double sum() const {
-    double total = 0;
-    for (const auto& level : data)
-      for (const float value : level) total += value;
-    return total;
-  }
-};
-
 void check(const char* error) {
   if (error) throw std::runtime_error(error);
 }
@@ -61,19 +44,17 @@ void check(const char* error) {
 void run(int objects, bool channels_last) {
   const Scene scene(objects);
   const bool few = objects < 100;  // a thread a CUDA thread is slow
-  Maps maps(kChannels, channels_last);
+  Maps maps(kSizes, kBatch, kChannels, channels_last);
   std::vector<float> values(objects * kChannels, 0.5f);
   std::vector<float> pooled(maps.levels.count * values.size());
   check(boxes_cuda::pool(
       {maps.levels, scene.packed(), pooled.data(), Dtype::f32, kBatch, kChannels, true}, nullptr));
-  double sum = 0;
-  for (const float value : pooled) sum += value;
   check(boxes_cuda::paint(
       {maps.levels, scene.packed(), values.data(), 0, Dtype::f32, kBatch, kChannels, false},
       nullptr));
-  std::printf("%.4f %.4f", sum, maps.sum());
+  std::printf("%.4f %.4f", sum(pooled), maps.sum());
   for (const Profile profile : {Profile::pyramid, Profile::gaussian}) {
-    Maps heat(kClasses, false);
+    Maps heat(kSizes, kBatch, kClasses, false);
     check(boxes_cuda::heatmap(
         {heat.levels, scene.packed(), scene.label.data(), nullptr, scene.strength.data(),
          Dtype::f32, kBatch, kClasses, profile, Combine::sum, 0.7},
@@ -81,7 +62,7 @@ void run(int objects, bool channels_last) {
     std::printf(" %.3f", heat.sum());
     if (few && profile == Profile::gaussian) break;
     std::vector<float> table(kClasses * kChannels, 0.5f);
-    Maps mixed(kChannels, false, few);
+    Maps mixed(few ? std::vector{kSizes[0]} : kSizes, kBatch, kChannels, false);
     EmbedProblem embed{
         {mixed.levels, scene.packed(), scene.label.data(), nullptr, scene.strength.data(),
          Dtype::f32, kBatch, kClasses, profile, Combine::sum, 0.7},
@@ -90,9 +71,7 @@ void run(int objects, bool channels_last) {
     check(boxes_cuda::embed(embed, nullptr));
     std::vector<float> workspace(boxes_cuda::embed_backward_workspace(embed));
     check(boxes_cuda::embed_backward(embed, workspace.data(), nullptr));
-    double gradient = 0;
-    for (const float value : table) gradient += value;
-    std::printf(" %.2f %.1f", mixed.sum(), gradient);
+    std::printf(" %.2f %.1f", mixed.sum(), sum(table));
   }
   std::printf("\n");
 }

@@ -6,6 +6,7 @@
 
 #include "kernels/boxes/cpu.h"
 #include "kernels/boxes/units.h"
+#include "tests/kernels/sanitized_maps.h"
 
 using namespace sssd;
 
@@ -13,30 +14,7 @@ namespace {
 
 constexpr int64_t kBatch = 1, kChannels = 17, kClasses = 2;
 constexpr Size kImage = {1344, 800};
-
-struct Maps {
-  std::vector<std::vector<float>> data;
-  BoxLevels levels{};
-
-  Maps(int64_t channels, bool channels_last) {
-    for (const Size size : {Size{168, 100}, Size{84, 50}, Size{5, 7}, Size{1, 1}}) {
-      data.emplace_back(kBatch * channels * size.height * size.width, 0.25f);
-      levels.level[levels.count++] = {data.back().data(), size, channels_last};
-    }
-  }
-  double sum() const {
-    double total = 0;
-    for (const auto& level : data)
-      for (const float value : level) total += value;
-    return total;
-  }
-};
-
-double sum(const std::vector<float>& values) {
-  double total = 0;
-  for (const float value : values) total += value;
-  return total;
-}
+const std::vector<Size> kSizes = {{168, 100}, {84, 50}, {5, 7}, {1, 1}};
 
 template <class Problem, class Kernel>
 void run(const Problem& problem, const boxes_cpu::ObjectStore& store, int64_t units,
@@ -55,7 +33,7 @@ int main() {
   const PackedObjects objects{boxes.data(), image.data(), false, true, 4, kImage};
   std::vector<float> values(4 * kChannels, 0.5f);
   for (const bool channels_last : {false, true}) {
-    Maps maps(kChannels, channels_last);
+    Maps maps(kSizes, kBatch, kChannels, channels_last);
     std::vector<float> pooled(maps.levels.count * values.size());
     const ObjectStore store(objects, maps.levels, kBatch);
     const PoolProblem pool{maps.levels, objects,   pooled.data(), Dtype::f32,
@@ -67,7 +45,7 @@ int main() {
     std::printf("%.3f %.1f ", sum(pooled), maps.sum());
   }
   for (const Profile profile : {Profile::box, Profile::gaussian}) {
-    Maps heat(kClasses, false), mixed(kChannels, false);
+    Maps heat(kSizes, kBatch, kClasses, false), mixed(kSizes, kBatch, kChannels, false);
     HeatmapProblem heatmap{heat.levels, objects,  label.data(), nullptr,      nullptr, Dtype::f32,
                            kBatch,      kClasses, profile,      Combine::max, 0.7};
     const ObjectStore store(heatmap);

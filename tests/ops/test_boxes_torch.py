@@ -1,0 +1,109 @@
+"""Pool and paint as torch sees them: gradients, opcheck, torch.compile."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from sssd.ops import paint_boxes, pool_boxes
+from tests.ops.box_cases import (
+    BACKENDS,
+    FORMATS,
+    IMAGE_SIZE,
+    SHAPES,
+    expected_paint,
+    maps,
+    needs_library,
+    objects,
+)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_gradients_are_exact(backend, memory_format):
+    boxes, index = objects(6, batch=2)
+    levels = [level.requires_grad_() for level in maps(2, 3, memory_format=memory_format)]
+    values = torch.randn(len(SHAPES), 6, 3, dtype=torch.float64, requires_grad=True)
+
+    def pool(*levels: Tensor) -> Tensor:
+        return pool_boxes(levels, boxes, index, IMAGE_SIZE, backend=backend)
+
+    def paint(values: Tensor) -> list[Tensor]:
+        return paint_boxes(values, boxes, index, IMAGE_SIZE, SHAPES, 2, backend=backend)
+
+    assert torch.autograd.gradcheck(pool, levels, fast_mode=True)
+    assert torch.autograd.gradcheck(paint, values)
+    assert torch.autograd.gradcheck(paint, values[0].detach().requires_grad_())
+    assert torch.autograd.gradgradcheck(pool, levels, fast_mode=True)
+    pool(*levels).square().sum().backward()
+    assert all(level.grad.is_contiguous(memory_format=memory_format) for level in levels)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_only_the_levels_that_ask_get_a_gradient(backend):
+    boxes, index = objects(6, batch=2)
+    levels = maps(2, 3)
+    levels[1].requires_grad_()
+    pooled = pool_boxes(levels, boxes, index, IMAGE_SIZE, backend=backend)
+    pooled.sum().backward()
+    assert [level.grad is not None for level in levels] == [False, True, False, False]
+    values = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+    painted = paint_boxes(values, boxes, index, IMAGE_SIZE, SHAPES, 2, backend=backend)
+    painted[2].sum().backward()
+    area = expected_paint(torch.ones(6, 1), boxes, index, 2)[2].sum()
+    torch.testing.assert_close(values.grad[:, 0].sum(), area)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_pool_and_paint_are_adjoint_up_to_the_area(backend, memory_format):
+    boxes, index = objects(30, batch=2)
+    levels = maps(2, 20, memory_format=memory_format)
+    values = torch.randn(len(SHAPES), 30, 20, dtype=torch.float64)
+    ones = torch.ones(30, 1, dtype=torch.float64)
+    area = torch.stack(
+        [
+            torch.stack([level.sum() for level in paint_boxes(one, box, i, IMAGE_SIZE, SHAPES, 2)])
+            for one, box, i in zip(ones.split(1), boxes.split(1), index.split(1), strict=True)
+        ],
+        dim=1,
+    )  # (P, T)
+    pooled = pool_boxes(levels, boxes, index, IMAGE_SIZE, backend=backend)
+    painted = paint_boxes(values, boxes, index, IMAGE_SIZE, SHAPES, 2, backend=backend)
+    inner_pool = (pooled * area[..., None] * values).sum()
+    inner_paint = sum((level * p).sum() for level, p in zip(levels, painted, strict=True))
+    torch.testing.assert_close(inner_pool, inner_paint)
+
+
+@needs_library
+def test_opcheck():
+    boxes, index = objects(7, batch=2)
+    for memory_format in FORMATS:
+        levels = [level.requires_grad_() for level in maps(2, 5, memory_format=memory_format)]
+        arguments = (levels, boxes, index, list(IMAGE_SIZE), True)
+        torch.library.opcheck(torch.ops.sssd.box_pool.default, arguments)
+        last = int(memory_format == torch.channels_last)
+        for values in (torch.randn(7, 5), torch.randn(len(SHAPES), 7, 5)):
+            shapes = [side for shape in SHAPES for side in shape]
+            arguments = (
+                values.requires_grad_(), boxes, index, list(IMAGE_SIZE), shapes, 2,
+                [last] * len(SHAPES), False,
+            )  # fmt: skip
+            torch.library.opcheck(torch.ops.sssd.box_paint.default, arguments)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_compiles_in_one_graph(backend):
+    boxes, index = objects(7, batch=2)
+    levels = maps(2, 5, torch.float32)
+
+    def step(levels: list[Tensor], boxes: Tensor, index: Tensor) -> list[Tensor]:
+        pooled = pool_boxes(levels, boxes, index, IMAGE_SIZE, backend=backend)
+        return paint_boxes(pooled, boxes, index, IMAGE_SIZE, SHAPES, 2, backend=backend)
+
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    for ours, eager in zip(compiled(levels, boxes, index), step(levels, boxes, index), strict=True):
+        torch.testing.assert_close(ours, eager)
+    with pytest.raises(RuntimeError, match=r"image_index has a value outside 0 \.\. 1"):
+        compiled(levels, boxes, index + 1)
