@@ -26,7 +26,8 @@ from rich.table import Table
 
 from sssd.detectors import DetectorConfig, build_detector
 from sssd.detectors.build import DetectorName
-from sssd.methods import FusionConfig, Method, MethodConfig, build_method
+from sssd.methods import Method, MethodConfig, build_method
+from sssd.recipes import SSSD
 from sssd.schedules import ScheduleConfig
 
 CLASSES, FP32, MB = 80, 4, 1e6
@@ -34,8 +35,8 @@ DETECTORS: tuple[DetectorName, ...] = ("retinanet", "fcos", "fasterrcnn")
 METHODS = {
     "plain": MethodConfig("plain"),
     "LGD": MethodConfig("lgd"),
-    "SSSD, relation fusion": MethodConfig("sssd"),
-    "SSSD, heatmap fusion": MethodConfig("sssd", fusion=FusionConfig("heatmap")),
+    "SSSD": SSSD,
+    "SSSD, LGD's fusion and adapter": MethodConfig("sssd"),
     "LabelEnc, step 1": MethodConfig("labelenc_step1"),
 }
 GPUS = (8, 16, 32, 64)
@@ -114,7 +115,7 @@ def main(given: Assumptions) -> None:
     for gpus in GPUS:
         computed.add_column(f"{gpus} GPUs", justify="right")
     for bandwidth in given.bandwidth:
-        for name in ("plain", "SSSD, heatmap fusion", "SSSD, relation fusion"):
+        for name in ("plain", "SSSD", "SSSD, LGD's fusion and adapter"):
             size = sizes["retinanet", name]
             shares = [f"{efficiency(n, size, bandwidth, given):.1%}" for n in GPUS]
             computed.add_row(f"{bandwidth:g}", name, *shares)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 import torch
 
@@ -11,8 +13,9 @@ from bench import peers
 from bench import step as bench_step
 from sssd.methods import MethodConfig, build_method
 from sssd.ops import js_distance, label_heatmap, paint_boxes, pool_boxes
+from sssd.recipes import SSSD
 from sssd.schedules import ScheduleConfig
-from tests.small import small_detector
+from tests.small import images_and_targets, small_detector
 
 CHANNELS, SHAPES = 3, [(25, 42), (13, 21), (7, 11)]
 IMAGE_SIZE, BATCH, CLASSES = bench_boxes.IMAGE_SIZE, bench_boxes.BATCH, bench_boxes.CLASSES
@@ -62,3 +65,27 @@ def test_distance_of_lgd():
     student, teacher = maps(), maps()
     published = bench_step.published_distances(student, teacher)[0]
     torch.testing.assert_close(published, lgd.distances(student, teacher)[0])
+
+
+def test_step_of_lgd_as_published():
+    lgd = build_method(small_detector(), MethodConfig("lgd"), ScheduleConfig(warmup=0)).train()
+    images, targets = images_and_targets()
+    ours = lgd(images, targets, 0).losses
+    with (
+        bench_step.as_published(lgd),
+        patch.object(peers, "looped_masks", wraps=peers.looped_masks) as masks,
+    ):
+        published = lgd(images, targets, 0).losses
+    assert masks.called
+    for name, loss in published.items():
+        torch.testing.assert_close(loss, ours[name], atol=1e-4, rtol=1e-4)
+
+
+def test_the_head_twice_is_plain_and_the_same_again():
+    method = build_method(small_detector(), SSSD, ScheduleConfig(warmup=0)).train()
+    images, targets = images_and_targets()
+    with bench_step.head_twice(method):
+        losses = method(images, targets, 0).losses
+    assert losses.pop("distillation") == 0
+    for name, loss in losses.items():
+        torch.testing.assert_close(loss, losses[name.replace("teacher/", "detection/")])

@@ -1,9 +1,9 @@
-"""The cheap fusion component: labels painted onto every level, fused by two convolutions."""
+"""The cheap fusion component: labels painted onto every level, fused by two small convolutions."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sssd.fusion.layers import conv3x3, normalize_map
+from sssd.fusion.layers import normalize_map, separable3x3
 from sssd.fusion.objects import Objects, add_context, describe, paint_objects
 
 
@@ -12,7 +12,8 @@ class HeatmapFusion(nn.Module):
 
     K_e = norm(conv(relu(norm(conv(K)) + paint(norm(embed(label, box)))))), shared by all levels:
     both parts of the sum have unit variance, so that neither drowns the other. It has neither
-    attention nor pooling, and two convolutions where `RelationFusion` has five.
+    attention nor pooling, and two separable convolutions where `RelationFusion` has five full ones,
+    each nine times the work.
 
     Args:
         num_classes: K of the descriptor's one-hot part.
@@ -27,8 +28,8 @@ class HeatmapFusion(nn.Module):
         self.embed = nn.Sequential(
             nn.Linear(4 + num_classes, width), nn.ReLU(), nn.Linear(width, width)
         )
-        self.features = conv3x3(width)
-        self.fuse = conv3x3(width)
+        self.features = separable3x3(width)
+        self.fuse = separable3x3(width)
 
     def forward(
         self, maps: list[Tensor], objects: Objects, image_size: tuple[int, int]

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sssd.ops import pack_boxes, paint_boxes
+from sssd.ops import pack_boxes, paint_boxes, pool_boxes
 
 
 @dataclass
@@ -79,6 +79,12 @@ def clamp_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     """Clamps (T, 4) xyxy boxes to [0, W - 1] x [0, H - 1]."""
     height, width = image_size
     return torch.minimum(boxes.clamp_min(0), boxes.new_tensor([width, height] * 2) - 1)
+
+
+def pool_objects(maps: list[Tensor], objects: Objects, image_size: tuple[int, int]) -> Tensor:
+    """Mean of P maps (B, C, H_l, W_l) over the cells of each object, (P, T, C)."""
+    boxes = clamp_boxes(objects.boxes, image_size)
+    return pool_boxes(maps, boxes, objects.image_index, image_size)
 
 
 def paint_objects(

@@ -6,8 +6,7 @@ from torch import Tensor, nn
 
 from sssd.fusion.label_encoder import LabelEncoder
 from sssd.fusion.layers import conv3x3, normalize_map
-from sssd.fusion.objects import Objects, add_context, clamp_boxes, describe, paint_objects
-from sssd.ops import pool_boxes
+from sssd.fusion.objects import Objects, add_context, describe, paint_objects, pool_objects
 
 
 class RelationFusion(nn.Module):
@@ -61,8 +60,7 @@ class RelationFusion(nn.Module):
         )  # (T, C)
         sources = [m.detach() for m in maps] if self.detach else maps
         seen = [F.relu(normalize_map(self.appearance(m))) for m in sources]
-        boxes = clamp_boxes(rows.boxes, image_size)
-        looks = pool_boxes(seen, boxes, rows.image_index, image_size)  # (P, T, C)
+        looks = pool_objects(seen, rows, image_size)  # (P, T, C)
         related = self._attend(looks.to(labels.dtype), labels, rows)  # (P, T, C)
 
         is_context = self._context_rows(rows, objects)

@@ -119,9 +119,10 @@ class LabelGuided(Method):
 
 
 def standardize(maps: Maps) -> Maps:
-    """Instance norm: zero mean and unit (biased) variance over the cells of each channel.
+    """Instance norm: zero mean and unit (biased) variance over the cells of each channel, in fp32.
 
-    Unlike `nn.functional.instance_norm` it takes maps of one cell, which become zero.
+    Maps of one cell, which `nn.functional.instance_norm` refuses, become zero but for rounding.
     """
-    centred = [m.float() - m.float().mean((2, 3), keepdim=True) for m in maps]
-    return [m * (m.square().mean((2, 3), keepdim=True) + 1e-5).rsqrt() for m in centred]
+    return [
+        torch.instance_norm(m.float(), None, None, None, None, True, 0.0, 1e-5, False) for m in maps
+    ]

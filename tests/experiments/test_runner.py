@@ -18,7 +18,14 @@ from rich.console import Console
 
 from sssd.experiments.__main__ import main
 from sssd.experiments.cost import step_seconds
-from sssd.experiments.plans import PROFILES, Variants, changed, digits, methods_at_equal_time
+from sssd.experiments.plans import (
+    PROFILES,
+    Variants,
+    changed,
+    digits,
+    methods,
+    methods_at_equal_time,
+)
 from sssd.experiments.runner import run_all
 from sssd.recipes import Config, stretched
 from tests.scenes import write_scenes
@@ -46,6 +53,13 @@ def base(tmp_path: Path) -> Config:
 
 def two(base: Config) -> Variants:
     return {"plain": changed(base, name="plain"), "SSSD, all": base}
+
+
+def test_lgd_has_its_own_fusion_and_adapter(tmp_path: Path) -> None:
+    variants = methods(digits(), tmp_path)
+    lgd, sssd = variants["LGD"].method, variants["SSSD, fixed"].method
+    assert (lgd.fusion.name, lgd.adapter) == ("relation", True)
+    assert (sssd.fusion.name, sssd.adapter, sssd.normalize) == ("heatmap", False, True)
 
 
 def test_every_variant_is_run_once_with_every_seed(base: Config, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from sssd.detectors import Maps
 from sssd.fusion import pack_objects
 from sssd.losses import standardized_mse
 from sssd.methods import Comparison, FusionConfig, Method, MethodConfig, build_method
+from sssd.methods.distill import standardize
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 from tests.small import images_and_targets, small_detector
 
@@ -97,3 +98,14 @@ def test_there_is_nothing_to_compare_without_distillation() -> None:
     for name in ("plain", "sssd", "lgd", "labelenc_step1"):
         method = build(name, coefficient=off)
         assert method.compare(*images_and_targets()) is None
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_standardized_maps(memory_format: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    maps = [torch.randn(2, 64, *size) + 10 for size in ((24, 17), (2, 1), (1, 1))]
+    maps = [m.to(memory_format=memory_format) for m in maps]
+    for found, m in zip(standardize(maps), maps, strict=True):
+        variance, mean = torch.var_mean(m.double(), (2, 3), correction=0, keepdim=True)
+        expected = (m.double() - mean) / (variance + 1e-5).sqrt()
+        torch.testing.assert_close(found.double(), expected, atol=1e-3, rtol=0)
