@@ -47,7 +47,8 @@ METHODS = {
     "LGD": MethodConfig("lgd"),
     "SSSD, LGD's fusion and adapter": MethodConfig("sssd"),
     "SSSD": SSSD,
-    "SSSD, adapter": dataclasses.replace(SSSD, adapter=True, normalize=False),
+    "SSSD, full adapter": dataclasses.replace(SSSD, adapter="full"),
+    "SSSD, no adapter": dataclasses.replace(SSSD, adapter="none", normalize=True),
     "SSSD, K_e every 2nd step": dataclasses.replace(SSSD, teacher_every=2),
 }
 

@@ -24,11 +24,13 @@ def normalize_map(x: Tensor) -> Tensor:
 class Adapter(nn.Sequential):
     """Three 3x3 convolutions on the student's maps, shared by the levels (LGD, section 3.5).
 
-    With width 256 it has 1,770,240 parameters.
+    With width 256 it has 1,770,240 parameters, separable 205,056.
 
     Args:
         width: channels of the maps.
+        separable: cheaper convolutions than LGD's: `separable3x3`.
     """
 
-    def __init__(self, width: int) -> None:
-        super().__init__(conv3x3(width), nn.ReLU(), conv3x3(width), nn.ReLU(), conv3x3(width))
+    def __init__(self, width: int, *, separable: bool = False) -> None:
+        conv = separable3x3 if separable else conv3x3
+        super().__init__(conv(width), nn.ReLU(), conv(width), nn.ReLU(), conv(width))

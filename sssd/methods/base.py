@@ -64,8 +64,9 @@ class MethodConfig:
     normalize: bool = False
     """sssd: instance norm of both sides before the softmax."""
 
-    adapter: bool = True
-    """sssd, lgd: three 3x3 convolutions on the student's side of the distance."""
+    adapter: Literal["full", "separable", "none"] = "full"
+    """sssd, lgd: three 3x3 convolutions on the student's side of the distance, as LGD has them; or
+    separable ones, a ninth of the work; or none."""
 
     teacher_every: int = 1
     """sssd, lgd: run the head on K_e every so many iterations."""

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,11 @@ def build_fusion(config: FusionConfig, num_classes: int, width: int) -> nn.Modul
     if config.name == "heatmap":
         return HeatmapFusion(num_classes, width, detach=config.detach)
     return RelationFusion(num_classes, width, context=config.context, detach=config.detach)
+
+
+def build_adapter(name: Literal["full", "separable", "none"], width: int) -> nn.Module:
+    """The adapter that a config names."""
+    return nn.Identity() if name == "none" else Adapter(width, separable=name == "separable")
 
 
 class LabelGuided(Method):
@@ -45,7 +51,7 @@ class LabelGuided(Method):
         super().__init__(detector, schedule, config.coefficient)
         self.config = config
         self.fusion = build_fusion(config.fusion, detector.num_classes, detector.width)
-        self.adapter: nn.Module = Adapter(detector.width) if config.adapter else nn.Identity()
+        self.adapter = build_adapter(config.adapter, detector.width)
         if config.coefficient.is_off:  # no gradient will come: DDP must not wait for one
             self.fusion.requires_grad_(False)
             self.adapter.requires_grad_(False)

@@ -11,7 +11,7 @@ from sssd.recipes.config import Config
 from sssd.recipes.paper import PAPER, TWINS
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 
-SSSD = MethodConfig(name="sssd", fusion=FusionConfig("heatmap"), adapter=False, normalize=True)
+SSSD = MethodConfig(name="sssd", fusion=FusionConfig("heatmap"), adapter="separable")
 """Ours: the cheapest of what our ablation can not tell apart (docs/results.md)."""
 
 

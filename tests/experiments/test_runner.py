@@ -58,8 +58,8 @@ def two(base: Config) -> Variants:
 def test_lgd_has_its_own_fusion_and_adapter(tmp_path: Path) -> None:
     variants = methods(digits(), tmp_path)
     lgd, sssd = variants["LGD"].method, variants["SSSD, fixed"].method
-    assert (lgd.fusion.name, lgd.adapter) == ("relation", True)
-    assert (sssd.fusion.name, sssd.adapter, sssd.normalize) == ("heatmap", False, True)
+    assert (lgd.fusion.name, lgd.adapter) == ("relation", "full")
+    assert (sssd.fusion.name, sssd.adapter) == ("heatmap", "separable")
 
 
 def test_every_variant_is_run_once_with_every_seed(base: Config, tmp_path: Path) -> None:

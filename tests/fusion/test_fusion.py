@@ -45,6 +45,7 @@ def test_fusion_and_adapter_have_the_published_numbers_of_parameters() -> None:
     assert count(fusion.encoder.transform_input) == 2_615_376
     assert count(fusion.encoder.transform_feature) == 1_853_376
     assert count(Adapter(256)) == 1_770_240
+    assert count(Adapter(256, separable=True)) == 205_056
 
 
 def test_descriptors_are_places_and_classes_between_minus_one_and_one() -> None:

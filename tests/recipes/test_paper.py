@@ -51,7 +51,7 @@ def test_lgd_and_sssd(stage: str) -> None:
         assert (config.method.coefficient.start, config.method.frozen_backbone) == (30_000, 20_000)
         fusion = config.method.fusion
         assert (fusion.name, fusion.context, fusion.detach) == ("relation", *LGD_FUSION[stage])
-        assert config.method.adapter
+        assert config.method.adapter == "full"
     assert (lgd.method.name, lgd.method.coefficient.value) == ("lgd", 1.0)
     assert (sssd.method.name, sssd.method.coefficient.value) == ("sssd", 75.0)
     assert (sssd.method.reduction, sssd.method.over, sssd.method.root) == (
