@@ -1,5 +1,6 @@
 """Every detector on every backbone, trained by every method, on a batch with an empty image."""
 
+import dataclasses
 import itertools
 from pathlib import Path
 from typing import get_args
@@ -13,23 +14,25 @@ from sssd.detectors.backbones import BackboneName
 from sssd.detectors.build import DetectorName
 from sssd.methods import FusionConfig, Method, MethodConfig, build_method
 from sssd.methods.base import MethodName
+from sssd.recipes import SSSD
 from sssd.schedules import ScheduleConfig
 from tests.small import NUM_CLASSES, images_and_targets, small_config
 
 SCHEDULE = ScheduleConfig(iterations=10, milestones=(6,), warmup=0)
 METHODS = {
     "plain": MethodConfig(name="plain"),
-    "sssd": MethodConfig(name="sssd", fusion=FusionConfig(name="heatmap")),
+    "sssd": SSSD,
     "lgd": MethodConfig(name="lgd"),
     "labelenc": MethodConfig(name="labelenc_step1"),  # and step 2 with what it leaves
 }
-OTHER_FUSIONS = {  # which see nothing of the backbone
+OTHER_SETTINGS = {  # which see nothing of the backbone
     "sssd, relation": MethodConfig(name="sssd"),
+    "sssd, no adapter": dataclasses.replace(SSSD, adapter="none", normalize=True),
     "lgd, heatmap": MethodConfig(name="lgd", fusion=FusionConfig(name="heatmap")),
 }
 COMBINATIONS = [
     *itertools.product(get_args(BackboneName), METHODS),
-    *itertools.product(["resnet18"], OTHER_FUSIONS),
+    *itertools.product(["resnet18"], OTHER_SETTINGS),
 ]
 
 
@@ -67,7 +70,7 @@ def test_two_steps_give_every_parameter_a_finite_gradient(
 ) -> None:
     if backbone == "efficientnet_lite0":
         pytest.importorskip("efficientnet_lite_pytorch", reason="needs the demo extra")
-    method = build((METHODS | OTHER_FUSIONS)[name], detector, backbone)
+    method = build((METHODS | OTHER_SETTINGS)[name], detector, backbone)
     train_two_steps(method)
     if name == "labelenc":
         second = build(step_2(method, tmp_path), detector, backbone)
