@@ -27,7 +27,7 @@ from rich.table import Table
 from sssd.detectors import DetectorConfig, build_detector
 from sssd.detectors.build import DetectorName
 from sssd.methods import Method, MethodConfig, build_method
-from sssd.recipes import SSSD
+from sssd.recipes import SSSD_METHOD
 from sssd.schedules import ScheduleConfig
 
 CLASSES, FP32, MB = 80, 4, 1e6
@@ -35,7 +35,7 @@ DETECTORS: tuple[DetectorName, ...] = ("retinanet", "fcos", "fasterrcnn")
 METHODS = {
     "plain": MethodConfig("plain"),
     "LGD": MethodConfig("lgd"),
-    "SSSD": SSSD,
+    "SSSD": SSSD_METHOD,
     "SSSD, LGD's fusion and adapter": MethodConfig("sssd"),
     "LabelEnc, step 1": MethodConfig("labelenc_step1"),
 }

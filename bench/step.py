@@ -35,21 +35,23 @@ from sssd.experiments.cost import in_turn
 from sssd.fusion import Objects
 from sssd.methods import Method, MethodConfig, build_method
 from sssd.methods.distill import standardize
-from sssd.recipes import SSSD
+from sssd.recipes import SSSD_METHOD
 from sssd.schedules import ScheduleConfig
 
 DETECTORS: tuple[DetectorName, ...] = ("fcos", "retinanet", "fasterrcnn")
 CLASSES, BATCH = 80, 2
 METHODS = {
     "plain": MethodConfig("plain"),
-    "the head twice": SSSD,
+    "the head twice": SSSD_METHOD,
     "LGD, published structure": MethodConfig("lgd"),
     "LGD": MethodConfig("lgd"),
     "SSSD, LGD's fusion and adapter": MethodConfig("sssd"),
-    "SSSD": SSSD,
-    "SSSD, full adapter": dataclasses.replace(SSSD, adapter="full"),
-    "SSSD, no adapter": dataclasses.replace(SSSD, adapter="none", normalize=True),
-    "SSSD, K_e every 2nd step": dataclasses.replace(SSSD, teacher_every=2),
+    "SSSD": SSSD_METHOD,
+    "SSSD, full adapter": dataclasses.replace(SSSD_METHOD, adapter="full"),
+    "SSSD, no adapter, instance norm": dataclasses.replace(
+        SSSD_METHOD, adapter="none", normalize=True
+    ),
+    "SSSD, K_e every 2nd step": dataclasses.replace(SSSD_METHOD, teacher_every=2),
 }
 
 
@@ -65,8 +67,8 @@ class NoFusion(nn.Module):
 
 
 def head_twice(method: Method) -> AbstractContextManager[object]:
-    """Neither fusion nor distance from now on."""
-    method.fusion = NoFusion()
+    """Neither fusion, adapter nor distance from now on."""
+    method.fusion, method.adapter = NoFusion(), nn.Identity()
     method.distances = no_distances  # type: ignore[assignment]
     return nullcontext()
 
@@ -135,6 +137,7 @@ def training_step(
         )
         method = build_method(build_detector(config, CLASSES), settings, schedule).train()
     method.to(device).to(memory_format=memory_format)
+    method.watches_gradients = False  # as in every step that is not logged
     while_it_runs = CHANGES[name](method) if name in CHANGES else nullcontext()
     optimizer = torch.optim.SGD(method.parameters(), lr=1e-5, momentum=0.9)
     images, targets = scene(size, objects)

@@ -13,7 +13,7 @@ from bench import peers
 from bench import step as bench_step
 from sssd.methods import MethodConfig, build_method
 from sssd.ops import js_distance, label_heatmap, paint_boxes, pool_boxes
-from sssd.recipes import SSSD
+from sssd.recipes import SSSD_METHOD
 from sssd.schedules import ScheduleConfig
 from tests.small import images_and_targets, small_detector
 
@@ -76,16 +76,21 @@ def test_step_of_lgd_as_published():
         patch.object(peers, "looped_masks", wraps=peers.looped_masks) as masks,
     ):
         published = lgd(images, targets, 0).losses
-    assert masks.called
-    for name, loss in published.items():
-        torch.testing.assert_close(loss, ours[name], atol=1e-4, rtol=1e-4)
+        assert lgd.distances is bench_step.published_distances
+    levels = len(lgd.detector.maps(lgd.detector.prepare(images, targets)))
+    assert masks.call_count == 2 * levels * len(images), "to pool and to paint"
+    torch.testing.assert_close(published, ours, atol=1e-4, rtol=1e-4)
 
 
 def test_the_head_twice_is_plain_and_the_same_again():
-    method = build_method(small_detector(), SSSD, ScheduleConfig(warmup=0)).train()
     images, targets = images_and_targets()
-    with bench_step.head_twice(method):
-        losses = method(images, targets, 0).losses
-    assert losses.pop("distillation") == 0
-    for name, loss in losses.items():
-        torch.testing.assert_close(loss, losses[name.replace("teacher/", "detection/")])
+    plain, twice = (
+        build_method(small_detector(), method, ScheduleConfig(warmup=0)).train()
+        for method in (MethodConfig("plain"), SSSD_METHOD)
+    )
+    once = plain(images, targets, 0).losses
+    with bench_step.head_twice(twice):
+        losses = twice(images, targets, 0).losses
+    again = {name.replace("detection/", "teacher/"): loss for name, loss in once.items()}
+    torch.testing.assert_close(losses, once | again | {"distillation": torch.tensor(0.0)})
+    assert len(list(twice.parameters())) == len(list(plain.parameters())), "nothing else is there"

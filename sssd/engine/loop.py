@@ -1,6 +1,5 @@
 """The training loop, top to bottom."""
 
-import dataclasses
 import math
 import time
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from sssd.engine.distributed import choose_device, is_first, world_size
 from sssd.engine.inference import evaluate_detector
 from sssd.engine.interrupt import StopSignals
 from sssd.engine.log import MetricsFile, ProgressLog, read_metrics
+from sssd.engine.resume import identity, restore
 from sssd.engine.settings import EngineConfig
 from sssd.engine.state import (
     RunError,
@@ -99,7 +99,7 @@ def train(
         parts["average"] = average
 
     saved = distributed.from_first(lambda: load_latest(run))
-    begin = _restore(saved, parts, _identity(method, train_set, config)) if saved else 0
+    begin = restore(saved, parts, identity(method, train_set, config)) if saved else 0
     model = distributed.with_shared_gradients(method)
     batches = training_loader(
         train_set,
@@ -127,7 +127,7 @@ def train(
         if is_first():
             state = {name: part.state_dict() for name, part in parts.items()}
             state |= {"iteration": done, "random": random}
-            save_checkpoint(run, done, state | _identity(method, train_set, config))
+            save_checkpoint(run, done, state | identity(method, train_set, config))
 
     def write(row: dict[str, Any]) -> None:
         if metrics is not None:
@@ -270,27 +270,3 @@ def _diverged(iteration: int, what: str, config: EngineConfig) -> RunError:
         f"(--engine.clip-norm; it is {config.clip_norm}), and start again with --resume: the "
         "last checkpoint is from before."
     )
-
-
-def _identity(method: Method, train_set: DetectionDataset, config: EngineConfig) -> dict[str, Any]:
-    """What must be the same for a run to go on as if it had not stopped."""
-    return {
-        "coefficient": method.coefficient and dataclasses.asdict(method.coefficient),
-        "data": train_set.fingerprint,
-        "batch_size": config.batch_size,
-        "accumulate": config.accumulate,
-        "processes": world_size(),
-        "seed": config.seed,
-    }
-
-
-def _restore(saved: dict[str, Any], parts: dict[str, Any], identity: dict[str, Any]) -> int:
-    for name, value in identity.items():
-        if saved.get(name) != value:
-            raise RunError(
-                f"the run can not be resumed: {name} is {value!r} now and was {saved.get(name)!r} "
-                "when it was started. Give the same settings, or a new --out."
-            )
-    for name, part in parts.items():
-        part.load_state_dict(saved[name])
-    return int(saved["iteration"])

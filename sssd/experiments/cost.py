@@ -59,6 +59,7 @@ class _Step:
             torch.channels_last if config.engine.channels_last else torch.contiguous_format
         )
         self.method.to(device).to(memory_format=memory_format).train()
+        self.method.watches_gradients = False  # as in every step that is not logged
         self.optimizer = build_optimizer(self.method, config.engine, config.schedule)
         transform = training_transform(config.data.flip, config.data.photometric, config.data.scale)
         self.batches = training_loader(

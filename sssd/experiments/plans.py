@@ -51,11 +51,11 @@ PROFILES: dict[str, Callable[[], Config]] = {
 
 def methods(base: Config, folder: Path) -> Variants:
     """Plain, LGD, and SSSD with a fixed and a stepwise coefficient; all else equal."""
-    fixed = {"coefficient": dataclasses.replace(base.method.coefficient, step_factor=1.0)}
+    fixed = weighted(base, step_factor=1.0)
     return {
         "plain": changed(base, name="plain"),
-        "LGD": changed(base, name="lgd", fusion=FusionConfig("relation"), adapter="full", **fixed),
-        "SSSD, fixed": changed(base, **fixed),
+        "LGD": changed(fixed, name="lgd", fusion=FusionConfig("relation"), adapter="full"),
+        "SSSD, fixed": fixed,
         "SSSD, stepwise": changed(base),
     }
 
@@ -77,22 +77,18 @@ def methods_at_equal_time(base: Config, folder: Path) -> Variants:
 
 def ablation(base: Config, folder: Path) -> Variants:
     """SSSD, stepwise, with one choice changed at a time; LGD with SSSD's fusion; plain's rates."""
-
-    def weighted(**settings: Any) -> Config:
-        return changed(base, coefficient=dataclasses.replace(base.method.coefficient, **settings))
-
     variants = {
         "SSSD, stepwise": base,
-        "no distance, K_e through the head only": weighted(value=1e-9),
-        "lambda 10": weighted(value=10.0),
+        "no distance, K_e through the head only": weighted(base, value=1e-9),
+        "lambda 10": weighted(base, value=10.0),
         "full adapter": changed(base, adapter="full"),
         "no adapter": changed(base, adapter="none"),
         "relation fusion": changed(base, fusion=FusionConfig("relation")),
-        "LGD, heatmap fusion": changed(base, name="lgd", adapter="full"),
+        "LGD, heatmap fusion": changed(weighted(base, step_factor=1.0), name="lgd", adapter="full"),
         "over cells": changed(base, over="cells"),
         "K_e every 2nd iteration": changed(base, teacher_every=2),
-        "distilled from the first iteration": weighted(start=0),
-        "lambda 3": weighted(value=3.0),
+        "distilled from the first iteration": weighted(base, start=0),
+        "lambda 3": weighted(base, value=3.0),
         "root of each row": changed(base, root="row"),
         "instance norm": changed(base, normalize=True),
         "no adapter, instance norm": changed(base, adapter="none", normalize=True),
@@ -100,7 +96,7 @@ def ablation(base: Config, folder: Path) -> Variants:
         "K_e detached from K": changed(base, fusion=FusionConfig("heatmap", detach=True)),
         "temperature 4": changed(base, temperature=4.0),
         "no root": changed(base, root="none"),
-        "lambda 0.3": weighted(value=0.3),
+        "lambda 0.3": weighted(base, value=0.3),
     }
     for factor in (0.5, 2.0):
         rate = factor * base.schedule.learning_rate
@@ -121,3 +117,8 @@ EXPERIMENTS: dict[str, Callable[[Config, Path], Variants]] = {
 def changed(config: Config, **settings: Any) -> Config:
     """A configuration with other settings of the method."""
     return dataclasses.replace(config, method=dataclasses.replace(config.method, **settings))
+
+
+def weighted(config: Config, **settings: Any) -> Config:
+    """A configuration with other settings of the distillation coefficient."""
+    return changed(config, coefficient=dataclasses.replace(config.method.coefficient, **settings))

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import itertools
 import multiprocessing
 import os
@@ -24,7 +25,7 @@ from sssd.recipes import Config
 from sssd.train import execute, prepare
 
 Row = dict[str, str]
-SETTINGS = ["variant", "seed", "iterations", "seconds"]
+SETTINGS = ["variant", "seed", "settings", "iterations", "seconds"]
 VERSIONS = ["sssd", "torch", "device"]
 
 
@@ -44,12 +45,12 @@ def run_all(
         console: for a line a run.
 
     Raises:
-        ValueError: the folder has results of other lengths.
+        ValueError: the folder has results of other settings.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "results.csv"
     rows = read_rows(path)
-    _require_same_length(rows, variants, path)
+    _require_same_settings(rows, variants, path)
     there = {(row["variant"], int(row["seed"])) for row in rows}
     missing = [(n, s) for s in seeds for n in variants if (n, s) not in there]
     console.print(f"{len(missing)} runs to do, {len(there)} done before; in {folder}")
@@ -92,15 +93,24 @@ def _keep(future: Future[Row | None], name: str, seed: int, path: Path, console:
     console.print(f"{name}, seed {seed}: AP {result['AP']} in {result['seconds']} s")
 
 
-def _require_same_length(rows: Sequence[Row], variants: Variants, path: Path) -> None:
-    """Refuses a folder of another profile or experiment, whose names are the same."""
+def _require_same_settings(rows: Sequence[Row], variants: Variants, path: Path) -> None:
+    """Refuses results of another profile, experiment or version, whose names are the same."""
     for row in rows:
         config = variants.get(row["variant"])
-        if config and int(row["iterations"]) != config.schedule.iterations:
+        if config and row.get("settings") != _fingerprint(config):
+            run = _folder_name(row["variant"], int(row["seed"]))
             raise ValueError(
-                f"--out: {path} has {row['variant']!r} after {row['iterations']} iterations, and "
-                f"{config.schedule.iterations} are asked for; give another folder"
+                f"--out: {path} has {row['variant']!r} after {row['iterations']} iterations with "
+                f"other settings ({path.parent / run / 'config.json'}) than are asked for "
+                f"({config.schedule.iterations} iterations); give another folder"
             )
+
+
+def _fingerprint(config: Config) -> str:
+    """Digest of what a result depends on beside its data and seed."""
+    engine = dataclasses.replace(config.engine, seed=0)
+    text = repr((config.detector, config.method, config.schedule, engine))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -123,6 +133,7 @@ def _run(config: Config, seed: int, run: Path) -> Row | None:
         return None
     device = next(outcome.detector.parameters()).device
     return {
+        "settings": _fingerprint(config),
         "iterations": str(config.schedule.iterations),
         "seconds": f"{_seconds(config, run):.0f}",
         **{name: f"{outcome.numbers[name]:.4f}" for name in METRICS},

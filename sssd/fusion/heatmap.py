@@ -12,8 +12,7 @@ class HeatmapFusion(nn.Module):
 
     K_e = norm(conv(relu(norm(conv(K)) + paint(norm(embed(label, box)))))), shared by all levels:
     both parts of the sum have unit variance, so that neither drowns the other. It has neither
-    attention nor pooling, and two separable convolutions where `RelationFusion` has five full ones,
-    each nine times the work.
+    attention nor pooling, and two separable convolutions where `RelationFusion` has five full ones.
 
     Args:
         num_classes: K of the descriptor's one-hot part.

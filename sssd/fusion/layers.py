@@ -10,10 +10,15 @@ def conv3x3(width: int) -> nn.Conv2d:
 
 
 def separable3x3(width: int) -> nn.Sequential:
-    """A 3x3 convolution of each channel, then a 1x1 of all: a ninth of the work of `conv3x3`."""
-    return nn.Sequential(
-        nn.Conv2d(width, width, 3, padding=1, groups=width), nn.Conv2d(width, width, 1)
-    )
+    """A 3x3 convolution of each channel, then a 1x1 of all: a cheaper `conv3x3`.
+
+    It takes (9 + width) / (9 * width) of the multiplications, a ninth at 256 channels, and starts
+    with the same gain.
+    """
+    depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width)
+    # PyTorch's default keeps a third of the variance: of the two convolutions one may do so.
+    nn.init.kaiming_uniform_(depthwise.weight, nonlinearity="linear")
+    return nn.Sequential(depthwise, nn.Conv2d(width, width, 1))
 
 
 def normalize_map(x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sssd.fusion import Adapter, RelationFusion, pack_objects
+from sssd.fusion import Adapter, HeatmapFusion, pack_objects
 from sssd.ops import js_distance
 
 HeadLosses = Callable[[list[Tensor]], Mapping[str, Tensor]]
@@ -26,7 +26,10 @@ class SelfDistillation(nn.Module):
         width: channels of every map.
         coefficient: lambda, or lambda as a function of the training step (for the stepwise rule).
         start: step from which the detector takes the gradient; before it only the adapter learns.
-        fusion: component that makes K_e; `RelationFusion(num_classes, width)` by default.
+        fusion: component that makes K_e; `HeatmapFusion(num_classes, width)` by default, the
+            cheap one of our recipes; LGD's is `RelationFusion`.
+        adapter: module on the student's maps; `Adapter(width, separable=True)` by default; LGD's
+            is `Adapter(width)`, `nn.Identity()` leaves it out.
         distance: of two lists of maps; the Jensen-Shannon distance by default.
 
     Example:
@@ -51,6 +54,7 @@ class SelfDistillation(nn.Module):
         coefficient: float | Callable[[int], float] = 1.0,
         start: int = 0,
         fusion: nn.Module | None = None,
+        adapter: nn.Module | None = None,
         distance: Callable[[list[Tensor], list[Tensor]], Tensor] = js_distance,
     ) -> None:
         super().__init__()
@@ -58,8 +62,8 @@ class SelfDistillation(nn.Module):
         self.coefficient = coefficient
         self.start = start
         self.step = 0  # training steps so far; saved with the weights
-        self.fusion = RelationFusion(num_classes, width) if fusion is None else fusion
-        self.adapter = Adapter(width)
+        self.fusion = HeatmapFusion(num_classes, width) if fusion is None else fusion
+        self.adapter = Adapter(width, separable=True) if adapter is None else adapter
         self.distance = distance
 
     def forward(

@@ -13,9 +13,8 @@ from sssd.schedules import ScheduleConfig
 
 def build_method(detector: Detector, config: MethodConfig, schedule: ScheduleConfig) -> Method:
     """The method that a config names, around a detector."""
-    if config.name == "plain":
-        return Plain(detector, schedule)
     methods: dict[str, Callable[[Detector, MethodConfig, ScheduleConfig], Method]] = {
+        "plain": Plain,
         "sssd": SSSD,
         "lgd": LGD,
         "labelenc_step1": LabelEncStep1,

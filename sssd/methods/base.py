@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from torch import Tensor, nn
 
@@ -12,6 +12,7 @@ from sssd.detectors import Batch, Detector, Losses, Maps, Targets
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 
 MethodName = Literal["plain", "sssd", "lgd", "labelenc_step1", "labelenc_step2"]
+AdapterName = Literal["full", "separable", "none"]
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,9 @@ class MethodConfig:
     normalize: bool = False
     """sssd: instance norm of both sides before the softmax."""
 
-    adapter: Literal["full", "separable", "none"] = "full"
+    adapter: AdapterName = "full"
     """sssd, lgd: three 3x3 convolutions on the student's side of the distance, as LGD has them; or
-    separable ones, a ninth of the work; or none."""
+    separable ones, which are cheaper; or none."""
 
     teacher_every: int = 1
     """sssd, lgd: run the head on K_e every so many iterations."""
@@ -79,6 +80,9 @@ class MethodConfig:
 
     def __post_init__(self) -> None:
         """Refuses what has no meaning."""
+        if self.adapter not in get_args(AdapterName):
+            names = ", ".join(get_args(AdapterName))
+            raise ValueError(f"--method.adapter is {self.adapter!r}; it must be one of {names}")
         if self.temperature <= 0:
             raise ValueError(f"--method.temperature is {self.temperature}; it must be > 0")
         if self.teacher_every < 1:
@@ -122,12 +126,16 @@ class Comparison(NamedTuple):
 class Method(nn.Module, ABC):
     """A way to train a detector: everything DDP wraps, and nothing of loops or files.
 
+    Args:
+        detector: the student.
+        config: settings of the method.
+        schedule: the learning rate's, which the coefficient follows.
+
     Attributes:
         detector: the student; all that is left at inference.
+        config: the settings, which a resumed run must share.
         frozen_backbone: iterations, from the first, in which the backbone is not trained: its
             gradients are zero, and the loop must keep momentum and weight decay from moving it.
-        coefficient: the distillation coefficient's settings, which a resumed run must share; None
-            without distillation.
         watches_gradients: whether the next step measures the norms among its metrics, which cost
             time; without it they are zero.
     """
@@ -135,15 +143,10 @@ class Method(nn.Module, ABC):
     frozen_backbone: int = 0
     watches_gradients: bool = True
 
-    def __init__(
-        self,
-        detector: Detector,
-        schedule: ScheduleConfig,
-        coefficient: CoefficientConfig | None = None,
-    ) -> None:
+    def __init__(self, detector: Detector, config: MethodConfig, schedule: ScheduleConfig) -> None:
         super().__init__()
-        self.coefficient = coefficient
         self.detector = detector
+        self.config = config
         self.schedule = schedule
 
     @abstractmethod

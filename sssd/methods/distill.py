@@ -3,14 +3,20 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from sssd.detectors import Detector, Maps, Targets
 from sssd.fusion import Adapter, HeatmapFusion, RelationFusion, pack_objects
-from sssd.methods.base import Comparison, FusionConfig, Method, MethodConfig, StepResult
+from sssd.methods.base import (
+    AdapterName,
+    Comparison,
+    FusionConfig,
+    Method,
+    MethodConfig,
+    StepResult,
+)
 from sssd.methods.gradients import GradientShares, without_gradient, zero_for
 from sssd.schedules import ScheduleConfig
 
@@ -22,7 +28,7 @@ def build_fusion(config: FusionConfig, num_classes: int, width: int) -> nn.Modul
     return RelationFusion(num_classes, width, context=config.context, detach=config.detach)
 
 
-def build_adapter(name: Literal["full", "separable", "none"], width: int) -> nn.Module:
+def build_adapter(name: AdapterName, width: int) -> nn.Module:
     """The adapter that a config names."""
     return nn.Identity() if name == "none" else Adapter(width, separable=name == "separable")
 
@@ -37,19 +43,13 @@ class LabelGuided(Method):
 
     Which loss trains what: detection on K the backbone, pyramid and head; detection on K_e the
     head, the fusion and, unless detached, the backbone through the fusion's view of K; the
-    distance the adapter and, from the coefficient's start on, the backbone and pyramid. The
-    backbone is trained by nothing in its first `frozen_backbone` iterations. Every iteration gives
-    the same parameters a gradient, be it zero: what DDP needs.
-
-    Args:
-        detector: the student.
-        config: settings of the method.
-        schedule: the learning rate's, which the coefficient follows.
+    distance the adapter, if there is one, and, from the coefficient's start on, the backbone and
+    pyramid. The backbone is trained by nothing in its first `frozen_backbone` iterations. Every
+    iteration gives the same parameters a gradient, be it zero: what DDP needs.
     """
 
     def __init__(self, detector: Detector, config: MethodConfig, schedule: ScheduleConfig) -> None:
-        super().__init__(detector, schedule, config.coefficient)
-        self.config = config
+        super().__init__(detector, config, schedule)
         self.fusion = build_fusion(config.fusion, detector.num_classes, detector.width)
         self.adapter = build_adapter(config.adapter, detector.width)
         if config.coefficient.is_off:  # no gradient will come: DDP must not wait for one
@@ -125,10 +125,24 @@ class LabelGuided(Method):
 
 
 def standardize(maps: Maps) -> Maps:
-    """Instance norm: zero mean and unit (biased) variance over the cells of each channel, in fp32.
+    """Instance norm: zero mean and unit (biased) variance over the cells of each channel.
 
     Maps of one cell, which `nn.functional.instance_norm` refuses, become zero but for rounding.
+
+    Returns:
+        Contiguous fp32 maps.
     """
     return [
-        torch.instance_norm(m.float(), None, None, None, None, True, 0.0, 1e-5, False) for m in maps
+        torch.instance_norm(
+            m.float(),
+            weight=None,
+            bias=None,
+            running_mean=None,
+            running_var=None,
+            use_input_stats=True,
+            momentum=0.0,
+            eps=1e-5,
+            cudnn_enabled=False,
+        )
+        for m in maps
     ]

@@ -30,8 +30,7 @@ class LabelEnc(Method):
     shares_head = False  # whether the head is trained on the encoded labels too
 
     def __init__(self, detector: Detector, config: MethodConfig, schedule: ScheduleConfig) -> None:
-        super().__init__(detector, schedule, config.coefficient)
-        self.config = config
+        super().__init__(detector, config, schedule)
         pyramid = detector.pyramid
         if not isinstance(pyramid, FeaturePyramidNetwork):
             raise ValueError(

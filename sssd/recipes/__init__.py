@@ -2,6 +2,6 @@
 
 from sssd.recipes.config import Config, stretched
 from sssd.recipes.paper import describe
-from sssd.recipes.recipes import RECIPES, SHORTLIST, SSSD
+from sssd.recipes.recipes import RECIPES, SHORTLIST, SSSD_METHOD
 
-__all__ = ["RECIPES", "SHORTLIST", "SSSD", "Config", "describe", "stretched"]
+__all__ = ["RECIPES", "SHORTLIST", "SSSD_METHOD", "Config", "describe", "stretched"]

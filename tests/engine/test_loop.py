@@ -112,6 +112,12 @@ def test_resume_refuses_other_data(dataset: DetectionDataset, tmp_path: Path) ->
         run_to(other, tmp_path)
 
 
+def test_resume_refuses_another_detector(dataset: DetectionDataset, tmp_path: Path) -> None:
+    tiny_run(dataset, tmp_path, CONFIG, MethodConfig("plain"), 2, "retinanet")
+    with pytest.raises(RunError, match=r"the method in its checkpoint does not fit .* new --out"):
+        tiny_run(dataset, tmp_path, CONFIG, MethodConfig("plain"), 4, "fcos")
+
+
 def test_a_loss_that_is_not_finite_ends_the_run(
     dataset: DetectionDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,7 +54,7 @@ class StopsHere(Method):
     """Plain training in which one process is told to stop."""
 
     def __init__(self, method: Method) -> None:
-        super().__init__(method.detector, method.schedule)
+        super().__init__(method.detector, method.config, method.schedule)
         self.method = method
 
     def forward(self, images, targets, iteration):

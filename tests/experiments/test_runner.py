@@ -96,12 +96,15 @@ def test_a_failed_run_is_told_and_the_others_go_on(
     assert "wild, seed 0 failed: training diverged" in capsys.readouterr().out
 
 
-def test_results_of_another_length_are_no_results(base: Config, tmp_path: Path) -> None:
-    variants = {"plain": two(base)["plain"]}
+def test_results_of_other_settings_are_no_results(base: Config, tmp_path: Path) -> None:
+    variants = {"SSSD": base}
     run_all(variants, (0,), tmp_path / "out", 1, QUIET)
-    longer = {"plain": stretched(variants["plain"], 3)}
-    with pytest.raises(ValueError, match=r"'plain' after 2 iterations, and 3 are asked for"):
-        run_all(longer, (0,), tmp_path / "out", 1, QUIET)
+    told = (
+        r"'SSSD' after 2 iterations with other settings \(.*SSSD-seed0/config.json\) than .*another"
+    )
+    for other in (stretched(base, 3), changed(base, adapter="none")):
+        with pytest.raises(ValueError, match=told):
+            run_all({"SSSD": other}, (0,), tmp_path / "out", 1, QUIET)
 
 
 def test_ctrl_c_stops_all_runs_and_keeps_what_is_done(base: Config, tmp_path: Path) -> None:

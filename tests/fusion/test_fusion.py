@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from sssd.fusion import Adapter, HeatmapFusion, RelationFusion, pack_objects
-from sssd.fusion.objects import add_context, describe
+from sssd.fusion.layers import conv3x3, separable3x3
+from sssd.fusion.objects import add_context, describe, paint_objects, pool_objects
 
 IMAGE_SIZE = (64, 96)
 SHAPES = [(8, 12), (4, 6), (2, 3), (1, 2), (1, 1)]
@@ -46,6 +47,26 @@ def test_fusion_and_adapter_have_the_published_numbers_of_parameters() -> None:
     assert count(fusion.encoder.transform_feature) == 1_853_376
     assert count(Adapter(256)) == 1_770_240
     assert count(Adapter(256, separable=True)) == 205_056
+
+
+@pytest.mark.parametrize("width", [64, 256])
+def test_separable_convolutions_start_with_the_gain_of_full_ones(width: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, width, 24, 24)
+    full, separable = (conv(width)(x).std((0, 2, 3)).mean() for conv in (conv3x3, separable3x3))
+    torch.testing.assert_close(separable, full, rtol=0.05, atol=0)
+
+
+def test_objects_are_pooled_and_painted_in_boxes_clamped_to_the_image() -> None:
+    targets = [{"boxes": torch.tensor([[-40.0, 16.0, 400.0, 39.0]]), "labels": torch.tensor([2])}]
+    objects = pack_objects(targets)
+    (canvas,) = paint_objects(torch.ones(1, 3), objects, IMAGE_SIZE, [torch.zeros(1, 3, 8, 12)])
+    expected = torch.zeros(1, 3, 8, 12)
+    expected[:, :, 2:5] = 1  # cells of 8 pixels, the last one's row included
+    torch.testing.assert_close(canvas, expected)
+    rows = torch.arange(8.0).reshape(1, 1, 8, 1).expand(1, 3, 8, 12).contiguous()
+    pooled = pool_objects([rows], objects, IMAGE_SIZE)
+    torch.testing.assert_close(pooled, torch.full((1, 1, 3), 3.0))
 
 
 def test_descriptors_are_places_and_classes_between_minus_one_and_one() -> None:

@@ -14,20 +14,22 @@ from sssd.detectors.backbones import BackboneName
 from sssd.detectors.build import DetectorName
 from sssd.methods import FusionConfig, Method, MethodConfig, build_method
 from sssd.methods.base import MethodName
-from sssd.recipes import SSSD
+from sssd.recipes import SSSD_METHOD
 from sssd.schedules import ScheduleConfig
 from tests.small import NUM_CLASSES, images_and_targets, small_config
 
 SCHEDULE = ScheduleConfig(iterations=10, milestones=(6,), warmup=0)
 METHODS = {
     "plain": MethodConfig(name="plain"),
-    "sssd": SSSD,
+    "sssd": SSSD_METHOD,
     "lgd": MethodConfig(name="lgd"),
     "labelenc": MethodConfig(name="labelenc_step1"),  # and step 2 with what it leaves
 }
 OTHER_SETTINGS = {  # which see nothing of the backbone
     "sssd, relation": MethodConfig(name="sssd"),
-    "sssd, no adapter": dataclasses.replace(SSSD, adapter="none", normalize=True),
+    "sssd, no adapter, instance norm": dataclasses.replace(
+        SSSD_METHOD, adapter="none", normalize=True
+    ),
     "lgd, heatmap": MethodConfig(name="lgd", fusion=FusionConfig(name="heatmap")),
 }
 COMBINATIONS = [

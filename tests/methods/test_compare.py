@@ -105,7 +105,9 @@ def test_standardized_maps(memory_format: torch.memory_format) -> None:
     torch.manual_seed(0)
     maps = [torch.randn(2, 64, *size) + 10 for size in ((24, 17), (2, 1), (1, 1))]
     maps = [m.to(memory_format=memory_format) for m in maps]
+    assert all(m.dtype == torch.float32 for m in standardize([m.bfloat16() for m in maps]))
     for found, m in zip(standardize(maps), maps, strict=True):
+        assert found.is_contiguous()
         variance, mean = torch.var_mean(m.double(), (2, 3), correction=0, keepdim=True)
         expected = (m.double() - mean) / (variance + 1e-5).sqrt()
         torch.testing.assert_close(found.double(), expected, atol=1e-3, rtol=0)

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from sssd.methods import FusionConfig, Method, MethodConfig, build_method
+from sssd.methods.base import AdapterName
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 from tests.small import images_and_targets, small_detector
 
@@ -12,11 +13,18 @@ DETECTORS = ("fcos", "retinanet", "fasterrcnn")
 SCHEDULE = ScheduleConfig(iterations=10, milestones=(6,), warmup=0)
 
 
-def build(detector: str, method: str, fusion: str = "relation", **coefficient: object) -> Method:
+def build(
+    detector: str,
+    method: str,
+    fusion: str = "relation",
+    adapter: AdapterName = "full",
+    **coefficient: object,
+) -> Method:
     config = MethodConfig(
         name=method,
         coefficient=CoefficientConfig(**coefficient),
         fusion=FusionConfig(name=fusion),
+        adapter=adapter,
     )
     student = small_detector(detector)
     torch.manual_seed(1)
@@ -54,6 +62,23 @@ def test_each_loss_trains_what_the_table_says(detector: str, method: str, fusion
     assert trained_by(built, "teacher", 0) == {"backbone", "pyramid", "head", "fusion"}
     assert trained_by(built, "distillation", 0) == {"adapter"}
     assert trained_by(built, "distillation", 5) == {"backbone", "pyramid", "adapter"}
+
+
+@pytest.mark.parametrize("method", ["sssd", "lgd"])
+def test_the_distance_trains_any_adapter(method: str) -> None:
+    separable = build("fcos", method, "heatmap", "separable", start=5)
+    assert trained_by(separable, "distillation", 0) == {"adapter"}
+    assert trained_by(separable, "distillation", 5) == {"backbone", "pyramid", "adapter"}
+    none = build("fcos", method, "heatmap", "none", start=5)
+    assert trained_by(none, "distillation", 5) == {"backbone", "pyramid"}
+    losses = none(*images_and_targets(), 0).losses
+    assert losses["distillation"] > 0
+    assert not losses["distillation"].requires_grad, "before the start there is nothing to train"
+
+
+def test_an_unknown_adapter_is_refused() -> None:
+    with pytest.raises(ValueError, match="adapter is False; it must be one of full, separable"):
+        MethodConfig(adapter=False)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("fusion", ["relation", "heatmap"])

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sssd.ops import feature_divergence, js_distance
+from tests.ops.box_cases import needs_library
 
 MAPS = [torch.zeros(1, 4, 2, 2), torch.zeros(1, 4, 1, 1)]
 
@@ -65,3 +66,17 @@ def test_bad_settings(settings, message):
 def test_bad_weights(weights, message):
     with pytest.raises(ValueError, match=message):
         js_distance(MAPS, MAPS, row_weights=weights)
+
+
+@needs_library
+def test_a_direct_call_with_maps_of_another_layout_is_refused():
+    over_channels = (0, 1, 0, 1, 0, 0, False, 1.0, 0.5, 0.0)
+    forward = torch.ops.sssd.divergence_forward
+    dense = torch.zeros(2, 4, 3, 5)
+    last = dense.to(memory_format=torch.channels_last)
+    for fitting in ((dense, dense), (last, last)):
+        forward(*([m] for m in fitting), [], *over_channels)
+    strided = torch.zeros(2, 4, 3, 10)[..., ::2]
+    for student, teacher in ((dense, last), (strided, strided), (dense.mT.contiguous().mT, dense)):
+        with pytest.raises(RuntimeError, match="level 0: student and teacher must share a memory"):
+            forward([student], [teacher], [], *over_channels)
