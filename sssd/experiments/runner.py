@@ -1,12 +1,14 @@
 """Runs variants x seeds, several at once if asked, and keeps every result once it is there."""
 
 import csv
+import ctypes
 import dataclasses
 import hashlib
 import itertools
 import multiprocessing
 import os
 import re
+import signal
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -27,6 +29,7 @@ from sssd.train import execute, prepare
 Row = dict[str, str]
 SETTINGS = ["variant", "seed", "settings", "iterations", "seconds"]
 VERSIONS = ["sssd", "torch", "device"]
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def run_all(
@@ -56,7 +59,7 @@ def run_all(
     console.print(f"{len(missing)} runs to do, {len(there)} done before; in {folder}")
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (threads,)) as pool:
+    with ProcessPoolExecutor(jobs, context, _begin_process, (threads,)) as pool:
         waiting, running = iter(missing), dict[Future[Row | None], tuple[str, int]]()
         try:
             while True:
@@ -77,6 +80,14 @@ def run_all(
                 style="red",
             )
     return read_rows(path)
+
+
+def _begin_process(threads: int) -> None:
+    """Settles a process that will run some variants."""
+    torch.set_num_threads(threads)
+    # It ends with the command, however that ends: left alone it would go on in its run's folder
+    # beside the same command started again. What a run loses by it is what any kill loses.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _keep(future: Future[Row | None], name: str, seed: int, path: Path, console: Console) -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from sssd.experiments.plans import (
 from sssd.experiments.runner import run_all
 from sssd.recipes import Config, stretched
 from tests.scenes import write_scenes
+from tests.torchrun import family
 
 QUIET = Console(quiet=True)
 
@@ -100,7 +102,9 @@ def test_a_failed_run_is_told_and_the_others_go_on(
     assert "wild, seed 0 failed: training diverged" in capsys.readouterr().out
 
 
-def test_ctrl_c_stops_all_runs_and_keeps_what_is_done(base: Config, tmp_path: Path) -> None:
+@pytest.fixture
+def endless(base: Config, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Two of six runs have begun, in tmp_path/out, and will not end."""
     long = {"plain": stretched(two(base)["plain"], 10_000)}
     pickled = tmp_path / "variants.pickle"
     pickled.write_bytes(pickle.dumps(long))
@@ -124,13 +128,25 @@ def test_ctrl_c_stops_all_runs_and_keeps_what_is_done(base: Config, tmp_path: Pa
         while len([run for run in runs.glob("*") if any(run.glob("checkpoints/*.pt"))]) < 2:
             assert process.poll() is None
             time.sleep(0.1)
-        os.killpg(process.pid, signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
+        yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_ctrl_c_stops_all_runs_and_keeps_what_is_done(
+    endless: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    os.killpg(endless.pid, signal.SIGINT)
+    out, _ = endless.communicate(timeout=60)
     assert "stopped; the same command goes on" in out
-    assert {path.name for path in runs.iterdir()} == {"plain-seed0", "plain-seed1"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"plain-seed0", "plain-seed1"}
+
+
+def test_runs_end_with_a_command_that_was_killed(endless: subprocess.Popen[str]) -> None:
+    assert len(family(endless.pid)) > 2
+    endless.kill()  # it alone
+    endless.communicate(timeout=60)  # ends when the last of them has closed its output
 
 
 def test_a_run_that_the_system_kills_is_told(
