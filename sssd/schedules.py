@@ -73,8 +73,8 @@ class CoefficientConfig:
     first of its iterations."""
 
     start: int = 0
-    """Iteration from which the student takes the gradient; before it only the
-    adapter learns, if there is one."""
+    """Iteration from which the student takes the gradient; before it only the adapter learns, if
+    there is one."""
 
     stop: int | None = None
     """Iteration from which nothing is distilled any more."""

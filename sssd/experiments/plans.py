@@ -56,7 +56,7 @@ def methods(base: Config, folder: Path) -> Variants:
         "plain": changed(base, name="plain"),
         "LGD": changed(fixed, name="lgd", fusion=FusionConfig("relation"), adapter="full"),
         "SSSD, fixed": fixed,
-        "SSSD, stepwise": changed(base),
+        "SSSD, stepwise": base,
     }
 
 

@@ -118,9 +118,10 @@ def _require_same_settings(rows: Sequence[Row], variants: Variants, path: Path) 
 
 
 def _fingerprint(config: Config) -> str:
-    """Digest of what a result depends on beside its data and seed."""
+    """Digest of what a result depends on beside the files of its data and its seed."""
+    data = (config.data.flip, config.data.photometric, config.data.scale)
     engine = dataclasses.replace(config.engine, seed=0)
-    text = repr((config.detector, config.method, config.schedule, engine))
+    text = repr((data, config.detector, config.method, config.schedule, engine))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -33,8 +33,7 @@ def attach(model: nn.Module, num_classes: int | None = None, **settings: Any) ->
         model: an FCOS, RetinaNet or FasterRCNN, or a subclass.
         num_classes: number of different labels, the background's included for Faster R-CNN; by
             default the head says it.
-        settings: of `SelfDistillation`: coefficient, start, fusion, adapter,
-            distance.
+        settings: of `SelfDistillation`: coefficient, start, fusion, adapter, distance.
 
     Returns:
         The new part.

@@ -12,8 +12,8 @@ from sssd.recipes.paper import PAPER, TWINS
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 
 SSSD_METHOD = MethodConfig(name="sssd", fusion=FusionConfig("heatmap"), adapter="separable")
-"""Ours: labels painted instead of related, cheap convolutions, and an adapter, without which the
-distance does nothing (docs/results.md; the evidence is 300 iterations at 64 channels)."""
+"""Ours: labels painted instead of related, cheap convolutions, and an adapter: without one, and
+without a norm, the distance does nothing (docs/results.md: 300 iterations at 64 channels)."""
 
 
 def demo() -> Config:

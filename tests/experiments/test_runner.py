@@ -76,7 +76,8 @@ def test_every_variant_is_run_once_with_every_seed(base: Config, tmp_path: Path)
     assert run_all(two(base), (0, 1), folder, 1, QUIET) == rows
     assert (folder / "results.csv").stat().st_mtime_ns == before
     told = r"'SSSD, all' after 2 iterations with other settings \(.*SSSD-all-seed0/config.json\).*"
-    for other in (stretched(base, 3), changed(base, adapter="none")):
+    mirrored = dataclasses.replace(base, data=dataclasses.replace(base.data, flip=1.0))
+    for other in (stretched(base, 3), changed(base, adapter="none"), mirrored):
         with pytest.raises(ValueError, match=told + "give another folder"):
             run_all({"SSSD, all": other}, (0,), folder, 1, QUIET)
 

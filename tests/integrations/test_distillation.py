@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from sssd.integrations import SelfDistillation, Tap, boxes_in_pixels, split_by_image
+from sssd.ops import js_distance
 
 
 def maps() -> list[Tensor]:
@@ -38,6 +39,19 @@ def test_another_distance_and_a_schedule() -> None:
         for _ in range(3)
     ]
     assert values == [0.0, 10.0, 20.0]
+
+
+def test_another_adapter() -> None:
+    seen: list[list[Tensor]] = []
+
+    def distance(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
+        seen.append(student)
+        return js_distance(student, teacher)
+
+    distillation = SelfDistillation(3, 64, adapter=nn.Identity(), distance=distance)
+    student = maps()
+    distillation(student, TARGETS, (64, 64), lambda k: {})
+    assert all(a is b for a, b in zip(seen[0], student, strict=True))
 
 
 def test_targets_must_fit_the_batch() -> None:

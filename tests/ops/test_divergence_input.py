@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from sssd.ops import feature_divergence, js_distance
-from tests.ops.box_cases import needs_library
 
 MAPS = [torch.zeros(1, 4, 2, 2), torch.zeros(1, 4, 1, 1)]
 
@@ -68,7 +67,6 @@ def test_bad_weights(weights, message):
         js_distance(MAPS, MAPS, row_weights=weights)
 
 
-@needs_library
 def test_a_direct_call_with_maps_of_another_layout_is_refused():
     over_channels = (0, 1, 0, 1, 0, 0, False, 1.0, 0.5, 0.0)
     forward = torch.ops.sssd.divergence_forward
