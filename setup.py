@@ -5,6 +5,12 @@
     CUDA_HOME       the toolkit to use, if not the nvcc on PATH
     MAX_JOBS        compilers at a time (default: as many as there are processors)
     CMAKE_ARGS      further arguments for CMake, separated by spaces
+    CUDAARCHS       GPU architectures to compile for, as CMake spells them: 80;90 (machine code
+                    and PTX), 90-real, 90-virtual, all, or native for the GPUs of this machine.
+                    -DCMAKE_CUDA_ARCHITECTURES=... in CMAKE_ARGS goes before it, and behind it
+                    TORCH_CUDA_ARCH_LIST ("8.0;9.0+PTX"), which other extensions of torch read.
+                    Default: the list in cmake/Architectures.cmake. What the nvcc that was found
+                    does not know is left out and named in one line.
 """
 
 import os
@@ -71,10 +77,12 @@ class CMakeBuild(build_ext):
             f"-DSSSD_TORCH_ROOT={torch_root}",
             f"-DSSSD_TORCH_CUDA={torch_cuda}",
             f"-DSSSD_CUDA={'OFF' if cuda_off else 'ON'}",
+            "-UCMAKE_CUDA_ARCHITECTURES",  # of an earlier build: this one says its own
             *os.environ.get("CMAKE_ARGS", "").split(),
         ]  # fmt: skip
-        subprocess.run(configure, check=True)
-        subprocess.run([cmake, "--build", build, "--parallel", jobs], check=True)
+        for command in (configure, [cmake, "--build", build, "--parallel", jobs]):
+            if code := subprocess.run(command, check=False).returncode:
+                sys.exit(f"setup.py: CMake ended with {code}; what is wrong stands above")
         put_in_place(build / "_C.so", target)
 
     def get_outputs(self) -> list[str]:

@@ -1,8 +1,7 @@
 # Finds nvcc by its real home (a wrapper script on PATH is not it), checks it against torch, and says
 # in one line what was decided. Sets SSSD_HAVE_CUDA. Never asks a GPU: there may be none here.
 
-# sm_75 to sm_120 as machine code, and the newest also as PTX for what is to come.
-set(SSSD_ARCHITECTURES 75 80 86 89 90 100 120)
+include(cmake/Architectures.cmake)
 
 function(_sssd_without_cuda reason)
   message(STATUS "sssd: CPU kernels only: ${reason}")
@@ -11,8 +10,9 @@ endfunction()
 
 macro(sssd_find_nvcc)
   set(SSSD_HAVE_CUDA OFF)
+  # Not cached: who sets CUDA_HOME after a build without CUDA is heard.
   find_program(SSSD_NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH PATH_SUFFIXES bin
-    PATHS /usr/local/cuda/bin)
+    PATHS /usr/local/cuda/bin NO_CACHE)
   if(NOT SSSD_CUDA)
     _sssd_without_cuda("CUDA was switched off (SSSD_CUDA=0)")
   elseif(SSSD_TORCH_CUDA STREQUAL "")
@@ -40,16 +40,15 @@ macro(_sssd_use_nvcc)
   elseif(NOT _nvcc_major STREQUAL _torch_major)
     _sssd_without_cuda("nvcc is CUDA ${_nvcc_version} but torch was built with CUDA ${SSSD_TORCH_CUDA}; set CUDA_HOME to a CUDA ${_torch_major} toolkit, or install a torch built with CUDA ${_nvcc_major}")
   else()
-    set(_architectures ${SSSD_ARCHITECTURES})
-    list(POP_BACK _architectures _newest)
-    list(TRANSFORM _architectures APPEND "-real")
-    set(CMAKE_CUDA_ARCHITECTURES ${_architectures} ${_newest})
+    sssd_choose_architectures("${_home}/nvcc")
     set(CMAKE_CUDA_COMPILER "${_home}/nvcc")
     set(CMAKE_CUDA_STANDARD 17)
     enable_language(CUDA)
     find_package(CUDAToolkit REQUIRED)
-    list(JOIN SSSD_ARCHITECTURES "," SSSD_CUDA_ARCHITECTURE_LIST)
+    list(JOIN SSSD_REAL_ARCHITECTURES "," SSSD_REAL_LIST)  # as C++ has it
+    list(JOIN SSSD_PTX_ARCHITECTURES "," SSSD_PTX_LIST)
     set(SSSD_HAVE_CUDA ON)
-    message(STATUS "sssd: CPU and CUDA kernels, by ${_home}/nvcc (CUDA ${_nvcc_version})")
+    message(STATUS "sssd: CPU and CUDA kernels, by ${_home}/nvcc (CUDA ${_nvcc_version}), "
+      "for sm_${SSSD_REAL_LIST} and as PTX ${SSSD_PTX_LIST}")
   endif()
 endmacro()

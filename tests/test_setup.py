@@ -1,5 +1,6 @@
-"""Building in place while somebody uses what was built before."""
+"""Building in place while somebody uses what was built before, and a build that is refused."""
 
+import os
 import runpy
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sssd.ops.backends import LIBRARY_PATH
+from tests.ops.test_build import toolkit
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -45,3 +47,23 @@ def test_a_process_keeps_the_library_that_it_has_loaded(tmp_path: Path) -> None:
     assert (user.returncode, printed) == (0, "True\n")
     assert library.read_bytes() == b"another library"
     assert [path.name for path in library.parent.glob(".*.so")] == []
+
+
+def test_a_refused_architecture_is_named_without_a_traceback(tmp_path: Path) -> None:
+    for part in ("setup.py", "CMakeLists.txt", "cmake/FindNvcc.cmake", "cmake/Architectures.cmake"):
+        (tmp_path / part).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / part, tmp_path / part)
+    nvcc = toolkit(tmp_path, "12.6", 80, 90)
+    given = "-DSSSD_TORCH_CUDA=12.6 -DCMAKE_CUDA_ARCHITECTURES=hopper"
+    result = subprocess.run(
+        [sys.executable, "setup.py", "build_ext"],
+        cwd=tmp_path,
+        env={**os.environ, "CUDA_HOME": str(nvcc.parent), "CMAKE_ARGS": given},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "CMAKE_CUDA_ARCHITECTURES holds 'hopper'" in result.stderr
+    assert "what is wrong stands above" in result.stderr
+    assert "Traceback" not in result.stderr

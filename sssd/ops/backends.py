@@ -110,10 +110,15 @@ def _cuda_code_for(device: int) -> str:
     """Why the library cannot run on a CUDA device, or nothing."""
     major, minor = torch.cuda.get_device_capability(device)
     # Machine code serves its own major version from its minor upwards; PTX everything newer.
-    built = torch.ops.sssd.cuda_architectures()
-    if any(a // 10 == major and a % 10 <= minor for a in built) or 10 * major + minor >= max(built):
+    built, ptx = torch.ops.sssd.cuda_architectures(), torch.ops.sssd.cuda_ptx()
+    if any(a // 10 == major and a % 10 <= minor for a in built):
         return ""
-    return f"the library has no code for sm_{major}{minor}, only for {built}"
+    if any(a <= 10 * major + minor for a in ptx):
+        return ""
+    return (
+        f"the library has no code for sm_{major}{minor}, only for {built} and as PTX {ptx} "
+        f"(`CUDAARCHS={major}{minor} {BUILD_COMMAND}` builds it)"
+    )
 
 
 class Operator(NamedTuple):

@@ -1,0 +1,118 @@
+# Which GPU architectures are compiled: what was asked for, as far as this nvcc knows it. The library
+# says what it holds by the two lists that this makes (csrc/library.cpp).
+
+# sm_75 to sm_120 as machine code, and the newest also as PTX for what is to come.
+set(SSSD_ARCHITECTURES 75 80 86 89 90 100 120)
+set(_SSSD_OLDEST 70)  # that takes __grid_constant__ parameters
+
+# What a compiler can make machine code or PTX for.
+function(_sssd_known nvcc result)
+  set(known)
+  foreach(kind gpu-code gpu-arch)
+    execute_process(COMMAND ${nvcc} --list-${kind} OUTPUT_VARIABLE listed ERROR_QUIET)
+    string(REGEX MATCHALL "(sm|compute)_[0-9]+" listed "${listed}")
+    list(APPEND known ${listed})
+  endforeach()
+  list(TRANSFORM known REPLACE ".*_" "")
+  list(REMOVE_DUPLICATES known)
+  list(SORT known COMPARE NATURAL)
+  foreach(number ${known})
+    if(number LESS _SSSD_OLDEST)
+      list(REMOVE_ITEM known ${number})
+    endif()
+  endforeach()
+  set(${result} ${known} PARENT_SCOPE)
+endfunction()
+
+# The first of CMake's variable, CMake's environment variable and torch's that says something.
+function(_sssd_given source_result result)
+  set(source "the usual list")
+  set(given)
+  foreach(name TORCH_CUDA_ARCH_LIST CUDAARCHS CMAKE_CUDA_ARCHITECTURES)
+    set(value "$ENV{${name}}")
+    if(name STREQUAL "CMAKE_CUDA_ARCHITECTURES")
+      set(value "${CMAKE_CUDA_ARCHITECTURES}")
+    endif()
+    string(REGEX MATCHALL "[^ ,;]+" value "${value}")
+    if(NOT value STREQUAL "")
+      set(source ${name})
+      set(given ${value})
+    endif()
+  endforeach()
+  if("${given}" STREQUAL "native")  # nobody asks for a GPU otherwise: there may be none here
+    execute_process(COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader
+      OUTPUT_VARIABLE given ERROR_QUIET)
+    string(REGEX MATCHALL "[0-9]+\\.[0-9]" given "${given}")
+    if("${given}" STREQUAL "")
+      message(FATAL_ERROR "sssd: ${source} is native, but nvidia-smi finds no GPU on this machine: "
+        "give the numbers, such as 80;90")
+    endif()
+  endif()
+  set(${source_result} ${source} PARENT_SCOPE)
+  set(${result} ${given} PARENT_SCOPE)
+endfunction()
+
+# Sets SSSD_REAL_ARCHITECTURES (machine code), SSSD_PTX_ARCHITECTURES, and CMAKE_CUDA_ARCHITECTURES to
+# match. Each value is in CMake's form, 90 (both), 90-real, 90-virtual, or in torch's, 9.0 (machine
+# code), 9.0+PTX (both). The letter of 90a and 100f is dropped: nothing in the kernels is particular to
+# these, and 90 runs wherever 90a does.
+function(sssd_choose_architectures nvcc)
+  _sssd_known(${nvcc} known)
+  _sssd_given(source given)
+  if(NOT known)
+    message(FATAL_ERROR "sssd: `${nvcc} --list-gpu-code` lists no architecture from sm_${_SSSD_OLDEST} on: "
+      "set CUDA_HOME to another toolkit, or SSSD_CUDA=0 for the CPU kernels alone")
+  endif()
+  set(all FALSE)  # then the newest is there as PTX too
+  if("${given}" STREQUAL "")
+    set(all TRUE)
+    set(given ${SSSD_ARCHITECTURES})
+  elseif("${given}" STREQUAL "all")
+    set(all TRUE)
+    set(given ${known})
+  endif()
+  set(real)
+  set(ptx)
+  set(left_out)
+  foreach(value ${given})
+    if(NOT value MATCHES "^([0-9]+)(\\.?)([0-9])[af]?(-real|-virtual|\\+PTX)?$")
+      message(FATAL_ERROR "sssd: ${source} holds '${value}', which is no architecture. Give numbers such "
+        "as 80;90 (or 90-real, 90-virtual, 9.0, 9.0+PTX), or all or native alone; unset, it is "
+        "${SSSD_ARCHITECTURES}")
+    endif()
+    set(number ${CMAKE_MATCH_1}${CMAKE_MATCH_3})
+    set(suffix "${CMAKE_MATCH_2}${CMAKE_MATCH_4}")
+    if(NOT number IN_LIST known)
+      list(APPEND left_out sm_${number})
+      continue()
+    endif()
+    if(NOT suffix STREQUAL "-virtual")
+      list(APPEND real ${number})
+    endif()
+    if(NOT all AND suffix MATCHES "^$|virtual|PTX")
+      list(APPEND ptx ${number})
+    endif()
+  endforeach()
+  if(left_out)
+    list(JOIN left_out " " left_out)
+    list(JOIN known " " listed)
+    set(left_out "sssd: left out ${left_out} (${source}): this nvcc compiles for ${listed}")
+    if(NOT real AND NOT ptx)
+      message(FATAL_ERROR "${left_out}, and nothing else was asked for: name one of these, unset "
+        "${source}, or set CUDA_HOME to a toolkit that knows it")
+    endif()
+    message(STATUS "${left_out}")
+  endif()
+  foreach(kind real ptx)
+    list(REMOVE_DUPLICATES ${kind})
+    list(SORT ${kind} COMPARE NATURAL)
+  endforeach()
+  if(all)
+    list(GET real -1 ptx)
+  endif()
+  set(SSSD_REAL_ARCHITECTURES ${real} PARENT_SCOPE)
+  set(SSSD_PTX_ARCHITECTURES ${ptx} PARENT_SCOPE)
+  list(TRANSFORM real APPEND "-real")
+  list(TRANSFORM ptx APPEND "-virtual")
+  set(CMAKE_CUDA_ARCHITECTURES ${real} ${ptx} PARENT_SCOPE)
+endfunction()
