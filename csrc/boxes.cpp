@@ -22,7 +22,7 @@ Tensor box_pool(Tensors levels, Tensor boxes, Tensor image_index, Ints image_siz
                        first * size[1] * channels * static_cast<int64_t>(pooled.element_size()));
     const PoolProblem problem{chunk, objects.packed, out, dtype, batch, channels, mean};
 #ifdef SSSD_WITH_CUDA
-    if (launched(boxes_cuda::pool, problem, boxes)) return;
+    if (launched(boxes_cuda::pool, problem, boxes_cuda::workspace_bytes(problem), boxes)) return;
 #endif
     const boxes_cpu::ObjectStore store(objects.packed, chunk, batch);
     run_cpu(boxes_cpu::pool_units(problem, store.view()), boxes_cpu::kernels().pool, problem,
@@ -50,7 +50,7 @@ Tensors box_paint(Tensor values, Tensor boxes, Tensor image_index, Ints image_si
                               first * stride * static_cast<int64_t>(values.element_size()));
     const PaintProblem problem{chunk, objects.packed, from, stride, dtype, batch, channels, mean};
 #ifdef SSSD_WITH_CUDA
-    if (launched(boxes_cuda::paint, problem, boxes)) return;
+    if (launched(boxes_cuda::paint, problem, boxes_cuda::workspace_bytes(problem), boxes)) return;
 #endif
     const boxes_cpu::ObjectStore store(objects.packed, chunk, batch);
     run_cpu(boxes_cpu::paint_units(problem), boxes_cpu::kernels().paint, problem, store);

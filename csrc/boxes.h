@@ -146,11 +146,13 @@ void run_cpu(int64_t units,
 
 #ifdef SSSD_WITH_CUDA
 // Whether the tensors are on a GPU; if so the problem was launched there.
-template <class Launch, class Problem>
-bool launched(Launch launch, const Problem& problem, const Tensor& boxes) {
+template <class Problem>
+bool launched(const char* (*launch)(const Problem&, void*, void*), const Problem& problem,
+              int64_t workspace_bytes, const Tensor& boxes) {
   if (!boxes.is_cuda()) return false;
   const torch::stable::accelerator::DeviceGuard guard(boxes.get_device_index());
-  throw_if(launch(problem, current_stream(boxes)));
+  const Tensor workspace = torch::stable::new_empty(boxes, {&workspace_bytes, 1}, ScalarType::Byte);
+  throw_if(launch(problem, workspace.mutable_data_ptr(), current_stream(boxes)));
   return true;
 }
 #endif

@@ -69,7 +69,7 @@ Tensors label_heatmap(Tensor boxes, Tensor labels, Tensor image_index, Ints imag
     const HeatmapProblem problem =
         options.problem(chunk, first, objects, dtype_of(like), batch, classes);
 #ifdef SSSD_WITH_CUDA
-    if (launched(boxes_cuda::heatmap, problem, boxes)) return;
+    if (launched(boxes_cuda::heatmap, problem, boxes_cuda::workspace_bytes(problem), boxes)) return;
 #endif
     const boxes_cpu::ObjectStore store(problem);
     run_cpu(boxes_cpu::heatmap_units(problem), boxes_cpu::kernels().heatmap, problem, store);
@@ -96,7 +96,7 @@ Tensors embed_heatmap(Tensor embedding, Tensor boxes, Tensor labels, Tensor imag
         options.problem(chunk, first, objects, dtype_of(table), batch, classes),
         const_cast<void*>(table.const_data_ptr()), channels};
 #ifdef SSSD_WITH_CUDA
-    if (launched(boxes_cuda::embed, problem, boxes)) return;
+    if (launched(boxes_cuda::embed, problem, boxes_cuda::workspace_bytes(problem), boxes)) return;
 #endif
     const boxes_cpu::ObjectStore store(problem.heatmap);
     run_cpu(boxes_cpu::embed_units(problem), boxes_cpu::kernels().embed, problem, store);
@@ -126,15 +126,8 @@ Tensor embed_heatmap_backward(Tensors grads, Tensor boxes, Tensor labels, Tensor
       options.problem(levels_of(maps), 0, objects, dtype_of(grad), batch, classes),
       grad.mutable_data_ptr(), size[1]};
 #ifdef SSSD_WITH_CUDA
-  if (boxes.is_cuda()) {
-    const int64_t floats[1] = {boxes_cuda::embed_backward_workspace(problem)};
-    Tensor workspace = torch::stable::new_empty(maps[0], {floats, 1}, ScalarType::Float);
-    const auto launch = [&](const EmbedProblem& given, void* stream) {
-      return boxes_cuda::embed_backward(given, workspace.mutable_data_ptr<float>(), stream);
-    };
-    launched(launch, problem, boxes);
-    return grad;
-  }
+  const int64_t bytes = boxes.is_cuda() ? boxes_cuda::backward_workspace_bytes(problem) : 0;
+  if (launched(boxes_cuda::embed_backward, problem, bytes, boxes)) return grad;
 #endif
   const boxes_cpu::ObjectStore store(problem.heatmap);
   run_cpu(boxes_cpu::embed_backward_units(problem), boxes_cpu::kernels().embed_backward, problem,

@@ -9,30 +9,15 @@ namespace {
 
 constexpr int64_t kMostBlocks = 0x7fffffff;
 
-int64_t channel_blocks(int64_t channels) { return (channels + kChannels - 1) / kChannels; }
+int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
+int64_t channel_blocks(int64_t channels) { return divide_up(channels, kChannels); }
 
 TilePlan strips_of(const EmbedProblem& problem) {
   return {problem.heatmap.levels, problem.heatmap.classes * channel_blocks(problem.channels), true};
 }
 
-template <class Launch>
-const char* by_dtype(Dtype dtype, int64_t blocks, Launch launch) {
-  if (blocks > kMostBlocks) return "the maps need more blocks than one launch can take";
-  if (blocks > 0) {
-    switch (dtype) {
-      case Dtype::f32:
-        launch(Float32());
-        break;
-      case Dtype::bf16:
-        launch(BFloat16());
-        break;
-      case Dtype::f16:
-        launch(Float16());
-        break;
-      default:
-        return "the CUDA kernels do not compute in float64";
-    }
-  }
+// Null, or why CUDA refused the launch before this.
+const char* refused() {
 #ifdef SSSD_HOST_CUDA
   return nullptr;
 #else
@@ -41,63 +26,109 @@ const char* by_dtype(Dtype dtype, int64_t blocks, Launch launch) {
 #endif
 }
 
+// Works the objects of a pool or paint out, or those of a heatmap.
+template <class Problem>
+void prepare(const Problem& problem, int64_t blocks, Bits* planes, cudaStream_t stream) {
+  SSSD_LAUNCH(spans_kernel, blocks, kThreads, 0, stream, problem.levels, problem.objects,
+              problem.batch, planes);
+}
+template <>
+void prepare(const HeatmapProblem& problem, int64_t blocks, Bits* planes, cudaStream_t stream) {
+  SSSD_LAUNCH(stamps_kernel, blocks, kThreads, 0, stream, problem, planes);
+}
+
+int64_t plane_size(const BoxLevels& levels, const PackedObjects& objects) {
+  return levels.count * objects.count;
+}
+int64_t stamp_bytes(const HeatmapProblem& problem) {
+  return kStampPlanes * plane_size(problem.levels, problem.objects) * int64_t{sizeof(Bits)};
+}
+
+// Works the objects out and launches `blocks` that read them: launch(element type, stream, planes).
+template <class Problem, class Launch>
+const char* run(const Problem& problem, int64_t blocks, void* workspace, void* stream_pointer,
+                Launch launch) {
+  const auto stream = static_cast<cudaStream_t>(stream_pointer);
+  auto* const planes = static_cast<Bits*>(workspace);
+  const int64_t before = divide_up(plane_size(problem.levels, problem.objects), kThreads);
+  if (blocks > kMostBlocks || before > kMostBlocks)
+    return "the maps and boxes need more blocks than one launch can take";
+  if (problem.dtype == Dtype::f64) return "the CUDA kernels do not compute in float64";
+  if (blocks == 0) return nullptr;
+  if (before > 0) {
+    prepare(problem, before, planes, stream);
+    if (const char* error = refused()) return error;
+  }
+  if (problem.dtype == Dtype::f32) launch(Float32(), stream, planes);
+  if (problem.dtype == Dtype::bf16) launch(BFloat16(), stream, planes);
+  if (problem.dtype == Dtype::f16) launch(Float16(), stream, planes);
+  return refused();
+}
+
 }  // namespace
 
-const char* pool(const PoolProblem& problem, void* stream_pointer) {
-  const auto stream = static_cast<cudaStream_t>(stream_pointer);
-  const int64_t blocks =
-      channel_blocks(problem.channels) * problem.levels.count * problem.objects.count;
-  return by_dtype(problem.dtype, blocks, [&](auto of) {
-    SSSD_LAUNCH(pool_kernel<decltype(of)>, blocks, kThreads, 0, stream, problem);
-  });
+int64_t workspace_bytes(const PoolProblem& problem) {
+  return kSpanPlanes * plane_size(problem.levels, problem.objects) * int64_t{sizeof(Bits)};
 }
-
-const char* paint(const PaintProblem& problem, void* stream_pointer) {
-  const auto stream = static_cast<cudaStream_t>(stream_pointer);
-  const TilePlan plan(problem.levels, problem.batch * channel_blocks(problem.channels));
-  return by_dtype(problem.dtype, plan.blocks(problem.levels), [&](auto of) {
-    SSSD_LAUNCH(paint_kernel<decltype(of)>, plan.blocks(problem.levels), kThreads, 0, stream,
-                problem, plan);
-  });
+int64_t workspace_bytes(const PaintProblem& problem) {
+  return kSpanPlanes * plane_size(problem.levels, problem.objects) * int64_t{sizeof(Bits)};
 }
-
-const char* heatmap(const HeatmapProblem& problem, void* stream_pointer) {
-  const auto stream = static_cast<cudaStream_t>(stream_pointer);
-  const TilePlan plan(problem.levels, problem.batch * problem.classes);
-  return by_dtype(problem.dtype, plan.blocks(problem.levels), [&](auto of) {
-    SSSD_LAUNCH(heatmap_kernel<decltype(of)>, plan.blocks(problem.levels), kThreads, 0, stream,
-                problem, plan);
-  });
-}
-
-const char* embed(const EmbedProblem& problem, void* stream_pointer) {
-  const auto stream = static_cast<cudaStream_t>(stream_pointer);
-  const HeatmapProblem& heatmap = problem.heatmap;
-  const TilePlan plan(heatmap.levels, heatmap.batch * channel_blocks(problem.channels));
-  return by_dtype(heatmap.dtype, plan.blocks(heatmap.levels), [&](auto of) {
-    SSSD_LAUNCH(embed_kernel<decltype(of)>, plan.blocks(heatmap.levels), kThreads, 0, stream,
-                problem, plan);
-  });
-}
-
-int64_t embed_backward_workspace(const EmbedProblem& problem) {
+int64_t workspace_bytes(const HeatmapProblem& problem) { return stamp_bytes(problem); }
+int64_t workspace_bytes(const EmbedProblem& problem) { return stamp_bytes(problem.heatmap); }
+int64_t backward_workspace_bytes(const EmbedProblem& problem) {
   const TilePlan plan = strips_of(problem);
   if (plan.depth == 0) return 0;
-  return plan.blocks(problem.heatmap.levels) / plan.depth * problem.heatmap.classes *
-         problem.channels;
+  const int64_t strips = plan.blocks(problem.heatmap.levels) / plan.depth;
+  return stamp_bytes(problem.heatmap) +
+         strips * problem.heatmap.classes * problem.channels * int64_t{sizeof(float)};
 }
 
-const char* embed_backward(const EmbedProblem& problem, float* workspace, void* stream_pointer) {
-  const auto stream = static_cast<cudaStream_t>(stream_pointer);
-  const TilePlan plan = strips_of(problem);
-  const int64_t blocks = plan.blocks(problem.heatmap.levels);
-  const int64_t count = problem.heatmap.classes * problem.channels;
-  return by_dtype(problem.heatmap.dtype, blocks, [&](auto of) {
-    SSSD_LAUNCH(embed_backward_kernel<decltype(of)>, blocks, kThreads, 0, stream, problem, plan,
-                workspace);
-    SSSD_LAUNCH(add_strips_kernel<decltype(of)>, (count + kThreads - 1) / kThreads, kThreads, 0,
-                stream, workspace, blocks / plan.depth, count, problem.embedding);
+const char* pool(const PoolProblem& problem, void* workspace, void* stream) {
+  const int64_t blocks =
+      channel_blocks(problem.channels) * plane_size(problem.levels, problem.objects);
+  return run(problem, blocks, workspace, stream, [&](auto of, cudaStream_t on, const Bits* spans) {
+    SSSD_LAUNCH(pool_kernel<decltype(of)>, blocks, kThreads, 0, on, problem, spans);
   });
+}
+
+const char* paint(const PaintProblem& problem, void* workspace, void* stream) {
+  const TilePlan plan(problem.levels, problem.batch * channel_blocks(problem.channels));
+  const int64_t blocks = plan.blocks(problem.levels);
+  return run(problem, blocks, workspace, stream, [&](auto of, cudaStream_t on, const Bits* spans) {
+    SSSD_LAUNCH(paint_kernel<decltype(of)>, blocks, kThreads, 0, on, problem, plan, spans);
+  });
+}
+
+const char* heatmap(const HeatmapProblem& problem, void* workspace, void* stream) {
+  const TilePlan plan(problem.levels, problem.batch * problem.classes);
+  const int64_t blocks = plan.blocks(problem.levels);
+  return run(problem, blocks, workspace, stream, [&](auto of, cudaStream_t on, const Bits* stamps) {
+    SSSD_LAUNCH(heatmap_kernel<decltype(of)>, blocks, kThreads, 0, on, problem, plan, stamps);
+  });
+}
+
+const char* embed(const EmbedProblem& problem, void* workspace, void* stream) {
+  const HeatmapProblem& heatmap = problem.heatmap;
+  const TilePlan plan(heatmap.levels, heatmap.batch * channel_blocks(problem.channels));
+  const int64_t blocks = plan.blocks(heatmap.levels);
+  return run(heatmap, blocks, workspace, stream, [&](auto of, cudaStream_t on, const Bits* stamps) {
+    SSSD_LAUNCH(embed_kernel<decltype(of)>, blocks, kThreads, 0, on, problem, plan, stamps);
+  });
+}
+
+const char* embed_backward(const EmbedProblem& problem, void* workspace, void* stream) {
+  const HeatmapProblem& heatmap = problem.heatmap;
+  const TilePlan plan = strips_of(problem);
+  const int64_t blocks = plan.blocks(heatmap.levels), count = heatmap.classes * problem.channels;
+  const auto launch = [&](auto of, cudaStream_t on, const Bits* stamps) {
+    auto* const partials =
+        reinterpret_cast<float*>(static_cast<char*>(workspace) + stamp_bytes(heatmap));
+    SSSD_LAUNCH(embed_backward_kernel<decltype(of)>, blocks, kThreads, 0, on, problem, plan, stamps,
+                partials);
+    SSSD_LAUNCH(add_strips_kernel<decltype(of)>, divide_up(count, kThreads), kThreads, 0, on,
+                partials, blocks / plan.depth, count, problem.embedding);
+  };
+  return run(heatmap, blocks, workspace, stream, launch);
 }
 
 }  // namespace sssd::boxes_cuda

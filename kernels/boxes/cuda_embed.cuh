@@ -30,7 +30,7 @@ __device__ __forceinline__ int32_t next_image(const HeatmapProblem& problem, int
 template <class T>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     embed_kernel(const __grid_constant__ EmbedProblem problem,
-                 const __grid_constant__ TilePlan plan) {
+                 const __grid_constant__ TilePlan plan, const Bits* stamps) {
   __shared__ DrawShared shared;
   __shared__ float vector[kChannels];
   const HeatmapProblem& heatmap = problem.heatmap;
@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   for (int32_t label = next_class(heatmap, image, -1, shared); label != kNoKey;
        label = next_class(heatmap, image, label, shared)) {
     bool any;
-    const float heat = heat_at(heatmap, tile, image, label, shared, any);
+    const float heat = heat_at(heatmap, stamps, tile, image, label, shared, any);
     if (!any) continue;
     const int32_t c = channel + static_cast<int32_t>(threadIdx.x);
     if (threadIdx.x < kChannels)
@@ -68,7 +68,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
 template <class T>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     embed_backward_kernel(const __grid_constant__ EmbedProblem problem,
-                          const __grid_constant__ TilePlan plan, float* partials) {
+                          const __grid_constant__ TilePlan plan, const Bits* stamps,
+                          float* partials) {
   __shared__ DrawShared shared;
   __shared__ float heat[kTileRows][kTileColumns];
   constexpr int kEach = kChannels / kWarps;
@@ -85,7 +86,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
        image = next_image(heatmap, label, image, shared)) {
     for (tile.left = 0; tile.left < map.size.width; tile.left += kTileColumns) {
       bool any;
-      const float mine = heat_at(heatmap, tile, image, label, shared, any);
+      const float mine = heat_at(heatmap, stamps, tile, image, label, shared, any);
       if (!any) continue;
       heat[threadIdx.x / kTileColumns][threadIdx.x % kTileColumns] = mine;
       __syncthreads();

@@ -3,7 +3,7 @@
 // thread sums those that cover its cells.
 #pragma once
 
-#include "kernels/boxes/cuda_tile.cuh"
+#include "kernels/boxes/cuda_prepare.cuh"
 
 namespace sssd::boxes_cuda {
 
@@ -69,8 +69,8 @@ __device__ __forceinline__ void add_staged(const PaintProblem& problem, const Ti
 }
 
 template <class T, bool kLast>
-__device__ __forceinline__ void paint_tile(const PaintProblem& problem, const Tile& tile,
-                                           PaintShared& shared) {
+__device__ __forceinline__ void paint_tile(const PaintProblem& problem, const Bits* spans,
+                                           const Tile& tile, PaintShared& shared) {
   using Mine = Share<kLast>;
   const BoxLevel& map = problem.levels.level[tile.level];
   const int64_t image = tile.depth % problem.batch;
@@ -80,7 +80,7 @@ __device__ __forceinline__ void paint_tile(const PaintProblem& problem, const Ti
     const int64_t t = first + threadIdx.x;
     CellSpan span = {0, 0, 0, 0};
     if (t < problem.objects.count && problem.objects.image_of(t) == image)
-      span = cell_span(problem.objects.box(t), problem.objects.image, map.size);
+      span = read_span(spans, tile.level * problem.objects.count + t);
     int found;
     const bool keep = tile.meets(span);
     const int place = place_in_order(keep, shared.votes, found);
@@ -121,13 +121,13 @@ __device__ __forceinline__ void paint_tile(const PaintProblem& problem, const Ti
 template <class T>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     paint_kernel(const __grid_constant__ PaintProblem problem,
-                 const __grid_constant__ TilePlan plan) {
+                 const __grid_constant__ TilePlan plan, const Bits* spans) {
   __shared__ PaintShared shared;
   const Tile tile(plan, problem.levels);
   if (problem.levels.level[tile.level].channels_last) {
-    paint_tile<T, true>(problem, tile, shared);
+    paint_tile<T, true>(problem, spans, tile, shared);
   } else {
-    paint_tile<T, false>(problem, tile, shared);
+    paint_tile<T, false>(problem, spans, tile, shared);
   }
 }
 

@@ -1,12 +1,11 @@
 // Pool on CUDA: a block sums one object on one level for some channels, in an order that is fixed.
 #pragma once
 
-#include "kernels/boxes/cuda_tile.cuh"
+#include "kernels/boxes/cuda_prepare.cuh"
 
 namespace sssd::boxes_cuda {
 
 struct PoolShared {
-  CellSpan span;
   float part[kWarps][kChannels];
 };
 
@@ -61,7 +60,7 @@ __device__ __forceinline__ void sum_cells(const PoolProblem& problem, const BoxL
 // Blocks: object, then level, then block of channels, the channels fastest.
 template <class T>
 __global__ void __launch_bounds__(kThreads, kBlocks)
-    pool_kernel(const __grid_constant__ PoolProblem problem) {
+    pool_kernel(const __grid_constant__ PoolProblem problem, const Bits* spans) {
   __shared__ PoolShared shared;
   const int64_t blocks = (problem.channels + kChannels - 1) / kChannels;
   const int64_t channel = blockIdx.x % blocks * kChannels;
@@ -69,13 +68,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   const int64_t t = blockIdx.x / blocks / problem.levels.count;
   const BoxLevel& map = problem.levels.level[level];
   const int64_t image = problem.objects.image_of(t);
-  if (threadIdx.x == 0) {
-    const bool in_batch = image >= 0 && image < problem.batch;
-    shared.span = in_batch ? cell_span(problem.objects.box(t), problem.objects.image, map.size)
-                           : CellSpan{0, 0, 0, 0};
-  }
-  __syncthreads();
-  const CellSpan span = shared.span;
+  const CellSpan span = read_span(spans, level * problem.objects.count + t);
   if (!span.empty()) {
     if (map.channels_last) {
       sum_cells<T>(problem, map, image, channel, span, shared);

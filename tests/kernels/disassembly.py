@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 
 
 def _cuobjdump(*arguments: str | Path) -> str:
@@ -16,6 +17,16 @@ def _cuobjdump(*arguments: str | Path) -> str:
     return subprocess.run(
         [str(tool), *map(str, arguments)], capture_output=True, text=True, check=True
     ).stdout
+
+
+def recorded() -> set[str]:
+    """The architectures that the built library says it has machine code for."""
+    return {f"sm_{number}" for number in torch.ops.sssd.cuda_architectures()}
+
+
+def embedded(binary: Path, kind: str) -> set[str]:
+    """The architectures of a binary's machine code (`elf`) or PTX (`ptx`)."""
+    return set(re.findall(rf"(sm_\d+)\w*\.(?:cubin|ptx)", _cuobjdump(f"--list-{kind}", binary)))
 
 
 def resources(binary: Path) -> dict[str, dict[str, int]]:

@@ -56,34 +56,47 @@ EmbedProblem embed_of(const py::dict& given) {
   return {heatmap_of(given), pointer(given, "embedding"), number<int64_t>(given, "channels")};
 }
 
-void check(const char* error) {
+// As torch's allocator on a device aligns it.
+struct alignas(512) Page {
+  float word[128];
+};
+
+// A workspace of NaN: what is read before it is written shows.
+template <class Problem>
+void run(const char* (*launch)(const Problem&, void*, void*), const Problem& problem,
+         int64_t bytes) {
+  Page empty;
+  std::fill_n(empty.word, 128, NAN);
+  std::vector<Page> workspace(bytes / sizeof(Page) + 1, empty);
+  const char* error = launch(problem, workspace.data(), nullptr);
   if (error) throw std::runtime_error(error);
+}
+template <class Problem>
+void run(const char* (*launch)(const Problem&, void*, void*), const Problem& problem) {
+  run(launch, problem, boxes_cuda::workspace_bytes(problem));
 }
 
 }  // namespace
 
 PYBIND11_MODULE(SSSD_MODULE, module) {
   module.def("pool", [](const py::dict& given) {
-    check(boxes_cuda::pool({levels_of(given), objects_of(given), pointer(given, "pooled"),
-                            Dtype(number<int>(given, "dtype")), number<int64_t>(given, "batch"),
-                            number<int64_t>(given, "channels"), number<bool>(given, "mean")},
-                           nullptr));
+    run(boxes_cuda::pool,
+        PoolProblem{levels_of(given), objects_of(given), pointer(given, "pooled"),
+                    Dtype(number<int>(given, "dtype")), number<int64_t>(given, "batch"),
+                    number<int64_t>(given, "channels"), number<bool>(given, "mean")});
   });
   module.def("paint", [](const py::dict& given) {
-    check(boxes_cuda::paint({levels_of(given), objects_of(given), pointer(given, "values"),
-                             number<int64_t>(given, "value_level_stride"),
-                             Dtype(number<int>(given, "dtype")), number<int64_t>(given, "batch"),
-                             number<int64_t>(given, "channels"), number<bool>(given, "mean")},
-                            nullptr));
+    run(boxes_cuda::paint,
+        PaintProblem{levels_of(given), objects_of(given), pointer(given, "values"),
+                     number<int64_t>(given, "value_level_stride"),
+                     Dtype(number<int>(given, "dtype")), number<int64_t>(given, "batch"),
+                     number<int64_t>(given, "channels"), number<bool>(given, "mean")});
   });
-  module.def("heatmap",
-             [](const py::dict& given) { check(boxes_cuda::heatmap(heatmap_of(given), nullptr)); });
-  module.def("embed",
-             [](const py::dict& given) { check(boxes_cuda::embed(embed_of(given), nullptr)); });
+  module.def("heatmap", [](const py::dict& given) { run(boxes_cuda::heatmap, heatmap_of(given)); });
+  module.def("embed", [](const py::dict& given) { run(boxes_cuda::embed, embed_of(given)); });
   module.def("embed_backward", [](const py::dict& given) {
     const EmbedProblem problem = embed_of(given);
-    std::vector<float> workspace(boxes_cuda::embed_backward_workspace(problem), NAN);
-    check(boxes_cuda::embed_backward(problem, workspace.data(), nullptr));
+    run(boxes_cuda::embed_backward, problem, boxes_cuda::backward_workspace_bytes(problem));
   });
   module.def("configure", [](bool reverse, bool counting) {
     host_cuda::settings.order =

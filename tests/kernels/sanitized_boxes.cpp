@@ -37,8 +37,16 @@ struct Scene {
   }
 };
 
-void check(const char* error) {
+template <class Problem>
+void launch(const char* (*kernels)(const Problem&, void*, void*), const Problem& problem,
+            int64_t bytes) {
+  std::vector<float> workspace(bytes / sizeof(float));
+  const char* error = kernels(problem, workspace.data(), nullptr);
   if (error) throw std::runtime_error(error);
+}
+template <class Problem>
+void launch(const char* (*kernels)(const Problem&, void*, void*), const Problem& problem) {
+  launch(kernels, problem, boxes_cuda::workspace_bytes(problem));
 }
 
 void run(int objects, bool channels_last) {
@@ -47,18 +55,16 @@ void run(int objects, bool channels_last) {
   Maps maps(kSizes, kBatch, kChannels, channels_last);
   std::vector<float> values(objects * kChannels, 0.5f);
   std::vector<float> pooled(maps.levels.count * values.size());
-  check(boxes_cuda::pool(
-      {maps.levels, scene.packed(), pooled.data(), Dtype::f32, kBatch, kChannels, true}, nullptr));
-  check(boxes_cuda::paint(
-      {maps.levels, scene.packed(), values.data(), 0, Dtype::f32, kBatch, kChannels, false},
-      nullptr));
+  launch(boxes_cuda::pool, PoolProblem{maps.levels, scene.packed(), pooled.data(), Dtype::f32,
+                                       kBatch, kChannels, true});
+  launch(boxes_cuda::paint, PaintProblem{maps.levels, scene.packed(), values.data(), 0, Dtype::f32,
+                                         kBatch, kChannels, false});
   std::printf("%.4f %.4f", sum(pooled), maps.sum());
   for (const Profile profile : {Profile::pyramid, Profile::gaussian}) {
     Maps heat(kSizes, kBatch, kClasses, false);
-    check(boxes_cuda::heatmap(
-        {heat.levels, scene.packed(), scene.label.data(), nullptr, scene.strength.data(),
-         Dtype::f32, kBatch, kClasses, profile, Combine::sum, 0.7},
-        nullptr));
+    launch(boxes_cuda::heatmap, HeatmapProblem{heat.levels, scene.packed(), scene.label.data(),
+                                               nullptr, scene.strength.data(), Dtype::f32, kBatch,
+                                               kClasses, profile, Combine::sum, 0.7});
     std::printf(" %.3f", heat.sum());
     if (few && profile == Profile::gaussian) break;
     std::vector<float> table(kClasses * kChannels, 0.5f);
@@ -68,9 +74,8 @@ void run(int objects, bool channels_last) {
          Dtype::f32, kBatch, kClasses, profile, Combine::sum, 0.7},
         table.data(),
         kChannels};
-    check(boxes_cuda::embed(embed, nullptr));
-    std::vector<float> workspace(boxes_cuda::embed_backward_workspace(embed));
-    check(boxes_cuda::embed_backward(embed, workspace.data(), nullptr));
+    launch(boxes_cuda::embed, embed);
+    launch(boxes_cuda::embed_backward, embed, boxes_cuda::backward_workspace_bytes(embed));
     std::printf(" %.2f %.1f", mixed.sum(), sum(table));
   }
   std::printf("\n");

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 
 import pytest
+import torch
 
-from .disassembly import instructions, resources
+from .disassembly import embedded, instructions, recorded, resources
 from .registers import LIBRARY
 
-ARCHITECTURES = {"sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"}
+PREPARING = {"spans", "stamps"}  # of all dtypes
 OPERATORS = {"paint", "pool", "heatmap", "embed", "embed_backward", "add_strips"}
 MOST_REGISTERS = 128  # a thread, for two blocks of 256 threads an SM
-_MANGLED = re.compile(rf"(sm_\d+) _ZN4sssd10boxes_cuda\d+({'|'.join(sorted(OPERATORS))})_kernel")
+_MANGLED = re.compile(
+    rf"(sm_\d+) _ZN4sssd10boxes_cuda\d+({'|'.join(sorted(OPERATORS | PREPARING))})_kernel"
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +31,23 @@ def kernels() -> dict[str, tuple[str, str]]:
 
 
 def test_every_dtype_on_every_architecture(kernels):
-    for operator in OPERATORS:
+    for operator in OPERATORS | PREPARING:
         built = [architecture for architecture, name in kernels.values() if name == operator]
-        assert set(built) == ARCHITECTURES
-        assert len(built) == 3 * len(ARCHITECTURES)
+        assert set(built) == recorded()
+        assert len(built) == len(recorded()) * (1 if operator in PREPARING else 3)
+
+
+def test_the_library_records_what_is_in_it(kernels):
+    assert embedded(LIBRARY, "elf") == recorded()
+    assert embedded(LIBRARY, "ptx") == {f"sm_{number}" for number in torch.ops.sssd.cuda_ptx()}
+
+
+def test_double_precision_is_left_behind_before_the_tiles(kernels):
+    """Spans and stamps are worked out once a call."""
+    code = instructions(LIBRARY)
+    for name, (_, operator) in kernels.items():
+        double = [i for i in code[name] if re.match(r"D(ADD|MUL|FMA|SETP)|MUFU.*64H|.*\.F64", i)]
+        assert bool(double) == (operator in PREPARING), f"{name}: {double}"
 
 
 def test_nothing_spills_and_two_blocks_fit(kernels):
