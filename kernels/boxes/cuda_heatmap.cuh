@@ -10,29 +10,26 @@ namespace sssd::boxes_cuda {
 struct DrawShared {
   uint32_t votes[kWarps];
   CellSpan window[kThreads];
-  Bits centre[kThreads], scale[kThreads];
+  Bits course[kThreads];  // of the profile over the window: see stamps_kernel
   float strength[kThreads];
 };
 
-// n / size - centre of a pyramid, the scale and the centre given as two floats each: the two
-// numbers may be large and the difference, at most 1/2, is still right to the last bits.
-__device__ __forceinline__ float from_centre(float n, const uint32_t* scale,
-                                             const uint32_t* centre) {
-  const float rest =
-      fmaf(n, device::float_from_bits(scale[1]), -device::float_from_bits(centre[1]));
-  return fmaf(n, device::float_from_bits(scale[0]), -device::float_from_bits(centre[0])) + rest;
-}
-
-__device__ __forceinline__ float profile_at(Profile profile, float row, float column, int k,
+// The profile of object `k` at a cell of its window.
+__device__ __forceinline__ float profile_at(Profile profile, int32_t row, int32_t column, int k,
                                             const DrawShared& shared) {
   if (profile == Profile::box) return 1.0f;
-  const Bits &centre = shared.centre[k], &scale = shared.scale[k];
+  const uint32_t* course = shared.course[k].word;
+  const float first_row = device::float_from_bits(course[0]);
+  const float first_column = device::float_from_bits(course[1]);
+  const float per_row = device::float_from_bits(course[2]);
+  const float per_column = device::float_from_bits(course[3]);
+  float down = static_cast<float>(row - shared.window[k].top);
+  float right = static_cast<float>(column - shared.window[k].left);
   if (profile == Profile::pyramid)
-    return 1.0f - fmaxf(fabsf(from_centre(row, scale.word, centre.word)),
-                        fabsf(from_centre(column, scale.word + 2, centre.word + 2)));
-  const float down = row - device::float_from_bits(centre.word[0]);  // of whole numbers
-  const float right = column - device::float_from_bits(centre.word[2]);
-  return expf(-(down * down + right * right) * device::float_from_bits(scale.word[0]));
+    return 1.0f - fmaxf(fabsf(fmaf(down, per_row, first_row)),
+                        fabsf(fmaf(right, per_column, first_column)));
+  down += first_row, right += first_column;  // whole numbers
+  return expf(-(down * down * per_row + right * right * per_column));
 }
 
 // The heat of this thread's cell from the objects of one image and class, and whether any of them
@@ -57,8 +54,7 @@ __device__ __forceinline__ float heat_at(const HeatmapProblem& problem, const Bi
     const int place = place_in_order(keep, shared.votes, found);
     if (keep) {
       shared.window[place] = window;
-      shared.centre[place] = device::load(stamps + plane + at);
-      shared.scale[place] = device::load(stamps + 2 * plane + at);
+      shared.course[place] = device::load(stamps + plane + at);
       shared.strength[place] = problem.strength == nullptr ? 1.0f : problem.strength[t];
     }
     __syncthreads();

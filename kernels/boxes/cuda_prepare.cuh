@@ -12,7 +12,7 @@ namespace sssd::boxes_cuda {
 // Four numbers of each object on each level, a plane (P, T) of the workspace; and how many planes.
 using device::Bits;
 constexpr int kSpanPlanes = 1;   // the covered cells; none if the object is in no image
-constexpr int kStampPlanes = 3;  // the same, then centre and scale, two floats for each number
+constexpr int kStampPlanes = 2;  // the same; then, as floats, how a profile runs over them
 
 __device__ __forceinline__ CellSpan read_span(const Bits* plane, int64_t at) {
   const Bits span = device::load(plane + at);
@@ -25,14 +25,10 @@ __device__ __forceinline__ void write_span(Bits* plane, int64_t at, const CellSp
                       static_cast<uint32_t>(span.top), static_cast<uint32_t>(span.bottom)}});
 }
 
-// A number as the sum of two floats, which hold 48 of its bits. What no float holds is brought to
-// the largest: it belongs to a box that is far larger, or far smaller, than the map.
-__device__ __forceinline__ void split(double number, uint32_t* words) {
-  const double most = FLT_MAX;
-  number = number > most ? most : number < -most ? -most : number;
-  const float high = static_cast<float>(number);
-  words[0] = device::bits_of_float(high);
-  words[1] = device::bits_of_float(static_cast<float>(number - high));
+// Of a box that is far smaller than a cell no float holds the scale: the largest does, the box
+// covers one cell.
+__device__ __forceinline__ uint32_t word_of(double number) {
+  return device::bits_of_float(static_cast<float>(number < FLT_MAX ? number : FLT_MAX));
 }
 
 // A thread takes one object on one level.
@@ -48,7 +44,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   write_span(planes, at, span);
 }
 
-// A pyramid's centre is in units of its own size, so that the largest boxes stay finite.
+// The second plane: where the first row and the first column of the window lie from the centre, and
+// the two scales. A pyramid's are in units of its own size, so that the largest boxes stay finite;
+// counted from the window, whose cells lie within half a size of the centre, a float loses nothing.
 __global__ void __launch_bounds__(kThreads, kBlocks)
     stamps_kernel(const __grid_constant__ HeatmapProblem problem, Bits* planes) {
   const int64_t at = int64_t{blockIdx.x} * kThreads + threadIdx.x;
@@ -56,14 +54,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   if (at >= plane) return;
   const Stamp stamp = stamp_of(problem, static_cast<int>(at / count), at % count);
   const bool pyramid = problem.profile == Profile::pyramid;
-  Bits centre, scale;
-  split(pyramid ? stamp.row / stamp.row_scale : stamp.row, centre.word);
-  split(pyramid ? stamp.column / stamp.column_scale : stamp.column, centre.word + 2);
-  split(1 / stamp.row_scale, scale.word);
-  split(1 / stamp.column_scale, scale.word + 2);
+  const double row = stamp.window.top - stamp.row, column = stamp.window.left - stamp.column;
   write_span(planes, at, stamp.window);
-  device::store(planes + plane + at, centre);
-  device::store(planes + 2 * plane + at, scale);
+  device::store(planes + plane + at,
+                Bits{{word_of(pyramid ? row / stamp.row_scale : row),
+                      word_of(pyramid ? column / stamp.column_scale : column),
+                      word_of(1 / stamp.row_scale), word_of(1 / stamp.column_scale)}});
 }
 
 }  // namespace sssd::boxes_cuda

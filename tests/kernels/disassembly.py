@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import sssd.ops  # noqa: F401, loads the library
+
 
 def _cuobjdump(*arguments: str | Path) -> str:
     triton = pytest.importorskip("triton")
@@ -19,14 +21,17 @@ def _cuobjdump(*arguments: str | Path) -> str:
     ).stdout
 
 
-def recorded() -> set[str]:
-    """The architectures that the built library says it has machine code for."""
-    return {f"sm_{number}" for number in torch.ops.sssd.cuda_architectures()}
+def recorded(kind: str = "elf") -> set[str]:
+    """The architectures that the built library says it has machine code (`elf`) or PTX for."""
+    library = torch.ops.sssd
+    return {
+        f"sm_{n}" for n in (library.cuda_ptx if kind == "ptx" else library.cuda_architectures)()
+    }
 
 
 def embedded(binary: Path, kind: str) -> set[str]:
     """The architectures of a binary's machine code (`elf`) or PTX (`ptx`)."""
-    return set(re.findall(rf"(sm_\d+)\w*\.(?:cubin|ptx)", _cuobjdump(f"--list-{kind}", binary)))
+    return set(re.findall(r"(sm_\d+)\w*\.(?:cubin|ptx)", _cuobjdump(f"--list-{kind}", binary)))
 
 
 def resources(binary: Path) -> dict[str, dict[str, int]]:

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from sssd.ops import paint_boxes, pool_boxes
+from tests.ops import box_accuracy as accuracy
 from tests.ops.box_cases import (
     BACKENDS,
+    DTYPES,
     FORMATS,
     IMAGE_SIZE,
     SHAPES,
-    TOLERANCE,
     expected_paint,
     expected_pool,
     maps,
@@ -21,34 +22,31 @@ from tests.ops.box_cases import (
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize(("channels", "count"), [(1, 9), (16, 40), (37, 12), (352, 3)])
 def test_values(backend, dtype, memory_format, channels, count):
+    """In float64 against loops, in the others within the error analysis of box_accuracy.py."""
     boxes, index = objects(count, batch=3, seed=channels)
     levels = maps(3, channels, dtype, memory_format)
-    pooled = pool_boxes(levels, boxes, index, IMAGE_SIZE, backend=backend)
-    assert pooled.dtype == dtype
-    torch.testing.assert_close(
-        pooled.double(), expected_pool(levels, boxes, index), atol=TOLERANCE[dtype], rtol=0
-    )
+    where = (boxes, index, IMAGE_SIZE)
+    pooled = pool_boxes(levels, *where, backend=backend)
+    if dtype == torch.float64:
+        expected = expected_pool(levels, boxes, index)
+        torch.testing.assert_close(pooled, expected, atol=1e-12, rtol=0)
+    else:
+        accuracy.check_pool(pooled, levels, *where)
     for values in (torch.randn(count, channels), torch.randn(len(SHAPES), count, channels)):
         values = values.to(dtype)
         painted = paint_boxes(
-            values,
-            boxes,
-            index,
-            IMAGE_SIZE,
-            SHAPES,
-            3,
-            memory_format=memory_format,
-            backend=backend,
+            values, *where, SHAPES, 3, memory_format=memory_format, backend=backend
         )
-        expected = expected_paint(values, boxes, index, 3)
-        for level, wanted in zip(painted, expected, strict=True):
-            assert level.dtype == dtype
-            assert level.is_contiguous(memory_format=memory_format)
-            torch.testing.assert_close(level.double(), wanted, atol=8 * TOLERANCE[dtype], rtol=0)
+        assert all(level.is_contiguous(memory_format=memory_format) for level in painted)
+        if dtype == torch.float64:
+            loops = expected_paint(values, boxes, index, 3)
+            torch.testing.assert_close(painted, loops, atol=1e-11, rtol=0)
+        else:
+            accuracy.check_paint(painted, values, *where)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
