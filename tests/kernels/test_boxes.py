@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sssd.ops import label_heatmap, paint_boxes
 from tests.ops import box_accuracy as accuracy
+from tests.ops.rounding import half_ulp
 from tests.ops.test_boxes_geometry import KINDS, boxes_of_kind
 
 from . import host_boxes
@@ -127,8 +128,8 @@ def test_every_kind_of_box_covers_the_cells_of_the_reference(boxes_module, kind)
 FAULTS = {
     # Off by 1e-4, and by one and a half of the distance of neighbours.
     torch.float32: lambda x: x.double() * (1 + 1e-4),
-    torch.bfloat16: lambda x: x.double() + 3 * accuracy.half_ulp(x.double(), torch.bfloat16),
-    torch.float16: lambda x: x.double() + 3 * accuracy.half_ulp(x.double(), torch.float16),
+    torch.bfloat16: lambda x: x.double() + 3 * half_ulp(x.double(), torch.bfloat16),
+    torch.float16: lambda x: x.double() + 3 * half_ulp(x.double(), torch.float16),
 }
 
 

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from sssd.ops.reference import boxes as reference
 from sssd.ops.reference import heatmap as reference_heatmap
+from tests.ops.rounding import UNIT, half_ulp
 
-UNIT = 2.0**-24
 Size = tuple[int, int]
 
 # Operations that make one term: the quotient of a mean; a profile with its strength. A pyramid has
@@ -34,13 +34,6 @@ Size = tuple[int, int]
 # 9 (3 + 1); it is right to 3 units, and there is the strength.
 MEAN = 1
 PROFILE = {"box": 1, "pyramid": 5, "gaussian": 40, "gaussian_legacy": 40}
-
-
-def half_ulp(exact: Tensor, dtype: torch.dtype) -> Tensor:
-    """Half the distance of a dtype's neighbours around each value."""
-    kind = torch.finfo(dtype)
-    normal = exact.abs().clamp(min=kind.smallest_normal)  # below it neighbours come no closer
-    return torch.ldexp(torch.full_like(exact, kind.eps / 2), torch.frexp(normal).exponent - 1)
 
 
 @torch.no_grad()

@@ -31,6 +31,19 @@ def test_matches_float64(member, over, memory_format, dtype):
     assert_matches_truth(student, teacher, tolerance=tolerance, over=over, **MEMBERS[member])
 
 
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+def test_the_check_of_gradients_sees_a_small_fault(dtype):
+    """Off by 1e-4; in half precision by one and a half of the distance of neighbours."""
+    exact = torch.randn(70, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    half = dtype in (torch.bfloat16, torch.float16)
+    fault = 3 * half_ulp(exact, dtype) if half else 1e-4 * exact
+    for bound in (TOLERANCES, DEVICE_TOLERANCES):
+        error = bound.get(dtype, TOLERANCES[dtype])[1]
+        assert_gradient(exact.to(dtype), exact, error)
+        with pytest.raises(AssertionError, match="beyond the largest error"):
+            assert_gradient((exact + fault).to(dtype), exact, error)
+
+
 @pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("over", OVER)
 @pytest.mark.parametrize(
