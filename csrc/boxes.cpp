@@ -25,8 +25,7 @@ Tensor box_pool(Tensors levels, Tensor boxes, Tensor image_index, Ints image_siz
     if (launched(boxes_cuda::pool, problem, boxes_cuda::workspace_bytes(problem), boxes)) return;
 #endif
     const boxes_cpu::ObjectStore store(objects.packed, chunk, batch);
-    run_cpu(boxes_cpu::pool_units(problem, store.view()), boxes_cpu::kernels().pool, problem,
-            store);
+    boxes_cpu::kernels().pool(problem, store.view(), parallel_tasks);
   });
   return pooled;
 }
@@ -53,7 +52,7 @@ Tensors box_paint(Tensor values, Tensor boxes, Tensor image_index, Ints image_si
     if (launched(boxes_cuda::paint, problem, boxes_cuda::workspace_bytes(problem), boxes)) return;
 #endif
     const boxes_cpu::ObjectStore store(objects.packed, chunk, batch);
-    run_cpu(boxes_cpu::paint_units(problem), boxes_cpu::kernels().paint, problem, store);
+    boxes_cpu::kernels().paint(problem, store.view(), parallel_tasks);
   });
   return maps;
 }

@@ -133,17 +133,6 @@ void for_levels(const Tensors& maps, Launch launch) {
     launch(levels_of(maps, first), static_cast<int64_t>(first));
 }
 
-// All units of a CPU kernel, on torch's threads.
-template <class Problem>
-void run_cpu(int64_t units,
-             void (*kernel)(const Problem&, const boxes_cpu::Objects&, int64_t, int64_t),
-             const Problem& problem, const boxes_cpu::ObjectStore& store) {
-  const boxes_cpu::Objects objects = store.view();
-  torch::stable::parallel_for(0, units, 1, [&](int64_t begin, int64_t end) {
-    if (begin < end) kernel(problem, objects, begin, end);
-  });
-}
-
 #ifdef SSSD_WITH_CUDA
 // Whether the tensors are on a GPU; if so the problem was launched there.
 template <class Problem>

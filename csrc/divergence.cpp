@@ -135,8 +135,9 @@ T* data(const Tensor& tensor) {
 }
 
 template <class T>
-void forward_cpu(const Call& call, const divergence::CpuKernels<T>& kernels, const Tensor& like,
-                 const Tensor& values, const Tensor& factors, const Tensor& saved) {
+void forward_cpu(const Call& call, const Tensor& like, const Tensor& values, const Tensor& factors,
+                 const Tensor& saved) {
+  const divergence::CpuKernels<T>& kernels = divergence::cpu_kernels<T>();
   each_launch(call, [&](const Levels& levels, size_t first) {
     const Tensor workspace = torch::stable::new_empty(
         like, {kernels.workspace_bytes(levels, call.settings)}, ScalarType::Byte);
@@ -146,11 +147,12 @@ void forward_cpu(const Call& call, const divergence::CpuKernels<T>& kernels, con
 }
 
 template <class T>
-void backward_cpu(const Call& call, const divergence::CpuKernels<T>& kernels,
-                  const Tensor& grad_values, const Tensor& factors, const Tensor& saved) {
+void backward_cpu(const Call& call, const Tensor& grad_values, const Tensor& factors,
+                  const Tensor& saved) {
   each_launch(call, [&](const Levels& levels, size_t first) {
-    kernels.backward({levels, call.settings, data<T>(grad_values) + first, data<T>(factors) + first,
-                      data<T>(saved), parallel_tasks});
+    divergence::cpu_kernels<T>().backward({levels, call.settings, data<T>(grad_values) + first,
+                                           data<T>(factors) + first, data<T>(saved),
+                                           parallel_tasks});
   });
 }
 
@@ -171,9 +173,9 @@ void run_forward(const Call& call, const Tensor& like, const Tensor& values, con
   }
 #endif
   if (call.wide)
-    forward_cpu(call, divergence::cpu_kernels_f64(), like, values, factors, saved);
+    forward_cpu<double>(call, like, values, factors, saved);
   else
-    forward_cpu(call, divergence::cpu_kernels_f32(), like, values, factors, saved);
+    forward_cpu<float>(call, like, values, factors, saved);
 }
 
 void run_backward(const Call& call, const Tensor& grad_values, const Tensor& factors,
@@ -191,9 +193,9 @@ void run_backward(const Call& call, const Tensor& grad_values, const Tensor& fac
   }
 #endif
   if (call.wide)
-    backward_cpu(call, divergence::cpu_kernels_f64(), grad_values, factors, saved);
+    backward_cpu<double>(call, grad_values, factors, saved);
   else
-    backward_cpu(call, divergence::cpu_kernels_f32(), grad_values, factors, saved);
+    backward_cpu<float>(call, grad_values, factors, saved);
 }
 
 std::tuple<Tensor, Tensor, Tensor> divergence_forward(Tensors student, Tensors teacher,

@@ -1,5 +1,5 @@
-// Label heatmaps for torch, plain and embedded: check what reaches memory, allocate, hand raw
-// pointers to the kernels. Schemas and gradients are in sssd/ops/box_kernels.py.
+// Label heatmaps for torch: check what reaches memory, allocate, hand raw pointers to the kernels.
+// Their schema is in sssd/ops/box_kernels.py.
 #include "csrc/boxes.h"
 
 namespace {
@@ -7,7 +7,7 @@ namespace {
 using namespace sssd;
 using namespace sssd::glue;
 
-// The options of a heatmap, as the schemas of its three operators spell them.
+// The options of a heatmap.
 struct HeatmapOptions {
   std::optional<Tensor> assigned, strength;
   int64_t profile, combine;
@@ -72,81 +72,15 @@ Tensors label_heatmap(Tensor boxes, Tensor labels, Tensor image_index, Ints imag
     if (launched(boxes_cuda::heatmap, problem, boxes_cuda::workspace_bytes(problem), boxes)) return;
 #endif
     const boxes_cpu::ObjectStore store(problem);
-    run_cpu(boxes_cpu::heatmap_units(problem), boxes_cpu::kernels().heatmap, problem, store);
+    boxes_cpu::kernels().heatmap(problem, store.view(), parallel_tasks);
   });
   return maps;
-}
-
-Tensors embed_heatmap(Tensor embedding, Tensor boxes, Tensor labels, Tensor image_index,
-                      Ints image_size, Ints shapes, int64_t batch, int64_t profile, int64_t combine,
-                      double min_overlap, std::optional<Tensor> assigned,
-                      std::optional<Tensor> strength) {
-  const Objects objects(boxes, image_index, image_size, labels);
-  const int64_t levels = static_cast<int64_t>(shapes.size()) / 2;
-  const HeatmapOptions options(assigned, strength, profile, combine, min_overlap, boxes, levels);
-  STD_TORCH_CHECK(embedding.dim() == 2 && embedding.device() == boxes.device(),
-                  "embedding must be (K, C) on the device of the boxes");
-  const Tensor table = torch::stable::contiguous(embedding);
-  const int64_t classes = table.size(0), channels = table.size(1);
-  objects.check_values(objects.image_index, "image_index", batch);
-  objects.check_values(*objects.labels, "labels", classes);
-  Tensors maps = new_maps(table, shapes, batch, channels, {});
-  for_levels(maps, [&](const BoxLevels& chunk, int64_t first) {
-    const EmbedProblem problem{
-        options.problem(chunk, first, objects, dtype_of(table), batch, classes),
-        const_cast<void*>(table.const_data_ptr()), channels};
-#ifdef SSSD_WITH_CUDA
-    if (launched(boxes_cuda::embed, problem, boxes_cuda::workspace_bytes(problem), boxes)) return;
-#endif
-    const boxes_cpu::ObjectStore store(problem.heatmap);
-    run_cpu(boxes_cpu::embed_units(problem), boxes_cpu::kernels().embed, problem, store);
-  });
-  return maps;
-}
-
-Tensor embed_heatmap_backward(Tensors grads, Tensor boxes, Tensor labels, Tensor image_index,
-                              Ints image_size, int64_t classes, int64_t profile, int64_t combine,
-                              double min_overlap, std::optional<Tensor> assigned,
-                              std::optional<Tensor> strength) {
-  const Objects objects(boxes, image_index, image_size, labels);
-  STD_TORCH_CHECK(!grads.empty() && static_cast<int>(grads.size()) <= kMaxLevels,
-                  "the backward of an embedded heatmap takes 1 to 16 levels");
-  Tensors maps;
-  for (const Tensor& grad : grads) {
-    check_map(grad, grads[0], boxes, "grads");
-    maps.push_back(torch::stable::contiguous(grad));
-  }
-  const int64_t levels = static_cast<int64_t>(maps.size());
-  const HeatmapOptions options(assigned, strength, profile, combine, min_overlap, boxes, levels);
-  const int64_t batch = maps[0].size(0), size[2] = {classes, maps[0].size(1)};
-  objects.check_values(objects.image_index, "image_index", batch);
-  objects.check_values(*objects.labels, "labels", classes);
-  Tensor grad = torch::stable::new_zeros(maps[0], {size, 2});
-  const EmbedProblem problem{
-      options.problem(levels_of(maps), 0, objects, dtype_of(grad), batch, classes),
-      grad.mutable_data_ptr(), size[1]};
-#ifdef SSSD_WITH_CUDA
-  const int64_t bytes = boxes.is_cuda() ? boxes_cuda::backward_workspace_bytes(problem) : 0;
-  if (launched(boxes_cuda::embed_backward, problem, bytes, boxes)) return grad;
-#endif
-  const boxes_cpu::ObjectStore store(problem.heatmap);
-  run_cpu(boxes_cpu::embed_backward_units(problem), boxes_cpu::kernels().embed_backward, problem,
-          store);
-  return grad;
 }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(sssd, CPU, m) {
-  m.impl("label_heatmap", TORCH_BOX(&label_heatmap));
-  m.impl("embed_heatmap", TORCH_BOX(&embed_heatmap));
-  m.impl("embed_heatmap_backward", TORCH_BOX(&embed_heatmap_backward));
-}
+STABLE_TORCH_LIBRARY_IMPL(sssd, CPU, m) { m.impl("label_heatmap", TORCH_BOX(&label_heatmap)); }
 
 #ifdef SSSD_WITH_CUDA
-STABLE_TORCH_LIBRARY_IMPL(sssd, CUDA, m) {
-  m.impl("label_heatmap", TORCH_BOX(&label_heatmap));
-  m.impl("embed_heatmap", TORCH_BOX(&embed_heatmap));
-  m.impl("embed_heatmap_backward", TORCH_BOX(&embed_heatmap_backward));
-}
+STABLE_TORCH_LIBRARY_IMPL(sssd, CUDA, m) { m.impl("label_heatmap", TORCH_BOX(&label_heatmap)); }
 #endif

@@ -1,52 +1,36 @@
-// The CPU kernels of all dtypes for one set of instructions: compiled once for each, with SSSD_ISA
-// baseline, avx2 or avx512.
-#include "kernels/boxes/embed_cpu.h"
+// The box kernels for one set of instructions: compiled once for each, with SSSD_ISA its name.
+#include "kernels/boxes/cpu.h"
+
 #include "kernels/boxes/heatmap_cpu.h"
 #include "kernels/boxes/paint_cpu.h"
 #include "kernels/boxes/pool_cpu.h"
 
-namespace sssd::boxes_cpu {
-namespace {
+namespace sssd::boxes_cpu::SSSD_ISA {
 
-// Calls run(T{}) with the type of a dtype.
-template <class Run>
-void by_dtype(Dtype dtype, Run run) {
+// kernel(T{}) with the type of a dtype.
+template <class Kernel>
+void by_dtype(Dtype dtype, Kernel kernel) {
   switch (dtype) {
     case Dtype::f32:
-      return run(float{});
+      return kernel(float{});
     case Dtype::f64:
-      return run(double{});
+      return kernel(double{});
     case Dtype::bf16:
-      return run(BFloat16{});
+      return kernel(BFloat16{});
     case Dtype::f16:
-      return run(Half{});
+      return kernel(Half{});
   }
 }
 
-void pool(const PoolProblem& problem, const Objects& objects, int64_t begin, int64_t end) {
-  by_dtype(problem.dtype, [&](auto of) { pool_run<decltype(of)>(problem, objects, begin, end); });
-}
-void paint(const PaintProblem& problem, const Objects& objects, int64_t begin, int64_t end) {
-  by_dtype(problem.dtype, [&](auto of) { paint_run<decltype(of)>(problem, objects, begin, end); });
-}
-void heatmap(const HeatmapProblem& problem, const Objects& objects, int64_t begin, int64_t end) {
-  by_dtype(problem.dtype,
-           [&](auto of) { heatmap_run<decltype(of)>(problem, objects, begin, end); });
-}
-void embed(const EmbedProblem& problem, const Objects& objects, int64_t begin, int64_t end) {
-  by_dtype(problem.heatmap.dtype,
-           [&](auto of) { embed_run<decltype(of)>(problem, objects, begin, end); });
-}
-void embed_backward(const EmbedProblem& problem, const Objects& objects, int64_t begin,
-                    int64_t end) {
-  by_dtype(problem.heatmap.dtype,
-           [&](auto of) { embed_backward_run<decltype(of)>(problem, objects, begin, end); });
-}
+const Kernels kernels = {
+    [](const PoolProblem& problem, const Objects& objects, ParallelFor parallel) {
+      by_dtype(problem.dtype, [&](auto of) { pool<decltype(of)>(problem, objects, parallel); });
+    },
+    [](const PaintProblem& problem, const Objects& objects, ParallelFor parallel) {
+      by_dtype(problem.dtype, [&](auto of) { paint<decltype(of)>(problem, objects, parallel); });
+    },
+    [](const HeatmapProblem& problem, const Objects& objects, ParallelFor parallel) {
+      by_dtype(problem.dtype, [&](auto of) { heatmap<decltype(of)>(problem, objects, parallel); });
+    }};
 
-}  // namespace
-
-#define SSSD_JOIN(a, b) a##b
-#define SSSD_KERNELS(isa) SSSD_JOIN(kernels_, isa)
-const Kernels SSSD_KERNELS(SSSD_ISA) = {pool, paint, heatmap, embed, embed_backward};
-
-}  // namespace sssd::boxes_cpu
+}  // namespace sssd::boxes_cpu::SSSD_ISA

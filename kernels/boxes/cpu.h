@@ -1,11 +1,12 @@
-// The box operators on the CPU. A call has two steps: `Objects` is worked out once, then units of
-// work 0 .. units - 1 are run in any order by any number of threads; a unit writes only its own
-// part of the output, so that the result never depends on how they were shared out.
+// The box operators on the CPU. A call has two steps: `Objects` is worked out once, then the kernel
+// runs units of work on any number of threads; a unit writes only its own part of the output.
 #pragma once
 
 #include <vector>
 
 #include "kernels/boxes/stamp.h"
+#include "kernels/common/cpu_isa.h"
+#include "kernels/common/tasks.h"
 
 namespace sssd::boxes_cpu {
 
@@ -38,22 +39,21 @@ class ObjectStore {  // O(P T) memory
   std::vector<Stamp> stamp_;
 };
 
-// Units are numbered so that neighbours cost alike: a thread takes a run of them.
-int64_t pool_units(const PoolProblem& problem, const Objects& objects);
-int64_t paint_units(const PaintProblem& problem);
-int64_t heatmap_units(const HeatmapProblem& problem);
-int64_t embed_units(const EmbedProblem& problem);
-int64_t embed_backward_units(const EmbedProblem& problem);
-
 struct Kernels {
-  void (*pool)(const PoolProblem&, const Objects&, int64_t begin, int64_t end);
-  void (*paint)(const PaintProblem&, const Objects&, int64_t begin, int64_t end);
-  void (*heatmap)(const HeatmapProblem&, const Objects&, int64_t begin, int64_t end);
-  void (*embed)(const EmbedProblem&, const Objects&, int64_t begin, int64_t end);
-  void (*embed_backward)(const EmbedProblem&, const Objects&, int64_t begin, int64_t end);
+  void (*pool)(const PoolProblem&, const Objects&, ParallelFor);
+  void (*paint)(const PaintProblem&, const Objects&, ParallelFor);
+  void (*heatmap)(const HeatmapProblem&, const Objects&, ParallelFor);
 };
-extern const Kernels kernels_baseline, kernels_avx2, kernels_avx512;  // cpu.cpp, compiled thrice
-// Those for the widest instructions that this processor has.
-const Kernels& kernels();
+namespace baseline {  // cpu.cpp, compiled once for each
+extern const Kernels kernels;
+}
+namespace avx2 {
+extern const Kernels kernels;
+}
+namespace avx512 {
+extern const Kernels kernels;
+}
+
+inline const Kernels& kernels() { return SSSD_FOR_THIS_CPU(kernels); }
 
 }  // namespace sssd::boxes_cpu

@@ -1,4 +1,4 @@
-// Label heatmaps on the CPU, plain and embedded. Every profile is made of one factor a row and one
+// Label heatmaps on the CPU. Every profile is made of one factor a row and one
 // a column, so that an object costs (height + width) exponentials and height x width products.
 #pragma once
 
@@ -6,12 +6,10 @@
 #include <cstring>
 
 #include "kernels/boxes/cpu.h"
-#include "kernels/boxes/scratch.h"
 #include "kernels/boxes/simd.h"
-#include "kernels/boxes/units.h"
+#include "kernels/boxes/work_cpu.h"
 
-namespace sssd::boxes_cpu {
-namespace {
+namespace sssd::boxes_cpu::SSSD_ISA {
 
 template <class A>
 A along(Profile profile, double distance, double scale) {
@@ -114,17 +112,18 @@ void heatmap_plane(const HeatmapProblem& problem, const Objects& objects, int le
   }
 }
 
-// Units: image and class, then level, the level fastest.
+// Tasks: image and class, then level, the level fastest.
 template <class T>
-void heatmap_run(const HeatmapProblem& problem, const Objects& objects, int64_t begin,
-                 int64_t end) {
+void heatmap(const HeatmapProblem& problem, const Objects& objects, ParallelFor parallel) {
   using A = accumulator_t<T>;
-  const int64_t width = widest(problem.levels);
-  Scratch<A> columns(width), rows(kTileRows * width);
-  for (int64_t unit = begin; unit < end; ++unit)
-    heatmap_plane<T>(problem, objects, static_cast<int>(unit % problem.levels.count),
-                     unit / problem.levels.count, columns.get(), rows.get());
+  const int64_t levels = problem.levels.count, width = widest(problem.levels);
+  const int64_t tasks = problem.batch * problem.classes * levels;
+  run_tasks(parallel, tasks, Order::ascending, [&](int64_t begin, int64_t end) {
+    Scratch<A> columns(width), rows(kTileRows * width);
+    for (int64_t task = begin; task < end; ++task)
+      heatmap_plane<T>(problem, objects, static_cast<int>(task % levels), task / levels,
+                       columns.get(), rows.get());
+  });
 }
 
-}  // namespace
-}  // namespace sssd::boxes_cpu
+}  // namespace sssd::boxes_cpu::SSSD_ISA

@@ -5,12 +5,10 @@
 #include <cstring>
 
 #include "kernels/boxes/cpu.h"
-#include "kernels/boxes/scratch.h"
 #include "kernels/boxes/simd.h"
-#include "kernels/boxes/units.h"
+#include "kernels/boxes/work_cpu.h"
 
-namespace sssd::boxes_cpu {
-namespace {
+namespace sssd::boxes_cpu::SSSD_ISA {
 
 // An object that covers a band, and the segments it covers there.
 struct Covering {
@@ -156,5 +154,4 @@ class ImageBands {
   int64_t image_ = -1, first_[kMaxLevels + 1];
 };
 
-}  // namespace
-}  // namespace sssd::boxes_cpu
+}  // namespace sssd::boxes_cpu::SSSD_ISA

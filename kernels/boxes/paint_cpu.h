@@ -8,15 +8,11 @@
 
 #include "kernels/boxes/cpu.h"
 #include "kernels/boxes/paint_bands.h"
-#include "kernels/boxes/scratch.h"
 #include "kernels/boxes/simd.h"
 #include "kernels/boxes/stream.h"
-#include "kernels/boxes/units.h"
+#include "kernels/boxes/work_cpu.h"
 
-namespace sssd::boxes_cpu {
-namespace {
-
-static_assert(kPaintPlanes == kLanes, "the sums of a unit's planes are one block of lanes");
+namespace sssd::boxes_cpu::SSSD_ISA {
 
 template <class T>
 class Painter {
@@ -30,7 +26,7 @@ class Painter {
         row_bands_(kTileRows, most_objects(objects, problem.batch), widest(problem.levels)),
         width_(padded(widest(problem.levels)) + kLanes),
         sums_(width_ * padded(problem.channels)),
-        table_(kTileRows * width_ * kPaintPlanes),
+        table_(kTileRows * width_ * kLanes),
         tile_(kTileRows * width_),
         cell_(padded(problem.channels)) {}
 
@@ -39,7 +35,7 @@ class Painter {
   void paint_planes(int64_t image, int64_t channel) {
     image_bands_.find(image);
     const int64_t left = problem_.channels - channel;
-    const int64_t block = left < kPaintPlanes ? left : kPaintPlanes;
+    const int64_t block = left < kLanes ? left : kLanes;
     for (int l = 0; l < problem_.levels.count; ++l) {
       const BoxLevel& map = problem_.levels.level[l];
       if (map.channels_last || map.size.width == 0) continue;
@@ -124,7 +120,7 @@ class Painter {
     for (const Band* band = first; band < last; ++band) {
       sum_segments(*band, level, channel, block);
       tabulate(*band, table);
-      table += kPaintPlanes * table_width(*band);
+      table += kLanes * table_width(*band);
     }
     for (int64_t k = 0; k < block; ++k) {
       table = table_.get();
@@ -132,7 +128,7 @@ class Painter {
       for (const Band* band = first; band < last; ++band) {
         fill_rows(*band, map.size.width, table + k * table_width(*band), rows);
         rows += (band->bottom - band->top) * int64_t{map.size.width};
-        table += kPaintPlanes * table_width(*band);
+        table += kLanes * table_width(*band);
       }
       write(to + k * map.cells(), tile_.get(), count);
     }
@@ -190,23 +186,24 @@ class Painter {
   bool stream_ = false;
 };
 
-// Units: image, then block of planes, for contiguous levels; then tiles of rows for channels-last
+// Tasks: image, then block of planes, for contiguous levels; then tiles of rows for channels-last
 // levels.
 template <class T>
-void paint_run(const PaintProblem& problem, const Objects& objects, int64_t begin, int64_t end) {
-  const int64_t plane_units = paint_plane_units(problem);
-  const int64_t blocks = divide_up(problem.channels, kPaintPlanes);
+void paint(const PaintProblem& problem, const Objects& objects, ParallelFor parallel) {
+  const int64_t blocks = divide_up(problem.channels, kLanes);
+  const int64_t plane_tasks = any_level(problem.levels, false) ? problem.batch * blocks : 0;
   const RowTiles tiles(problem.levels, problem.batch);
-  Painter<T> painter(problem, objects);
-  for (int64_t unit = begin; unit < end; ++unit) {
-    if (unit < plane_units) {
-      painter.paint_planes(unit / blocks, unit % blocks * kPaintPlanes);
-    } else {
-      painter.paint_rows(tiles.at(problem.levels, unit - plane_units));
+  const int64_t row_tasks = any_level(problem.levels, true) ? tiles.total : 0;
+  run_tasks(parallel, plane_tasks + row_tasks, Order::ascending, [&](int64_t begin, int64_t end) {
+    Painter<T> painter(problem, objects);
+    for (int64_t task = begin; task < end; ++task) {
+      if (task < plane_tasks)
+        painter.paint_planes(task / blocks, task % blocks * kLanes);
+      else
+        painter.paint_rows(tiles.at(problem.levels, task - plane_tasks));
     }
-  }
-  finish_stream();
+    finish_stream();
+  });
 }
 
-}  // namespace
-}  // namespace sssd::boxes_cpu
+}  // namespace sssd::boxes_cpu::SSSD_ISA

@@ -6,14 +6,12 @@
 #include <cstring>
 
 #include "kernels/boxes/cpu.h"
-#include "kernels/boxes/scratch.h"
 #include "kernels/boxes/simd.h"
-#include "kernels/boxes/units.h"
+#include "kernels/boxes/work_cpu.h"
 
-namespace sssd::boxes_cpu {
-namespace {
+namespace sssd::boxes_cpu::SSSD_ISA {
 
-static_assert(kPoolPlanes == kLanes, "a unit is one block of lanes");
+constexpr int kTileCells = 4096;  // cells that are transposed at a time: 256 KB of float32
 
 // Sixteen channels of one contiguous level, with channels innermost where an object needs them.
 template <class T>
@@ -198,26 +196,29 @@ void pool_channels_last(const PoolProblem& problem, const Objects& objects, int 
     pool_last_cells(cells + c, width, channels, channels - c, span, divisor, pooled + c);
 }
 
-// Units: first block of channels, level, image (the image fastest) for contiguous levels, then
+// Tasks: first block of channels, level, image (the image fastest) for contiguous levels, then
 // object, level (the level fastest) for channels-last levels.
 template <class T>
-void pool_run(const PoolProblem& problem, const Objects& objects, int64_t begin, int64_t end) {
+void pool(const PoolProblem& problem, const Objects& objects, ParallelFor parallel) {
   const int64_t levels = problem.levels.count, per_block = levels * problem.batch;
-  const int64_t plane_units = pool_plane_units(problem);
-  PlanePooler<T> planes(problem, objects);
-  for (int64_t unit = begin; unit < end; ++unit) {
-    if (unit < plane_units) {
-      const int level = static_cast<int>(unit % per_block / problem.batch);
-      if (!problem.levels.level[level].channels_last)
-        planes.pool(level, unit % problem.batch, unit / per_block * kLanes);
-    } else {
-      const int level = static_cast<int>((unit - plane_units) % levels);
-      const int64_t k = (unit - plane_units) / levels;
-      if (problem.levels.level[level].channels_last)
-        pool_channels_last<T>(problem, objects, level, k, objects.image[k]);
+  const int64_t plane_tasks =
+      any_level(problem.levels, false) ? divide_up(problem.channels, kLanes) * per_block : 0;
+  const int64_t cell_tasks = any_level(problem.levels, true) ? objects.count * levels : 0;
+  run_tasks(parallel, plane_tasks + cell_tasks, Order::ascending, [&](int64_t begin, int64_t end) {
+    PlanePooler<T> planes(problem, objects);
+    for (int64_t task = begin; task < end; ++task) {
+      if (task < plane_tasks) {
+        const int level = static_cast<int>(task % per_block / problem.batch);
+        if (!problem.levels.level[level].channels_last)
+          planes.pool(level, task % problem.batch, task / per_block * kLanes);
+      } else {
+        const int level = static_cast<int>((task - plane_tasks) % levels);
+        const int64_t k = (task - plane_tasks) / levels;
+        if (problem.levels.level[level].channels_last)
+          pool_channels_last<T>(problem, objects, level, k, objects.image[k]);
+      }
     }
-  }
+  });
 }
 
-}  // namespace
-}  // namespace sssd::boxes_cpu
+}  // namespace sssd::boxes_cpu::SSSD_ISA

@@ -7,8 +7,7 @@
 
 #include "kernels/common/lanes_io.h"
 
-namespace sssd::boxes_cpu {
-namespace {  // each set of instructions has its own copy
+namespace sssd::boxes_cpu::SSSD_ISA {
 
 struct BFloat16 {
   uint16_t bits;
@@ -31,7 +30,7 @@ constexpr int64_t padded(int64_t count) { return (count + kLanes - 1) / kLanes *
 
 template <class A>
 struct Sixteen {
-  using Part = SSSD_ISA::Lanes<A>;
+  using Part = sssd::SSSD_ISA::Lanes<A>;
   static constexpr int kParts = kLanes / Part::kCount;
   Part part[kParts];
 
@@ -58,14 +57,14 @@ template <class T>
 SSSD_INLINE void load(const T* from, Sixteen<accumulator_t<T>>& out) {
   using A = accumulator_t<T>;
   for (auto& part : out.part) {
-    part = SSSD_ISA::load<A>(reinterpret_cast<const char*>(from), dtype_of<T>);
-    from += SSSD_ISA::Lanes<A>::kCount;
+    part = sssd::SSSD_ISA::load<A>(reinterpret_cast<const char*>(from), dtype_of<T>);
+    from += sssd::SSSD_ISA::Lanes<A>::kCount;
   }
 }
 template <class T>
 SSSD_INLINE void store(T* to, const Sixteen<accumulator_t<T>>& value) {
   for (const auto& part : value.part) {
-    SSSD_ISA::store(reinterpret_cast<char*>(to), dtype_of<T>, part);
+    sssd::SSSD_ISA::store(reinterpret_cast<char*>(to), dtype_of<T>, part);
     to += part.kCount;
   }
 }
@@ -150,5 +149,4 @@ SSSD_INLINE T from_accumulator(accumulator_t<T> value) {
   return narrow[0];
 }
 
-}  // namespace
-}  // namespace sssd::boxes_cpu
+}  // namespace sssd::boxes_cpu::SSSD_ISA

@@ -9,8 +9,7 @@
 #include <immintrin.h>
 #endif
 
-namespace sssd::boxes_cpu {
-namespace {
+namespace sssd::boxes_cpu::SSSD_ISA {
 
 constexpr int64_t kStreamBytes = int64_t{8}
                                  << 20;  // maps from this size are written past the caches
@@ -49,5 +48,4 @@ inline void finish_stream() {
 #endif
 }
 
-}  // namespace
-}  // namespace sssd::boxes_cpu
+}  // namespace sssd::boxes_cpu::SSSD_ISA

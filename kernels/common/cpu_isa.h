@@ -1,4 +1,6 @@
-// The widest instruction set of this processor for which kernels are built.
+// Which build of the CPU kernels this processor runs. Kernels are compiled once for each
+// instruction set, each time into the namespace of its name; SSSD_FOR_THIS_CPU picks one of the
+// copies.
 #pragma once
 
 #include <cstdlib>
@@ -8,7 +10,7 @@ namespace sssd {
 
 enum class CpuIsa { baseline, avx2, avx512 };
 
-// SSSD_CPU_ISA = baseline or avx2 asks for less than the processor has; read once.
+// The widest that the processor has. SSSD_CPU_ISA = baseline or avx2 asks for less; read once.
 inline CpuIsa cpu_isa() {
   static const CpuIsa chosen = [] {
 #ifdef SSSD_X86
@@ -25,3 +27,12 @@ inline CpuIsa cpu_isa() {
 }
 
 }  // namespace sssd
+
+#ifdef SSSD_X86
+#define SSSD_FOR_THIS_CPU(name)                           \
+  (sssd::cpu_isa() == sssd::CpuIsa::avx512 ? avx512::name \
+   : sssd::cpu_isa() == sssd::CpuIsa::avx2 ? avx2::name   \
+                                           : baseline::name)
+#else
+#define SSSD_FOR_THIS_CPU(name) baseline::name
+#endif

@@ -1,13 +1,11 @@
-// The divergence family on the CPU. Work is shared out by a caller's parallel loop; how it is
-// shared never changes a result.
+// The divergence family on the CPU: a call as plain data, and the kernels that run it.
 #pragma once
 
+#include "kernels/common/cpu_isa.h"
+#include "kernels/common/tasks.h"
 #include "kernels/divergence/divergence.h"
 
 namespace sssd::divergence {
-
-// Runs body(begin, end, context) over [0, tasks) in any number of pieces, in any order.
-using ParallelFor = void (*)(int64_t tasks, void (*body)(int64_t, int64_t, void*), void* context);
 
 // T is the type of sums, values and saved planes: float, or double where a side is double.
 template <class T>
@@ -33,14 +31,27 @@ struct BackwardCall {
 
 template <class T>
 struct CpuKernels {
-  const char* name;  // of the instruction set
   int64_t (*workspace_bytes)(const Levels&, const Settings&);
   void (*forward)(const ForwardCall<T>&);
   void (*backward)(const BackwardCall<T>&);
 };
+namespace baseline {  // cpu.cpp, compiled once for each
+extern const CpuKernels<float> kernels_f32;
+extern const CpuKernels<double> kernels_f64;
+}  // namespace baseline
+namespace avx2 {
+extern const CpuKernels<float> kernels_f32;
+}
+namespace avx512 {
+extern const CpuKernels<float> kernels_f32;
+}
 
-// For the widest instructions this processor has; SSSD_CPU_ISA = avx2 or baseline asks for less.
-const CpuKernels<float>& cpu_kernels_f32();
-const CpuKernels<double>& cpu_kernels_f64();
+template <class T>
+const CpuKernels<T>& cpu_kernels() {
+  if constexpr (sizeof(T) == sizeof(double))
+    return baseline::kernels_f64;
+  else
+    return SSSD_FOR_THIS_CPU(kernels_f32);
+}
 
 }  // namespace sssd::divergence

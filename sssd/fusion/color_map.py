@@ -47,7 +47,6 @@ class ColorMapEncoder(nn.Module):
     Memory: of the colour map only the channels of the classes that an image shows are made, and
     the first convolution is given only their weights; zero channels add nothing. An image of 80
     classes with three of them in it takes 13 MB at 800 x 1344 where the whole map takes 344 MB.
-    `embedded_label_heatmap` is for 1x1 convolutions: a 7x7 one would need it 49 times.
 
     The paper is silent about initial weights: He's for the bottlenecks, and for the pyramid those
     that the detector's starts with.

@@ -10,12 +10,11 @@ from sssd.ops.divergence import (
     pixel_kl,
 )
 from sssd.ops.explain import explain
-from sssd.ops.heatmap import embedded_label_heatmap, label_heatmap
+from sssd.ops.heatmap import label_heatmap
 from sssd.ops.objects import pack_boxes
 
 __all__ = [
     "channel_kl",
-    "embedded_label_heatmap",
     "explain",
     "feature_divergence",
     "js_distance",

@@ -18,12 +18,10 @@ _TRITON_BOXES, _TRITON_HEATMAP = "sssd.ops.triton.boxes", "sssd.ops.triton.heatm
 POOL = Operator("box_pool", _TRITON_BOXES)
 PAINT = Operator("box_paint", _TRITON_BOXES)
 HEATMAP = Operator("label_heatmap", _TRITON_HEATMAP)
-EMBED = Operator("embed_heatmap", _TRITON_HEATMAP)
 
 # Enumerations cross the boundary as numbers, in the order of kernels/boxes/boxes.h.
 PROFILES = ("box", "pyramid", "gaussian", "gaussian_legacy")
 COMBINES = ("max", "sum")
-LEVELS_A_LAUNCH = 16  # kMaxLevels of kernels/common/levels.h
 
 
 def flat(shapes: Sequence[Sequence[int]]) -> list[int]:
@@ -127,8 +125,6 @@ def _paint_backward(backend: str) -> Any:
 
 # ---- heatmaps ------------------------------------------------------------------------------------
 
-_HEATMAP = "int profile, int combine, float min_overlap, Tensor? assigned, Tensor? strength"
-
 
 def _heatmap_fake(
     boxes: Tensor,
@@ -159,62 +155,6 @@ def _heatmap_backward(backend: str) -> Any:
     return backward
 
 
-def _embed_fake(
-    embedding: Tensor,
-    boxes: Tensor,
-    labels: Tensor,
-    image_index: Tensor,
-    image_size: list[int],
-    shapes: list[int],
-    batch: int,
-    *options: Any,
-) -> list[Tensor]:
-    return new_maps(embedding, batch, embedding.shape[1], shapes, [0] * (len(shapes) // 2))
-
-
-def _embed_setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    embedding, boxes, labels, image_index, ctx.image_size, _, _, *options = inputs
-    *ctx.options, assigned, strength = options
-    ctx.classes = embedding.shape[0]
-    ctx.save_for_backward(boxes, labels, image_index, assigned, strength)
-
-
-def _embed_backward(backend: str) -> Any:
-    def backward(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
-        boxes, labels, image_index, assigned, strength = ctx.saved_tensors
-        kernel = registration.kernel("embed_heatmap_backward", backend)
-        parts = [
-            kernel(
-                grads[first : first + LEVELS_A_LAUNCH],
-                boxes,
-                labels,
-                image_index,
-                ctx.image_size,
-                ctx.classes,
-                *ctx.options,
-                None if assigned is None else assigned[first : first + LEVELS_A_LAUNCH],
-                strength,
-            )
-            for first in range(0, len(grads), LEVELS_A_LAUNCH)
-        ]
-        grad = parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
-        return grad, *[None] * 11
-
-    return backward
-
-
-def _embed_backward_fake(
-    grads: list[Tensor],
-    boxes: Tensor,
-    labels: Tensor,
-    image_index: Tensor,
-    image_size: list[int],
-    classes: int,
-    *options: Any,
-) -> Tensor:
-    return grads[0].new_empty(classes, grads[0].shape[1])
-
-
 registration.define(
     "box_pool(Tensor[] levels, Tensor boxes, Tensor image_index, int[] image_size, bool mean)"
     " -> Tensor",
@@ -233,24 +173,10 @@ registration.define(
 )
 registration.define(
     "label_heatmap(Tensor boxes, Tensor labels, Tensor image_index, int[] image_size,"
-    f" int[] shapes, int batch, int classes, {_HEATMAP}, Tensor like) -> Tensor[]",
+    " int[] shapes, int batch, int classes, int profile, int combine, float min_overlap,"
+    " Tensor? assigned, Tensor? strength, Tensor like) -> Tensor[]",
     fake=_heatmap_fake,
     backward=_heatmap_backward,
     setup_context=_heatmap_setup,
-    triton_module=_TRITON_HEATMAP,
-)
-registration.define(
-    "embed_heatmap(Tensor embedding, Tensor boxes, Tensor labels, Tensor image_index,"
-    f" int[] image_size, int[] shapes, int batch, {_HEATMAP}) -> Tensor[]",
-    fake=_embed_fake,
-    backward=_embed_backward,
-    setup_context=_embed_setup,
-    triton_module=_TRITON_HEATMAP,
-)
-registration.define(
-    "embed_heatmap_backward(Tensor[] grads, Tensor boxes, Tensor labels, Tensor image_index,"
-    f" int[] image_size, int classes, {_HEATMAP}) -> Tensor",
-    fake=_embed_backward_fake,
-    **registration.no_double_backward("sssd.ops.embedded_label_heatmap"),
     triton_module=_TRITON_HEATMAP,
 )

@@ -18,7 +18,6 @@ OPERATORS: dict[str, Operator] = {
     "pool_boxes": box_kernels.POOL,
     "paint_boxes": box_kernels.PAINT,
     "label_heatmap": box_kernels.HEATMAP,
-    "embedded_label_heatmap": box_kernels.EMBED,
 }
 
 

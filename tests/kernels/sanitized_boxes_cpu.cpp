@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "kernels/boxes/cpu.h"
-#include "kernels/boxes/units.h"
 #include "tests/kernels/sanitized_maps.h"
 
 using namespace sssd;
@@ -16,10 +15,9 @@ constexpr int64_t kBatch = 1, kChannels = 17, kClasses = 2;
 constexpr Size kImage = {1344, 800};
 const std::vector<Size> kSizes = {{168, 100}, {84, 50}, {5, 7}, {1, 1}};
 
-template <class Problem, class Kernel>
-void run(const Problem& problem, const boxes_cpu::ObjectStore& store, int64_t units,
-         Kernel kernel) {
-  for (int64_t unit = 0; unit < units; ++unit) kernel(problem, store.view(), unit, unit + 1);
+// One task at a time.
+void serial(int64_t tasks, void (*body)(int64_t, int64_t, void*), void* context) {
+  body(0, tasks, context);
 }
 
 }  // namespace
@@ -38,25 +36,20 @@ int main() {
     const ObjectStore store(objects, maps.levels, kBatch);
     const PoolProblem pool{maps.levels, objects,   pooled.data(), Dtype::f32,
                            kBatch,      kChannels, true};
-    run(pool, store, pool_units(pool, store.view()), kernels().pool);
+    kernels().pool(pool, store.view(), serial);
     const PaintProblem paint{maps.levels, objects, values.data(), 0,
                              Dtype::f32,  kBatch,  kChannels,     false};
-    run(paint, store, paint_units(paint), kernels().paint);
+    kernels().paint(paint, store.view(), serial);
     std::printf("%.3f %.1f ", sum(pooled), maps.sum());
   }
   for (const Profile profile : {Profile::box, Profile::gaussian}) {
-    Maps heat(kSizes, kBatch, kClasses, false), mixed(kSizes, kBatch, kChannels, false);
-    HeatmapProblem heatmap{heat.levels, objects,  label.data(), nullptr,      nullptr, Dtype::f32,
-                           kBatch,      kClasses, profile,      Combine::max, 0.7};
+    Maps heat(kSizes, kBatch, kClasses, false);
+    const HeatmapProblem heatmap{heat.levels, objects,      label.data(), nullptr,
+                                 nullptr,     Dtype::f32,   kBatch,       kClasses,
+                                 profile,     Combine::max, 0.7};
     const ObjectStore store(heatmap);
-    run(heatmap, store, heatmap_units(heatmap), kernels().heatmap);
-    std::vector<float> table(kClasses * kChannels, 0.5f);
-    heatmap.levels = mixed.levels;
-    const EmbedProblem embed{heatmap, table.data(), kChannels};
-    run(embed, store, embed_units(embed), kernels().embed);
-    const double drawn = mixed.sum();
-    run(embed, store, embed_backward_units(embed), kernels().embed_backward);
-    std::printf("%.1f %.1f %.1f ", heat.sum(), drawn, sum(table));
+    kernels().heatmap(heatmap, store.view(), serial);
+    std::printf("%.1f ", heat.sum());
   }
   std::printf("\n");
   return 0;

@@ -53,7 +53,7 @@ def run_cpu(flags: list[str], sources: Path = ROOT) -> subprocess.CompletedProce
     common = [compiler(), "-std=c++17", "-O1", "-g1", "-I.", "-DSSSD_ISA=baseline", *flags]
     files = {
         "kernels": "kernels/boxes/cpu.cpp",
-        "dispatch": "kernels/boxes/cpu_dispatch.cpp",
+        "objects": "kernels/boxes/objects.cpp",
         "run": "tests/kernels/sanitized_boxes_cpu.cpp",
     }
     commands = [[*common, "-c", file, "-o", f"{{out}}/{o}.o"] for o, file in files.items()]

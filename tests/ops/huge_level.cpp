@@ -6,7 +6,7 @@
 #include <cstring>
 #include <vector>
 
-#include "kernels/divergence/cpu_driver.h"
+#include "kernels/divergence/cpu.cpp"
 
 using namespace sssd;
 using namespace sssd::divergence;

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sssd.ops import box_kernels
-from sssd.ops.heatmap import embedded_label_heatmap, label_heatmap
+from sssd.ops.heatmap import label_heatmap
 from sssd.ops.reference.heatmap import gaussian_radius
 from tests.ops.box_cases import BACKENDS, IMAGE_SIZE, SHAPES, covered, needs_library, objects
 
@@ -125,66 +124,6 @@ def test_levels_by_equation_1_of_fpn_and_by_size(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("combine", ["max", "sum"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_embedded_form_is_a_1x1_convolution_of_the_heatmap(backend, combine, dtype):
-    boxes, labels, index = labelled(40)
-    table = torch.randn(CLASSES, 37).to(dtype)
-    options = {"profile": "pyramid", "combine": combine}
-    heat = label_heatmap(
-        boxes, labels, index, IMAGE_SIZE, SHAPES, 3, CLASSES, dtype=torch.float64, **options
-    )
-    embedded = embedded_label_heatmap(
-        table, boxes, labels, index, IMAGE_SIZE, SHAPES, 3, **options, backend=backend
-    )
-    for ours, level in zip(embedded, heat, strict=True):
-        wanted = torch.nn.functional.conv2d(level, table.double().T[:, :, None, None])
-        tolerance = 2e-5 if dtype == torch.float32 else 1e-1
-        assert ours.dtype == dtype
-        torch.testing.assert_close(ours.double(), wanted, atol=tolerance, rtol=tolerance)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("profile", PROFILES)
-def test_embedded_form_has_the_gradient_of_the_table(backend, profile):
-    boxes, labels, index = labelled(12, batch=2)
-    table = torch.randn(CLASSES, 35, dtype=torch.float64, requires_grad=True)
-
-    def embed(table: Tensor) -> list[Tensor]:
-        return embedded_label_heatmap(
-            table, boxes, labels, index, IMAGE_SIZE, SHAPES, 2, profile=profile, backend=backend
-        )
-
-    assert torch.autograd.gradcheck(embed, table, fast_mode=True)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_embedded_form_has_the_gradient_of_more_levels_than_a_launch_takes(backend):
-    boxes, labels, index = labelled(6, batch=2)
-    shapes = [(2 + i % 3, 4) for i in range(box_kernels.LEVELS_A_LAUNCH + 3)]
-    table = torch.randn(CLASSES, 3, dtype=torch.float64, requires_grad=True)
-    where = (boxes, labels, index, IMAGE_SIZE, shapes, 2)
-
-    def gradient(backend: str) -> Tensor:
-        maps = embedded_label_heatmap(table, *where, profile="pyramid", backend=backend)
-        return torch.autograd.grad(sum(m.square().sum() for m in maps), table)[0]
-
-    torch.testing.assert_close(gradient(backend), gradient("reference"))
-
-
-@needs_library
-def test_embedded_form_refuses_a_second_derivative():
-    boxes, labels, index = labelled(4, batch=1)
-    table = torch.randn(CLASSES, 3, requires_grad=True)
-    maps = embedded_label_heatmap(
-        table, boxes, labels, index * 0, IMAGE_SIZE, SHAPES, 1, backend="cpu"
-    )
-    (grad,) = torch.autograd.grad(maps[0].square().sum(), table, create_graph=True)
-    with pytest.raises(RuntimeError, match="backend='reference'"):
-        grad.sum().backward()
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_boxes_that_draw_nothing(backend):
     nan, infinity = float("nan"), float("inf")
     boxes = torch.tensor(
@@ -226,11 +165,6 @@ def test_opcheck():
         torch.ops.sssd.label_heatmap.default,
         (boxes, labels, index, size, shapes, 2, CLASSES, 2, 0, 0.7, shown, strength, strength[:0]),
     )
-    table = torch.randn(CLASSES, 6, requires_grad=True)
-    torch.library.opcheck(
-        torch.ops.sssd.embed_heatmap.default,
-        (table, boxes, labels, index, size, shapes, 2, 1, 0, 0.7, None, None),
-    )
 
 
 def test_bad_input_names_the_argument_and_the_way_out():
@@ -238,9 +172,6 @@ def test_bad_input_names_the_argument_and_the_way_out():
 
     def heat(labels=labels, classes=CLASSES, **options):
         return label_heatmap(boxes, labels, index, IMAGE_SIZE, SHAPES, 2, classes, **options)
-
-    def embed(table):
-        return embedded_label_heatmap(table, boxes, labels, index, IMAGE_SIZE, SHAPES, 2)
 
     cases = [
         (ValueError, "labels has values outside 0 .. 4.*row 1: the first is 5",
@@ -255,9 +186,6 @@ def test_bad_input_names_the_argument_and_the_way_out():
         (ValueError, "min_overlap is 1.5", lambda: heat(min_overlap=1.5)),
         (ValueError, "strength is torch.float32 of shape", lambda: heat(strength=torch.ones(2))),
         (TypeError, "dtype is torch.int64", lambda: heat(dtype=torch.int64)),
-        (ValueError, "embedding has shape", lambda: embed(torch.ones(3))),
-        (TypeError, "embedding is torch.int64", lambda: embed(torch.ones(CLASSES, 3).long())),
-        (ValueError, "labels has values outside 0 .. 0", lambda: embed(torch.ones(1, 3))),
     ]  # fmt: skip
     for error, message, call in cases:
         with pytest.raises(error, match=message):

@@ -140,11 +140,3 @@ def label_heatmap(
             heatmap = heatmap.index_add(0, channel, values)
         maps.append(heatmap.unflatten(0, (batch_size, num_classes)).to(dtype))
     return maps
-
-
-def embedded_label_heatmap(embedding: Tensor, heatmaps: Sequence[Tensor]) -> list[Tensor]:
-    """Sum over the classes of heatmap x class vector, (B, C, H_l, W_l) a level."""
-    return [
-        torch.einsum("bkhw,kc->bchw", heatmap, embedding.to(heatmap.dtype)).to(embedding.dtype)
-        for heatmap in heatmaps
-    ]

@@ -1,17 +1,17 @@
-// How the work of the CPU kernels is cut: shared by those who count the units and those who run
-// them.
+// What the CPU box kernels share: how maps are cut into work, and the memory of one thread.
 #pragma once
 
+#include <cstdlib>
+
 #include "kernels/boxes/boxes.h"
+#include "kernels/common/tasks.h"
 
-namespace sssd::boxes_cpu {
-namespace {  // each set of instructions has its own copy
+namespace sssd::boxes_cpu::SSSD_ISA {
 
-constexpr int kPoolPlanes = 16;   // planes that one unit of pool takes
-constexpr int kTileCells = 4096;  // cells that pool transposes at a time: 256 KB of float32
-constexpr int kPaintPlanes = 16;  // planes of all contiguous levels that one unit of paint takes
-constexpr int kEmbedBlock = 32;   // channels that one unit of the backward of embed takes
-constexpr int kTileRows = 16;     // rows of a map that paint and embed take at a time
+using sssd::SSSD_ISA::Order;
+using sssd::SSSD_ISA::run_tasks;
+
+constexpr int kTileRows = 16;  // rows of a map that paint and heatmaps take at a time
 
 inline int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
 
@@ -23,19 +23,6 @@ inline bool any_level(const BoxLevels& levels, bool channels_last) {
 
 inline int32_t tile_bottom(int32_t top, int32_t height) {
   return height - top < kTileRows ? height : top + kTileRows;
-}
-
-inline int64_t pool_plane_units(const PoolProblem& problem) {
-  const int64_t blocks = divide_up(problem.channels, kPoolPlanes);
-  return any_level(problem.levels, false) ? blocks * problem.levels.count * problem.batch : 0;
-}
-inline int64_t pool_cell_units(const PoolProblem& problem, int64_t objects) {
-  return any_level(problem.levels, true) ? objects * problem.levels.count : 0;
-}
-
-inline int64_t paint_plane_units(const PaintProblem& problem) {
-  const int64_t blocks = divide_up(problem.channels, kPaintPlanes);
-  return any_level(problem.levels, false) ? problem.batch * blocks : 0;
 }
 
 // Tiles of kTileRows rows over all images and levels, visited with a stride that is prime to their
@@ -80,5 +67,27 @@ struct RowTiles {
   }
 };
 
-}  // namespace
-}  // namespace sssd::boxes_cpu
+// Uninitialised memory for one thread. (Not std::vector: the linker would share its code between
+// the sets of instructions.)
+template <class X>
+class Scratch {
+ public:
+  explicit Scratch(int64_t count)
+      : data_(static_cast<X*>(std::aligned_alloc(64, (count * sizeof(X) + 127) / 64 * 64))) {}
+  ~Scratch() { std::free(data_); }
+  Scratch(const Scratch&) = delete;
+  X* get() { return data_; }
+  X& operator[](int64_t i) { return data_[i]; }
+
+ private:
+  X* data_;
+};
+
+inline int32_t widest(const BoxLevels& levels) {
+  int32_t width = 0;
+  for (int l = 0; l < levels.count; ++l)
+    width = levels.level[l].size.width > width ? levels.level[l].size.width : width;
+  return width;
+}
+
+}  // namespace sssd::boxes_cpu::SSSD_ISA

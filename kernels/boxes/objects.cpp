@@ -1,7 +1,6 @@
-// Who is where: the objects sorted by image and their spans; what runs on which processor.
+// Who is where: the objects sorted by image, and their spans. Compiled once, for every processor:
+// geometry rounds alike on all of them.
 #include "kernels/boxes/cpu.h"
-#include "kernels/boxes/units.h"
-#include "kernels/common/cpu_isa.h"
 
 namespace sssd::boxes_cpu {
 
@@ -43,31 +42,6 @@ ObjectStore::ObjectStore(const HeatmapProblem& problem) {
 Objects ObjectStore::view() const {
   return {row_.data(),  image_.data(), start_.data(),
           span_.data(), stamp_.data(), static_cast<int64_t>(row_.size())};
-}
-
-int64_t pool_units(const PoolProblem& problem, const Objects& objects) {
-  return pool_plane_units(problem) + pool_cell_units(problem, objects.count);
-}
-int64_t paint_units(const PaintProblem& problem) {
-  const bool tiles = any_level(problem.levels, true);
-  return paint_plane_units(problem) + (tiles ? RowTiles(problem.levels, problem.batch).total : 0);
-}
-int64_t heatmap_units(const HeatmapProblem& problem) {
-  return problem.batch * problem.classes * problem.levels.count;
-}
-int64_t embed_units(const EmbedProblem& problem) {
-  return RowTiles(problem.heatmap.levels, problem.heatmap.batch).total;
-}
-int64_t embed_backward_units(const EmbedProblem& problem) {
-  return divide_up(problem.channels, kEmbedBlock);
-}
-
-const Kernels& kernels() {
-#ifdef SSSD_X86
-  if (cpu_isa() == CpuIsa::avx512) return kernels_avx512;
-  if (cpu_isa() == CpuIsa::avx2) return kernels_avx2;
-#endif
-  return kernels_baseline;
 }
 
 }  // namespace sssd::boxes_cpu

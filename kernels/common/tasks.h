@@ -1,19 +1,25 @@
-// Shares the tasks of a sweep out to threads.
+// Shares the tasks of a call out to threads: the one way in which CPU kernels run in parallel.
 #pragma once
 
+#include <cstdint>
 #include <type_traits>
 
 #include "kernels/common/inline.h"
-#include "kernels/divergence/cpu.h"
 
-namespace sssd::divergence::SSSD_ISA {
+namespace sssd {
+
+// The caller's threads: runs body(begin, end, context) over [0, tasks) in any number of pieces, in
+// any order. How a call is shared out never changes a result.
+using ParallelFor = void (*)(int64_t tasks, void (*body)(int64_t, int64_t, void*), void* context);
+
+namespace SSSD_ISA {
 
 // Backward begins where forward ended: that is still in cache.
 enum class Order { ascending, descending };
 
-// Tasks differ in size, and threads in speed: a thread takes half of its share of what is left,
-// time and again. So it works on neighbours, which share pages of memory, and none is waited for
-// long.
+// body(begin, end) over runs of tasks. Tasks differ in size, and threads in speed: a thread takes
+// half of its share of what is left, time and again. So it works on neighbours, which share pages
+// of memory, and none is waited for long.
 template <class F>
 void run_tasks(ParallelFor parallel, int64_t tasks, Order order, F&& body) {
   if (tasks == 0) return;
@@ -33,11 +39,12 @@ void run_tasks(ParallelFor parallel, int64_t tasks, Order order, F&& body) {
                                        __ATOMIC_RELAXED))
         continue;  // `first` is what another thread has left
       const int64_t from = queue.order == Order::ascending ? first : tasks - first - count;
-      for (int64_t task = from; task < from + count; ++task) queue.body(task);
+      queue.body(from, from + count);
       first = __atomic_load_n(&queue.next, __ATOMIC_RELAXED);
     }
   };
   parallel(tasks, work, &queue);
 }
 
-}  // namespace sssd::divergence::SSSD_ISA
+}  // namespace SSSD_ISA
+}  // namespace sssd
