@@ -90,13 +90,4 @@ struct HeatmapProblem {
   }
 };
 
-// map[l][b, c, i, j] = sum over classes k of heatmap[l][b, k, i, j] embedding[k, c], with no
-// heatmap in memory. `heatmap.levels` are these maps, or their gradients; `dtype` is that of all
-// tensors.
-struct EmbedProblem {
-  HeatmapProblem heatmap;
-  void* embedding;  // (K, C): read forward, its gradient is written backward
-  int64_t channels;
-};
-
 }  // namespace sssd

@@ -1,5 +1,4 @@
 #include "kernels/boxes/cuda.h"
-#include "kernels/boxes/cuda_embed.cuh"
 #include "kernels/boxes/cuda_heatmap.cuh"
 #include "kernels/boxes/cuda_paint.cuh"
 #include "kernels/boxes/cuda_pool.cuh"
@@ -11,10 +10,6 @@ constexpr int64_t kMostBlocks = 0x7fffffff;
 
 int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
 int64_t channel_blocks(int64_t channels) { return divide_up(channels, kChannels); }
-
-TilePlan strips_of(const EmbedProblem& problem) {
-  return {problem.heatmap.levels, problem.heatmap.classes * channel_blocks(problem.channels), true};
-}
 
 // Null, or why CUDA refused the launch before this.
 const char* refused() {
@@ -39,9 +34,6 @@ void prepare(const HeatmapProblem& problem, int64_t blocks, Bits* planes, cudaSt
 
 int64_t plane_size(const BoxLevels& levels, const PackedObjects& objects) {
   return levels.count * objects.count;
-}
-int64_t stamp_bytes(const HeatmapProblem& problem) {
-  return kStampPlanes * plane_size(problem.levels, problem.objects) * int64_t{sizeof(Bits)};
 }
 
 // Works the objects out and launches `blocks` that read them: launch(element type, stream, planes).
@@ -73,14 +65,8 @@ int64_t workspace_bytes(const PoolProblem& problem) {
 int64_t workspace_bytes(const PaintProblem& problem) {
   return kSpanPlanes * plane_size(problem.levels, problem.objects) * int64_t{sizeof(Bits)};
 }
-int64_t workspace_bytes(const HeatmapProblem& problem) { return stamp_bytes(problem); }
-int64_t workspace_bytes(const EmbedProblem& problem) { return stamp_bytes(problem.heatmap); }
-int64_t backward_workspace_bytes(const EmbedProblem& problem) {
-  const TilePlan plan = strips_of(problem);
-  if (plan.depth == 0) return 0;
-  const int64_t strips = plan.blocks(problem.heatmap.levels) / plan.depth;
-  return stamp_bytes(problem.heatmap) +
-         strips * problem.heatmap.classes * problem.channels * int64_t{sizeof(float)};
+int64_t workspace_bytes(const HeatmapProblem& problem) {
+  return kStampPlanes * plane_size(problem.levels, problem.objects) * int64_t{sizeof(Bits)};
 }
 
 const char* pool(const PoolProblem& problem, void* workspace, void* stream) {
@@ -105,30 +91,6 @@ const char* heatmap(const HeatmapProblem& problem, void* workspace, void* stream
   return run(problem, blocks, workspace, stream, [&](auto of, cudaStream_t on, const Bits* stamps) {
     SSSD_LAUNCH(heatmap_kernel<decltype(of)>, blocks, kThreads, 0, on, problem, plan, stamps);
   });
-}
-
-const char* embed(const EmbedProblem& problem, void* workspace, void* stream) {
-  const HeatmapProblem& heatmap = problem.heatmap;
-  const TilePlan plan(heatmap.levels, heatmap.batch * channel_blocks(problem.channels));
-  const int64_t blocks = plan.blocks(heatmap.levels);
-  return run(heatmap, blocks, workspace, stream, [&](auto of, cudaStream_t on, const Bits* stamps) {
-    SSSD_LAUNCH(embed_kernel<decltype(of)>, blocks, kThreads, 0, on, problem, plan, stamps);
-  });
-}
-
-const char* embed_backward(const EmbedProblem& problem, void* workspace, void* stream) {
-  const HeatmapProblem& heatmap = problem.heatmap;
-  const TilePlan plan = strips_of(problem);
-  const int64_t blocks = plan.blocks(heatmap.levels), count = heatmap.classes * problem.channels;
-  const auto launch = [&](auto of, cudaStream_t on, const Bits* stamps) {
-    auto* const partials =
-        reinterpret_cast<float*>(static_cast<char*>(workspace) + stamp_bytes(heatmap));
-    SSSD_LAUNCH(embed_backward_kernel<decltype(of)>, blocks, kThreads, 0, on, problem, plan, stamps,
-                partials);
-    SSSD_LAUNCH(add_strips_kernel<decltype(of)>, divide_up(count, kThreads), kThreads, 0, on,
-                partials, blocks / plan.depth, count, problem.embedding);
-  };
-  return run(heatmap, blocks, workspace, stream, launch);
 }
 
 }  // namespace sssd::boxes_cuda

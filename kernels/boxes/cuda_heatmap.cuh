@@ -32,16 +32,14 @@ __device__ __forceinline__ float profile_at(Profile profile, int32_t row, int32_
   return expf(-(down * down * per_row + right * right * per_column));
 }
 
-// The heat of this thread's cell from the objects of one image and class, and whether any of them
-// meets the tile. All threads call it.
+// The heat of this thread's cell from the objects of one image and class. All threads call it.
 __device__ __forceinline__ float heat_at(const HeatmapProblem& problem, const Bits* stamps,
                                          const Tile& tile, int32_t image, int32_t label,
-                                         DrawShared& shared, bool& any) {
+                                         DrawShared& shared) {
   const int32_t row = tile.top + static_cast<int32_t>(threadIdx.x / kTileColumns);
   const int32_t column = tile.left + static_cast<int32_t>(threadIdx.x % kTileColumns);
   const int64_t plane = problem.levels.count * problem.objects.count;
   float heat = 0;
-  any = false;
   for (int64_t first = 0; first < problem.objects.count; first += kThreads) {
     const int64_t t = first + threadIdx.x;
     const int64_t at = tile.level * problem.objects.count + t;
@@ -58,7 +56,6 @@ __device__ __forceinline__ float heat_at(const HeatmapProblem& problem, const Bi
       shared.strength[place] = problem.strength == nullptr ? 1.0f : problem.strength[t];
     }
     __syncthreads();
-    any = any || found > 0;
     for (int k = 0; k < found; ++k) {
       if (!shared.window[k].holds(row, column)) continue;
       const float value = shared.strength[k] * profile_at(problem.profile, row, column, k, shared);
@@ -76,9 +73,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   __shared__ DrawShared shared;
   const Tile tile(plan, problem.levels);
   const BoxLevel& map = problem.levels.level[tile.level];
-  bool any;
   const float heat = heat_at(problem, stamps, tile, tile.depth / problem.classes,
-                             tile.depth % problem.classes, shared, any);
+                             tile.depth % problem.classes, shared);
   const int32_t row = tile.top + threadIdx.x / kTileColumns;
   const int32_t column = tile.left + threadIdx.x % kTileColumns;
   if (row < map.size.height && column < map.size.width)

@@ -16,11 +16,9 @@ constexpr int kChannels = 32;                    // that one block takes
 // Blocks of all levels in one launch: level l has those from first[l] on, `depth` for each tile.
 struct TilePlan {
   int64_t first[kMaxLevels + 1];
-  int64_t depth;    // blocks a tile: images, classes and blocks of channels as a kernel needs them
-  bool whole_rows;  // a block visits all tiles of a row of them
+  int64_t depth;  // blocks a tile: images, classes and blocks of channels as a kernel needs them
 
-  TilePlan(const BoxLevels& levels, int64_t depth, bool whole_rows = false)
-      : depth(depth), whole_rows(whole_rows) {
+  TilePlan(const BoxLevels& levels, int64_t depth) : depth(depth) {
     first[0] = 0;
     for (int l = 0; l < levels.count; ++l) {
       const Size size = levels.level[l].size;
@@ -29,8 +27,8 @@ struct TilePlan {
     }
   }
   int64_t blocks(const BoxLevels& levels) const { return first[levels.count]; }
-  SSSD_HOST_DEVICE int64_t across(Size size) const {
-    return whole_rows ? 1 : (size.width + kTileColumns - 1) / kTileColumns;
+  static SSSD_HOST_DEVICE int64_t across(Size size) {
+    return (size.width + kTileColumns - 1) / kTileColumns;
   }
 };
 
@@ -43,7 +41,7 @@ struct Tile {
     const int64_t block = blockIdx.x;
     while (level + 1 < levels.count && block >= plan.first[level + 1]) ++level;
     const int64_t here = block - plan.first[level], tile = here / plan.depth;
-    const int64_t right = plan.across(levels.level[level].size);
+    const int64_t right = TilePlan::across(levels.level[level].size);
     depth = here % plan.depth;
     top = static_cast<int32_t>(tile / right) * kTileRows;
     left = static_cast<int32_t>(tile % right) * kTileColumns;
@@ -88,31 +86,6 @@ __device__ __forceinline__ int place_in_order(bool keep, uint32_t* votes, int& t
     total += here;
   }
   return place;
-}
-
-// The least key(t) above `after` of all objects; kNoKey if there is none. `words` is kWarps words
-// of shared memory. All threads call it and get the same.
-constexpr int32_t kNoKey = INT32_MAX;
-template <class Key>
-__device__ __forceinline__ int32_t next_key(int64_t objects, int32_t after, uint32_t* words,
-                                            Key key) {
-  int32_t least = kNoKey;
-  for (int64_t t = threadIdx.x; t < objects; t += kThreads) {
-    const int32_t here = key(t);
-    if (here > after && here < least) least = here;
-  }
-  for (int mask = device::kWarp / 2; mask > 0; mask /= 2) {
-    const int32_t other = __shfl_xor_sync(0xffffffffu, least, mask);
-    if (other < least) least = other;
-  }
-  if (threadIdx.x % device::kWarp == 0) words[threadIdx.x / device::kWarp] = least;
-  __syncthreads();
-  for (int w = 0; w < kWarps; ++w) {
-    const int32_t other = static_cast<int32_t>(words[w]);
-    if (other < least) least = other;
-  }
-  __syncthreads();
-  return least;
 }
 
 // ---- elements -----------------------------------------------------------------------------------

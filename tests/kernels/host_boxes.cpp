@@ -52,10 +52,6 @@ HeatmapProblem heatmap_of(const py::dict& given) {
           number<double>(given, "min_overlap")};
 }
 
-EmbedProblem embed_of(const py::dict& given) {
-  return {heatmap_of(given), pointer(given, "embedding"), number<int64_t>(given, "channels")};
-}
-
 // As torch's allocator on a device aligns it.
 struct alignas(512) Page {
   float word[128];
@@ -93,11 +89,6 @@ PYBIND11_MODULE(SSSD_MODULE, module) {
                      number<int64_t>(given, "channels"), number<bool>(given, "mean")});
   });
   module.def("heatmap", [](const py::dict& given) { run(boxes_cuda::heatmap, heatmap_of(given)); });
-  module.def("embed", [](const py::dict& given) { run(boxes_cuda::embed, embed_of(given)); });
-  module.def("embed_backward", [](const py::dict& given) {
-    const EmbedProblem problem = embed_of(given);
-    run(boxes_cuda::embed_backward, problem, boxes_cuda::backward_workspace_bytes(problem));
-  });
   module.def("configure", [](bool reverse, bool counting) {
     host_cuda::settings.order =
         reverse ? host_cuda::BlockOrder::kReverse : host_cuda::BlockOrder::kForward;

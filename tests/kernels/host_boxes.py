@@ -113,32 +113,3 @@ def heatmap(
         _drawing(boxes, labels, index, image_size, maps, classes, profile, combine, strength)
     )
     return maps
-
-
-def embed(
-    module: ModuleType, table: Tensor, boxes: Tensor, labels: Tensor, index: Tensor,
-    image_size: tuple[int, int], shapes: list[tuple[int, int]], batch: int, *,
-    profile: str = "pyramid", combine: str = "max", strength: Tensor | None = None,
-) -> list[Tensor]:  # fmt: skip
-    """As `sssd.ops.embedded_label_heatmap`."""
-    maps = _unwritten(batch, table.shape[1], shapes, table.dtype)
-    module.embed(
-        _drawing(boxes, labels, index, image_size, maps, len(table), profile, combine, strength)
-        | {"embedding": table.data_ptr(), "channels": table.shape[1]}
-    )
-    return maps
-
-
-def embed_backward(
-    module: ModuleType, grads: list[Tensor], boxes: Tensor, labels: Tensor, index: Tensor,
-    image_size: tuple[int, int], classes: int, *, profile: str = "pyramid", combine: str = "max",
-    strength: Tensor | None = None,
-) -> Tensor:  # fmt: skip
-    """The gradient of the vectors."""
-    channels = grads[0].shape[1]
-    grad = torch.full((classes, channels), math.nan, dtype=grads[0].dtype)
-    module.embed_backward(
-        _drawing(boxes, labels, index, image_size, grads, classes, profile, combine, strength)
-        | {"embedding": grad.data_ptr(), "channels": channels}
-    )
-    return grad

@@ -51,7 +51,6 @@ void launch(const char* (*kernels)(const Problem&, void*, void*), const Problem&
 
 void run(int objects, bool channels_last) {
   const Scene scene(objects);
-  const bool few = objects < 100;  // a thread a CUDA thread is slow
   Maps maps(kSizes, kBatch, kChannels, channels_last);
   std::vector<float> values(objects * kChannels, 0.5f);
   std::vector<float> pooled(maps.levels.count * values.size());
@@ -66,17 +65,6 @@ void run(int objects, bool channels_last) {
                                                nullptr, scene.strength.data(), Dtype::f32, kBatch,
                                                kClasses, profile, Combine::sum, 0.7});
     std::printf(" %.3f", heat.sum());
-    if (few && profile == Profile::gaussian) break;
-    std::vector<float> table(kClasses * kChannels, 0.5f);
-    Maps mixed(few ? std::vector{kSizes[0]} : kSizes, kBatch, kChannels, false);
-    EmbedProblem embed{
-        {mixed.levels, scene.packed(), scene.label.data(), nullptr, scene.strength.data(),
-         Dtype::f32, kBatch, kClasses, profile, Combine::sum, 0.7},
-        table.data(),
-        kChannels};
-    launch(boxes_cuda::embed, embed);
-    launch(boxes_cuda::embed_backward, embed, boxes_cuda::backward_workspace_bytes(embed));
-    std::printf(" %.2f %.1f", mixed.sum(), sum(table));
   }
   std::printf("\n");
 }

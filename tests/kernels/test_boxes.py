@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sssd.ops import label_heatmap, paint_boxes
+from sssd.ops import paint_boxes
 from tests.ops import box_accuracy as accuracy
 from tests.ops.rounding import half_ulp
 from tests.ops.test_boxes_geometry import KINDS, boxes_of_kind
@@ -85,31 +85,6 @@ def test_heatmap(boxes_module, profile, combine, dtype):
     accuracy.check_heatmap(ours, *arguments, **options)
 
 
-@pytest.mark.parametrize("profile", ["box", "pyramid", "gaussian"])
-@pytest.mark.parametrize("combine", ["max", "sum"])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("channels", "count"), [(37, 60), (32, 2), (3, 0)])
-def test_embedded_heatmap_and_its_gradient(boxes_module, profile, combine, dtype, channels, count):
-    boxes, index = objects(count, 2)
-    labels = torch.arange(count) * 5 % 7  # in no order; of 9 classes two have no object
-    options = {"profile": profile, "combine": combine, "strength": torch.rand(count)}
-    table = torch.rand(9, channels).to(dtype)
-    where = (boxes, labels, index, IMAGE_SIZE)
-    ours = host_boxes.embed(boxes_module, table, *where, SHAPES, 2, **options)
-    accuracy.check_embedded(ours, table, *where, SHAPES, 2, **options)
-    grads = [torch.randn_like(level) for level in ours]
-    grad = host_boxes.embed_backward(boxes_module, grads, *where, 9, **options)
-    accuracy.check_embedded_gradient(grad, grads, *where, **options)
-
-
-def test_embedded_heatmap_of_more_objects_than_one_round(boxes_module):
-    boxes, index = objects(700, 2)
-    labels, table = torch.arange(700) % 2, torch.rand(2, 5)
-    where, options = (boxes, labels, index, IMAGE_SIZE), {"profile": "pyramid", "combine": "sum"}
-    ours = host_boxes.embed(boxes_module, table, *where, SHAPES, 2, **options)
-    accuracy.check_embedded(ours, table, *where, SHAPES, 2, **options)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_box_covers_the_cells_of_the_reference(boxes_module, kind):
     for dtype in (torch.float32, torch.float64):
@@ -138,42 +113,23 @@ def test_every_check_sees_a_small_fault(boxes_module, dtype):
     """What the kernels give passes; off by what a comfortable tolerance lets by it fails."""
     boxes, index = objects(40, 2)
     labels = torch.arange(40) % 3
-    values, table = torch.randn(40, 8).to(dtype), torch.randn(3, 8).to(dtype)
+    values = torch.randn(40, 8).to(dtype)
     levels = maps(2, 8, dtype, torch.contiguous_format)
-    where, drawn = (boxes, index, IMAGE_SIZE), (boxes, labels, index, IMAGE_SIZE)
-    drawing = (*drawn, SHAPES, 2)
+    where = (boxes, index, IMAGE_SIZE)
+    drawing = (boxes, labels, index, IMAGE_SIZE, SHAPES, 2)
     options = {"profile": "gaussian", "combine": "sum"}
-    positive = [level.abs() for level in levels]
     pooled = host_boxes.pool(boxes_module, levels, *where)
     painted = host_boxes.paint(boxes_module, values, *where, SHAPES, 2)
     heat = host_boxes.heatmap(boxes_module, *drawing, 3, dtype=dtype, **options)
-    embedded = host_boxes.embed(boxes_module, table, *drawing, **options)
-    grad = host_boxes.embed_backward(boxes_module, positive, *drawn, 3, **options)
     checks = [
         (lambda x: accuracy.check_pool(x[0], levels, *where), [pooled]),
         (lambda x: accuracy.check_paint(x, values, *where), painted),
         (lambda x: accuracy.check_heatmap(x, *drawing, 3, **options), heat),
-        (lambda x: accuracy.check_embedded(x, table, *drawing, **options), embedded),
-        (lambda x: accuracy.check_embedded_gradient(x[0], positive, *drawn, **options), [grad]),
     ]  # fmt: skip
     for check, right in checks:
         check(right)
         with pytest.raises(AssertionError, match="in float64: off by"):
             check([FAULTS[dtype](x).to(dtype) for x in right])
-
-
-def test_the_gradient_of_the_vectors_reads_no_cell_without_heat(boxes_module):
-    boxes = torch.tensor([[80.0, 20.0, 200.0, 70.0], [0.0, 0.0, 90.0, 30.0]])
-    where = (boxes, torch.tensor([1, 0]), torch.tensor([1, 0]), IMAGE_SIZE)
-    heat = label_heatmap(*where, SHAPES, 2, 2, profile="pyramid")
-    grads = [torch.ones(2, 3, *shape) for shape in SHAPES]
-    clean = host_boxes.embed_backward(boxes_module, grads, *where, 2)
-    for grad, level in zip(grads, heat, strict=True):
-        grad.masked_fill_(level.sum(1, keepdim=True) == 0, float("nan"))
-    boxes_module.configure(True, True)
-    assert torch.equal(host_boxes.embed_backward(boxes_module, grads, *where, 2), clean)
-    assert boxes_module.traffic()["launches"] == 3
-    boxes_module.configure(False, False)
 
 
 @pytest.mark.parametrize("corner", [1e20, 1e300])

@@ -10,7 +10,7 @@ from .disassembly import embedded, instructions, recorded, resources
 from .registers import LIBRARY
 
 PREPARING = {"spans", "stamps"}  # of all dtypes
-OPERATORS = {"paint", "pool", "heatmap", "embed", "embed_backward", "add_strips"}
+OPERATORS = {"paint", "pool", "heatmap"}
 MOST_REGISTERS = 128  # a thread, for two blocks of 256 threads an SM
 _MANGLED = re.compile(
     rf"(sm_\d+) _ZN4sssd10boxes_cuda\d+({'|'.join(sorted(OPERATORS | PREPARING))})_kernel"

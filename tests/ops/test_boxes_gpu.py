@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sssd.ops import box_kernels, embedded_label_heatmap, label_heatmap, paint_boxes, pool_boxes
+from sssd.ops import box_kernels, label_heatmap, paint_boxes, pool_boxes
 from tests.ops import box_accuracy as accuracy
 from tests.ops.box_cases import FORMATS, IMAGE_SIZE, SHAPES, maps, objects
 from tests.ops.gpu import BACKENDS, DEVICE, NEEDS_GPU, replayed, skip_unless
@@ -55,21 +55,13 @@ def test_paint(shared, channels, count, memory_format, dtype, backend):
 @pytest.mark.parametrize("combine", ["max", "sum"])
 @pytest.mark.parametrize("profile", accuracy.PROFILE)
 def test_label_heatmaps(profile, combine, dtype, backend):
-    """Plain and embedded, and the gradient of the vectors."""
     skip_unless(box_kernels.HEATMAP, backend)
     boxes, index = on_device(*objects(60, batch=3))
     labels = torch.arange(60, device=DEVICE) % 5
-    drawn = (boxes, labels, index, IMAGE_SIZE)
-    where = (*drawn, SHAPES, 3)
+    where = (boxes, labels, index, IMAGE_SIZE, SHAPES, 3)
     options = {"profile": profile, "combine": combine, "strength": torch.rand(60, device=DEVICE)}
     heat = label_heatmap(*where, 5, **options, dtype=dtype, backend=backend)
     accuracy.check_heatmap(heat, *where, 5, **options)
-    table = torch.randn(5, 24, device=DEVICE).to(dtype).requires_grad_()
-    embedded = embedded_label_heatmap(table, *where, **options, backend=backend)
-    accuracy.check_embedded(embedded, table, *where, **options)
-    upstream = [torch.randn_like(x) for x in embedded]
-    (grad,) = torch.autograd.grad(embedded, table, upstream)
-    accuracy.check_embedded_gradient(grad, upstream, *drawn, **options)
 
 
 def test_in_a_cuda_graph(backend):

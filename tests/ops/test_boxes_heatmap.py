@@ -1,4 +1,4 @@
-"""Label heatmaps, plain and embedded: every backend against loops over boxes and cells."""
+"""Label heatmaps: every backend against loops over boxes and cells."""
 
 from __future__ import annotations
 
