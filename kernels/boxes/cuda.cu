@@ -18,27 +18,17 @@ TilePlan strips_of(const EmbedProblem& problem) {
 template <class Launch>
 const char* by_dtype(Dtype dtype, int64_t blocks, Launch launch) {
   if (blocks > kMostBlocks) return "the maps need more blocks than one launch can take";
-  if (blocks > 0) {
-    switch (dtype) {
-      case Dtype::f32:
-        launch(Float32());
-        break;
-      case Dtype::bf16:
-        launch(BFloat16());
-        break;
-      case Dtype::f16:
-        launch(Float16());
-        break;
-      default:
-        return "the CUDA kernels do not compute in float64";
-    }
+  if (blocks == 0) return nullptr;
+  switch (dtype) {
+    case Dtype::f32:
+      return device::message(launch(Float32()));
+    case Dtype::bf16:
+      return device::message(launch(BFloat16()));
+    case Dtype::f16:
+      return device::message(launch(Float16()));
+    default:
+      return "the CUDA kernels do not compute in float64";
   }
-#ifdef SSSD_HOST_CUDA
-  return nullptr;
-#else
-  const cudaError_t error = cudaGetLastError();
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
-#endif
 }
 
 }  // namespace
@@ -48,7 +38,7 @@ const char* pool(const PoolProblem& problem, void* stream_pointer) {
   const int64_t blocks =
       channel_blocks(problem.channels) * problem.levels.count * problem.objects.count;
   return by_dtype(problem.dtype, blocks, [&](auto of) {
-    SSSD_LAUNCH(pool_kernel<decltype(of)>, blocks, kThreads, 0, stream, problem);
+    return device::launch(pool_kernel<decltype(of)>, {blocks, kThreads}, stream, problem);
   });
 }
 
@@ -56,8 +46,8 @@ const char* paint(const PaintProblem& problem, void* stream_pointer) {
   const auto stream = static_cast<cudaStream_t>(stream_pointer);
   const TilePlan plan(problem.levels, problem.batch * channel_blocks(problem.channels));
   return by_dtype(problem.dtype, plan.blocks(problem.levels), [&](auto of) {
-    SSSD_LAUNCH(paint_kernel<decltype(of)>, plan.blocks(problem.levels), kThreads, 0, stream,
-                problem, plan);
+    return device::launch(paint_kernel<decltype(of)>, {plan.blocks(problem.levels), kThreads},
+                          stream, problem, plan);
   });
 }
 
@@ -65,8 +55,8 @@ const char* heatmap(const HeatmapProblem& problem, void* stream_pointer) {
   const auto stream = static_cast<cudaStream_t>(stream_pointer);
   const TilePlan plan(problem.levels, problem.batch * problem.classes);
   return by_dtype(problem.dtype, plan.blocks(problem.levels), [&](auto of) {
-    SSSD_LAUNCH(heatmap_kernel<decltype(of)>, plan.blocks(problem.levels), kThreads, 0, stream,
-                problem, plan);
+    return device::launch(heatmap_kernel<decltype(of)>, {plan.blocks(problem.levels), kThreads},
+                          stream, problem, plan);
   });
 }
 
@@ -75,8 +65,8 @@ const char* embed(const EmbedProblem& problem, void* stream_pointer) {
   const HeatmapProblem& heatmap = problem.heatmap;
   const TilePlan plan(heatmap.levels, heatmap.batch * channel_blocks(problem.channels));
   return by_dtype(heatmap.dtype, plan.blocks(heatmap.levels), [&](auto of) {
-    SSSD_LAUNCH(embed_kernel<decltype(of)>, plan.blocks(heatmap.levels), kThreads, 0, stream,
-                problem, plan);
+    return device::launch(embed_kernel<decltype(of)>, {plan.blocks(heatmap.levels), kThreads},
+                          stream, problem, plan);
   });
 }
 
@@ -93,10 +83,12 @@ const char* embed_backward(const EmbedProblem& problem, float* workspace, void* 
   const int64_t blocks = plan.blocks(problem.heatmap.levels);
   const int64_t count = problem.heatmap.classes * problem.channels;
   return by_dtype(problem.heatmap.dtype, blocks, [&](auto of) {
-    SSSD_LAUNCH(embed_backward_kernel<decltype(of)>, blocks, kThreads, 0, stream, problem, plan,
-                workspace);
-    SSSD_LAUNCH(add_strips_kernel<decltype(of)>, (count + kThreads - 1) / kThreads, kThreads, 0,
-                stream, workspace, blocks / plan.depth, count, problem.embedding);
+    const cudaError_t error = device::launch(embed_backward_kernel<decltype(of)>,
+                                             {blocks, kThreads}, stream, problem, plan, workspace);
+    if (error != cudaSuccess) return error;
+    return device::launch(add_strips_kernel<decltype(of)>,
+                          {(count + kThreads - 1) / kThreads, kThreads}, stream, workspace,
+                          blocks / plan.depth, count, problem.embedding);
   });
 }
 

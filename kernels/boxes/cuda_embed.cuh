@@ -31,8 +31,8 @@ template <class T>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     embed_kernel(const __grid_constant__ EmbedProblem problem,
                  const __grid_constant__ TilePlan plan) {
-  __shared__ DrawShared shared;
-  __shared__ float vector[kChannels];
+  SSSD_SHARED(DrawShared, shared);
+  SSSD_SHARED(float, vector, [kChannels]);
   const HeatmapProblem& heatmap = problem.heatmap;
   const Tile tile(plan, heatmap.levels);
   const BoxLevel& map = heatmap.levels.level[tile.level];
@@ -69,8 +69,8 @@ template <class T>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     embed_backward_kernel(const __grid_constant__ EmbedProblem problem,
                           const __grid_constant__ TilePlan plan, float* partials) {
-  __shared__ DrawShared shared;
-  __shared__ float heat[kTileRows][kTileColumns];
+  SSSD_SHARED(DrawShared, shared);
+  SSSD_SHARED(float, heat, [kTileRows][kTileColumns]);
   constexpr int kEach = kChannels / kWarps;
   const HeatmapProblem& heatmap = problem.heatmap;
   Tile tile(plan, heatmap.levels);

@@ -74,7 +74,7 @@ template <class T>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     heatmap_kernel(const __grid_constant__ HeatmapProblem problem,
                    const __grid_constant__ TilePlan plan) {
-  __shared__ DrawShared shared;
+  SSSD_SHARED(DrawShared, shared);
   const Tile tile(plan, problem.levels);
   const BoxLevel& map = problem.levels.level[tile.level];
   bool any;

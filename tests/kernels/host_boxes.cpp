@@ -1,8 +1,6 @@
 // The CUDA launchers of the box operators, run on the CPU, for Python. Tests only.
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
 #include "kernels/boxes/cuda.h"
+#include "tests/kernels/emulator.h"
 
 namespace py = pybind11;
 using namespace sssd;
@@ -56,47 +54,31 @@ EmbedProblem embed_of(const py::dict& given) {
   return {heatmap_of(given), pointer(given, "embedding"), number<int64_t>(given, "channels")};
 }
 
-void check(const char* error) {
-  if (error) throw std::runtime_error(error);
-}
-
 }  // namespace
 
 PYBIND11_MODULE(SSSD_MODULE, module) {
   module.def("pool", [](const py::dict& given) {
-    check(boxes_cuda::pool({levels_of(given), objects_of(given), pointer(given, "pooled"),
-                            Dtype(number<int>(given, "dtype")), number<int64_t>(given, "batch"),
-                            number<int64_t>(given, "channels"), number<bool>(given, "mean")},
-                           nullptr));
+    throw_if(boxes_cuda::pool({levels_of(given), objects_of(given), pointer(given, "pooled"),
+                               Dtype(number<int>(given, "dtype")), number<int64_t>(given, "batch"),
+                               number<int64_t>(given, "channels"), number<bool>(given, "mean")},
+                              nullptr));
   });
   module.def("paint", [](const py::dict& given) {
-    check(boxes_cuda::paint({levels_of(given), objects_of(given), pointer(given, "values"),
-                             number<int64_t>(given, "value_level_stride"),
-                             Dtype(number<int>(given, "dtype")), number<int64_t>(given, "batch"),
-                             number<int64_t>(given, "channels"), number<bool>(given, "mean")},
-                            nullptr));
+    throw_if(boxes_cuda::paint({levels_of(given), objects_of(given), pointer(given, "values"),
+                                number<int64_t>(given, "value_level_stride"),
+                                Dtype(number<int>(given, "dtype")), number<int64_t>(given, "batch"),
+                                number<int64_t>(given, "channels"), number<bool>(given, "mean")},
+                               nullptr));
   });
-  module.def("heatmap",
-             [](const py::dict& given) { check(boxes_cuda::heatmap(heatmap_of(given), nullptr)); });
+  module.def("heatmap", [](const py::dict& given) {
+    throw_if(boxes_cuda::heatmap(heatmap_of(given), nullptr));
+  });
   module.def("embed",
-             [](const py::dict& given) { check(boxes_cuda::embed(embed_of(given), nullptr)); });
+             [](const py::dict& given) { throw_if(boxes_cuda::embed(embed_of(given), nullptr)); });
   module.def("embed_backward", [](const py::dict& given) {
     const EmbedProblem problem = embed_of(given);
     std::vector<float> workspace(boxes_cuda::embed_backward_workspace(problem), NAN);
-    check(boxes_cuda::embed_backward(problem, workspace.data(), nullptr));
+    throw_if(boxes_cuda::embed_backward(problem, workspace.data(), nullptr));
   });
-  module.def("configure", [](bool reverse, bool counting) {
-    host_cuda::settings.order =
-        reverse ? host_cuda::BlockOrder::kReverse : host_cuda::BlockOrder::kForward;
-    host_cuda::settings.counting = counting;
-    host_cuda::traffic = {};
-  });
-  module.def("traffic", [] {
-    const host_cuda::Traffic& t = host_cuda::traffic;
-    using namespace py::literals;
-    return py::dict("load_bytes"_a = t.load_bytes, "load_sectors"_a = t.load_sectors,
-                    "load_ideal"_a = t.load_ideal, "store_bytes"_a = t.store_bytes,
-                    "store_sectors"_a = t.store_sectors, "store_ideal"_a = t.store_ideal,
-                    "launches"_a = t.launches);
-  });
+  bind_emulator(module);
 }

@@ -1,6 +1,7 @@
 // Runs the divergence kernels over small levels of every layout, in buffers of exactly the size
 // they may touch. Built under the sanitizers by test_sanitizers.py; prints the values.
 #include <cstdio>
+#include <stdexcept>
 #include <vector>
 
 #include "kernels/divergence/cuda_launch.cuh"
@@ -13,6 +14,10 @@ namespace {
 struct Shape {
   int64_t outer, segments, length, inner;
 };
+
+void check(const char* error) {
+  if (error) throw std::runtime_error(error);
+}
 
 template <class Member>
 void run(const std::vector<Shape>& shapes, Settings settings, bool half) {
@@ -45,12 +50,13 @@ void run(const std::vector<Shape>& shapes, Settings settings, bool half) {
     weights.emplace_back(level.rows(), 0.5f);
     level.weights = weights.back().data();
   }
-  const int64_t floats = workspace_floats(levels, settings);
+  int64_t floats = 0;
+  check(workspace<Member>(levels, settings, floats));
   std::vector<float> saved(saved_planes(settings) * levels.rows), values(levels.count);
-  std::vector<float> factors(levels.count), workspace(floats), ones(levels.count, 1.0f);
-  forward<Member>(levels, settings, saved.data(), values.data(), factors.data(), workspace.data(),
-                  nullptr);
-  backward<Member>(levels, settings, saved.data(), factors.data(), ones.data(), nullptr);
+  std::vector<float> factors(levels.count), work(floats), ones(levels.count, 1.0f);
+  check(forward<Member>(levels, settings, saved.data(), values.data(), factors.data(), work.data(),
+                        nullptr));
+  check(backward<Member>(levels, settings, saved.data(), factors.data(), ones.data(), nullptr));
   for (const float value : values) std::printf("%.6f ", value);
   std::printf("\n");
 }
@@ -69,7 +75,9 @@ int main(int arguments, char**) try {
   all.insert(all.end(), few.begin(), few.end());
   run<Js>(arguments > 1 ? few : all, settings, false);
   // Rows that two blocks keep together.
-  host_cuda::settings.shared_limit = 16 << 10, host_cuda::settings.cluster_limit = 2;
+  host_cuda::Settings slice;
+  slice.chip = {90, 16 << 10, 2};
+  host_cuda::play(slice);
   run<Js>({{1, 1, 4001, 1}, {1, 1, 500, 8}}, settings, false);
 #ifndef SSSD_ONE_MEMBER
   if (arguments > 1) return 0;

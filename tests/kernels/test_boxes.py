@@ -135,10 +135,10 @@ def test_the_gradient_of_the_vectors_reads_no_cell_without_heat(boxes_module):
     clean = host_boxes.embed_backward(boxes_module, grads, *where, 2)
     for grad, level in zip(grads, heat, strict=True):
         grad.masked_fill_(level.sum(1, keepdim=True) == 0, float("nan"))
-    boxes_module.configure(True, True)
+    boxes_module.play(reverse=True, counting=True)
     assert torch.equal(host_boxes.embed_backward(boxes_module, grads, *where, 2), clean)
     assert boxes_module.traffic()["launches"] == 2
-    boxes_module.configure(False, False)
+    boxes_module.play()
 
 
 @pytest.mark.parametrize("corner", [1e20, 1e300])
@@ -168,7 +168,7 @@ def test_one_launch_any_block_order_and_coalesced_traffic(boxes_module, memory_f
     values = torch.rand(40, 64)
     results = []
     for reverse in (False, True):
-        boxes_module.configure(reverse, True)
+        boxes_module.play(reverse=reverse, counting=True)
         results.append(
             host_boxes.paint(
                 boxes_module, values, boxes, index, IMAGE_SIZE, shapes, 2,
@@ -176,7 +176,7 @@ def test_one_launch_any_block_order_and_coalesced_traffic(boxes_module, memory_f
             )
         )  # fmt: skip
         traffic = boxes_module.traffic()
-    boxes_module.configure(False, False)
+    boxes_module.play()
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
     assert traffic["launches"] == 1
     assert traffic["store_bytes"] == sum(level.numel() * 4 for level in results[0])  # once each
