@@ -16,7 +16,7 @@ class SharedMemory {
   // Before a block starts.
   void clear() {
     for (Piece& piece : pieces_) {
-      std::fill(piece.bytes.begin(), piece.bytes.end(), 0xff);
+      std::fill(piece.bytes.begin(), piece.bytes.end(), kUnwritten);
       std::fill(piece.written.begin(), piece.written.end(), 0);
     }
   }
@@ -34,23 +34,27 @@ class SharedMemory {
     return pieces_.emplace_back(site, bytes).bytes.data();
   }
 
-  // Notes a store; false for a load of what no thread of the block has written.
+  // Notes a store; false for a load of what no thread of the block has written. (What g++ stores as
+  // the result of a call comes unannounced, but is not as it was.)
   bool access(bool is_store, const void* address, std::size_t bytes) {
     for (Piece& piece : pieces_) {
       const std::size_t at = static_cast<const unsigned char*>(address) - piece.bytes.data();
       if (at >= piece.bytes.size()) continue;
-      const auto first = piece.written.begin() + at;
-      const auto last = first + std::min(bytes, piece.written.size() - at);
-      if (is_store) std::fill(first, last, 1);
-      return std::find(first, last, 0) == last;
+      for (std::size_t i = at; i < std::min(at + bytes, piece.bytes.size()); ++i) {
+        if (is_store) piece.written[i] = 1;
+        if (!piece.written[i] && piece.bytes[i] == kUnwritten) return false;
+      }
+      return true;
     }
     return true;
   }
 
  private:
   static constexpr std::size_t kStaticLimit = 48 << 10;
+  static constexpr unsigned char kUnwritten = 0xff;  // in every byte: NaN
   struct Piece {
-    Piece(const void* site, std::size_t size) : site(site), bytes(size, 0xff), written(size, 0) {}
+    Piece(const void* site, std::size_t size)
+        : site(site), bytes(size, kUnwritten), written(size, 0) {}
     const void* site;  // of the variable; null: dynamic
     std::vector<unsigned char> bytes, written;
   };

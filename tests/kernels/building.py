@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "kernel_tests"
 HOST = ["-DSSSD_HOST_CUDA", "-include", "kernels/host_cuda/host_cuda.h"]
 # Every access of an instrumented kernel is seen by kernels/host_cuda/every_access.cpp.
-SEEN = ["-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"]
+SEEN = ["-g1", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"]
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
 DTYPES = {torch.float32: 0, torch.bfloat16: 2, torch.float16: 3}  # of kernels/common/levels.h
 
@@ -60,7 +60,10 @@ def host_module(name: str, kernels: str, binding: str) -> ModuleType:
     include = [f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}"]
     sources = {
         "kernels": [*SEEN, "-x", "c++", kernels],
-        **{part: [f"kernels/host_cuda/{part}.cpp"] for part in ("fibers", "runtime", "every_access")},
+        **{
+            part: [f"kernels/host_cuda/{part}.cpp"]
+            for part in ("fibers", "runtime", "every_access")
+        },
         "module": [f"-DSSSD_MODULE={name}", *include, binding],
     }
     commands = [

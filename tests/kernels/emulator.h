@@ -22,12 +22,13 @@ inline void bind_emulator(pybind11::module_& module) {
     return chips;
   }();
   // `shared` and `cluster` where they are to be less than the chip's. `resources(mangled kernel)`
-  // gives its registers and most threads. Only devices below 64 are remembered between calls.
+  // gives its registers and most threads. `stale`: a call of somebody else's has failed and left
+  // its error. Only devices below 64 are remembered between calls.
   module.def(
       "play",
       [](int chip, int shared, int cluster, int device, const std::set<std::string>& refused,
          std::function<std::pair<int, int>(const std::string&)> resources, bool reverse,
-         bool counting) {
+         bool counting, bool stale) {
         host_cuda::Settings settings;
         for (const host_cuda::Chip& known : host_cuda::kChips)
           if (known.capability == chip) settings.chip = known;
@@ -41,10 +42,13 @@ inline void bind_emulator(pybind11::module_& module) {
           };
         if (reverse) settings.order = host_cuda::BlockOrder::kReverse;
         host_cuda::play(settings);
+        cudaLaunchConfig_t config{};
+        config.blockDim = 0;
+        if (stale) static_cast<void>(cudaLaunchKernelEx(&config, +[] {}));
       },
       py::kw_only(), "chip"_a = 90, "shared"_a = 0, "cluster"_a = 0, "device"_a = 64,
       "refused"_a = std::set<std::string>{}, "resources"_a = nullptr, "reverse"_a = false,
-      "counting"_a = false);
+      "counting"_a = false, "stale"_a = false);
   // No function of Python's is left when it ends.
   py::module_::import("atexit").attr("register")(py::cpp_function([] { host_cuda::play({}); }));
   module.def("traffic", [] {

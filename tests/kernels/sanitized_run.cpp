@@ -68,6 +68,12 @@ int main(int arguments, char**) try {
   settings.normalize = Normalize::softmax;
   settings.temperature = 1, settings.beta = 0.5, settings.eps = 1e-5;
   settings.root = Root::level;
+  const auto play = [](host_cuda::Chip chip) {
+    host_cuda::Settings machine;
+    machine.chip = chip;
+    host_cuda::play(machine);
+  };
+  play(host_cuda::kChips[2]);
   // Whole vectors, and odd sizes; rows of one warp, of a block, and in pieces, for both shapes.
   // With an argument a few of them, for the thread a CUDA thread that is slow.
   const std::vector<Shape> few = {{1, 1, 33, 7}, {1, 1, 1300, 5}, {3, 1, 77, 1}, {1, 1, 2051, 1}};
@@ -75,12 +81,12 @@ int main(int arguments, char**) try {
   all.insert(all.end(), few.begin(), few.end());
   run<Js>(arguments > 1 ? few : all, settings, false);
   // Rows that two blocks keep together.
-  host_cuda::Settings slice;
-  slice.chip = {90, 16 << 10, 2};
-  host_cuda::play(slice);
+  play({90, 16 << 10, 2});
   run<Js>({{1, 1, 4001, 1}, {1, 1, 500, 8}}, settings, false);
 #ifndef SSSD_ONE_MEMBER
   if (arguments > 1) return 0;
+  play(host_cuda::kChips[2]);
+  run<Js>({{1, 1, 4550, 24}}, settings, false);  // pieces, and rows that fill no tile
   run<Js>(all, settings, true);
   settings.normalize = Normalize::standardize, settings.measure = Measure::mse;
   run<Affine>(all, settings, false);

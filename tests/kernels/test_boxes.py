@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import pytest
 import torch
 from torch import Tensor
@@ -16,11 +14,6 @@ IMAGE_SIZE = (96, 352)
 SHAPES = [(12, 44), (7, 33), (3, 5), (1, 1)]  # more than a tile, odd, less than a tile, one cell
 FORMATS = [torch.contiguous_format, torch.channels_last]
 TOLERANCE = {torch.float32: 4e-6, torch.bfloat16: 8e-2, torch.float16: 1e-2}
-
-
-@pytest.fixture(scope="module")
-def boxes_module() -> ModuleType:
-    return host_boxes.load_module()
 
 
 def objects(count: int, batch: int) -> tuple[Tensor, Tensor]:

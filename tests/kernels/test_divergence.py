@@ -54,9 +54,13 @@ def check(
     student: list[Tensor],
     teacher: list[Tensor],
     weights: list[Tensor] | None = None,
+    least: float = 1e-7,
     **options: Any,
 ) -> None:
-    """Values within 1e-5 of the fp64 reference, gradients within the rounding of their dtype."""
+    """Values within 1e-5 of the fp64 reference, gradients within the rounding of their dtype.
+
+    A gradient's norm may be off by `least` where nothing but cancellation is left of it.
+    """
     wide = [[x.double().requires_grad_() for x in side] for side in (student, teacher)]
     meant = {key: options[key] for key in options if key != "play"}
     expected = feature_divergence(*wide, weights, **DEFAULTS | meant)
@@ -67,7 +71,9 @@ def check(
     for side, inputs in zip(result.grads, wide, strict=True):
         for level, (grad, x) in enumerate(zip(side, inputs, strict=True)):
             error = (grad.double() - x.grad).norm()
-            bound = ROUNDING[grad.dtype] * x.grad.norm() + 1e-7
+            kind = torch.finfo(grad.dtype)
+            flushed = kind.smallest_normal * kind.eps * grad.numel() ** 0.5 / 2
+            bound = ROUNDING[grad.dtype] * x.grad.norm() + least + flushed
             assert error <= bound, f"level {level}: {error} > {bound}"
 
 
@@ -224,9 +230,7 @@ def test_order_of_blocks_changes_no_bit(
     student, teacher = maps(ODD + EVEN + LONG, memory_format=memory_format)
     grad_values = torch.ones(len(student))
     one, other = (
-        run(
-            module, student, teacher, over=over, grad_values=grad_values, play={"reverse": reverse}
-        )
+        run(module, student, teacher, over=over, grad_values=grad_values, play={"reverse": reverse})
         for reverse in (False, True)
     )
     assert torch.equal(one.values, other.values)

@@ -65,9 +65,7 @@ def test_512_channels_are_read_once(module: ModuleType, dtype: torch.dtype) -> N
 @pytest.mark.parametrize("last", [False, True])
 def test_the_longest_rows_are_read_at_most_twice(module: ModuleType, last: bool) -> None:
     student, teacher = maps([(1, 8, 168, 160)], torch.float32, last)
-    result = run(
-        module, student, teacher, over="cells", play={"chip": 86, "counting": True}
-    )
+    result = run(module, student, teacher, over="cells", play={"chip": 86, "counting": True})
     assert result.traffic[0]["load_bytes"] <= 4 * size(student) + 2**17
     assert result.traffic[0]["launches"] == 3
 
@@ -87,9 +85,7 @@ def test_rows_of_p3_of_800_x_1344_are_read_once(
 ) -> None:
     """16,800 cells: in one block, or in the blocks of a cluster."""
     student, teacher = maps([(1, 16, 100, 168)], dtype, last)
-    result = run(
-        module, student, teacher, over="cells", play={"chip": chip, "counting": True}
-    )
+    result = run(module, student, teacher, over="cells", play={"chip": chip, "counting": True})
     statistics = 2**15  # of the pieces
     assert result.traffic[0]["load_bytes"] <= 2 * size(student) + statistics
     assert result.traffic[0]["launches"] == 2
