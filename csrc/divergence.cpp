@@ -163,8 +163,9 @@ void run_forward(const Call& call, const Tensor& like, const Tensor& values, con
     const torch::stable::accelerator::DeviceGuard guard(like.get_device_index());
     void* stream = current_stream(like);
     each_launch(call, [&](const Levels& levels, size_t first) {
-      const Tensor workspace = torch::stable::new_empty(
-          like, {divergence::cuda_workspace(levels, call.settings)}, ScalarType::Float);
+      int64_t floats = 0;
+      throw_if(divergence::cuda_workspace(levels, call.settings, floats));
+      const Tensor workspace = torch::stable::new_empty(like, {floats}, ScalarType::Float);
       throw_if(divergence::cuda_forward(levels, call.settings, data<float>(saved),
                                         data<float>(values) + first, data<float>(factors) + first,
                                         data<float>(workspace), stream));

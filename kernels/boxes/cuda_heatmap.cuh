@@ -70,7 +70,7 @@ template <class T>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     heatmap_kernel(const __grid_constant__ HeatmapProblem problem,
                    const __grid_constant__ TilePlan plan, const Bits* stamps) {
-  __shared__ DrawShared shared;
+  SSSD_SHARED(DrawShared, shared);
   const Tile tile(plan, problem.levels);
   const BoxLevel& map = problem.levels.level[tile.level];
   const float heat = heat_at(problem, stamps, tile, tile.depth / problem.classes,

@@ -122,7 +122,7 @@ template <class T>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     paint_kernel(const __grid_constant__ PaintProblem problem,
                  const __grid_constant__ TilePlan plan, const Bits* spans) {
-  __shared__ PaintShared shared;
+  SSSD_SHARED(PaintShared, shared);
   const Tile tile(plan, problem.levels);
   if (problem.levels.level[tile.level].channels_last) {
     paint_tile<T, true>(problem, spans, tile, shared);

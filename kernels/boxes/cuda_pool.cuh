@@ -61,7 +61,7 @@ __device__ __forceinline__ void sum_cells(const PoolProblem& problem, const BoxL
 template <class T>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     pool_kernel(const __grid_constant__ PoolProblem problem, const Bits* spans) {
-  __shared__ PoolShared shared;
+  SSSD_SHARED(PoolShared, shared);
   const int64_t blocks = (problem.channels + kChannels - 1) / kChannels;
   const int64_t channel = blockIdx.x % blocks * kChannels;
   const int level = static_cast<int>(blockIdx.x / blocks % problem.levels.count);

@@ -19,7 +19,7 @@ namespace sssd::device {
 
 constexpr int kWarp = 32;
 
-// ---- global memory ------------------------------------------------------------------------------
+// ---- memory -------------------------------------------------------------------------------------
 
 // 16 bytes as they lie in memory: 4 fp32, 8 half-precision, or (low half only) 4 half-precision.
 struct alignas(16) Bits {
@@ -30,19 +30,31 @@ struct alignas(8) HalfBits {
 };
 
 #ifdef SSSD_HOST_CUDA
+using Where = std::source_location;
 template <class T>
-__forceinline__ T load(const T* address) {
+__forceinline__ T load(const T* address, Where where = Where::current()) {
+  host_cuda::check_alignment(false, address, sizeof(T), where);
   host_cuda::record(false, address, sizeof(T));
   return *address;
 }
 template <class T>
-__forceinline__ T load_written(const T* address) {
-  return load(address);
+__forceinline__ T load_written(const T* address, Where where = Where::current()) {
+  return load(address, where);
 }
 template <class T>
-__forceinline__ void store(T* address, T value) {
+__forceinline__ void store(T* address, T value, Where where = Where::current()) {
+  host_cuda::check_alignment(true, address, sizeof(T), where);
   host_cuda::record(true, address, sizeof(T));
   *address = value;
+}
+// Vectors in shared memory.
+__forceinline__ Bits load_shared(const Bits* address, Where where = Where::current()) {
+  host_cuda::check_alignment(false, address, sizeof(Bits), where);
+  return *address;
+}
+__forceinline__ void store_shared(Bits* address, Bits bits, Where where = Where::current()) {
+  host_cuda::check_alignment(true, address, sizeof(Bits), where);
+  *address = bits;
 }
 #else
 // Read-only for the whole launch: the non-coherent path, vectors in one instruction.
@@ -63,6 +75,8 @@ __device__ __forceinline__ Bits load_written(const Bits* address) {
   const uint4 bits = __ldcg(reinterpret_cast<const uint4*>(address));
   return {{bits.x, bits.y, bits.z, bits.w}};
 }
+__device__ __forceinline__ Bits load_shared(const Bits* address) { return *address; }
+__device__ __forceinline__ void store_shared(Bits* address, Bits bits) { *address = bits; }
 template <class T>
 __device__ __forceinline__ void store(T* address, T value) {
   *address = value;
@@ -153,39 +167,64 @@ constexpr bool kClusters = false;
 __device__ __forceinline__ void cluster_barrier() {}
 #endif
 
+// Shared memory: all that the launch asks for, and a variable (with extents, if an array).
 #ifdef SSSD_HOST_CUDA
 #define SSSD_DYNAMIC_SHARED(name) \
   float* const name = reinterpret_cast<float*>(host_cuda::dynamic_shared())
-#define SSSD_LAUNCH(kernel, blocks, threads, shared_bytes, stream, ...)                  \
-  (static_cast<void>(stream), host_cuda::launch({unsigned(blocks)}, {unsigned(threads)}, \
-                                                shared_bytes, [&] { kernel(__VA_ARGS__); }))
-#define SSSD_LAUNCH_CLUSTERS(kernel, blocks, threads, shared_bytes, stream, cluster, ...) \
-  (static_cast<void>(stream), host_cuda::launch(                                          \
-                                  {unsigned(blocks)}, {unsigned(threads)}, shared_bytes,  \
-                                  [&] { kernel(__VA_ARGS__); }, unsigned(cluster)))
+#define SSSD_SHARED(type, name, ...)              \
+  static const char name##_site = 0;              \
+  using name##_type = type __VA_ARGS__;           \
+  name##_type& name = *static_cast<name##_type*>( \
+      host_cuda::static_shared(&name##_site, sizeof(name##_type), alignof(name##_type)))
 #else
 #define SSSD_DYNAMIC_SHARED(name)                 \
   extern __shared__ float4 sssd_dynamic_shared[]; \
   float* const name = reinterpret_cast<float*>(sssd_dynamic_shared)
-#define SSSD_LAUNCH(kernel, blocks, threads, shared_bytes, stream, ...) \
-  kernel<<<unsigned(blocks), unsigned(threads), shared_bytes, stream>>>(__VA_ARGS__)
-#define SSSD_LAUNCH_CLUSTERS(kernel, blocks, threads, shared_bytes, stream, cluster, ...)    \
-  device::launch_clusters(kernel, unsigned(blocks), unsigned(threads), shared_bytes, stream, \
-                          unsigned(cluster), __VA_ARGS__)
+#define SSSD_SHARED(type, name, ...) __shared__ type name __VA_ARGS__
+#endif
+
+// How a kernel is launched. `shared_bytes` are dynamic; `cluster` neighbouring blocks run together.
+struct Shape {
+  int64_t blocks;
+  int threads, shared_bytes = 0, cluster = 1;
+};
+struct Configuration {
+  cudaLaunchAttribute cluster{};
+  cudaLaunchConfig_t config{};
+
+  Configuration(const Shape& shape, cudaStream_t stream) {
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = shape.cluster;
+    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+    config.gridDim = static_cast<unsigned>(shape.blocks), config.blockDim = shape.threads;
+    config.dynamicSmemBytes = shape.shared_bytes, config.stream = stream;
+    config.attrs = &cluster, config.numAttrs = shape.cluster > 1 ? 1 : 0;
+  }
+  Configuration(const Configuration&) = delete;
+};
+
+// Null, or what CUDA refused: the next call is not to find it.
+inline const char* message(cudaError_t error) {
+  if (error == cudaSuccess) return nullptr;
+  static_cast<void>(cudaGetLastError());
+  return cudaGetErrorString(error);
+}
+
+// More shared memory than this a kernel must ask for.
+constexpr int kSharedUnasked = 48 << 10;
+template <class... Parameters>
+cudaError_t allow_shared(void (*kernel)(Parameters...), int bytes) {
+  if (bytes <= kSharedUnasked) return cudaSuccess;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+}
 
 template <class... Parameters, class... Arguments>
-inline void launch_clusters(void (*kernel)(Parameters...), unsigned blocks, unsigned threads,
-                            int shared_bytes, cudaStream_t stream, unsigned cluster,
-                            const Arguments&... arguments) {
-  cudaLaunchAttribute size{};
-  size.id = cudaLaunchAttributeClusterDimension;
-  size.val.clusterDim.x = cluster, size.val.clusterDim.y = 1, size.val.clusterDim.z = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = blocks, config.blockDim = threads;
-  config.dynamicSmemBytes = shared_bytes, config.stream = stream;
-  config.attrs = &size, config.numAttrs = cluster > 1 ? 1 : 0;
-  cudaLaunchKernelEx(&config, kernel, arguments...);
+cudaError_t launch(void (*kernel)(Parameters...), const Shape& shape, cudaStream_t stream,
+                   const Arguments&... arguments) {
+  const cudaError_t error = allow_shared(kernel, shape.shared_bytes);
+  if (error != cudaSuccess) return error;
+  const Configuration configuration(shape, stream);
+  return cudaLaunchKernelEx(&configuration.config, kernel, arguments...);
 }
-#endif
 
 }  // namespace sssd::device

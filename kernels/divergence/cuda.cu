@@ -21,8 +21,9 @@ const char* with_member(const Settings& settings, Call call) {
 
 }  // namespace
 
-int64_t cuda_workspace(const Levels& levels, const Settings& settings) {
-  return workspace_floats(levels, settings);
+const char* cuda_workspace(const Levels& levels, const Settings& settings, int64_t& floats) {
+  return with_member(
+      settings, [&](auto member) { return workspace<decltype(member)>(levels, settings, floats); });
 }
 
 const char* cuda_forward(const Levels& levels, const Settings& settings, float* saved,
@@ -38,15 +39,5 @@ const char* cuda_backward(const Levels& levels, const Settings& settings, const 
     return backward<decltype(member)>(levels, settings, saved, factors, grad_values, stream);
   });
 }
-
-#ifdef SSSD_HOST_CUDA
-const char* cuda_unavailable() { return nullptr; }
-#else
-const char* cuda_unavailable() {
-  cudaFuncAttributes attributes;
-  const cudaError_t error = cudaFuncGetAttributes(&attributes, forward_kernel<Js, true, false>);
-  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
-}
-#endif
 
 }  // namespace sssd::divergence

@@ -9,7 +9,7 @@ namespace sssd::divergence {
 template <class Member, bool kStrided>
 __global__ void __launch_bounds__(kFinishThreads)
     finish_kernel(const __grid_constant__ Launch launch) {
-  __shared__ float warp_sums[2][kFinishThreads / device::kWarp];
+  SSSD_SHARED(float, warp_sums, [2][kFinishThreads / device::kWarp]);
   const Level& level = launch.levels.level[blockIdx.x];
   const LevelPlan& plan = launch.plan[blockIdx.x];
   const int64_t rows = level.rows();

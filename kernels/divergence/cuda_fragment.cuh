@@ -39,13 +39,14 @@ struct Fragment {
 #pragma unroll
     for (int k = 0; k < kElements / 4; ++k)
       if (k < vectors)
-        slot[k * blockDim.x + threadIdx.x] = {
-            {word[4 * k], word[4 * k + 1], word[4 * k + 2], word[4 * k + 3]}};
+        device::store_shared(slot + k * blockDim.x + threadIdx.x,
+                             {{word[4 * k], word[4 * k + 1], word[4 * k + 2], word[4 * k + 3]}});
   }
   __device__ __forceinline__ void recall(const Bits* slot, int vectors) {
 #pragma unroll
     for (int k = 0; k < kElements / 4; ++k) {
-      const Bits bits = k < vectors ? slot[k * blockDim.x + threadIdx.x] : Bits{};
+      const Bits bits =
+          k < vectors ? device::load_shared(slot + k * blockDim.x + threadIdx.x) : Bits{};
 #pragma unroll
       for (int w = 0; w < 4; ++w) word[4 * k + w] = bits.word[w];
     }

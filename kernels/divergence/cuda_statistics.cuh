@@ -135,17 +135,17 @@ struct RowStatistics {
       }
     }
   }
-  // One of the four numbers of a piece, for the rows of a thread.
+  // One of the four numbers of a piece, for the rows of a thread that exist. Of a vector all do, or
+  // none: beside the last row there is no whole vector to load.
   static __device__ __forceinline__ void read_plane(const Launch& launch, const TileT& tile,
                                                     int64_t piece, int plane, float (&x)[kRows]) {
     const float* from = launch.piece_stats + plane * launch.slots;
     const auto slot = [&](int j) {
-      const int row = min(tile.tile_row(j), tile.rows_left - 1);
-      return piece_slot<kStrided>(tile.level, tile.plan, tile.level_row(row), piece);
+      return piece_slot<kStrided>(tile.level, tile.plan, tile.level_row(tile.tile_row(j)), piece);
     };
-    if (tile.rows_left <= 0) return;
     if constexpr (kStrided)
       if (tile.plan.vectors) {
+        if (tile.row >= tile.rows_left) return;
         const device::Bits bits =
             device::load_written(reinterpret_cast<const device::Bits*>(from + slot(0)));
 #pragma unroll
@@ -153,7 +153,8 @@ struct RowStatistics {
         return;
       }
 #pragma unroll
-    for (int j = 0; j < kRows; ++j) x[j] = device::load_written(from + slot(j));
+    for (int j = 0; j < kRows; ++j)
+      if (tile.tile_row(j) < tile.rows_left) x[j] = device::load_written(from + slot(j));
   }
   // The same for a single row, after the launch that wrote it.
   static __device__ __forceinline__ void read_piece(const Launch& launch, const Level& level,

@@ -9,13 +9,14 @@
 #include <unordered_map>
 #include <vector>
 
-#include "host_cuda.h"
+#include "kernels/host_cuda/shared_memory.h"
+
+thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace host_cuda {
 
 thread_local Thread* self = nullptr;
-Settings settings;
-Traffic traffic;
+SharedMemory* running = nullptr;
 
 // Saves the callee-saved registers on the running stack, its pointer in *from, and goes on at `to`.
 extern "C" void host_cuda_switch(void** from, void* to);
@@ -64,20 +65,31 @@ struct Access {
 };
 
 struct Block {
+  explicit Block(const Launch& launch)
+      : fibers(launch.block.x * launch.block.y * launch.block.z),
+        accesses((fibers.size() + kWarp - 1) / kWarp),
+        exchange(accesses.size() * 2 * kWarp),
+        shared(launch),
+        kernel(launch.kernel) {}
   std::vector<Fiber> fibers;
-  std::vector<unsigned char> shared;
   std::vector<std::unordered_map<uint64_t, Access>> accesses;  // by warp; key: site and occurrence
   std::vector<uint64_t> exchange;                              // [warp][parity][lane]
-  const std::function<void()>* kernel = nullptr;
+  SharedMemory shared;
+  const std::function<void()>& kernel;
   void* scheduler = nullptr;
   Fiber* running = nullptr;
+  std::string fault;
 };
 Block* block = nullptr;  // the one that runs
 
-void enter() {
-  (*block->kernel)();
+void leave() {
   block->running->state = State::kDone;
   host_cuda_switch(&block->running->stack_pointer, block->scheduler);
+}
+
+void enter() {
+  block->kernel();
+  leave();
 }
 
 void start(Fiber& fiber, unsigned char* stack) {
@@ -91,7 +103,11 @@ void start(Fiber& fiber, unsigned char* stack) {
 
 void resume(Fiber& fiber) {
   self = block->running = &fiber;
+  threadIdx = fiber.thread_index, blockIdx = fiber.block_index;
+  running = &block->shared;
   host_cuda_switch(&block->scheduler, fiber.stack_pointer);
+  running = nullptr;
+  if (!block->fault.empty()) throw std::runtime_error(block->fault);
 }
 
 void wait(State state, int line) {
@@ -150,14 +166,12 @@ void count_accesses() {
 }
 
 void start_block(unsigned number, dim3 grid, dim3 size, unsigned char* stacks) {
-  std::fill(block->shared.begin(), block->shared.end(), 0xff);
+  block->shared.clear();
   for (unsigned t = 0; t < block->fibers.size(); ++t) {
     Fiber& fiber = block->fibers[t];
     fiber.linear = t;
     fiber.thread_index = {t % size.x, t / size.x % size.y, t / (size.x * size.y)};
     fiber.block_index = {number % grid.x, number / grid.x % grid.y, number / (grid.x * grid.y)};
-    fiber.block_size = size;
-    fiber.grid_size = grid;
     start(fiber, stacks + t * kStackBytes);
   }
 }
@@ -199,20 +213,15 @@ void run_cluster(std::vector<Block>& cluster) {
 
 }  // namespace
 
-void launch(dim3 grid, dim3 size, std::size_t shared_bytes, const std::function<void()>& kernel,
-            unsigned cluster) {
-  const unsigned threads = size.x * size.y * size.z;
-  const unsigned blocks = grid.x * grid.y * grid.z;
-  if (blocks % cluster) throw std::runtime_error("a grid must consist of whole clusters");
+void run(const Launch& launch) {
+  const dim3 grid = gridDim = launch.grid;
+  blockDim = launch.block;
+  const unsigned blocks = grid.x * grid.y * grid.z, cluster = launch.cluster;
+  std::vector<Block> together;
+  together.reserve(cluster);
+  for (unsigned i = 0; i < cluster; ++i) together.emplace_back(launch);
+  const std::size_t threads = together[0].fibers.size();
   const std::size_t stack_bytes = cluster * threads * kStackBytes;
-  std::vector<Block> together(cluster);
-  for (Block& each : together) {
-    each.fibers.resize(threads);
-    each.shared.resize(shared_bytes);
-    each.accesses.resize((threads + kWarp - 1) / kWarp);
-    each.exchange.resize(each.accesses.size() * 2 * kWarp);
-    each.kernel = &kernel;
-  }
   auto unmap = [stack_bytes](void* stacks) { munmap(stacks, stack_bytes); };
   void* mapped = mmap(nullptr, stack_bytes, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -222,19 +231,32 @@ void launch(dim3 grid, dim3 size, std::size_t shared_bytes, const std::function<
     for (unsigned j = 0; j < cluster; ++j) {
       block = &together[j];
       const unsigned number = settings.order == BlockOrder::kReverse ? blocks - 1 - i - j : i + j;
-      start_block(number, grid, size,
+      start_block(number, grid, launch.block,
                   static_cast<unsigned char*>(mapped) + j * threads * kStackBytes);
     }
     run_cluster(together);
   }
-  ++traffic.launches;
 }
 
-void cluster_barrier(int line) { wait(State::kAtCluster, line); }
+void fault(const std::string& what) {
+  if (!running) throw std::runtime_error(what);
+  block->fault =
+      what + ", thread " + std::to_string(self->linear) + " of block " + std::to_string(blockIdx.x);
+  leave();
+  std::abort();  // nobody resumes it
+}
+
+void cluster_barrier(int line) {
+  if (settings.chip.cluster == 1) fault("a cluster barrier on a chip without clusters");
+  wait(State::kAtCluster, line);
+}
 void block_barrier(int line) { wait(State::kAtBlock, line); }
 void warp_barrier(int line) { wait(State::kAtWarp, line); }
 
-unsigned char* dynamic_shared() { return block->shared.data(); }
+unsigned char* dynamic_shared() { return block->shared.dynamic(); }
+void* static_shared(const void* site, std::size_t bytes, std::size_t alignment) {
+  return block->shared.variable(site, bytes, alignment);
+}
 
 uint64_t exchange(uint64_t mine, unsigned source) {
   Fiber& fiber = *block->running;

@@ -1,12 +1,20 @@
-"""The module that runs the CUDA sources on the CPU, for the tests of this folder."""
+"""The modules that run the CUDA sources on the CPU, for the tests of this folder."""
 
 from types import ModuleType
 
 import pytest
 
-from .host_cuda import load_module
+from . import host_boxes, host_cuda
 
 
 @pytest.fixture(scope="session")
 def module() -> ModuleType:
-    return load_module()
+    return host_cuda.load_module()
+
+
+@pytest.fixture
+def boxes_module() -> ModuleType:
+    """On the machine that the emulator plays unless told."""
+    module = host_boxes.load_module()
+    module.play()
+    return module

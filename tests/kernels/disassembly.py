@@ -49,6 +49,20 @@ def resources(binary: Path) -> dict[str, dict[str, int]]:
     return found
 
 
+def most_threads(binary: Path, architecture: str = "sm_90") -> dict[str, int]:
+    """The launch bounds of each kernel, by mangled name."""
+    found: dict[str, int] = {}
+    name = attribute = ""
+    for line in _cuobjdump("-elf", "-arch", architecture, binary).splitlines():
+        if match := re.match(r"\.nv\.info\.(\w+)", line):
+            name = match[1]
+        elif match := re.match(r"\s+Attribute:\s+(\w+)", line):
+            attribute = match[1]
+        elif attribute == "EIATTR_MAX_THREADS" and (match := re.match(r"\s+Value:\s+(\w+)", line)):
+            found[name] = int(match[1], 16)
+    return found
+
+
 def instructions(binary: Path) -> dict[str, Counter[str]]:
     """How often each instruction stands in each kernel, "architecture mangled_name"."""
     found: dict[str, Counter[str]] = {}

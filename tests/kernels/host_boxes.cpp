@@ -1,8 +1,6 @@
 // The CUDA launchers of the box operators, run on the CPU, for Python. Tests only.
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
 #include "kernels/boxes/cuda.h"
+#include "tests/kernels/emulator.h"
 
 namespace py = pybind11;
 using namespace sssd;
@@ -59,17 +57,11 @@ struct alignas(512) Page {
 
 // A workspace of NaN: what is read before it is written shows.
 template <class Problem>
-void run(const char* (*launch)(const Problem&, void*, void*), const Problem& problem,
-         int64_t bytes) {
+void run(const char* (*launch)(const Problem&, void*, void*), const Problem& problem) {
   Page empty;
   std::fill_n(empty.word, 128, NAN);
-  std::vector<Page> workspace(bytes / sizeof(Page) + 1, empty);
-  const char* error = launch(problem, workspace.data(), nullptr);
-  if (error) throw std::runtime_error(error);
-}
-template <class Problem>
-void run(const char* (*launch)(const Problem&, void*, void*), const Problem& problem) {
-  run(launch, problem, boxes_cuda::workspace_bytes(problem));
+  std::vector<Page> workspace(boxes_cuda::workspace_bytes(problem) / sizeof(Page) + 1, empty);
+  throw_if(launch(problem, workspace.data(), nullptr));
 }
 
 }  // namespace
@@ -89,18 +81,5 @@ PYBIND11_MODULE(SSSD_MODULE, module) {
                      number<int64_t>(given, "channels"), number<bool>(given, "mean")});
   });
   module.def("heatmap", [](const py::dict& given) { run(boxes_cuda::heatmap, heatmap_of(given)); });
-  module.def("configure", [](bool reverse, bool counting) {
-    host_cuda::settings.order =
-        reverse ? host_cuda::BlockOrder::kReverse : host_cuda::BlockOrder::kForward;
-    host_cuda::settings.counting = counting;
-    host_cuda::traffic = {};
-  });
-  module.def("traffic", [] {
-    const host_cuda::Traffic& t = host_cuda::traffic;
-    using namespace py::literals;
-    return py::dict("load_bytes"_a = t.load_bytes, "load_sectors"_a = t.load_sectors,
-                    "load_ideal"_a = t.load_ideal, "store_bytes"_a = t.store_bytes,
-                    "store_sectors"_a = t.store_sectors, "store_ideal"_a = t.store_ideal,
-                    "launches"_a = t.launches);
-  });
+  bind_emulator(module);
 }

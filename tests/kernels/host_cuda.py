@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import registers
 from .building import DTYPES, host_module
 
 CODES: dict[str, dict[Any, int]] = {
@@ -23,7 +24,7 @@ DEFAULTS = {
     "over": "channels", "normalize": "softmax", "divergence": "js", "root": None, "rows": "mean",
     "elements": "sum", "unbiased": False, "temperature": 1.0, "beta": 0.5, "eps": 1e-5,
 }  # fmt: skip
-H100_SHARED = 227 << 10
+BEYOND = 64  # floats that are watched
 
 
 def load_module() -> ModuleType:
@@ -55,13 +56,13 @@ def run(
     weights: list[Tensor] | None = None,
     grad_values: Tensor | None = None,
     wanted: tuple[bool, bool] = (True, True),
-    reverse: bool = False,
-    counting: bool = False,
-    shared: int = H100_SHARED,
-    cluster: int = 8,
+    play: dict[str, Any] | None = None,
     **options: Any,
 ) -> Result:
-    """Forward, and backward where `grad_values` (P,) is given, as csrc/divergence.cpp runs them."""
+    """Forward, and backward where `grad_values` (P,) is given, as csrc/divergence.cpp runs them.
+
+    `play` says on which machine (tests/kernels/emulator.h).
+    """
     chosen = DEFAULTS | options
     settings = {key: CODES[key][chosen[key]] for key in CODES}
     settings["measure"] = settings.pop("divergence")
@@ -82,18 +83,21 @@ def run(
         for i, (a, b) in enumerate(zip(student, teacher, strict=True))
     ]
     call = (levels, DTYPES[student[0].dtype], DTYPES[teacher[0].dtype], settings)
-    module.configure(reverse, counting, shared, cluster)
+    machine = {"chip": 90, **(play or {})}
+    machine["resources"] = registers.needed_on(machine["chip"])
+    module.play(**machine)
     rows, planes, floats = module.sizes(*call)
     # NaN everywhere: what a kernel forgets to write shows.
     saved = torch.full((planes, rows), math.nan)
     values, factors = torch.full((2, len(levels)), math.nan)
-    workspace = torch.full((floats,), math.nan)
+    workspace = torch.full((floats + BEYOND,), math.nan)
     module.forward(
         *call, saved.data_ptr(), values.data_ptr(), factors.data_ptr(), workspace.data_ptr()
     )
+    assert workspace[floats:].isnan().all(), "written beyond the workspace"
     result = Result(values, saved, (grads[0], grads[1]), (module.traffic(), {}))
     if grad_values is not None:
-        module.configure(reverse, counting, shared, cluster)
+        module.play(**machine)
         module.backward(*call, saved.data_ptr(), factors.data_ptr(), grad_values.data_ptr())
         result.traffic = (result.traffic[0], module.traffic())
     return result

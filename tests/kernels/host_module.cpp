@@ -1,8 +1,6 @@
 // The CUDA launchers of the divergence operator, run on the CPU, for Python. Tests only.
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
 #include "kernels/divergence/cuda.h"
+#include "tests/kernels/emulator.h"
 
 namespace py = pybind11;
 using namespace sssd;
@@ -48,46 +46,25 @@ Settings settings_of(const py::dict& given) {
 
 float* floats(uintptr_t address) { return reinterpret_cast<float*>(address); }
 
-void check(const char* error) {
-  if (error) throw std::runtime_error(error);
-}
-
-py::dict traffic() {
-  const host_cuda::Traffic& t = host_cuda::traffic;
-  using namespace py::literals;
-  return py::dict("load_bytes"_a = t.load_bytes, "load_accesses"_a = t.load_accesses,
-                  "load_sectors"_a = t.load_sectors, "load_ideal"_a = t.load_ideal,
-                  "store_bytes"_a = t.store_bytes, "store_accesses"_a = t.store_accesses,
-                  "store_sectors"_a = t.store_sectors, "store_ideal"_a = t.store_ideal,
-                  "launches"_a = t.launches, "barriers"_a = t.barriers);
-}
-
 }  // namespace
 
 PYBIND11_MODULE(SSSD_MODULE, module) {
   module.def("sizes", [](const py::list& list, int a, int b, const py::dict& settings) {
     const Levels levels = levels_of(list, a, b);
-    return py::make_tuple(levels.rows, saved_planes(settings_of(settings)),
-                          cuda_workspace(levels, settings_of(settings)));
+    int64_t floats = 0;
+    throw_if(cuda_workspace(levels, settings_of(settings), floats));
+    return py::make_tuple(levels.rows, saved_planes(settings_of(settings)), floats);
   });
   module.def("forward",
              [](const py::list& list, int a, int b, const py::dict& settings, uintptr_t saved,
                 uintptr_t values, uintptr_t factors, uintptr_t workspace) {
-               check(cuda_forward(levels_of(list, a, b), settings_of(settings), floats(saved),
-                                  floats(values), floats(factors), floats(workspace), nullptr));
+               throw_if(cuda_forward(levels_of(list, a, b), settings_of(settings), floats(saved),
+                                     floats(values), floats(factors), floats(workspace), nullptr));
              });
   module.def("backward", [](const py::list& list, int a, int b, const py::dict& settings,
                             uintptr_t saved, uintptr_t factors, uintptr_t grad_values) {
-    check(cuda_backward(levels_of(list, a, b), settings_of(settings), floats(saved),
-                        floats(factors), floats(grad_values), nullptr));
+    throw_if(cuda_backward(levels_of(list, a, b), settings_of(settings), floats(saved),
+                           floats(factors), floats(grad_values), nullptr));
   });
-  module.def("configure", [](bool reverse, bool counting, int shared_limit, int cluster_limit) {
-    host_cuda::settings.order =
-        reverse ? host_cuda::BlockOrder::kReverse : host_cuda::BlockOrder::kForward;
-    host_cuda::settings.counting = counting;
-    host_cuda::settings.shared_limit = shared_limit;
-    host_cuda::settings.cluster_limit = cluster_limit;
-    host_cuda::traffic = {};
-  });
-  module.def("traffic", &traffic);
+  bind_emulator(module);
 }

@@ -1,19 +1,23 @@
-"""Writes kernels/divergence/registers.csv: registers of every CUDA kernel on every architecture.
+"""Writes kernels/divergence/registers.csv: registers of every CUDA kernel on every architecture,
+and the threads of its launch bounds.
 
     python -m tests.kernels.registers
 
 Read from the built library, so it needs `python setup.py build_ext` with nvcc, and Triton's
-disassembler, but no GPU. test_machine_code.py holds the build to the table.
+disassembler, but no GPU. test_machine_code.py holds the build to the table, and the emulator's
+launches are held to it.
 """
 
 from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from .building import ROOT
-from .disassembly import resources
+from .disassembly import most_threads, resources
 
 LIBRARY = ROOT / "sssd" / "_C.so"
 TABLE = ROOT / "kernels" / "divergence" / "registers.csv"
@@ -35,15 +39,28 @@ def readable(mangled: str) -> str:
 
 
 def measured(library: Path = LIBRARY) -> dict[str, dict[str, int]]:
-    """Registers by kernel and architecture."""
+    """By kernel, "threads" and the registers on each architecture."""
     table: dict[str, dict[str, int]] = {}
+    threads = most_threads(library)
     for name, used in resources(library).items():
         architecture, mangled = name.split(" ")
         if kernel := readable(mangled):
-            table.setdefault(kernel, {})[architecture] = used["REG"]
+            row = table.setdefault(kernel, {"threads": threads[mangled]})
+            row[architecture] = used["REG"]
     return table
 
 
+def needed_on(chip: int) -> Callable[[str], tuple[int, int]]:
+    """Registers of a thread and most threads of a block, by mangled name; (0, 1024) if unknown."""
+
+    def needed(mangled: str) -> tuple[int, int]:
+        row = committed().get(readable(mangled))
+        return (row[f"sm_{chip}"], row["threads"]) if row else (0, 1024)
+
+    return needed
+
+
+@cache
 def committed() -> dict[str, dict[str, int]]:
     """The table as it is in the repository."""
     with TABLE.open() as file:
@@ -59,9 +76,10 @@ def main() -> None:
     table = measured()
     if not table:
         raise SystemExit(f"{LIBRARY} has no CUDA kernels: build it with nvcc on PATH")
-    architectures = sorted({a for row in table.values() for a in row}, key=lambda a: int(a[3:]))
+    columns = {column for row in table.values() for column in row} - {"threads"}
+    architectures = sorted(columns, key=lambda a: int(a[3:]))
     with TABLE.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["kernel", *architectures], lineterminator="\n")
+        writer = csv.DictWriter(file, ["kernel", "threads", *architectures], lineterminator="\n")
         writer.writeheader()
         for kernel in sorted(table):
             writer.writerow({"kernel": kernel, **table[kernel]})

@@ -1,6 +1,7 @@
 // Runs the divergence kernels over small levels of every layout, in buffers of exactly the size
 // they may touch. Built under the sanitizers by test_sanitizers.py; prints the values.
 #include <cstdio>
+#include <stdexcept>
 #include <vector>
 
 #include "kernels/divergence/cuda_launch.cuh"
@@ -13,6 +14,10 @@ namespace {
 struct Shape {
   int64_t outer, segments, length, inner;
 };
+
+void check(const char* error) {
+  if (error) throw std::runtime_error(error);
+}
 
 template <class Member>
 void run(const std::vector<Shape>& shapes, Settings settings, bool half) {
@@ -45,12 +50,13 @@ void run(const std::vector<Shape>& shapes, Settings settings, bool half) {
     weights.emplace_back(level.rows(), 0.5f);
     level.weights = weights.back().data();
   }
-  const int64_t floats = workspace_floats(levels, settings);
+  int64_t floats = 0;
+  check(workspace<Member>(levels, settings, floats));
   std::vector<float> saved(saved_planes(settings) * levels.rows), values(levels.count);
-  std::vector<float> factors(levels.count), workspace(floats), ones(levels.count, 1.0f);
-  forward<Member>(levels, settings, saved.data(), values.data(), factors.data(), workspace.data(),
-                  nullptr);
-  backward<Member>(levels, settings, saved.data(), factors.data(), ones.data(), nullptr);
+  std::vector<float> factors(levels.count), work(floats), ones(levels.count, 1.0f);
+  check(forward<Member>(levels, settings, saved.data(), values.data(), factors.data(), work.data(),
+                        nullptr));
+  check(backward<Member>(levels, settings, saved.data(), factors.data(), ones.data(), nullptr));
   for (const float value : values) std::printf("%.6f ", value);
   std::printf("\n");
 }
@@ -62,6 +68,12 @@ int main(int arguments, char**) try {
   settings.normalize = Normalize::softmax;
   settings.temperature = 1, settings.beta = 0.5, settings.eps = 1e-5;
   settings.root = Root::level;
+  const auto play = [](host_cuda::Chip chip) {
+    host_cuda::Settings machine;
+    machine.chip = chip;
+    host_cuda::play(machine);
+  };
+  play(host_cuda::kChips[2]);
   // Whole vectors, and odd sizes; rows of one warp, of a block, and in pieces, for both shapes.
   // With an argument a few of them, for the thread a CUDA thread that is slow.
   const std::vector<Shape> few = {{1, 1, 33, 7}, {1, 1, 1300, 5}, {3, 1, 77, 1}, {1, 1, 2051, 1}};
@@ -69,10 +81,12 @@ int main(int arguments, char**) try {
   all.insert(all.end(), few.begin(), few.end());
   run<Js>(arguments > 1 ? few : all, settings, false);
   // Rows that two blocks keep together.
-  host_cuda::settings.shared_limit = 16 << 10, host_cuda::settings.cluster_limit = 2;
+  play({90, 16 << 10, 2});
   run<Js>({{1, 1, 4001, 1}, {1, 1, 500, 8}}, settings, false);
 #ifndef SSSD_ONE_MEMBER
   if (arguments > 1) return 0;
+  play(host_cuda::kChips[2]);
+  run<Js>({{1, 1, 4550, 24}}, settings, false);  // pieces, and rows that fill no tile
   run<Js>(all, settings, true);
   settings.normalize = Normalize::standardize, settings.measure = Measure::mse;
   run<Affine>(all, settings, false);

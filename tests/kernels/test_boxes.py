@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import pytest
 import torch
 from torch import Tensor
@@ -19,11 +17,6 @@ IMAGE_SIZE = (96, 352)
 SHAPES = [(12, 44), (7, 33), (3, 5), (1, 1)]  # more than a tile, odd, less than a tile, one cell
 FORMATS = [torch.contiguous_format, torch.channels_last]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-
-
-@pytest.fixture(scope="module")
-def boxes_module() -> ModuleType:
-    return host_boxes.load_module()
 
 
 def objects(count: int, batch: int) -> tuple[Tensor, Tensor]:
@@ -159,7 +152,7 @@ def test_two_launches_any_block_order_and_coalesced_traffic(boxes_module, memory
     values = torch.rand(40, 64)
     results = []
     for reverse in (False, True):
-        boxes_module.configure(reverse, True)
+        boxes_module.play(reverse=reverse, counting=True)
         results.append(
             host_boxes.paint(
                 boxes_module, values, boxes, index, IMAGE_SIZE, shapes, 2,
@@ -167,7 +160,7 @@ def test_two_launches_any_block_order_and_coalesced_traffic(boxes_module, memory
             )
         )  # fmt: skip
         traffic = boxes_module.traffic()
-    boxes_module.configure(False, False)
+    boxes_module.play()
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
     assert traffic["launches"] == 2
     spans = len(shapes) * len(boxes) * 16

@@ -18,9 +18,18 @@ def run(flags: list[str], runner: str, sources: Path = ROOT) -> subprocess.Compl
     common = [compiler(), "-std=c++20", "-O1", "-g1", "-I.", *HOST, *flags]
     commands = [
         [*common, *WARNINGS, "-c", f"kernels/host_cuda/{runner}.cpp", "-o", "{out}/runner.o"],
+        [*common, *WARNINGS, "-c", "kernels/host_cuda/runtime.cpp", "-o", "{out}/runtime.o"],
         [*common, *WARNINGS, "-x", "c++", "-c", "kernels/boxes/cuda.cu", "-o", "{out}/kernels.o"],
         [*common, "-c", "tests/kernels/sanitized_boxes.cpp", "-o", "{out}/run.o"],
-        [*common, "{out}/run.o", "{out}/kernels.o", "{out}/runner.o", "-o", "{out}/run"],
+        [
+            *common,
+            "{out}/run.o",
+            "{out}/kernels.o",
+            "{out}/runner.o",
+            "{out}/runtime.o",
+            "-o",
+            "{out}/run",
+        ],
     ]
     options = {"ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "exitcode=66:halt_on_error=1"}
     return subprocess.run(

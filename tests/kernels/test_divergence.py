@@ -54,11 +54,15 @@ def check(
     student: list[Tensor],
     teacher: list[Tensor],
     weights: list[Tensor] | None = None,
+    least: float = 1e-7,
     **options: Any,
 ) -> None:
-    """Values within 1e-5 of the fp64 reference, gradients within the rounding of their dtype."""
+    """Values within 1e-5 of the fp64 reference, gradients within the rounding of their dtype.
+
+    A gradient's norm may be off by `least` where nothing but cancellation is left of it.
+    """
     wide = [[x.double().requires_grad_() for x in side] for side in (student, teacher)]
-    meant = {key: options[key] for key in options if key != "shared"}
+    meant = {key: options[key] for key in options if key != "play"}
     expected = feature_divergence(*wide, weights, **DEFAULTS | meant)
     grad_values = torch.linspace(-1, 2, len(student))
     (expected * grad_values).sum().backward()
@@ -67,7 +71,9 @@ def check(
     for side, inputs in zip(result.grads, wide, strict=True):
         for level, (grad, x) in enumerate(zip(side, inputs, strict=True)):
             error = (grad.double() - x.grad).norm()
-            bound = ROUNDING[grad.dtype] * x.grad.norm() + 1e-7
+            kind = torch.finfo(grad.dtype)
+            flushed = kind.smallest_normal * kind.eps * grad.numel() ** 0.5 / 2
+            bound = ROUNDING[grad.dtype] * x.grad.norm() + least + flushed
             assert error <= bound, f"level {level}: {error} > {bound}"
 
 
@@ -121,10 +127,13 @@ def test_little_shared_memory(
     student, teacher = maps([*LONG, EVEN[0]], (dtype, dtype), memory_format)
     for over in OVER:
         roomy = run(module, student, teacher, over=over, root="level")
-        given = {"over": over, "root": "level", "shared": 32 << 10, "cluster": cluster}
         small, other_way = (
-            run(module, student, teacher, reverse=way, **given) for way in (False, True)
-        )
+            run(
+                module, student, teacher, over=over, root="level",
+                play={"shared": 32 << 10, "cluster": cluster, "reverse": way},
+            )
+            for way in (False, True)
+        )  # fmt: skip
         # Parts of a row are added in another order: two roundings of float32 are seen.
         torch.testing.assert_close(small.values, roomy.values, rtol=4e-7, atol=0)
         torch.testing.assert_close(small.saved, roomy.saved, rtol=1e-6, atol=1e-6)
@@ -135,7 +144,7 @@ def test_little_shared_memory(
 def test_family_on_clusters(module: ModuleType, options: dict[str, Any]) -> None:
     for memory_format in FORMATS:
         both = maps([(2, 24, 70, 65), (1, 24, 9, 11)], memory_format=memory_format)
-        check(module, *both, over="cells", shared=16 << 10, **options)
+        check(module, *both, over="cells", play={"shared": 16 << 10}, **options)
 
 
 @pytest.mark.parametrize("over", OVER)
@@ -202,8 +211,9 @@ def test_only_wanted_gradients_are_written(module: ModuleType, wanted: tuple[boo
     student, teacher = maps(ODD)
     both = run(module, student, teacher, grad_values=torch.ones(len(ODD)))
     one = run(
-        module, student, teacher, grad_values=torch.ones(len(ODD)), wanted=wanted, counting=True
-    )
+        module, student, teacher, grad_values=torch.ones(len(ODD)), wanted=wanted,
+        play={"counting": True},
+    )  # fmt: skip
     assert [bool(side) for side in one.grads] == list(wanted)
     written = sum(4 * x.numel() for x in student)
     assert one.traffic[1]["store_bytes"] == written
@@ -220,7 +230,7 @@ def test_order_of_blocks_changes_no_bit(
     student, teacher = maps(ODD + EVEN + LONG, memory_format=memory_format)
     grad_values = torch.ones(len(student))
     one, other = (
-        run(module, student, teacher, over=over, grad_values=grad_values, reverse=reverse)
+        run(module, student, teacher, over=over, grad_values=grad_values, play={"reverse": reverse})
         for reverse in (False, True)
     )
     assert torch.equal(one.values, other.values)

@@ -1,13 +1,22 @@
-"""What the launchers ask of CUDA: nothing that waits for the device, for graphs to hold them."""
+"""What the launchers ask of CUDA, and what they make of its answers."""
+
+from __future__ import annotations
 
 import re
+from types import ModuleType
+from typing import Any
 
+import pytest
+import torch
+
+from . import host_boxes, registers
 from .building import ROOT
+from .host_cuda import run
+from .test_divergence import FAMILY, FORMATS, maps
 
 # None of these waits, allocates, copies or is refused while a stream is captured.
 HARMLESS = {
     "cudaDeviceGetAttribute",
-    "cudaFuncGetAttributes",
     "cudaFuncSetAttribute",
     "cudaGetDevice",
     "cudaGetErrorString",
@@ -15,13 +24,18 @@ HARMLESS = {
     "cudaLaunchKernelEx",
     "cudaOccupancyMaxPotentialClusterSize",
 }
+SMALL = {"shared": 32 << 10, "chip": 90}  # so little that these rows need a cluster
+CLUSTERED = {
+    torch.contiguous_format: [(1, 4, 100, 130)],
+    torch.channels_last: [(1, 24, 60, 65), (2, 24, 9, 11)],
+}
 
 
 def test_launchers_call_nothing_that_waits() -> None:
     called = set()
     for folder in ("kernels", "csrc"):
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in (".h", ".cu", ".cuh", ".cpp"):
+            if path.suffix in (".h", ".cu", ".cuh", ".cpp") and path.parent.name != "host_cuda":
                 called |= set(re.findall(r"\b(cuda[A-Z]\w+)\(", path.read_text()))
     assert "cudaLaunchKernelEx" in called
     assert called <= HARMLESS
@@ -38,3 +52,75 @@ def test_every_launch_is_on_the_stream_and_the_device_of_its_tensors() -> None:
                     assert "DeviceGuard" in block, f"{path.name}: {block}"
                     assert "current_stream(" in block, f"{path.name}: {block}"
     assert launching >= 2
+
+
+def long_rows(module: ModuleType, form: torch.memory_format, **play: Any) -> torch.Tensor:
+    """Saved planes of rows that need a cluster, or pieces that are read twice."""
+    both = maps(CLUSTERED[form], memory_format=form)
+    return run(module, *both, over="cells", play=SMALL | play).saved
+
+
+@pytest.mark.parametrize("options", [FAMILY[i] for i in (0, 2, 3, 4, 5)], ids=str)
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_the_occupancy_is_asked_for_the_kernel_that_is_launched(
+    module: ModuleType, memory_format: torch.memory_format, options: dict[str, Any]
+) -> None:
+    both = maps(CLUSTERED[memory_format], memory_format=memory_format)
+    run(module, *both, over="cells", play=SMALL, **options)
+    calls = module.calls()
+    (launched,) = [call for call in calls if call[0] == "cudaLaunchKernelEx" and call[4] > 1]
+    name, threads, shared = launched[1:4]
+    assert registers.readable(name).endswith("clustered")
+    asked = [call for call in calls if call[0] == "cudaOccupancyMaxPotentialClusterSize"]
+    assert any(call[1:3] == (name, threads) and call[3] >= shared for call in asked), asked
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("refused", ["cudaOccupancyMaxPotentialClusterSize", "clusters"])
+def test_without_clusters_where_they_are_refused(
+    module: ModuleType, refused: str, form: torch.memory_format
+) -> None:
+    """The rows are read twice instead; no error is left; and nobody tries again."""
+    expected = long_rows(module, form, cluster=1)
+    device = 2 * ("clusters" in refused) + FORMATS.index(form)
+    for where in (64, device, device):  # not remembered; for the first time; remembered
+        assert torch.equal(long_rows(module, form, refused={refused}, device=where), expected)
+        assert module.last_error() == ""
+    assert all(call[4] == 1 for call in module.calls())
+    long_rows(module, form)
+    assert any(name == "cudaLaunchKernelEx" and size > 1 for name, *_, size in module.calls())
+
+
+@pytest.mark.parametrize(
+    "function",
+    ["cudaGetDevice", "cudaDeviceGetAttribute", "cudaFuncSetAttribute"],
+)
+def test_a_call_that_fails_is_reported_and_leaves_no_error(
+    module: ModuleType, function: str
+) -> None:
+    play = {"chip": 80, "refused": {function}}
+    with pytest.raises(RuntimeError, match=f"{function} fails on sm_80"):
+        run(module, *maps([(1, 4, 100, 130)]), over="cells", play=play)
+    assert module.last_error() == ""
+
+
+def test_an_error_that_somebody_else_left_is_not_reported(
+    module: ModuleType, boxes_module: ModuleType
+) -> None:
+    run(module, *maps([(1, 8, 3, 4)]), grad_values=torch.ones(1), play={"stale": True})
+    assert "0 threads a block" in module.last_error()
+    boxes_module.play(stale=True)
+    paint(boxes_module)
+    assert "0 threads a block" in boxes_module.last_error()
+
+
+def paint(boxes: ModuleType) -> None:
+    corners, index = torch.tensor([[0.0, 0.0, 9.0, 9.0]]), torch.zeros(1, dtype=torch.int64)
+    host_boxes.paint(boxes, torch.ones(1, 4), corners, index, (16, 16), [(4, 4)], 1)
+
+
+def test_a_refused_launch_of_a_box_kernel_is_reported(boxes_module: ModuleType) -> None:
+    boxes_module.play(resources=lambda name: (32, 128))
+    with pytest.raises(RuntimeError, match="256 threads of a kernel with launch bounds of 128"):
+        paint(boxes_module)
+    assert boxes_module.last_error() == ""

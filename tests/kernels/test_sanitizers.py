@@ -19,8 +19,9 @@ def run(
     common = [compiler(), "-std=c++20", "-O1", "-g1", "-I.", *HOST, *flags]
     commands = [
         [*common, *WARNINGS, "-c", f"kernels/host_cuda/{runner}.cpp", "-o", "{out}/runner.o"],
+        [*common, *WARNINGS, "-c", "kernels/host_cuda/runtime.cpp", "-o", "{out}/runtime.o"],
         [*common, "-c", "tests/kernels/sanitized_run.cpp", "-o", "{out}/run.o"],
-        [*common, "{out}/run.o", "{out}/runner.o", "-o", "{out}/run"],
+        [*common, "{out}/run.o", "{out}/runner.o", "{out}/runtime.o", "-o", "{out}/run"],
     ]
     # Stacks of fibers are no stacks to ASan's leak check, which would need ptrace anyway.
     options = {"ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "exitcode=66"}

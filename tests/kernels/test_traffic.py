@@ -12,10 +12,6 @@ from .host_cuda import run
 # P3 to P7 of 320 x 320 at 256 channels; every size is a multiple of a vector but the last two.
 PYRAMID = [(1, 256, 40, 40), (1, 256, 20, 20), (1, 256, 10, 10), (1, 256, 5, 5), (1, 256, 3, 3)]
 ALIGNED = [(1, 256, 40, 40), (2, 64, 16, 24)]
-SHARED_227K = 227 << 10  # of compute capability 9.0 and 10.0
-SHARED_163K = 163 << 10  # of 8.0
-SHARED_99K = 99 << 10  # of 8.6, 8.9 and 12.0
-SHARED_64K = 64 << 10  # of 7.5, the least of all
 
 
 def maps(
@@ -47,7 +43,7 @@ def test_every_element_is_read_once_forward_if_a_row_fits_and_once_backward(
     student, teacher = maps(PYRAMID, dtype, last)
     result = run(
         module, student, teacher, over=over, root="level", grad_values=torch.ones(5),
-        counting=True, shared=SHARED_99K, cluster=1,
+        play={"chip": 86, "counting": True},
     )  # fmt: skip
     both, extra = 2 * size(student), overhead(student, over)
     forward, backward = result.traffic
@@ -62,38 +58,34 @@ def test_every_element_is_read_once_forward_if_a_row_fits_and_once_backward(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_512_channels_are_read_once(module: ModuleType, dtype: torch.dtype) -> None:
     student, teacher = maps([(1, 512, 8, 16)], dtype, False)
-    result = run(module, student, teacher, counting=True, shared=SHARED_64K)
+    result = run(module, student, teacher, play={"chip": 75, "counting": True})
     assert result.traffic[0]["load_bytes"] <= 2 * size(student) + overhead(student, "channels")
 
 
 @pytest.mark.parametrize("last", [False, True])
 def test_the_longest_rows_are_read_at_most_twice(module: ModuleType, last: bool) -> None:
     student, teacher = maps([(1, 8, 168, 160)], torch.float32, last)
-    result = run(
-        module, student, teacher, over="cells", counting=True, shared=SHARED_99K, cluster=1
-    )
+    result = run(module, student, teacher, over="cells", play={"chip": 86, "counting": True})
     assert result.traffic[0]["load_bytes"] <= 4 * size(student) + 2**17
     assert result.traffic[0]["launches"] == 3
 
 
 @pytest.mark.parametrize(
-    ("dtype", "last", "shared", "cluster"),
+    ("dtype", "last", "chip"),
     [
-        (torch.float32, False, SHARED_163K, 1),
-        (torch.float32, False, SHARED_99K, 8),
-        (torch.bfloat16, False, SHARED_99K, 1),
-        (torch.float32, True, SHARED_227K, 8),
-        (torch.bfloat16, True, SHARED_227K, 8),
+        (torch.float32, False, 80),
+        (torch.float32, False, 120),
+        (torch.bfloat16, False, 86),
+        (torch.float32, True, 90),
+        (torch.bfloat16, True, 90),
     ],
 )
 def test_rows_of_p3_of_800_x_1344_are_read_once(
-    module: ModuleType, dtype: torch.dtype, last: bool, shared: int, cluster: int
+    module: ModuleType, dtype: torch.dtype, last: bool, chip: int
 ) -> None:
     """16,800 cells: in one block, or in the blocks of a cluster."""
     student, teacher = maps([(1, 16, 100, 168)], dtype, last)
-    result = run(
-        module, student, teacher, over="cells", counting=True, shared=shared, cluster=cluster
-    )
+    result = run(module, student, teacher, over="cells", play={"chip": chip, "counting": True})
     statistics = 2**15  # of the pieces
     assert result.traffic[0]["load_bytes"] <= 2 * size(student) + statistics
     assert result.traffic[0]["launches"] == 2
@@ -108,8 +100,8 @@ def test_accesses_of_a_warp_waste_no_sector(
     """32-byte sectors touched by each warp access, against the fewest that hold its bytes."""
     student, teacher = maps(ALIGNED, dtype, last)
     result = run(
-        module, student, teacher, over=over, grad_values=torch.ones(2), counting=True
-    )  # fmt: skip
+        module, student, teacher, over=over, grad_values=torch.ones(2), play={"counting": True}
+    )
     for counted in result.traffic:
         assert counted["load_sectors"] <= 1.01 * counted["load_ideal"]
         assert counted["store_sectors"] <= 1.01 * counted["store_ideal"]
@@ -121,7 +113,7 @@ def test_accesses_of_a_warp_waste_no_sector(
 @pytest.mark.parametrize("over", ["channels", "cells"])
 def test_odd_sizes_waste_little(module: ModuleType, over: str) -> None:
     student, teacher = maps([(1, 64, 13, 21)], torch.float32, False)
-    result = run(module, student, teacher, over=over, counting=True)
+    result = run(module, student, teacher, over=over, play={"counting": True})
     counted = result.traffic[0]
     assert counted["load_bytes"] <= 2 * size(student) + overhead(student, over)
     assert counted["load_sectors"] <= 2 * counted["load_ideal"]
