@@ -33,15 +33,19 @@ TOLERANCES = {
     torch.bfloat16: SINGLE,
     torch.float16: SINGLE,
 }
+# On a GPU a division, exponential or logarithm is right to 2 units in the last place. With such
+# errors in each of them the emulator is off by 1.4e-6, and by 2.4e-6, or 7.9e-6 in rows of 16,800:
+# three times as much.
+ON_A_GPU = (5e-6, 2.5e-5)
 
 
-def tolerance_of(member, dtype):
+def tolerance_of(member, dtype, device=False):
     """The errors that a member may show."""
     if member == "softmax_mse" and dtype != torch.float64:
         # Where one mass is nearly all of a row, p - q is small beside the rounding of delta, which
         # is saved in float32, and the root over the row divides by it: 9e-5 is seen.
-        return 1e-6, 3e-4
-    return TOLERANCES[dtype]
+        return (ON_A_GPU if device else SINGLE)[0], 3e-4
+    return ON_A_GPU if device else TOLERANCES[dtype]
 
 
 def make_maps(shapes, dtype=torch.float32, memory_format=torch.contiguous_format, seed=0, gap=1.0):

@@ -9,12 +9,15 @@ from sssd.ops import feature_divergence, js_distance, js_divergence
 from tests.ops.divergence_cases import (
     FORMATS,
     MEMBERS,
+    ON_A_GPU,
     OVER,
     TOLERANCES,
+    assert_gradient,
     assert_matches_truth,
     make_maps,
     tolerance_of,
 )
+from tests.ops.rounding import half_ulp
 
 # Not 1 x 1, which test_odd_shapes has: over its cells a row holds one or two elements, and the
 # gradient of a standardised or unit row is 0 by cancellation, which has no relative error.
@@ -37,8 +40,7 @@ def test_the_check_of_gradients_sees_a_small_fault(dtype):
     exact = torch.randn(70, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     half = dtype in (torch.bfloat16, torch.float16)
     fault = 3 * half_ulp(exact, dtype) if half else 1e-4 * exact
-    for bound in (TOLERANCES, DEVICE_TOLERANCES):
-        error = bound.get(dtype, TOLERANCES[dtype])[1]
+    for _, error in (TOLERANCES[dtype], ON_A_GPU):
         assert_gradient(exact.to(dtype), exact, error)
         with pytest.raises(AssertionError, match="beyond the largest error"):
             assert_gradient((exact + fault).to(dtype), exact, error)
