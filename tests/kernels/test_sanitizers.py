@@ -1,6 +1,7 @@
 """The CUDA kernels under ASan, UBSan and TSan; and faults planted in them, which must be caught."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -70,6 +71,13 @@ def test_no_data_race() -> None:
     assert result.stdout == expected(few=True)
 
 
+def places(result: subprocess.CompletedProcess[str]) -> str:
+    """Where ThreadSanitizer saw a race: its own symboliser knows no line of an inlined function."""
+    offsets = re.findall(r"\(run\+(0x[0-9a-f]+)\)", result.stderr)[:200]
+    command = ["addr2line", "-i", "-e", result.args[0], *offsets]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 def test_tsan_catches_a_missing_barrier() -> None:
     barrier = "  __syncthreads();\n  const int first = kStrided"
     copy = planted(
@@ -82,7 +90,7 @@ def test_tsan_catches_a_missing_barrier() -> None:
     shutil.rmtree(copy)
     assert result.returncode == 66, result.stderr[-3000:]
     assert "data race" in result.stderr
-    assert "cuda_tile.cuh" in result.stderr
+    assert "cuda_tile.cuh" in places(result)
 
 
 def test_tsan_catches_a_missing_barrier_of_a_cluster() -> None:
@@ -93,7 +101,7 @@ def test_tsan_catches_a_missing_barrier_of_a_cluster() -> None:
     shutil.rmtree(copy)
     assert result.returncode == 66, result.stderr[-3000:]
     assert "data race" in result.stderr
-    assert "cuda_statistics.cuh" in result.stderr
+    assert "cuda_statistics.cuh" in places(result)
 
 
 def test_asan_catches_an_access_out_of_bounds() -> None:
