@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sssd.ops import box_kernels, registration
 from sssd.ops.backends import choose
+from sssd.ops.inputs import as_number
 from sssd.ops.objects import (
     Assign,
     assigned_levels,
@@ -83,7 +84,7 @@ def label_heatmap(
         P heatmaps (B, K, H_l, W_l). They carry no gradient.
 
     Raises:
-        TypeError: for a dtype that is not served.
+        TypeError: for a dtype that is not served, or a setting that wants a gradient.
         ValueError: for shapes, devices, options, labels or image indices that do not fit.
 
     Example:
@@ -118,7 +119,9 @@ def label_heatmap(
             strength=strength,
             dtype=dtype,
         )
-    return registration.kernel("label_heatmap", choice.backend)(
+    return registration.call(
+        "label_heatmap",
+        choice.backend,
         boxes.detach(),
         labels,
         image_index,
@@ -128,7 +131,7 @@ def label_heatmap(
         num_classes,
         box_kernels.PROFILES.index(profile),
         box_kernels.COMBINES.index(combine),
-        min_overlap,
+        float(min_overlap),
         shown,
         None if strength is None else strength.detach(),
         like,
@@ -179,7 +182,7 @@ def embedded_label_heatmap(
         P maps (B, C, H_l, W_l) in the dtype of the embedding, differentiable in the embedding.
 
     Raises:
-        TypeError: for a dtype that is not served.
+        TypeError: for a dtype that is not served, or a setting that wants a gradient.
         ValueError: for shapes, devices, options, labels or image indices that do not fit.
 
     Example:
@@ -217,7 +220,9 @@ def embedded_label_heatmap(
             dtype=torch.promote_types(embedding.dtype, torch.float32),
         )
         return reference.embedded_label_heatmap(embedding, heatmaps)
-    return registration.kernel("embed_heatmap", choice.backend)(
+    return registration.call(
+        "embed_heatmap",
+        choice.backend,
         embedding,
         boxes.detach(),
         labels,
@@ -227,7 +232,7 @@ def embedded_label_heatmap(
         batch_size,
         box_kernels.PROFILES.index(profile),
         box_kernels.COMBINES.index(combine),
-        min_overlap,
+        float(min_overlap),
         shown,
         None if strength is None else strength.detach(),
     )
@@ -259,7 +264,7 @@ def _check_options(
         raise ValueError(f"profile is {profile!r}: pass one of {names}")
     if combine not in box_kernels.COMBINES:
         raise ValueError(f"combine is {combine!r}: pass 'max' or 'sum'")
-    if not 0 < min_overlap < 1:
+    if not 0 < as_number("min_overlap", min_overlap) < 1:
         raise ValueError(f"min_overlap is {min_overlap}: expected a value in (0, 1)")
     if strength is None:
         return
@@ -267,5 +272,9 @@ def _check_options(
         raise ValueError(
             f"strength is {strength.dtype} of shape {tuple(strength.shape)}: expected a "
             f"floating-point factor a box, ({len(boxes)},)"
+        )
+    if strength.requires_grad:
+        raise ValueError(
+            "strength requires a gradient: strengths are constants, pass strength.detach()"
         )
     check_device("strength", strength, boxes)

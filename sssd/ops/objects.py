@@ -118,7 +118,7 @@ def check_floating(name: str, dtype: torch.dtype) -> None:
 
 def check_range(name: str, value: Tensor, end: int, meaning: str, *, check: bool) -> None:
     """Refuse values outside 0 .. end - 1, without waiting for an accelerator unless `check`."""
-    if value.numel() == 0:
+    if value.numel() == 0 or torch._C._are_functorch_transforms_active():  # it cannot be read there
         return
     if torch.compiler.is_compiling() or (value.device.type != "cpu" and not check):
         inside = (value >= 0) & (value < end)
@@ -135,6 +135,7 @@ def check_range(name: str, value: Tensor, end: int, meaning: str, *, check: bool
 
 def check_level_shapes(level_shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """The level shapes as pairs of ints, or a ValueError that names the level."""
+    level_shapes = list(level_shapes)
     if len(level_shapes) == 0:
         raise ValueError("level_shapes is empty: pass one (height, width) a level")
     for level, shape in enumerate(level_shapes):
