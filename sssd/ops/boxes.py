@@ -43,7 +43,9 @@ def pool_boxes(
         boxes: (T, 4) xyxy in pixels of the padded batch, float32 or float64; takes no gradient.
         image_index: (T,) int64 or int32, the image of each box, in any order.
         image_size: (H, W) of the padded batch in pixels.
-        check: also refuse boxes that are not finite, naming the rows; waits for an accelerator.
+        check: also read what is on an accelerator, which is waited for, and refuse boxes that are
+            not finite, naming the rows. Without it objects on an accelerator that belong to no
+            image of the batch are left out.
         backend: "auto", "cuda", "triton", "cpu" or "reference"; None takes the current default.
 
     Returns:
@@ -102,7 +104,9 @@ def paint_boxes(
         level_shapes: P pairs (H_l, W_l).
         batch_size: number of images B.
         memory_format: torch.contiguous_format or torch.channels_last, of the painted maps.
-        check: also refuse boxes that are not finite, naming the rows; waits for an accelerator.
+        check: also read what is on an accelerator, which is waited for, and refuse boxes that are
+            not finite, naming the rows. Without it objects on an accelerator that belong to no
+            image of the batch are left out.
         backend: "auto", "cuda", "triton", "cpu" or "reference"; None takes the current default.
 
     Returns:

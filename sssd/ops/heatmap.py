@@ -77,7 +77,9 @@ def label_heatmap(
         strength: (T,) floating-point factor of each object, not negative, taken in float32; None
             is 1. LabelEnc draws it as min(1, 2 u), u ~ U(0, 1).
         dtype: of the heatmaps, floating point.
-        check: also refuse boxes that are not finite, naming the rows; waits for an accelerator.
+        check: also read what is on an accelerator, which is waited for, and refuse boxes that are
+            not finite, naming the rows. Without it objects on an accelerator that belong to no
+            image or class are left out.
         backend: "auto", "cuda", "triton", "cpu" or "reference"; None takes the current default.
 
     Returns:
@@ -175,7 +177,9 @@ def embedded_label_heatmap(
         assign: which levels show an object.
         min_overlap: overlap that the Gaussian radius keeps, in (0, 1).
         strength: (T,) factor of each object, not negative; takes no gradient.
-        check: also refuse boxes that are not finite, naming the rows; waits for an accelerator.
+        check: also read what is on an accelerator, which is waited for, and refuse boxes that are
+            not finite, naming the rows. Without it objects on an accelerator that belong to no
+            image or class are left out.
         backend: "auto", "cuda", "triton", "cpu" or "reference"; None takes the current default.
 
     Returns:

@@ -72,14 +72,13 @@ def test_transforms_are_refused_by_the_kernels_and_right_by_the_reference(transf
 
 
 @NATIVE
-@pytest.mark.parametrize("compiler", [lambda f: f, torch.compile(fullgraph=True, backend="eager")])
-def test_forward_mode_is_no_silent_zero_when_compiled(compiler):
-    @compiler
+def test_forward_mode_is_no_silent_zero_when_compiled():
     def tangent(x):
         return torch.func.jvp(lambda x: js_distance([x], [TEACHER]), (x,), (x,))[1]
 
-    with pytest.raises(Exception, match="backend='reference'"):
-        tangent(torch.randn_like(TEACHER))
+    compiled = torch.compile(tangent, fullgraph=True, backend="eager")
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="backend='reference'"):
+        compiled(torch.randn_like(TEACHER))
 
 
 def test_objects_may_be_batched_by_vmap():
