@@ -106,6 +106,7 @@ def add_context(objects: Objects, image_size: tuple[int, int], *, context: bool)
         image_index=torch.cat([objects.image_index, index]),
         slot=torch.cat([objects.slot, objects.counts_in_order[: len(index)]]),
         counts=[n + (context or n == 0) for n in objects.counts],
+        labels_on_host=None,
     )
 
 

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from sssd.detectors import Batch, Detector
-from sssd.integrations import SelfDistillation
+from sssd.integrations import SelfDistillation, split_by_image
 from sssd.methods import FusionConfig, MethodConfig, build_method
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 from tests.tiny import WIDTH, _backbone
@@ -132,6 +132,14 @@ def test_self_distillation_copies_once_wherever_the_targets_are(held: str) -> No
     with Copies() as copies:
         losses = part(maps, given, IMAGE_SIZE, lambda enhanced: {"loss": enhanced[0].mean()})
         sum(losses.values()).backward()
+    assert copies.found == ["pinned"]
+
+
+def test_flat_targets_of_which_the_host_knows_the_images_are_split_without_waiting() -> None:
+    boxes, labels = torch.zeros(3, 4, device=DEVICE), torch.zeros(3, 1, device=DEVICE)
+    with Copies() as copies:
+        split = split_by_image(boxes, labels, torch.tensor([1.0, 0.0, 1.0]), 2)
+    assert [len(target["labels"]) for target in split] == [1, 2]
     assert copies.found == ["pinned"]
 
 
