@@ -18,7 +18,7 @@ using divergence::Settings;
 using Tensors = std::vector<Tensor>;
 
 // What a row runs over, in the order of the Python face.
-enum class Over { channels, cells, image, channel };
+enum class Over { channels, cells, image, images_and_cells };
 
 Level level_of(const Tensor& map, Over over) {
   const int64_t images = map.size(0), channels = map.size(1), cells = map.size(2) * map.size(3);

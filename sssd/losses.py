@@ -6,14 +6,14 @@ float32 scalar. The teacher takes a gradient unless it is detached.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 from torch import Tensor
 
 from sssd.ops import channel_kl, feature_divergence, js_distance, pixel_kl
+from sssd.ops.inputs import Maps, as_pair
 
-Maps = Sequence[Tensor]
 Loss = Callable[[Maps, Maps], Tensor]
 
 
@@ -79,7 +79,7 @@ def pkd_loss(student: Maps, teacher: Maps) -> Tensor:
     Source: Cao et al., "PKD", NeurIPS 2022, equation 4.
     """
     return 0.5 * feature_divergence(
-        student, teacher, over="channel", normalize="standardize", unbiased=True, eps=1e-6,
+        student, teacher, over="images_and_cells", normalize="standardize", unbiased=True, eps=1e-6,
         divergence="mse", elements="mean", reduction="sum",
     )  # fmt: skip
 
@@ -92,7 +92,7 @@ def cosine_loss(student: Maps, teacher: Maps) -> Tensor:
     return feature_divergence(student, teacher, normalize="l2", divergence="cosine", eps=1e-8)
 
 
-def weighted_mse_loss(student: Maps, teacher: Maps, cell_weights: Sequence[Tensor]) -> Tensor:
+def weighted_mse_loss(student: Maps, teacher: Maps, cell_weights: Maps) -> Tensor:
     """Squared error of the cells, each with its own weight, summed: FGD's foreground term.
 
     Args:
@@ -123,6 +123,7 @@ def standardized_mse(student: Maps, teacher: Maps, *, over: Literal["cells", "im
     Returns:
         (P,) fp32: what each level adds to the mean.
     """
+    student, teacher = as_pair(student, teacher)
     sums = feature_divergence(
         student, teacher, over=over, normalize="standardize", divergence="mse", rows="sum",
         reduction="none",

@@ -20,7 +20,8 @@ class Batch:
         tensors: (B, 3, H, W) normalised, resized and padded images.
         sizes: (height, width) of each resized image inside the padded batch.
         original_sizes: (height, width) of each image as it was given.
-        targets: boxes and labels in the pixels of `tensors`; None at inference.
+        targets: boxes and labels in the pixels of `tensors`, on the host or the device as they were
+            given (`Method.prepare` moves them); None at inference.
     """
 
     tensors: Tensor
@@ -71,7 +72,10 @@ class Detector(nn.Module, ABC):
 
     @abstractmethod
     def prepare(self, images: Sequence[Tensor], targets: Targets | None = None) -> Batch:
-        """Normalises, resizes and pads images ((3, H, W) fp32 in [0, 1]) and moves boxes along."""
+        """Normalises, resizes and pads images ((3, H, W) fp32 in [0, 1]) and moves boxes along.
+
+        In training the images are on the device, the targets on the host.
+        """
 
     @abstractmethod
     def maps(self, batch: Batch) -> Maps:

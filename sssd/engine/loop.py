@@ -159,8 +159,8 @@ def train(
             results = []
             for part in range(config.accumulate):
                 images, targets = next(batches)
-                images = [image.to(device, non_blocking=True) for image in images]
-                targets = [_to(target, device) for target in targets]
+                images = [_to(image, device) for image in images]
+                targets = [{k: target[k] for k in ("boxes", "labels")} for target in targets]
                 last = part == config.accumulate - 1
                 with nullcontext() if last else distributed.own_gradients(model):
                     with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
@@ -222,8 +222,9 @@ def _backbone_factor(iteration: int, method: Method, schedule: ScheduleConfig) -
     return 0.0 if iteration < method.frozen_backbone else schedule.factor(iteration)
 
 
-def _to(target: dict[str, Any], device: torch.device) -> dict[str, Tensor]:
-    return {name: target[name].to(device, non_blocking=True) for name in ("boxes", "labels")}
+def _to(image: Tensor, device: torch.device) -> Tensor:
+    """The image on the device; the copy is waited for only out of memory that is not pinned."""
+    return image if device.type == "cpu" else image.pin_memory().to(device, non_blocking=True)
 
 
 def _clip(method: nn.Module, config: EngineConfig) -> None:

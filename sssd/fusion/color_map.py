@@ -10,6 +10,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork
 
 from sssd.fusion.objects import Objects
 from sssd.ops import label_heatmap
+from sssd.ops.objects import to_device
 
 
 class Bottleneck(nn.Module):
@@ -98,14 +99,14 @@ class ColorMapEncoder(nn.Module):
         self, objects: Objects, image_size: tuple[int, int], strength: Tensor | None = None
     ) -> Tensor:
         """conv7x7/2 of the colour map, (B, channels, H / 2, W / 2)."""
-        # One wait for the device, and one copy to it: the classes that each image shows, and of
-        # each object the place of its class among them.
-        labels = objects.labels.cpu().split(objects.counts)
+        # The classes that each image shows, and of each object the place of its class among them.
+        # Labels that only the device knows are waited for.
+        known = objects.labels_on_host
+        labels = (objects.labels.cpu() if known is None else known).split(objects.counts)
         found = [own.unique(return_inverse=True) for own in labels]
         # An image without boxes shows class 0 nowhere, so that every rank has this graph.
         classes = [shown if len(shown) else shown.new_zeros(1) for shown, _ in found]
-        numbers = torch.cat([*classes, *(place for _, place in found)]).to(objects.boxes.device)
-        parts = numbers.split([*map(len, classes), *objects.counts])
+        parts = to_device([*classes, *(place for _, place in found)], objects.boxes.device)
         boxes = objects.boxes.split(objects.counts)
         factors = [None] * len(boxes) if strength is None else strength.split(objects.counts)
         images = []

@@ -1,13 +1,13 @@
 """The labelled objects of a batch, packed, and their descriptors."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from sssd.ops import pack_boxes, paint_boxes, pool_boxes
+from sssd.ops import paint_boxes, pool_boxes
+from sssd.ops.objects import check_range, to_device
 
 
 @dataclass
@@ -20,6 +20,9 @@ class Objects:
         image_index: (T,) int64: which image of the batch a row belongs to.
         slot: (T,) int64: place of a row among those of its image.
         counts: rows of each image; on the host, so that no shape waits for the device.
+        order: (B,) int64, all images, those without rows first.
+        counts_in_order: (B,) int64, their rows.
+        labels_on_host: the labels once more, where the host knows them.
     """
 
     boxes: Tensor
@@ -27,23 +30,53 @@ class Objects:
     image_index: Tensor
     slot: Tensor
     counts: list[int]
+    order: Tensor
+    counts_in_order: Tensor
+    labels_on_host: Tensor | None
+
+    def targets(self) -> list[dict[str, Tensor]]:
+        """Boxes and labels of each image, on the device of the objects."""
+        split = zip(self.boxes.split(self.counts), self.labels.split(self.counts), strict=True)
+        return [{"boxes": boxes, "labels": labels} for boxes, labels in split]
 
 
-def pack_objects(targets: Sequence[dict[str, Tensor]]) -> Objects:
-    """Packs the targets of a batch.
+def pack_objects(
+    targets: Sequence[dict[str, Tensor]],
+    device: torch.device | None = None,
+    num_classes: int | None = None,
+) -> Objects:
+    """Packs the targets of a batch; what the host has goes to a device in one copy, asynchronously.
 
     Args:
         targets: for each image "boxes" (n, 4) xyxy in pixels of the padded batch and "labels" (n,).
+        device: where the objects are wanted, if not where the targets are.
+        num_classes: labels must be 0 .. num_classes - 1; those on an accelerator are not read.
+
+    Raises:
+        ValueError: a label that is no class.
     """
-    boxes, image_index = pack_boxes([t["boxes"].reshape(-1, 4).float() for t in targets])
+    boxes = torch.cat([target["boxes"].reshape(-1, 4).float() for target in targets])
+    labels = torch.cat([target["labels"].reshape(-1).long() for target in targets])
+    if num_classes is not None:
+        check_range("labels", labels, num_classes, "the number of classes", check=False)
     counts = [len(target["boxes"]) for target in targets]
-    return Objects(
-        boxes=boxes,
-        labels=torch.cat([target["labels"].reshape(-1).long() for target in targets]),
-        image_index=image_index,
-        slot=torch.cat([torch.arange(n, device=boxes.device) for n in counts]),
-        counts=counts,
-    )
+    order = sorted(range(len(counts)), key=lambda image: counts[image] > 0)
+    numbers = [
+        torch.tensor(rows, dtype=torch.int64)
+        for rows in (
+            [image for image, n in enumerate(counts) for _ in range(n)],
+            [slot for n in counts for slot in range(n)],
+            order,
+            [counts[image] for image in order],
+        )
+    ]
+    on_host = labels if boxes.is_cpu else None
+    if boxes.is_cpu:
+        *numbers, labels, boxes = to_device([*numbers, labels, boxes], device or boxes.device)
+    else:
+        numbers = to_device(numbers, boxes.device)
+    image_index, slot, first, rows = numbers
+    return Objects(boxes, labels, image_index, slot, counts, first, rows, on_host)
 
 
 def add_context(objects: Objects, image_size: tuple[int, int], *, context: bool) -> Objects:
@@ -57,28 +90,31 @@ def add_context(objects: Objects, image_size: tuple[int, int], *, context: bool)
         context: add context rows; without them only empty images get a row.
 
     Returns:
-        The objects first, in their order, then the extra rows in the order of the images.
+        The objects first, in their order, then the extra rows: of images without a box first.
     """
     height, width = image_size
-    device = objects.boxes.device
-    extra = [i for i, n in enumerate(objects.counts) if context or n == 0]
-    whole, pixel = [0.0, 0.0, float(width), float(height)], [0.0, 0.0, 1.0, 1.0]
-    boxes = [whole if objects.counts[i] else pixel for i in extra]
-    index = torch.tensor(extra, dtype=torch.int64, device=device)
-    slots = torch.tensor([objects.counts[i] for i in extra], dtype=torch.int64, device=device)
-    return Objects(
-        boxes=torch.cat([objects.boxes, torch.tensor(boxes, device=device).reshape(-1, 4)]),
+    empty = objects.counts.count(0)
+    index = objects.order[: None if context else empty]
+    boxes = objects.boxes.new_zeros(len(index), 4)
+    boxes[:empty, 2:].fill_(1)
+    boxes[empty:, 2].fill_(width)
+    boxes[empty:, 3].fill_(height)
+    return replace(
+        objects,
+        boxes=torch.cat([objects.boxes, boxes]),
         labels=torch.cat([objects.labels, torch.full_like(index, -1)]),
         image_index=torch.cat([objects.image_index, index]),
-        slot=torch.cat([objects.slot, slots]),
+        slot=torch.cat([objects.slot, objects.counts_in_order[: len(index)]]),
         counts=[n + (context or n == 0) for n in objects.counts],
+        labels_on_host=None,
     )
 
 
 def clamp_boxes(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     """Clamps (T, 4) xyxy boxes to [0, W - 1] x [0, H - 1]."""
     height, width = image_size
-    return torch.minimum(boxes.clamp_min(0), boxes.new_tensor([width, height] * 2) - 1)
+    x, y = boxes[:, 0::2].clamp(0, width - 1), boxes[:, 1::2].clamp(0, height - 1)
+    return torch.stack([x, y], -1).flatten(1)
 
 
 def pool_objects(maps: list[Tensor], objects: Objects, image_size: tuple[int, int]) -> Tensor:
@@ -121,6 +157,7 @@ def describe(objects: Objects, num_classes: int, image_size: tuple[int, int]) ->
     height, width = image_size
     with torch.no_grad():
         boxes = clamp_boxes(objects.boxes, image_size)
-        places = boxes / boxes.new_tensor([width, height, width, height])
-        classes = F.one_hot(objects.labels + 1, num_classes + 1)[:, 1:].to(places)
-        return 2 * torch.cat([places, classes], dim=1) - 1
+        places = torch.stack([boxes[:, 0::2] / width, boxes[:, 1::2] / height], -1).flatten(1)
+        # one_hot would read the labels first.
+        classes = objects.labels[:, None] == torch.arange(num_classes, device=boxes.device)
+        return 2 * torch.cat([places, classes.to(places)], dim=1) - 1

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sssd.fusion import Adapter, HeatmapFusion, pack_objects
 from sssd.ops import js_distance
+from sssd.ops.inputs import Maps, as_list
 
 HeadLosses = Callable[[list[Tensor]], Mapping[str, Tensor]]
 
@@ -68,7 +69,7 @@ class SelfDistillation(nn.Module):
 
     def forward(
         self,
-        maps: Sequence[Tensor],
+        maps: Maps,
         targets: Sequence[dict[str, Tensor]],
         image_size: tuple[int, int],
         head_losses: HeadLosses,
@@ -76,8 +77,9 @@ class SelfDistillation(nn.Module):
         """Losses of one training step, to be added to the detector's own.
 
         Args:
-            maps: P maps (B, width, H_l, W_l), finest first.
-            targets: for each image boxes (n, 4) xyxy in pixels of the padded batch and labels (n,).
+            maps: P maps (B, width, H_l, W_l), finest first; a list, or a dict of a backbone.
+            targets: for each image boxes (n, 4) xyxy in pixels of the padded batch and labels (n,),
+                on the device of the maps or the host.
             image_size: (H, W) of the padded batch.
             head_losses: the detector's losses of other maps of these shapes, by name.
 
@@ -85,12 +87,14 @@ class SelfDistillation(nn.Module):
             "teacher_NAME" for every loss NAME of the head, and "loss_distillation".
 
         Raises:
-            ValueError: another number of targets than images.
+            ValueError: another number of targets than images, or, on the host, a label that is no
+                class.
         """
-        maps = list(maps)
+        maps = as_list("maps", maps)
         if len(targets) != len(maps[0]):
             raise ValueError(f"targets: {len(targets)} for a batch of {len(maps[0])} images")
-        enhanced = self.fusion(maps, pack_objects(targets), image_size)  # K_e
+        objects = pack_objects(targets, maps[0].device, self.num_classes)
+        enhanced = self.fusion(maps, objects, image_size)  # K_e
         losses = {f"teacher_{name}": loss for name, loss in head_losses(enhanced).items()}
         coefficient = (
             self.coefficient(self.step) if callable(self.coefficient) else self.coefficient

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert
 
+from sssd.ops.objects import to_device
+
 
 def boxes_in_pixels(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     """Turns normalised centre boxes (ultralytics, DETR family) into pixels of the padded batch.
@@ -21,7 +23,7 @@ def boxes_in_pixels(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     """
     height, width = image_size
     corners = box_convert(boxes.float().reshape(-1, 4), "cxcywh", "xyxy")
-    return corners * corners.new_tensor([width, height, width, height])
+    return torch.stack([corners[:, 0::2] * width, corners[:, 1::2] * height], -1).flatten(1)
 
 
 def split_by_image(
@@ -37,7 +39,13 @@ def split_by_image(
 
     Returns:
         B dicts of boxes (n, 4) and labels (n,) int64.
+
+    The index is read on the host: pass a copy of the host's where there is one, since one on an
+    accelerator is waited for, once.
     """
-    rows = [torch.nonzero(image_index.reshape(-1) == i).flatten() for i in range(batch_size)]
-    labels = labels.reshape(-1).long()
-    return [{"boxes": boxes[row], "labels": labels[row]} for row in rows]
+    index = image_index.reshape(-1).cpu().long()
+    index = index.where((index >= 0) & (index < batch_size), batch_size)
+    counts = index.bincount(minlength=batch_size + 1).tolist()
+    (order,) = to_device([index.argsort(stable=True)], boxes.device)
+    split = [rows[order].split(counts) for rows in (boxes, labels.reshape(-1).long())]
+    return [{"boxes": b, "labels": c} for b, c in zip(*split, strict=True)][:batch_size]

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from torch import Tensor, nn
 
 from sssd.detectors import Batch, Detector, Losses, Maps, Targets
+from sssd.fusion import Objects, pack_objects
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 
 MethodName = Literal["plain", "sssd", "lgd", "labelenc_step1", "labelenc_step2"]
@@ -171,6 +172,26 @@ class Method(nn.Module, ABC):
     def export(self) -> dict[str, nn.Module]:
         """Parts beside the detector that a run leaves for others, by the name of their file."""
         return {}
+
+    def prepare(self, images: Sequence[Tensor], targets: Targets) -> tuple[Batch, Objects]:
+        """The batch as the network sees it, and its objects.
+
+        Targets may stay on the host, where the detector resizes them: they follow the images by one
+        copy that nothing waits for.
+
+        Args:
+            images: B images (3, H, W) fp32 in [0, 1].
+            targets: for each image boxes (n, 4) xyxy in its pixels and labels (n,).
+
+        Raises:
+            ValueError: a label on the host that is no class.
+        """
+        batch = self.detector.prepare(images, targets)
+        assert batch.targets is not None
+        objects = pack_objects(batch.targets, batch.tensors.device, self.detector.num_classes)
+        pairs = zip(batch.targets, objects.targets(), strict=True)
+        batch.targets = [{**target, **moved} for target, moved in pairs]
+        return batch, objects
 
     def detection_losses(self, kind: str, maps: Maps, batch: Batch, assignment: Any) -> Losses:
         """Losses of the shared head on some maps, named "kind/loss"."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sssd.detectors import Detector, Maps, Targets
-from sssd.fusion import Adapter, HeatmapFusion, RelationFusion, pack_objects
+from sssd.fusion import Adapter, HeatmapFusion, RelationFusion
 from sssd.methods.base import (
     AdapterName,
     Comparison,
@@ -72,7 +72,7 @@ class LabelGuided(Method):
 
     def forward(self, images: Sequence[Tensor], targets: Targets, iteration: int) -> StepResult:
         """Detection losses on K and K_e and the distance between them: see `Method.forward`."""
-        batch = self.detector.prepare(images, targets)
+        batch, objects = self.prepare(images, targets)
         if self.config.coefficient.is_off:
             maps = self.detector.maps(batch)
             assignment = self.detector.assign(maps, batch)
@@ -88,8 +88,6 @@ class LabelGuided(Method):
         watched = shares.watch("detection", maps)
         losses = self.detection_losses("detection", watched, batch, assignment)
 
-        assert batch.targets is not None
-        objects = pack_objects(batch.targets)
         # Counted from 1, as the iterations that are logged are: every n-th is taught and shown.
         taught = (iteration + 1) % self.config.teacher_every == 0
         with torch.set_grad_enabled(taught):
@@ -115,10 +113,9 @@ class LabelGuided(Method):
         """K behind the adapter, and K_e, as the distance sees them: see `Method.compare`."""
         if self.config.coefficient.is_off:
             return None
-        batch = self.detector.prepare(images, targets)
+        batch, objects = self.prepare(images, targets)
         maps = self.detector.maps(batch)
-        assert batch.targets is not None
-        enhanced: Maps = self.fusion(maps, pack_objects(batch.targets), batch.image_size)
+        enhanced: Maps = self.fusion(maps, objects, batch.image_size)
         student, teacher = self.sides([self.adapter(m) for m in maps], enhanced)
         cells, name = self.cell_distances(student, teacher)
         return Comparison(batch, student, teacher, cells, name)

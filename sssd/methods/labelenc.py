@@ -10,7 +10,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork
 
 from sssd.detectors import Detector, Maps, Targets
 from sssd.detectors.weights import load_weights
-from sssd.fusion import Adapter, ColorMapEncoder, Objects, normalize_map, pack_objects
+from sssd.fusion import Adapter, ColorMapEncoder, Objects, normalize_map
 from sssd.losses import standardized_mse
 from sssd.methods.base import Comparison, Method, MethodConfig, StepResult
 from sssd.methods.gradients import GradientShares
@@ -45,17 +45,16 @@ class LabelEnc(Method):
 
     def forward(self, images: Sequence[Tensor], targets: Targets, iteration: int) -> StepResult:
         """Detection losses and the distance to the encoded labels: see `Method.forward`."""
-        batch = self.detector.prepare(images, targets)
+        batch, objects = self.prepare(images, targets)
         maps = self.detector.maps(batch)
         assignment = self.detector.assign(maps, batch)
         if self.config.coefficient.is_off:
             losses = self.detection_losses("detection", maps, batch, assignment)
             return StepResult(losses, {"lambda": 0.0})
-        assert batch.targets is not None
         shares = GradientShares(("detection", "distillation"), maps, self.watches_gradients)
         watched = shares.watch("detection", maps)
         losses = self.detection_losses("detection", watched, batch, assignment)
-        encoded = self.encode(pack_objects(batch.targets), batch.image_size)
+        encoded = self.encode(objects, batch.image_size)
         if self.shares_head:
             losses |= self.detection_losses("teacher", encoded, batch, assignment)
         begun = iteration >= self.config.coefficient.start
@@ -72,9 +71,8 @@ class LabelEnc(Method):
         """K behind the adapter, and the encoded labels, as compared: see `Method.compare`."""
         if self.config.coefficient.is_off:
             return None
-        batch = self.detector.prepare(images, targets)
-        assert batch.targets is not None
-        encoded = self.encoder(pack_objects(batch.targets), batch.image_size)
+        batch, objects = self.prepare(images, targets)
+        encoded = self.encoder(objects, batch.image_size)
         student = [normalize_map(self.adapter(m).float()) for m in self.detector.maps(batch)]
         teacher = [normalize_map(m.float()) for m in encoded]
         cells = [(s - t).square().mean(1) for s, t in zip(student, teacher, strict=True)]

@@ -13,7 +13,7 @@ class Plain(Method):
 
     def forward(self, images: Sequence[Tensor], targets: Targets, iteration: int) -> StepResult:
         """Detection losses of the batch: see `Method.forward`."""
-        batch = self.detector.prepare(images, targets)
+        batch, _ = self.prepare(images, targets)
         maps = self.detector.maps(batch)
         assignment = self.detector.assign(maps, batch)
         return StepResult(self.detection_losses("detection", maps, batch, assignment), {})

@@ -36,8 +36,9 @@ class SSSD(LabelGuided):
         )
         if self.config.levels == "equal":
             return by_level.mean(), by_level
-        cells = by_level.new_tensor([m.shape[2] * m.shape[3] for m in student])
-        return (by_level * cells / cells.sum()).sum(), by_level
+        cells = [m.shape[2] * m.shape[3] for m in student]
+        parts = [d * (n / sum(cells)) for d, n in zip(by_level.unbind(), cells, strict=True)]
+        return torch.stack(parts).sum(), by_level
 
     def sides(self, student: Maps, teacher: Maps) -> tuple[Maps, Maps]:
         """Standardised with `normalize`: see `LabelGuided`."""

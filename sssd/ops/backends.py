@@ -85,11 +85,13 @@ def _constant(function: Callable[..., R]) -> Callable[..., R]:
     """Ask a function once for each argument; torch.compile, too, asks it while it traces."""
     cached = functools.cache(function)
 
-    @torch.compiler.assume_constant_result
     @functools.wraps(function)
     def ask(*args: Hashable) -> R:
         return cached(*args)
 
+    # All that `torch.compiler.assume_constant_result` does, beside importing torch._dynamo, which
+    # takes longer than torch itself.
+    ask._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return ask
 
 

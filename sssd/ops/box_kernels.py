@@ -60,7 +60,7 @@ def _pool_fake(
 
 def _pool_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     levels, boxes, image_index, ctx.image_size, ctx.mean = inputs
-    ctx.save_for_backward(boxes, image_index)
+    registration.save(ctx, boxes, image_index)
     ctx.batch = levels[0].shape[0]
     ctx.shapes = [tuple(level.shape[2:]) for level in levels]
     ctx.channels_last = [int(is_channels_last(level)) for level in levels]
@@ -68,9 +68,11 @@ def _pool_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _pool_backward(backend: str) -> Any:
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        boxes, image_index = ctx.saved_tensors
+        boxes, image_index = registration.saved(ctx)
         wanted = [place for place, need in enumerate(ctx.needs_input_grad[0]) if need]
-        painted = registration.kernel("box_paint", backend)(
+        painted = registration.call(
+            "box_paint",
+            backend,
             # Not grad[wanted]: a list would be copied to an accelerator, which waits for it.
             grad if len(wanted) == len(ctx.shapes) else torch.stack([grad[p] for p in wanted]),
             boxes,
@@ -107,15 +109,15 @@ def _paint_fake(
 
 def _paint_setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     values, boxes, image_index, ctx.image_size, *_, ctx.mean = inputs
-    ctx.save_for_backward(boxes, image_index)
+    registration.save(ctx, boxes, image_index)
     ctx.per_level = values.dim() == 3
 
 
 def _paint_backward(backend: str) -> Any:
     def backward(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
-        boxes, image_index = ctx.saved_tensors
-        pooled = registration.kernel("box_pool", backend)(
-            grads, boxes, image_index, ctx.image_size, ctx.mean
+        boxes, image_index = registration.saved(ctx)
+        pooled = registration.call(
+            "box_pool", backend, grads, boxes, image_index, ctx.image_size, ctx.mean
         )
         grad = pooled if ctx.per_level else pooled.sum(0)
         return grad, None, None, None, None, None, None, None

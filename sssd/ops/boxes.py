@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sssd.ops import box_kernels, registration
 from sssd.ops.backends import choose
+from sssd.ops.inputs import Maps, as_list
 from sssd.ops.objects import (
     check_batch_size,
     check_device,
@@ -20,7 +21,7 @@ from sssd.ops.reference import boxes as reference
 
 
 def pool_boxes(
-    levels: Sequence[Tensor],
+    levels: Maps,
     boxes: Tensor,
     image_index: Tensor,
     image_size: tuple[int, int],
@@ -38,11 +39,13 @@ def pool_boxes(
 
     Args:
         levels: P maps (B, C, H_l, W_l), contiguous or channels_last, all float32, float64, bfloat16
-            or float16; B and C are the same on every level.
+            or float16; B and C are the same on every level. A list, or a dict in the levels' order.
         boxes: (T, 4) xyxy in pixels of the padded batch, float32 or float64; takes no gradient.
         image_index: (T,) int64 or int32, the image of each box, in any order.
         image_size: (H, W) of the padded batch in pixels.
-        check: also refuse boxes that are not finite, naming the rows; waits for an accelerator.
+        check: also read what is on an accelerator, which is waited for, and refuse boxes that are
+            not finite, naming the rows. Without it objects on an accelerator that belong to no
+            image of the batch are left out.
         backend: "auto", "cuda", "triton", "cpu" or "reference"; None takes the current default.
 
     Returns:
@@ -50,7 +53,8 @@ def pool_boxes(
         maps, in each map's memory format.
 
     Raises:
-        TypeError: for a dtype that is not served, or maps of different dtypes.
+        TypeError: for a dtype that is not served, maps of different dtypes, or what is no list of
+            maps.
         ValueError: for shapes, devices or image indices that do not fit, naming the argument.
 
     Example:
@@ -61,13 +65,15 @@ def pool_boxes(
 
     Source: the appearance embedding of Zhang et al., "LGD", AAAI 2022, section 3.2.
     """
+    levels = as_list("levels", levels)
     batch_size = _check_levels(levels, boxes)
     check_objects(boxes, image_index, image_size, batch_size, check=check)
     choice = choose(box_kernels.POOL, levels[0], backend)
     if choice.backend == "reference":
         return reference.pool_boxes(levels, boxes, image_index, image_size)
-    kernel = registration.kernel("box_pool", choice.backend)
-    return kernel(list(levels), boxes.detach(), image_index, list(image_size), True)
+    return registration.call(
+        "box_pool", choice.backend, levels, boxes.detach(), image_index, list(image_size), True
+    )
 
 
 def paint_boxes(
@@ -98,7 +104,9 @@ def paint_boxes(
         level_shapes: P pairs (H_l, W_l).
         batch_size: number of images B.
         memory_format: torch.contiguous_format or torch.channels_last, of the painted maps.
-        check: also refuse boxes that are not finite, naming the rows; waits for an accelerator.
+        check: also read what is on an accelerator, which is waited for, and refuse boxes that are
+            not finite, naming the rows. Without it objects on an accelerator that belong to no
+            image of the batch are left out.
         backend: "auto", "cuda", "triton", "cpu" or "reference"; None takes the current default.
 
     Returns:
@@ -129,7 +137,9 @@ def paint_boxes(
     if choice.backend == "reference":
         painted = reference.paint_boxes(values, boxes, image_index, image_size, shapes, batch_size)
         return [level.contiguous(memory_format=memory_format) for level in painted]
-    return registration.kernel("box_paint", choice.backend)(
+    return registration.call(
+        "box_paint",
+        choice.backend,
         values,
         boxes.detach(),
         image_index,
@@ -147,10 +157,6 @@ def _check_levels(levels: Sequence[Tensor], boxes: Tensor) -> int:
         raise ValueError("levels is empty: pass at least one feature map (B, C, H, W)")
     first = levels[0]
     for place, level in enumerate(levels):
-        if level.dim() != 4:
-            raise ValueError(
-                f"levels[{place}] has shape {tuple(level.shape)}: expected (B, C, H, W)"
-            )
         check_floating(f"levels[{place}]", level.dtype)
         if level.dtype != first.dtype:
             raise TypeError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -10,9 +9,10 @@ from torch import Tensor
 
 from sssd.ops import backends, divergence_kernels
 from sssd.ops.divergence_checks import check_maps, check_settings, check_weights, in_format_of
+from sssd.ops.inputs import Maps
 from sssd.ops.reference import divergence as reference
 
-Over = Literal["channels", "cells", "image", "channel"]
+Over = Literal["channels", "cells", "image", "images_and_cells"]
 Normalize = Literal["softmax", "standardize", "l2", "none"]
 Measure = Literal["js", "kl", "reverse_kl", "mse", "cosine"]
 Root = Literal["level", "row"] | None
@@ -20,8 +20,8 @@ Reduction = Literal["mean", "sum", "none"]
 
 
 def feature_divergence(
-    student: Sequence[Tensor],
-    teacher: Sequence[Tensor],
+    student: Maps,
+    teacher: Maps,
     *,
     over: Over = "channels",
     normalize: Normalize = "softmax",
@@ -33,7 +33,7 @@ def feature_divergence(
     root: Root = None,
     elements: Literal["sum", "mean"] = "sum",
     rows: Literal["mean", "sum"] = "mean",
-    row_weights: Sequence[Tensor] | None = None,
+    row_weights: Maps | None = None,
     reduction: Reduction = "mean",
     backend: str | None = None,
 ) -> Tensor:
@@ -49,11 +49,13 @@ def feature_divergence(
 
     Args:
         student: P maps (B, C, H_l, W_l), contiguous or channels_last, all float32, bfloat16,
-            float16 or float64. Other strides are copied.
-        teacher: P maps of the same shapes; its dtype may differ from the student's.
+            float16 or float64. Other strides are copied. A list, a tuple, an iterator, a dict such
+            as torchvision's backbones return, or one map.
+        teacher: P maps of the same shapes; its dtype may differ from the student's. Two dicts are
+            matched by their keys. Maps made in torch.inference_mode are constants.
         over: what a row runs over: "channels" (one row a cell), "cells" (one an image and channel),
-            "image" (one an image, over channels and cells), "channel" (one a channel, over images
-            and cells).
+            "image" (one an image, over channels and cells), "images_and_cells" (one a channel, as
+            in batch norm).
         normalize: "softmax" of x / temperature; "standardize" to mean 0 and variance 1; "l2" to
             unit length; "none".
         divergence: "js" (Jensen-Shannon), "kl" (teacher || student), "reverse_kl" (student ||
@@ -69,7 +71,8 @@ def feature_divergence(
         elements: how the elements of a row are reduced.
         rows: how the rows of a level are reduced.
         row_weights: P tensors, one weight a row: (B, H_l, W_l) over channels, (B, C) over cells,
-            (B,) over the image, (C,) over a channel. Constants. Weights of sum 0 give value 0.
+            (B,) over the image, (C,) over images and cells. Constants. Weights that add up to 0
+            give value 0.
         reduction: how the P values are reduced; "none" gives them, (P,).
         backend: "auto", "cuda", "triton", "cpu" or "reference"; None takes the current default.
 
@@ -78,9 +81,11 @@ def feature_divergence(
         student and teacher; nothing is written for the one that needs no gradient.
 
     Raises:
-        TypeError: for a dtype that is not served, or dtypes that differ within a list.
+        TypeError: for a dtype that is not served, dtypes that differ within a list, what is no list
+            of maps, lists that do not match, or a setting that wants a gradient.
         ValueError: for shapes, devices or settings that do not fit, naming argument and level.
-        RuntimeError: when differentiated twice on a fused backend.
+        RuntimeError: on a fused backend, when differentiated twice or in forward mode, or inside a
+            transform of torch.func.
 
     Example:
         >>> student = [torch.randn(2, 8, 4, 4), torch.randn(2, 8, 2, 2)]
@@ -94,9 +99,9 @@ def feature_divergence(
         "over": over, "normalize": normalize, "divergence": divergence, "root": root,
         "elements": elements, "rows": rows, "reduction": reduction,
     }  # fmt: skip
-    check_settings(given, temperature, beta, eps)
+    temperature, beta, eps = check_settings(given, temperature, beta, eps)
     students, teachers = check_maps(student, teacher)
-    weights = None if row_weights is None else check_weights(row_weights, students, over)
+    weights = None if row_weights is None else check_weights(student, row_weights, students, over)
     if divergence == "reverse_kl":
         students, teachers, divergence = teachers, students, "kl"
     if eps is None:
@@ -119,14 +124,14 @@ def feature_divergence(
 
 
 def js_distance(
-    student: Sequence[Tensor],
-    teacher: Sequence[Tensor],
+    student: Maps,
+    teacher: Maps,
     *,
     over: Over = "channels",
     temperature: float = 1.0,
     root: Root = "level",
     elements: Literal["sum", "mean"] = "sum",
-    row_weights: Sequence[Tensor] | None = None,
+    row_weights: Maps | None = None,
     reduction: Reduction = "mean",
     backend: str | None = None,
 ) -> Tensor:
@@ -138,7 +143,7 @@ def js_distance(
     Args:
         student: P maps (B, C, H_l, W_l); see `feature_divergence`.
         teacher: P maps of the same shapes.
-        over: "channels", "cells", "image" or "channel": what a row runs over.
+        over: "channels", "cells", "image" or "images_and_cells": what a row runs over.
         temperature: of both softmaxes.
         root: "level", "row" (mean of the rows' distances) or None (the divergence).
         elements: "mean" divides each row by its length, as `kl_div(reduction="mean")` does.
@@ -165,7 +170,7 @@ def js_distance(
     )  # fmt: skip
 
 
-def js_divergence(student: Sequence[Tensor], teacher: Sequence[Tensor], **options: Any) -> Tensor:
+def js_divergence(student: Maps, teacher: Maps, **options: Any) -> Tensor:
     """Jensen-Shannon divergence: `js_distance` without the root; same options.
 
     Example:
@@ -176,8 +181,8 @@ def js_divergence(student: Sequence[Tensor], teacher: Sequence[Tensor], **option
 
 
 def channel_kl(
-    student: Sequence[Tensor],
-    teacher: Sequence[Tensor],
+    student: Maps,
+    teacher: Maps,
     *,
     temperature: float = 1.0,
     **options: Any,
@@ -202,8 +207,8 @@ def channel_kl(
 
 
 def pixel_kl(
-    student: Sequence[Tensor],
-    teacher: Sequence[Tensor],
+    student: Maps,
+    teacher: Maps,
     *,
     temperature: float = 1.0,
     **options: Any,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sssd.ops.inputs import Maps, as_number, as_pair
+from sssd.ops.reference.divergence import REDUCED
+
 _ALLOWED: dict[str, tuple[Any, ...]] = {
-    "over": ("channels", "cells", "image", "channel"),
+    "over": ("channels", "cells", "image", "images_and_cells"),
     "normalize": ("softmax", "standardize", "l2", "none"),
     "divergence": ("js", "kl", "reverse_kl", "mse", "cosine"),
     "root": (None, "level", "row"),
@@ -21,7 +24,13 @@ _ALLOWED: dict[str, tuple[Any, ...]] = {
 
 def check_settings(
     given: dict[str, Any], temperature: float, beta: float, eps: float | None
-) -> None:
+) -> tuple[float, float, float | None]:
+    """The three numbers, after all settings are found to have a meaning together."""
+    if given["over"] == "channel":
+        raise ValueError(
+            "over is 'channel': pass 'images_and_cells', its new name (one row a channel, over "
+            "images and cells), or 'channels' (one row a cell, over its channels)"
+        )
     for name, value in given.items():
         if value not in _ALLOWED[name]:
             allowed = ", ".join(repr(v) for v in _ALLOWED[name])
@@ -37,31 +46,27 @@ def check_settings(
             "divergence 'cosine' compares directions, but normalize is 'softmax': pass "
             "normalize='l2', 'standardize' or 'none'"
         )
+    temperature, beta = as_number("temperature", temperature), as_number("beta", beta)
     if not 0 < temperature < float("inf"):
         raise ValueError(f"temperature is {temperature}: expected a positive number")
     if not 0 < beta < 1:
         raise ValueError(f"beta is {beta}: expected a number between 0 and 1, 0.5 is symmetric")
+    eps = None if eps is None else as_number("eps", eps)
     if eps is not None and not 0 < eps < float("inf"):
         raise ValueError(f"eps is {eps}: expected a positive number")
+    return temperature, beta, eps
 
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
-def check_maps(
-    student: Sequence[Tensor], teacher: Sequence[Tensor]
-) -> tuple[list[Tensor], list[Tensor]]:
+def check_maps(given_student: Maps, given_teacher: Maps) -> tuple[list[Tensor], list[Tensor]]:
     """Both lists, each map dense in one of the two memory formats."""
+    student, teacher = as_pair(given_student, given_teacher)
     for name, maps in (("student", student), ("teacher", teacher)):
-        if isinstance(maps, Tensor):
-            raise TypeError(f"{name} is a tensor: pass a list of maps, one a level: [{name}]")
         if len(maps) == 0:
             raise ValueError(f"{name} is empty: pass at least one level")
         for level, x in enumerate(maps):
-            if x.dim() != 4:
-                raise ValueError(
-                    f"{name}[{level}] has shape {tuple(x.shape)}: expected (B, C, H, W)"
-                )
             if x.dtype not in _DTYPES:
                 raise TypeError(f"{name}[{level}] is {x.dtype}: expected one of {_DTYPES}")
             if x.dtype != maps[0].dtype:
@@ -73,8 +78,6 @@ def check_maps(
                 raise ValueError(
                     f"{name}[{level}] is on {x.device} but student[0] is on {student[0].device}"
                 )
-    if len(student) != len(teacher):
-        raise ValueError(f"student has {len(student)} levels but teacher has {len(teacher)}")
     for level, (a, b) in enumerate(zip(student, teacher, strict=True)):
         if a.shape != b.shape:
             raise ValueError(
@@ -83,11 +86,14 @@ def check_maps(
     return [_dense(x) for x in student], [_dense(x) for x in teacher]
 
 
-def check_weights(row_weights: Sequence[Tensor], maps: Sequence[Tensor], over: str) -> list[Tensor]:
-    if isinstance(row_weights, Tensor) or len(row_weights) != len(maps):
-        raise ValueError(f"row_weights must be a list of {len(maps)} tensors, one a level")
-    kept = {"channels": (0, 2, 3), "cells": (0, 1), "image": (0,), "channel": (1,)}[over]
-    for level, (weights, x) in enumerate(zip(row_weights, maps, strict=True)):
+def check_weights(
+    student: Maps, row_weights: Maps, maps: Sequence[Tensor], over: str
+) -> list[Tensor]:
+    """One tensor a level; a dict is matched with the student's, if that is one."""
+    named = student if isinstance(student, Mapping) else maps
+    _, levels = as_pair(named, row_weights, ("student", "row_weights"), None)
+    kept = [d for d in range(4) if d not in REDUCED[over]]
+    for level, (weights, x) in enumerate(zip(levels, maps, strict=True)):
         expected = tuple(x.shape[d] for d in kept)
         if tuple(weights.shape) != expected:
             raise ValueError(
@@ -103,7 +109,8 @@ def check_weights(row_weights: Sequence[Tensor], maps: Sequence[Tensor], over: s
                 f"row_weights[{level}] requires a gradient: weights are constants, pass "
                 "weights.detach()"
             )
-    return [w.float() for w in row_weights]
+    # Autograd saves no tensor of torch.inference_mode; these are small enough to copy.
+    return [(w.clone() if w.is_inference() else w).float() for w in levels]
 
 
 def _dense(x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from sssd.ops.reference.divergence import REDUCED
 
 # Enumerations cross the boundary as numbers, in the order of kernels/divergence/divergence.h.
 _NUMBERED: dict[str, tuple[Any, ...]] = {
-    "over": ("channels", "cells", "image", "channel"),
+    "over": ("channels", "cells", "image", "images_and_cells"),
     "normalize": ("none", "softmax", "standardize", "l2"),
     "divergence": ("js", "kl", "mse", "cosine"),
     "root": (None, "level", "row"),
@@ -44,8 +44,7 @@ def run(
         _NUMBERED[name].index(value) if name in _NUMBERED else value
         for name, value in settings.items()
     ]
-    forward = registration.kernel("divergence_forward", backend)
-    return forward(student, teacher, weights, *numbers)[0]
+    return registration.call("divergence_forward", backend, student, teacher, weights, *numbers)[0]
 
 
 def saved_planes(normalize: int, divergence: int) -> int:
@@ -86,21 +85,22 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.set_materialize_grads(False)  # else backward would be handed zeros as large as `saved`
     ctx.levels = len(student)
     ctx.settings = inputs[3:]
-    ctx.save_for_backward(*student, *teacher, *row_weights, factors, saved)
+    registration.save(ctx, *student, *teacher, *row_weights, factors, saved)
 
 
 def _backward_with(backend: str) -> Any:
     def backward(ctx: Any, grad_values: Tensor | None, *_: Any) -> tuple[Any, ...]:
-        *maps, factors, saved = ctx.saved_tensors
+        *maps, factors, saved = registration.saved(ctx)
         levels = ctx.levels
         nothing = [None] * (len(maps) - 2 * levels), *[None] * SETTINGS_COUNT
         if grad_values is None:
             return ([None] * levels, [None] * levels, *nothing)
         student, teacher, weights = maps[:levels], maps[levels : 2 * levels], maps[2 * levels :]
         needs = [any(side) for side in ctx.needs_input_grad[:2]]
-        grads = registration.kernel("divergence_backward", backend)(
-            grad_values, student, teacher, weights, factors, saved, *ctx.settings, *needs
-        )
+        grads = registration.call(
+            "divergence_backward", backend,
+            grad_values, student, teacher, weights, factors, saved, *ctx.settings, *needs,
+        )  # fmt: skip
         wanted = [
             [g if n else None for g, n in zip(side, need, strict=True)] if side else [None] * levels
             for side, need in zip(grads, ctx.needs_input_grad[:2], strict=True)

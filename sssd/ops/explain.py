@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
-
-from torch import Tensor
 
 from sssd.ops import backends, box_kernels, divergence_kernels
 from sssd.ops.backends import Operator
+from sssd.ops.inputs import Maps, as_list
 
 OPERATORS: dict[str, Operator] = {
     **dict.fromkeys(
@@ -23,7 +22,7 @@ OPERATORS: dict[str, Operator] = {
 
 def explain(
     operator: Callable[..., Any] | str,
-    tensors: Sequence[Tensor],
+    tensors: Maps,
     *,
     backend: str | None = None,
     **settings: Any,
@@ -32,7 +31,7 @@ def explain(
 
     Args:
         operator: the function, or its name.
-        tensors: a list of its tensors; only device and dtype are looked at.
+        tensors: its tensors, as it takes them; only device and dtype are looked at.
         backend: as the operator takes it.
         **settings: further settings of the call.
 
@@ -49,6 +48,7 @@ def explain(
     name = operator if isinstance(operator, str) else operator.__name__
     if name not in OPERATORS:
         raise ValueError(f"operator is {name!r}: expected one of {', '.join(OPERATORS)}")
+    tensors = as_list("tensors", tensors, dims=None)
     choice = backends.choose(OPERATORS[name], tensors[0], backend, **settings)
     first = tensors[0]
     count = f"{len(tensors)} {str(first.dtype).removeprefix('torch.')} tensor" + "s" * (

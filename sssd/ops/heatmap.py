@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sssd.ops import box_kernels, registration
 from sssd.ops.backends import choose
+from sssd.ops.inputs import as_number
 from sssd.ops.objects import (
     Assign,
     assigned_levels,
@@ -76,14 +77,16 @@ def label_heatmap(
         strength: (T,) floating-point factor of each object, not negative, taken in float32; None
             is 1. LabelEnc draws it as min(1, 2 u), u ~ U(0, 1).
         dtype: of the heatmaps, floating point.
-        check: also refuse boxes that are not finite, naming the rows; waits for an accelerator.
+        check: also read what is on an accelerator, which is waited for, and refuse boxes that are
+            not finite, naming the rows. Without it objects on an accelerator that belong to no
+            image or class are left out.
         backend: "auto", "cuda", "triton", "cpu" or "reference"; None takes the current default.
 
     Returns:
         P heatmaps (B, K, H_l, W_l). They carry no gradient.
 
     Raises:
-        TypeError: for a dtype that is not served.
+        TypeError: for a dtype that is not served, or a setting that wants a gradient.
         ValueError: for shapes, devices, options, labels or image indices that do not fit.
 
     Example:
@@ -118,7 +121,9 @@ def label_heatmap(
             strength=strength,
             dtype=dtype,
         )
-    return registration.kernel("label_heatmap", choice.backend)(
+    return registration.call(
+        "label_heatmap",
+        choice.backend,
         boxes.detach(),
         labels,
         image_index,
@@ -128,7 +133,7 @@ def label_heatmap(
         num_classes,
         box_kernels.PROFILES.index(profile),
         box_kernels.COMBINES.index(combine),
-        min_overlap,
+        float(min_overlap),
         shown,
         None if strength is None else strength.detach(),
         like,
@@ -161,7 +166,7 @@ def _check_options(
         raise ValueError(f"profile is {profile!r}: pass one of {names}")
     if combine not in box_kernels.COMBINES:
         raise ValueError(f"combine is {combine!r}: pass 'max' or 'sum'")
-    if not 0 < min_overlap < 1:
+    if not 0 < as_number("min_overlap", min_overlap) < 1:
         raise ValueError(f"min_overlap is {min_overlap}: expected a value in (0, 1)")
     if strength is None:
         return
@@ -169,5 +174,9 @@ def _check_options(
         raise ValueError(
             f"strength is {strength.dtype} of shape {tuple(strength.shape)}: expected a "
             f"floating-point factor a box, ({len(boxes)},)"
+        )
+    if strength.requires_grad:
+        raise ValueError(
+            "strength requires a gradient: strengths are constants, pass strength.detach()"
         )
     check_device("strength", strength, boxes)

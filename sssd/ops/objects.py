@@ -43,6 +43,21 @@ def pack_boxes(boxes_per_image: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return torch.cat(list(boxes_per_image)), torch.cat(index)
 
 
+def to_device(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Small tensors of the host on a device, by one copy out of pinned memory: nothing waits.
+
+    Args:
+        tensors: on the host, those of wider dtypes first.
+        device: where they are wanted.
+    """
+    if device.type == "cpu":
+        return list(tensors)
+    flat = torch.cat([x.contiguous().view(-1).view(torch.uint8) for x in tensors])
+    moved = flat.pin_memory().to(device, non_blocking=True)
+    parts = moved.split([x.nbytes for x in tensors])
+    return [p.view(x.dtype).view(x.shape) for p, x in zip(parts, tensors, strict=True)]
+
+
 def check_objects(
     boxes: Tensor,
     image_index: Tensor,
@@ -53,9 +68,10 @@ def check_objects(
 ) -> None:
     """Refuse objects that do not fit together or name an image outside the batch.
 
-    Values on the CPU are read; on an accelerator (and under torch.compile) an out-of-range index is
-    caught by a device-side assertion, so that nothing waits. `check` also refuses boxes that are
-    not finite, and waits for the answer.
+    Values on the CPU are read. Those on an accelerator are only with `check`, which waits for the
+    answer; without it the kernels leave out objects of an image or class that is not there. `check`
+    also refuses boxes that are not finite. Under torch.compile nothing is read without it, and a
+    RuntimeError comes of what it finds.
 
     Raises:
         TypeError: for a dtype that is not served.
@@ -75,7 +91,9 @@ def check_objects(
             "both at least 1"
         )
     check_range("image_index", image_index, batch_size, "the batch size", check=check)
-    if check:
+    if check and torch.compiler.is_compiling():
+        torch._assert_async(boxes.isfinite().all(), "boxes has non-finite values")
+    elif check:
         rows = boxes.detach().isfinite().all(1).logical_not().nonzero()[:, 0].tolist()
         if rows:
             raise ValueError(
@@ -117,12 +135,15 @@ def check_floating(name: str, dtype: torch.dtype) -> None:
 
 
 def check_range(name: str, value: Tensor, end: int, meaning: str, *, check: bool) -> None:
-    """Refuse values outside 0 .. end - 1, without waiting for an accelerator unless `check`."""
-    if value.numel() == 0:
+    """Refuse values outside 0 .. end - 1; those on an accelerator are read only with `check`."""
+    if value.numel() == 0 or torch._C._are_functorch_transforms_active():  # none can be read there
         return
-    if torch.compiler.is_compiling() or (value.device.type != "cpu" and not check):
-        inside = (value >= 0) & (value < end)
-        torch._assert_async(inside.all(), f"{name} has a value outside 0 .. {end - 1}")
+    if torch.compiler.is_compiling():
+        if check:
+            inside = (value >= 0) & (value < end)
+            torch._assert_async(inside.all(), f"{name} has a value outside 0 .. {end - 1}")
+        return
+    if value.device.type != "cpu" and not check:
         return
     low, high = torch.aminmax(value)
     if int(low) < 0 or int(high) >= end:
@@ -135,6 +156,7 @@ def check_range(name: str, value: Tensor, end: int, meaning: str, *, check: bool
 
 def check_level_shapes(level_shapes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """The level shapes as pairs of ints, or a ValueError that names the level."""
+    level_shapes = list(level_shapes)
     if len(level_shapes) == 0:
         raise ValueError("level_shapes is empty: pass one (height, width) a level")
     for level, shape in enumerate(level_shapes):

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import Tensor
 
 _LIBRARY = torch.library.Library("sssd", "FRAGMENT")
 
@@ -58,6 +60,48 @@ def define(
 def kernel(name: str, backend: str) -> Callable[..., Any]:
     """The registered operator that runs `name` on a backend other than the reference."""
     return getattr(torch.ops.sssd, f"{name}_triton" if backend == "triton" else name).default
+
+
+def call(name: str, backend: str, *args: Any) -> Any:
+    """Run `name` on a backend other than the reference.
+
+    Raises:
+        RuntimeError: for a derivative that no fused kernel has, which would be lost in silence.
+    """
+    tensors = [x for arg in args for x in (arg if isinstance(arg, list) else [arg])]
+    if torch._C._are_functorch_transforms_active() or any(
+        isinstance(x, Tensor) and _is_transformed(x) for x in tensors
+    ):
+        raise RuntimeError(
+            f"sssd::{name} was called with dual numbers (forward-mode differentiation), batched "
+            "gradients, or inside a transform of torch.func (grad, vmap, jvp, jacrev, ...): the "
+            "fused kernels know none of these; pass backend='reference', or call inside "
+            "sssd.ops.use_backend('reference'), which knows all"
+        )
+    return kernel(name, backend)(*args)
+
+
+def _is_transformed(x: Tensor) -> bool:
+    """Whether it is a dual number, or one of autograd's batched gradients."""
+    if forward_ad.unpack_dual(x).tangent is not None:
+        return True
+    return not torch.compiler.is_compiling() and torch._C._functorch.is_legacy_batchedtensor(x)
+
+
+def save(ctx: Any, *tensors: Tensor | None) -> None:
+    """Keep tensors for the backward pass, also those of torch.inference_mode.
+
+    Autograd refuses the latter since it cannot see whether they were changed; they are constants.
+    """
+    ctx.constants = [x if x is not None and x.is_inference() else None for x in tensors]
+    pairs = zip(tensors, ctx.constants, strict=True)
+    ctx.save_for_backward(*(x if constant is None else None for x, constant in pairs))
+
+
+def saved(ctx: Any) -> list[Any]:
+    """What `save` kept, in its order."""
+    pairs = zip(ctx.saved_tensors, ctx.constants, strict=True)
+    return [x if constant is None else constant for x, constant in pairs]
 
 
 def no_double_backward(reference: str) -> dict[str, Callable[..., Any]]:

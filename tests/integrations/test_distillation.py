@@ -1,5 +1,7 @@
 """The generic parts that recipes for other frameworks are made of."""
 
+from collections import OrderedDict
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -27,6 +29,18 @@ def test_the_distance_reaches_the_maps_and_not_the_teacher() -> None:
     losses["loss_distillation"].backward()
     assert all(m.grad is not None and m.grad.abs().sum() > 0 for m in student)
     assert all(p.grad is None for p in distillation.fusion.parameters())
+
+
+def test_maps_may_be_the_dict_of_a_backbone_and_labels_must_be_classes() -> None:
+    distillation = SelfDistillation(3, 64)
+    named = OrderedDict(zip(("0", "pool"), maps(), strict=True))
+    losses = [
+        distillation(given, TARGETS, (64, 64), lambda k: {"loss": k[1].mean()})
+        for given in (named, maps())
+    ]
+    assert losses[0] == losses[1]
+    with pytest.raises(ValueError, match=r"labels has values outside 0 \.\. 1 .* row 0"):
+        SelfDistillation(2, 64)(maps(), TARGETS, (64, 64), lambda k: {})
 
 
 def test_another_distance_and_a_schedule() -> None:
@@ -73,6 +87,8 @@ def test_flat_ground_truth_is_split() -> None:
     assert [t["labels"].tolist() for t in split] == [[6], [], [5, 7], []]
     assert torch.equal(split[2]["boxes"], boxes[[0, 2]])
     assert split[1]["boxes"].shape == (0, 4)
+    elsewhere = split_by_image(boxes, torch.tensor([5, 6, 7]), torch.tensor([-1, 1, 2]), 2)
+    assert [t["labels"].tolist() for t in elsewhere] == [[], [6]]
 
 
 def test_a_tap_captures_only_while_open() -> None:

@@ -116,8 +116,8 @@ def rows_of(x: Tensor, over: str) -> dict[str, int]:
         ("cells", True): (images, 1, cells, channels, whole, 0),
         ("image", False): (images, 1, whole, 1, whole, 0),
         ("image", True): (images, 1, whole, 1, whole, 0),
-        ("channel", False): (channels, images, cells, 1, cells, whole),
-        ("channel", True): (1, 1, images * cells, channels, whole, 0),
+        ("images_and_cells", False): (channels, images, cells, 1, cells, whole),
+        ("images_and_cells", True): (1, 1, images * cells, channels, whole, 0),
     }
     names = ("outer", "segments", "length", "inner", "outer_stride", "segment_stride")
     return dict(zip(names, table[over, last], strict=True))

@@ -21,7 +21,7 @@ from .host_cuda import CODES, DEFAULTS
 SHAPES = [(2, 12, 3, 5), (1, 5, 1, 1), (1, 1, 4, 2)]
 # Rows that are cut into pieces: shape, over, channels_last.
 SPLIT = [
-    ((2, 2, 32, 34), "channel", False),
+    ((2, 2, 32, 34), "images_and_cells", False),
     ((1, 3, 12, 14), "cells", True),
     ((1, 2, 40, 52), "cells", False),
 ]
@@ -36,7 +36,7 @@ FAMILY: list[dict[str, Any]] = [
     {"normalize": "l2", "divergence": "cosine", "eps": 1e-12},
     {"normalize": "none", "divergence": "mse"},
 ]
-OVER = ("channels", "cells", "image", "channel")
+OVER = ("channels", "cells", "image", "images_and_cells")
 
 
 def run(
@@ -107,7 +107,7 @@ def main() -> None:
 
     divergence_plan.ELEMENTS_OF_A_PROGRAM = 64  # rows of several blocks, in small maps
     divergence_plan.ENOUGH_PROGRAMS = 1  # and not cut into pieces
-    for over, last in itertools.product(("cells", "channel"), (False, True)):
+    for over, last in itertools.product(("cells", "images_and_cells"), (False, True)):
         check(*maps(torch.float32, last), [], over=over)
     check(*maps(torch.float32, False), [], over="cells", **FAMILY[5])
 

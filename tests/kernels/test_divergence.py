@@ -17,7 +17,7 @@ from .host_cuda import DEFAULTS, run
 ODD = [(1, 3, 7, 11), (2, 40, 5, 7), (2, 5, 1, 1), (1, 1, 3, 5), (3, 33, 2, 9)]
 EVEN = [(2, 64, 8, 8), (1, 256, 4, 8)]
 LONG = [(1, 8, 80, 65), (2, 1300, 3, 4)]  # rows of several chunks, and in pieces
-OVER = ["channels", "cells", "image", "channel"]
+OVER = ["channels", "cells", "image", "images_and_cells"]
 FORMATS = [torch.contiguous_format, torch.channels_last]
 FAMILY: list[dict[str, Any]] = [
     {},
@@ -150,7 +150,7 @@ def test_family_on_clusters(module: ModuleType, options: dict[str, Any]) -> None
 @pytest.mark.parametrize("over", OVER)
 def test_row_weights(module: ModuleType, over: str) -> None:
     student, teacher = maps(ODD + LONG)
-    dims = {"channels": (0, 2, 3), "cells": (0, 1), "image": (0,), "channel": (1,)}[over]
+    dims = {"channels": (0, 2, 3), "cells": (0, 1), "image": (0,), "images_and_cells": (1,)}[over]
     weights = [torch.rand([x.shape[d] for d in dims]).round(decimals=1) for x in student]
     weights[2].zero_()  # a level without a row that counts
     check(module, student, teacher, weights, over=over, root="level")

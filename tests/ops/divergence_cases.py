@@ -21,7 +21,7 @@ MEMBERS = {
     "cosine": {"normalize": "none", "divergence": "cosine"},
     "pearson": {"normalize": "standardize", "divergence": "cosine"},
 }
-OVER = ("channels", "cells", "image", "channel")
+OVER = ("channels", "cells", "image", "images_and_cells")
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 # Relative error of a value; error of a gradient relative to the largest of its map. The maps are
 # rounded to the dtype before the reference sees them: what is left is fp32 arithmetic, to which

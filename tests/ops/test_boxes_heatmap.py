@@ -169,6 +169,7 @@ def test_opcheck():
 
 def test_bad_input_names_the_argument_and_the_way_out():
     boxes, labels, index = labelled(3, batch=2)
+    wanted = torch.full((3,), 0.5, requires_grad=True)
 
     def heat(labels=labels, classes=CLASSES, **options):
         return label_heatmap(boxes, labels, index, IMAGE_SIZE, SHAPES, 2, classes, **options)
@@ -185,6 +186,8 @@ def test_bad_input_names_the_argument_and_the_way_out():
         (ValueError, "assign has 1 ranges for 4 levels", lambda: heat(assign=[(0, 1)])),
         (ValueError, "min_overlap is 1.5", lambda: heat(min_overlap=1.5)),
         (ValueError, "strength is torch.float32 of shape", lambda: heat(strength=torch.ones(2))),
+        (TypeError, "min_overlap is a tensor that", lambda: heat(min_overlap=wanted[0])),
+        (ValueError, r"strength requires.*detach", lambda: heat(strength=wanted)),
         (TypeError, "dtype is torch.int64", lambda: heat(dtype=torch.int64)),
     ]  # fmt: skip
     for error, message, call in cases:

@@ -52,7 +52,9 @@ def test_bad_input_names_the_argument_and_the_way_out():
 
     cases = [
         (ValueError, "levels is empty", lambda: pool(levels=[])),
-        (ValueError, r"levels\[1\] has shape", lambda: pool([levels[0], levels[1][0]])),
+        (TypeError, r"levels\[1\] has shape", lambda: pool([levels[0], levels[1][0]])),
+        (TypeError, "levels is a int", lambda: pool(levels=4)),
+        (TypeError, r"levels\[0\] is a list", lambda: pool(levels=[levels])),
         (ValueError, r"levels\[1\] has \(B, C\)", lambda: pool([levels[0], levels[1][:, :3]])),
         (TypeError, r"levels\[1\] is torch.float64", lambda: pool([levels[0], levels[1].double()])),
         (TypeError, r"levels\[0\] is torch.int64", lambda: pool([levels[0].long()])),
@@ -78,6 +80,17 @@ def test_bad_input_names_the_argument_and_the_way_out():
     for error, message, call in cases:
         with pytest.raises(error, match=message):
             call()
+
+
+def test_levels_are_taken_as_users_hold_them():
+    boxes, index = objects(3, batch=2)
+    levels = maps(2, 4, torch.float32)
+    expected = pool_boxes(levels, boxes, index, IMAGE_SIZE)
+    for held in (iter(levels), dict(zip("abcd", levels, strict=True))):
+        assert torch.equal(pool_boxes(held, boxes, index, IMAGE_SIZE), expected)
+    assert torch.equal(pool_boxes(levels[0], boxes, index, IMAGE_SIZE), expected[:1])
+    painted = paint_boxes(torch.ones(3, 4), boxes, index, IMAGE_SIZE, iter(SHAPES), 2)
+    assert len(painted) == len(SHAPES)
 
 
 def test_other_device_is_refused():

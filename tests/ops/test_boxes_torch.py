@@ -98,12 +98,16 @@ def test_compiles_in_one_graph(backend):
     boxes, index = objects(7, batch=2)
     levels = maps(2, 5, torch.float32)
 
-    def step(levels: list[Tensor], boxes: Tensor, index: Tensor) -> list[Tensor]:
-        pooled = pool_boxes(levels, boxes, index, IMAGE_SIZE, backend=backend)
+    def step(
+        levels: list[Tensor], boxes: Tensor, index: Tensor, check: bool = False
+    ) -> list[Tensor]:
+        pooled = pool_boxes(levels, boxes, index, IMAGE_SIZE, check=check, backend=backend)
         return paint_boxes(pooled, boxes, index, IMAGE_SIZE, SHAPES, 2, backend=backend)
 
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
     for ours, eager in zip(compiled(levels, boxes, index), step(levels, boxes, index), strict=True):
         torch.testing.assert_close(ours, eager)
     with pytest.raises(RuntimeError, match=r"image_index has a value outside 0 \.\. 1"):
-        compiled(levels, boxes, index + 1)
+        compiled(levels, boxes, index + 1, check=True)
+    with pytest.raises(RuntimeError, match="boxes has non-finite values"):
+        compiled(levels, boxes / 0, index, check=True)

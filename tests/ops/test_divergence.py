@@ -63,8 +63,8 @@ def test_odd_shapes(shape, over, memory_format):
         ((2, 5, 260, 300), "cells", "contiguous"),  # rows longer than a piece, few of them: split
         ((1, 40, 150, 190), "cells", "channels_last"),
         ((1, 20, 70, 80), "image", "contiguous"),
-        ((3, 7, 90, 100), "channel", "channels_last"),
-        ((2, 160, 7, 9), "channel", "contiguous"),  # rows in several pieces, not split
+        ((3, 7, 90, 100), "images_and_cells", "channels_last"),
+        ((2, 160, 7, 9), "images_and_cells", "contiguous"),  # rows in several pieces, not split
     ],
 )
 def test_long_rows(shape, over, memory_format, member):
@@ -90,7 +90,7 @@ def test_mixed_dtypes_and_formats(over):
 @pytest.mark.parametrize("rows", ["mean", "sum"])
 def test_row_weights(rows, over, memory_format):
     student, teacher = make_maps(SHAPES, memory_format=FORMATS[memory_format])
-    kept = {"channels": (0, 2, 3), "cells": (0, 1), "image": (0,), "channel": (1,)}[over]
+    kept = {"channels": (0, 2, 3), "cells": (0, 1), "image": (0,), "images_and_cells": (1,)}[over]
     weights = [torch.rand([x.shape[d] for d in kept]).round(decimals=1) for x in student]
     weights[2].zero_()  # no row counts: the value is 0
     settings = {"over": over, "rows": rows, "row_weights": weights, "root": "level"}

@@ -53,7 +53,7 @@ def test_half_precision(dtype, over, memory_format, backend):
 
 
 @pytest.mark.parametrize("memory_format", FORMATS)
-@pytest.mark.parametrize("over", ["cells", "image", "channel"])
+@pytest.mark.parametrize("over", ["cells", "image", "images_and_cells"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_long_rows(dtype, over, memory_format, backend):
     """Kept by one block, by a cluster, or read twice, in pieces."""
@@ -70,7 +70,7 @@ def test_more_levels_than_one_launch_holds(backend):
 def test_row_weights_and_empty_levels(over, backend):
     shapes = [(2, 6, 3, 5), (2, 6, 0, 4)]
     maps = device_maps(shapes)
-    kept = {"channels": (0, 2, 3), "cells": (0, 1), "image": (0,), "channel": (1,)}[over]
+    kept = {"channels": (0, 2, 3), "cells": (0, 1), "image": (0,), "images_and_cells": (1,)}[over]
     weights = [torch.rand([x.shape[d] for d in kept], device=DEVICE) for x in maps[0]]
     settings = {"over": over, "row_weights": weights, "root": "level"}
     assert_matches_truth(*maps, backend, ON_A_GPU, **settings)

@@ -1,21 +1,33 @@
 """What the divergence operator refuses, and that each message names the thing and the way out."""
 
+from collections import OrderedDict
+
 import pytest
 import torch
 
-from sssd.ops import feature_divergence, js_distance
+from sssd.losses import lgd_loss
+from sssd.ops import explain, feature_divergence, js_distance
 
 MAPS = [torch.zeros(1, 4, 2, 2), torch.zeros(1, 4, 1, 1)]
+NAMED = {"p3": MAPS[0], "p4": MAPS[1]}
 
 
 @pytest.mark.parametrize(
     ("student", "teacher", "error", "message"),
     [
-        (MAPS[0], MAPS, TypeError, r"student is a tensor.*\[student\]"),
+        (MAPS[0], MAPS, TypeError, "student has 1 levels but teacher has 2"),
+        (None, MAPS, TypeError, "student is a NoneType: pass a list of tensors, one a level"),
+        (MAPS, set(MAPS), TypeError, "teacher is a set: pass a list"),
+        (MAPS, "p3", TypeError, "teacher is a str: pass a list"),
+        (MAPS, [MAPS], TypeError, r"teacher\[0\] is a list: expected a tensor"),
+        (MAPS, [x.numpy() for x in MAPS], TypeError, r"teacher\[0\] is a ndarray"),
+        (NAMED, {"p3": MAPS[0]}, TypeError, r"teacher has no \['p4'\], only \['p3'\]"),
+        ({"p4": MAPS[1]}, NAMED, TypeError, r"student has no \['p3'\], only \['p4'\]"),
         ([], [], ValueError, "student is empty"),
-        (MAPS, MAPS[:1], ValueError, "student has 2 levels but teacher has 1"),
+        (MAPS, MAPS[:1], TypeError, "student has 2 levels but teacher has 1"),
         (MAPS, MAPS[::-1], ValueError, r"level 0: student has shape \(1, 4, 2, 2\) but teacher"),
-        ([MAPS[0][0]], [MAPS[0][0]], ValueError, r"student\[0\] has shape \(4, 2, 2\): expected"),
+        ([MAPS[0][0]], [MAPS[0][0]], TypeError, r"student\[0\] has shape \(4, 2, 2\): .*x\[None\]"),
+        (torch.stack(MAPS[:1]), MAPS[:1], TypeError, r"student\[0\] has shape \(1, 1, 4, 2, 2\)"),
         ([MAPS[0].int()], MAPS[:1], TypeError, r"student\[0\] is torch.int32"),
         ([MAPS[0], MAPS[1].half()], MAPS, TypeError, r"student\[1\] is torch.float16 but student"),
         (MAPS, [x.to("meta") for x in MAPS], ValueError, r"teacher\[0\] is on meta but student"),
@@ -29,6 +41,7 @@ def test_bad_maps(student, teacher, error, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"over": "channel"}, "over is 'channel': pass 'images_and_cells'.*or 'channels'"),
         ({"over": "rows"}, "over is 'rows': expected one of 'channels'"),
         ({"normalize": "none"}, "'js' compares distributions.*normalize='softmax'"),
         ({"divergence": "cosine"}, "'cosine' compares directions.*normalize='l2'"),
@@ -48,22 +61,65 @@ def test_bad_settings(settings, message):
         feature_divergence(MAPS, MAPS, **settings)
 
 
+@pytest.mark.parametrize("name", ["temperature", "beta", "eps"])
+def test_a_setting_that_wants_a_gradient_is_refused(name):
+    def loss(value):
+        return feature_divergence(MAPS, MAPS, **{name: value})
+
+    value = torch.tensor(0.5)
+    assert loss(value) == loss(0.5)
+    with pytest.raises(TypeError, match=f"{name} is a tensor that wants a gradient"):
+        loss(value.requires_grad_())
+    with pytest.raises(TypeError, match=f"{name} is a tensor that wants a gradient"):
+        torch.func.grad(loss)(value.detach())
+    with pytest.raises(TypeError, match=f"{name} is a tensor that wants a gradient"):
+        torch.func.jvp(loss, (value.detach(),), (torch.tensor(1.0),))
+    for number in ("1", [], torch.ones(2)):
+        with pytest.raises(TypeError, match=f"{name} is a .*: expected a number"):
+            loss(number)
+
+
+def test_maps_are_taken_as_users_hold_them():
+    student, teacher = [torch.randn_like(x) for x in MAPS], [torch.randn_like(x) for x in MAPS]
+    weights = [torch.rand(1, *x.shape[2:]) for x in MAPS]
+    expected = js_distance(student, teacher, row_weights=weights)
+    names = ("0", "pool")  # as torchvision's backbones have them
+
+    def turned(maps):
+        return dict(reversed(list(zip(names, maps, strict=True))))
+
+    named = OrderedDict(zip(names, student, strict=True))
+    for a, b, w in [
+        (tuple(student), iter(teacher), weights),
+        ((x for x in student), dict(zip(names, teacher, strict=True)), iter(weights)),
+        (named, teacher, turned(weights)),
+        (named, turned(teacher), weights),
+    ]:
+        assert js_distance(a, b, row_weights=w) == expected
+    one = js_distance(student[0], teacher[0], row_weights=weights[0])
+    assert one == js_distance(student[:1], teacher[:1], row_weights=weights[:1])
+    assert lgd_loss(iter(student), iter(teacher)) == lgd_loss(student, teacher)
+    assert "2 float32 tensors" in explain("js_distance", named)
+
+
 @pytest.mark.parametrize(
-    ("weights", "message"),
+    ("weights", "error", "message"),
     [
-        ([torch.ones(1, 2, 2)], "row_weights must be a list of 2 tensors"),
+        ([torch.ones(1, 2, 2)], TypeError, "student has 2 levels but row_weights has 1"),
         (
             [torch.ones(1, 4), torch.ones(1, 1, 1)],
+            ValueError,
             r"row_weights\[0\] has shape \(1, 4\): expected \(1, 2, 2\)",
         ),
         (
             [torch.ones(1, 2, 2, requires_grad=True), torch.ones(1, 1, 1)],
+            ValueError,
             r"row_weights\[0\] requires a gradient.*detach",
         ),
     ],
 )
-def test_bad_weights(weights, message):
-    with pytest.raises(ValueError, match=message):
+def test_bad_weights(weights, error, message):
+    with pytest.raises(error, match=message):
         js_distance(MAPS, MAPS, row_weights=weights)
 
 

@@ -105,7 +105,7 @@ def test_compiles_without_a_graph_break(over):
     student, teacher = make_maps([(1, 8, 4, 4), (1, 8, 2, 2)])
 
     def loss(a, b):
-        return js_distance([2 * x for x in a], b, over=over)
+        return js_distance({str(i): 2 * x for i, x in enumerate(a)}, b, over=over)
 
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
     grads = torch.autograd.grad(compiled(student, teacher), student + teacher)

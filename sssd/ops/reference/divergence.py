@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 # What a row reduces, by its name: the dimensions of (B, C, H, W).
-REDUCED = {"channels": (1,), "cells": (2, 3), "image": (1, 2, 3), "channel": (0, 2, 3)}
+REDUCED = {"channels": (1,), "cells": (2, 3), "image": (1, 2, 3), "images_and_cells": (0, 2, 3)}
 ROOT_FLOOR = 1e-12  # below this a root has slope 0
 
 
@@ -50,7 +50,7 @@ def feature_divergence(
         weights = None if row_weights is None else row_weights[level].to(wide)
         value = each.sum() if weights is None else _weighted(each, weights).sum()
         if rows == "mean":
-            total = value.new_tensor(each.numel()) if weights is None else weights.sum()
+            total = value.new_full((), each.numel()) if weights is None else weights.sum()
             value = torch.where(total == 0, 0.0, value / torch.where(total == 0, 1.0, total))
         values.append(safe_root(value) if root == "level" else value)
     return torch.stack(values)

@@ -60,11 +60,9 @@ def gaussian_profile(
     corners = boxes.detach().double()
     usable = corners.isfinite().all(-1) & (corners[:, :2] < corners[:, 2:]).all(-1)
     rows, columns = level_shape
-    to_cells = (
-        corners.new_tensor([columns, rows]),
-        corners.new_tensor([image_size[1], image_size[0]]),
-    )
-    low, high = (corner * to_cells[0] / to_cells[1] for corner in corners.split(2, dim=-1))
+    across = corners[:, 0::2] * columns / image_size[1]
+    along = corners[:, 1::2] * rows / image_size[0]
+    low, high = torch.stack([across, along], -1).unbind(1)  # (T, 2) each: x, y
     column, row = torch.floor((low + high) / 2).unbind(-1)
     usable = usable & (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
 
