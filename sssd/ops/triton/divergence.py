@@ -21,7 +21,10 @@ from sssd.ops.triton import divergence_kernels as kernels
 CHANNELS, CELLS, IMAGE, CHANNEL = range(4)  # the numbers of divergence_kernels._NUMBERED
 NONE, SOFTMAX, STANDARDIZE, L2 = range(4)
 ROOT_LEVEL, ROOT_ROW = 1, 2
-TILES = {True: (64, 16), False: (4, 256)}  # if strided: rows, elements of them at a time
+# Of a program, if neighbours in memory are rows, or elements: rows, elements of them at a time, and
+# pieces whose results it reads at a time.
+TILES = {True: (64, 8, 4), False: (2, 256, 64)}
+ROWS_AT_A_TIME = 16  # of a program of rows_kernel
 PROGRAMS = 1024  # that fill any GPU
 MOST_PARTS = 256
 ELEMENTS_A_READ = 20  # a piece reads what all pieces say of a row: few, so that the maps are most
@@ -85,7 +88,7 @@ class Layout(NamedTuple):
     def constants(self) -> dict[str, Any]:
         """What the kernels are compiled for."""
         strided = self.inner > 1  # neighbours in memory are neighbouring rows
-        rows, block = TILES[strided]
+        rows, block, _ = TILES[strided]
         return {"STRIDED": strided, "ROWS": rows, "BLOCK": block}
 
     @property
@@ -148,11 +151,11 @@ def divergence_forward(
                 )
             kernels.terms_kernel[grid](
                 a, b, stats, sums, *layout, call.scale, call.beta, call.eps, **constants,
-                **layout.constants,
+                **layout.constants, PARTS=TILES[layout.inner > 1][2],
             )  # fmt: skip
-            kernels.rows_kernel[(triton.cdiv(rows, 64),)](
+            kernels.rows_kernel[(triton.cdiv(rows, ROWS_AT_A_TIME),)](
                 stats, sums, saved[:, first:], rows, layout.pieces, saved.shape[1], call.scale,
-                call.eps, **constants, ROWS=64,
+                call.eps, **constants, ROWS=ROWS_AT_A_TIME, PARTS=16,
             )  # fmt: skip
         first += rows
     return *values_of(call, saved[0], sizes, row_weights), saved

@@ -25,7 +25,6 @@ from sssd.ops.triton.members import (
 )
 
 NONE, SOFTMAX, STANDARDIZE, L2 = (tl.constexpr(i) for i in range(4))  # _NUMBERED["normalize"]
-PARTS: tl.constexpr = tl.constexpr(16)  # pieces whose results are read at a time
 # Nothing of an argument but its type is part of what a kernel is compiled for.
 SCALARS = (
     "rows", "inner", "outer_stride", "length", "segment_stride", "pieces", "parts",
@@ -75,11 +74,12 @@ def gathered(x, total_x, number_x, stat, total, number, scale, NORMALIZE: tl.con
         anchor = tl.where(top == -INFINITY, 0.0, top)
         kept = total * tl.exp2((stat - anchor) * scale)
         return top, kept + tl.sum(total_x * tl.exp2((x - anchor[:, None]) * scale), 1), both
-    mean = stat
     if NORMALIZE == STANDARDIZE:
-        mean += tl.sum(number_x * (x - stat[:, None]), 1) / tl.where(both == 0.0, 1.0, both)
-    gap, moved = x - mean[:, None], stat - mean
-    return mean, total + number * moved * moved + tl.sum(total_x + number_x * gap * gap, 1), both
+        more = tl.sum(number_x * (x - stat[:, None]), 1)
+        moved = more / tl.where(both == 0.0, 1.0, both)
+        total, stat = total + number * moved * moved, stat + moved
+    gap = x - stat[:, None]
+    return stat, total + tl.sum(total_x + number_x * gap * gap, 1), both
 
 
 @triton.jit
@@ -122,7 +122,8 @@ def statistics_kernel(
 
 @triton.jit
 def statistics_of(
-    stats, row, lives, rows, pieces, scale, NORMALIZE: tl.constexpr, ROWS: tl.constexpr
+    stats, row, lives, rows, pieces, scale, NORMALIZE: tl.constexpr, ROWS: tl.constexpr,
+    PARTS: tl.constexpr,
 ):  # fmt: skip
     """Statistics of rows from those of their pieces."""
     stat_a, total_a, number = nothing(ROWS, NORMALIZE)
@@ -188,6 +189,7 @@ def terms_kernel(
     piece_length: tl.int64, scale, beta, eps,
     NORMALIZE: tl.constexpr, DIVERGENCE: tl.constexpr, UNBIASED: tl.constexpr,
     PLANES: tl.constexpr, STRIDED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    PARTS: tl.constexpr,
 ):  # fmt: skip
     """Of each piece of each row, sums (3, pieces, rows) over what `divergence_of` gives."""
     program = tl.program_id(0).to(tl.int64)
@@ -196,7 +198,7 @@ def terms_kernel(
     start, stop, segment = piece_of(piece, parts, piece_length, length, segment_stride)
     if PLANES > 1:
         stat_a, total_a, stat_b, total_b, number = statistics_of(
-            stats, row, lives, rows, pieces, scale, NORMALIZE, ROWS
+            stats, row, lives, rows, pieces, scale, NORMALIZE, ROWS, PARTS
         )
     if NORMALIZE == SOFTMAX:
         offset_a, offset_b, delta = softmax_row(stat_a, total_a, stat_b, total_b, scale)
@@ -223,18 +225,20 @@ def terms_kernel(
         f, u, v = divergence_of(DIVERGENCE, p, q, gap, x, beta)
         sum_f += tl.sum(tl.where(exists, f, 0.0), 1)
         sum_a += tl.sum(tl.where(exists, u, 0.0), 1)
-        sum_b += tl.sum(tl.where(exists, v, 0.0), 1)
+        if PLANES > 4:  # else it follows from the others
+            sum_b += tl.sum(tl.where(exists, v, 0.0), 1)
     to, plane = sums + piece * rows + row, pieces * rows
     tl.store(to, sum_f, mask=lives)
     tl.store(to + plane, sum_a, mask=lives)
-    tl.store(to + 2 * plane, sum_b, mask=lives)
+    if PLANES > 4:
+        tl.store(to + 2 * plane, sum_b, mask=lives)
 
 
 @generic
 def rows_kernel(
     stats, sums, saved, rows: tl.int64, pieces: tl.int64, all_rows: tl.int64, scale, eps,
     NORMALIZE: tl.constexpr, DIVERGENCE: tl.constexpr, UNBIASED: tl.constexpr,
-    PLANES: tl.constexpr, ROWS: tl.constexpr,
+    PLANES: tl.constexpr, ROWS: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """What is saved of each row, (PLANES, all_rows), the divergence first."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -248,11 +252,12 @@ def rows_kernel(
         at = sums + row[:, None] + (piece * rows)[None, :]
         sum_f += tl.sum(tl.load(at, mask=exists, other=0.0), 1)
         sum_a += tl.sum(tl.load(at + plane, mask=exists, other=0.0), 1)
-        sum_b += tl.sum(tl.load(at + 2 * plane, mask=exists, other=0.0), 1)
+        if PLANES > 4:
+            sum_b += tl.sum(tl.load(at + 2 * plane, mask=exists, other=0.0), 1)
     to = saved + row
     if PLANES > 1:
         stat_a, total_a, stat_b, total_b, number = statistics_of(
-            stats, row, lives, rows, pieces, scale, NORMALIZE, ROWS
+            stats, row, lives, rows, pieces, scale, NORMALIZE, ROWS, PARTS
         )
     if NORMALIZE == SOFTMAX:
         offset_a, _, delta = softmax_row(stat_a, total_a, stat_b, total_b, scale)
