@@ -14,11 +14,11 @@ from torch import Tensor
 from sssd.ops import registration
 from sssd.ops.backends import Operator
 
-_TRITON_BOXES, _TRITON_HEATMAP = "sssd.ops.triton.boxes", "sssd.ops.triton.heatmap"
-POOL = Operator("box_pool", _TRITON_BOXES)
-PAINT = Operator("box_paint", _TRITON_BOXES)
-HEATMAP = Operator("label_heatmap", _TRITON_HEATMAP)
-EMBED = Operator("embed_heatmap", _TRITON_HEATMAP)
+_TRITON = "sssd.ops.triton.boxes"
+POOL = Operator("box_pool", triton=True)
+PAINT = Operator("box_paint", triton=True)
+HEATMAP = Operator("label_heatmap", triton=True)
+EMBED = Operator("embed_heatmap")
 
 # Enumerations cross the boundary as numbers, in the order of kernels/boxes/boxes.h.
 PROFILES = ("box", "pyramid", "gaussian", "gaussian_legacy")
@@ -221,7 +221,7 @@ registration.define(
     fake=_pool_fake,
     backward=_pool_backward,
     setup_context=_pool_setup,
-    triton_module=_TRITON_BOXES,
+    triton_module=_TRITON,
 )
 registration.define(
     "box_paint(Tensor values, Tensor boxes, Tensor image_index, int[] image_size, int[] shapes,"
@@ -229,7 +229,7 @@ registration.define(
     fake=_paint_fake,
     backward=_paint_backward,
     setup_context=_paint_setup,
-    triton_module=_TRITON_BOXES,
+    triton_module=_TRITON,
 )
 registration.define(
     "label_heatmap(Tensor boxes, Tensor labels, Tensor image_index, int[] image_size,"
@@ -237,7 +237,7 @@ registration.define(
     fake=_heatmap_fake,
     backward=_heatmap_backward,
     setup_context=_heatmap_setup,
-    triton_module=_TRITON_HEATMAP,
+    triton_module=_TRITON,
 )
 registration.define(
     "embed_heatmap(Tensor embedding, Tensor boxes, Tensor labels, Tensor image_index,"
@@ -245,12 +245,10 @@ registration.define(
     fake=_embed_fake,
     backward=_embed_backward,
     setup_context=_embed_setup,
-    triton_module=_TRITON_HEATMAP,
 )
 registration.define(
     "embed_heatmap_backward(Tensor[] grads, Tensor boxes, Tensor labels, Tensor image_index,"
     f" int[] image_size, int classes, {_HEATMAP}) -> Tensor",
     fake=_embed_backward_fake,
     **registration.no_double_backward("sssd.ops.embedded_label_heatmap"),
-    triton_module=_TRITON_HEATMAP,
 )

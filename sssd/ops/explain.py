@@ -50,7 +50,7 @@ def explain(
     name = operator if isinstance(operator, str) else operator.__name__
     if name not in OPERATORS:
         raise ValueError(f"operator is {name!r}: expected one of {', '.join(OPERATORS)}")
-    choice = backends.choose(OPERATORS[name], tensors[0], backend, **settings)
+    choice = backends.choose(OPERATORS[name], tensors[0], backend)
     first = tensors[0]
     count = f"{len(tensors)} {str(first.dtype).removeprefix('torch.')} tensor" + "s" * (
         len(tensors) != 1
