@@ -27,7 +27,6 @@ def explain(
     tensors: Sequence[Tensor],
     *,
     backend: str | None = None,
-    **settings: Any,
 ) -> str:
     """Say which backend would run an operator on such tensors, and why.
 
@@ -35,7 +34,6 @@ def explain(
         operator: the function, or its name.
         tensors: a list of its tensors; only device and dtype are looked at.
         backend: as the operator takes it.
-        **settings: further settings of the call.
 
     Returns:
         One sentence.

@@ -75,7 +75,9 @@ def divergence_kernels(case: int, strided: bool) -> Iterator[tuple[Any, dict[str
     """Every kernel of one normalisation and divergence, as the launches compile it."""
     from sssd.ops.triton import divergence, divergence_kernels
 
-    kind, planes, normalize = [(0, 4, 1), (1, 3, 1), (2, 5, 1), (2, 7, 2), (3, 7, 0), (2, 1, 0)][case]
+    kind, planes, normalize = [(0, 4, 1), (1, 3, 1), (2, 5, 1), (2, 7, 2), (3, 7, 0), (2, 1, 0)][
+        case
+    ]
     rows, block, parts = divergence.TILES[strided]
     constants = {
         "DIVERGENCE": kind, "PLANES": planes, "NORMALIZE": normalize, "UNBIASED": case % 2 == 1,
@@ -183,7 +185,9 @@ def variants(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     monkeypatch.setattr(JITFunction, "_do_compile", compile_nothing)
     made: list[Any] = []
     create = JITFunction.create_binder
-    monkeypatch.setattr(JITFunction, "create_binder", lambda self: made.append(self) or create(self))
+    monkeypatch.setattr(
+        JITFunction, "create_binder", lambda self: made.append(self) or create(self)
+    )
     yield counts
     for function in made:
         function.device_caches.pop("mock", None)

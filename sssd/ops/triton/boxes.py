@@ -55,7 +55,7 @@ def pool_kernel(
     batch: tl.int64,
     LAST: tl.constexpr, MEAN: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """pooled (T, C): a program takes an object and some channels."""
+    """Pool into (T, C): a program takes an object and some channels."""
     k = tl.program_id(0).to(tl.int64)
     channel = tl.program_id(1).to(tl.int64) * CHANNELS + tl.arange(0, CHANNELS)
     image = tl.load(image_index + k).to(tl.int64)

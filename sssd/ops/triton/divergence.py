@@ -188,7 +188,9 @@ def values_of(
     return value, slope
 
 
-def slopes_of(call: Call, slope: Tensor, each: Tensor, count: int, weights: Tensor | None) -> Tensor:
+def slopes_of(
+    call: Call, slope: Tensor, each: Tensor, count: int, weights: Tensor | None
+) -> Tensor:
     """Of a level's value by the divergences of its rows, (rows,), from that by a row's share."""
     share = call.share(count)
     if weights is not None:

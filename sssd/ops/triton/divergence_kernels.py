@@ -18,7 +18,6 @@ from sssd.ops.triton.members import (
     KL,
     LN2,
     LOG2_E,
-    MSE,
     divergence_of,
     masses,
     psi,
@@ -30,7 +29,16 @@ SCALARS = (
     "rows", "inner", "outer_stride", "length", "segment_stride", "pieces", "parts",
     "piece_length", "all_rows",
 )  # fmt: skip
-POINTERS = ("student", "teacher", "grad_student", "grad_teacher", "stats", "sums", "saved", "slopes")
+POINTERS = (
+    "student",
+    "teacher",
+    "grad_student",
+    "grad_teacher",
+    "stats",
+    "sums",
+    "saved",
+    "slopes",
+)
 generic = triton.jit(do_not_specialize=[*SCALARS, *POINTERS])
 
 
