@@ -164,7 +164,7 @@ def variants(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     """How often each kernel is compiled: the JIT runs as on an H100 but for compiler and launch."""
     from triton.backends.compiler import GPUTarget
     from triton.runtime import driver
-    from triton.runtime.jit import JITFunction
+    from triton.runtime.jit import JITFunction, _triton_jit_function_registry
 
     counts: Counter[str] = Counter()
 
@@ -183,13 +183,8 @@ def variants(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     )
     monkeypatch.setattr(driver, "_active", device)
     monkeypatch.setattr(JITFunction, "_do_compile", compile_nothing)
-    made: list[Any] = []
-    create = JITFunction.create_binder
-    monkeypatch.setattr(
-        JITFunction, "create_binder", lambda self: made.append(self) or create(self)
-    )
     yield counts
-    for function in made:
+    for function in _triton_jit_function_registry.values():
         function.device_caches.pop("mock", None)
 
 

@@ -94,12 +94,13 @@ def paint_kernel(
     for place in range(tl.load(start + image), tl.load(start + image + 1)):
         k = tl.load(order + place)
         left, right, top, bottom = span_at(spans, k)
-        value = tl.load(values + k * channels + channel, mask=channel < channels, other=0.0)
-        value = value.to(tl.float32)
-        if MEAN:
-            value /= tl.maximum((right - left) * (bottom - top), 1).to(tl.float32)
-        inside = (row >= top) & (row < bottom) & (column >= left) & (column < right)
-        painted += tl.where(inside[None, :], value[:, None], 0.0)
+        if (top <= tl.max(row, 0)) & (bottom > tl.min(row, 0)):
+            value = tl.load(values + k * channels + channel, mask=channel < channels, other=0.0)
+            value = value.to(tl.float32)
+            if MEAN:
+                value /= ((right - left) * (bottom - top)).to(tl.float32)
+            inside = (row >= top) & (row < bottom) & (column >= left) & (column < right)
+            painted += tl.where(inside[None, :], value[:, None], 0.0)
     to = cells_at(level, image, channel, channels, cell, height * width, LAST)
     exists = (channel < channels)[:, None] & (cell < height * width)[None, :]
     tl.store(to, painted.to(level.dtype.element_ty), mask=exists)
