@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import importlib.util
 import os
 import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -127,10 +126,10 @@ class Operator(NamedTuple):
     """What an operator offers, for `choose`."""
 
     name: str  # sssd::name, for which the library registers kernels for CPU and CUDA
-    triton: str = ""  # module of its Triton form; its `why_not(**settings)` tells what it lacks
+    triton: bool = False  # whether it has a Triton form
 
 
-def _why_not(operator: Operator, backend: str, tensor: Tensor, settings: dict[str, Any]) -> str:
+def _why_not(operator: Operator, backend: str, tensor: Tensor) -> str:
     """Why a backend cannot run an operator on such a tensor, or nothing."""
     device, dtype = tensor.device, tensor.dtype
     if backend == "reference":
@@ -146,24 +145,19 @@ def _why_not(operator: Operator, backend: str, tensor: Tensor, settings: dict[st
     if backend == "triton":
         if not operator.triton:
             return "it has no form of this operator"
-        if not has_triton():
-            return "the package `triton` is not installed"
-        return importlib.import_module(operator.triton).why_not(**settings)
+        return "" if has_triton() else "the package `triton` is not installed"
     if not has_native(operator.name, "CUDA"):
         return MISSING or f"the library was built without CUDA (`{BUILD_COMMAND}` with nvcc)"
     return _cuda_code_for(device.index or 0)
 
 
-def choose(
-    operator: Operator, tensor: Tensor, backend: str | None = None, **settings: Any
-) -> Choice:
+def choose(operator: Operator, tensor: Tensor, backend: str | None = None) -> Choice:
     """Choose the backend of one call.
 
     Args:
         operator: what is to run.
         tensor: one of its inputs, for the device and the dtype.
         backend: asked for by the caller; None takes the context's, then `SSSD_BACKEND`'s.
-        **settings: of the call, in case Triton does not serve them all.
 
     Returns:
         The backend and why.
@@ -173,7 +167,7 @@ def choose(
     """
     asked = _default if backend is None else check_backend(backend)
     if asked != "auto":
-        obstacle = _why_not(operator, asked, tensor, settings)
+        obstacle = _why_not(operator, asked, tensor)
         if obstacle:
             raise ValueError(
                 f"backend {asked!r} cannot run {operator.name}: {obstacle}; "
@@ -182,7 +176,7 @@ def choose(
         return Choice(asked, "asked for")
     obstacles: list[str] = []
     for candidate in ("cuda", "triton") if tensor.device.type == "cuda" else ("cpu",):
-        obstacle = _why_not(operator, candidate, tensor, settings)
+        obstacle = _why_not(operator, candidate, tensor)
         if not obstacle:
             reason = "; ".join([f"the fastest for {tensor.device.type} tensors", *obstacles])
             return Choice(candidate, reason)

@@ -14,10 +14,10 @@ from torch import Tensor
 from sssd.ops import registration
 from sssd.ops.backends import Operator
 
-_TRITON_BOXES, _TRITON_HEATMAP = "sssd.ops.triton.boxes", "sssd.ops.triton.heatmap"
-POOL = Operator("box_pool", _TRITON_BOXES)
-PAINT = Operator("box_paint", _TRITON_BOXES)
-HEATMAP = Operator("label_heatmap", _TRITON_HEATMAP)
+_TRITON = "sssd.ops.triton.boxes"
+POOL = Operator("box_pool", triton=True)
+PAINT = Operator("box_paint", triton=True)
+HEATMAP = Operator("label_heatmap", triton=True)
 
 # Enumerations cross the boundary as numbers, in the order of kernels/boxes/boxes.h.
 PROFILES = ("box", "pyramid", "gaussian", "gaussian_legacy")
@@ -163,7 +163,7 @@ registration.define(
     fake=_pool_fake,
     backward=_pool_backward,
     setup_context=_pool_setup,
-    triton_module=_TRITON_BOXES,
+    triton_module=_TRITON,
 )
 registration.define(
     "box_paint(Tensor values, Tensor boxes, Tensor image_index, int[] image_size, int[] shapes,"
@@ -171,7 +171,7 @@ registration.define(
     fake=_paint_fake,
     backward=_paint_backward,
     setup_context=_paint_setup,
-    triton_module=_TRITON_BOXES,
+    triton_module=_TRITON,
 )
 registration.define(
     "label_heatmap(Tensor boxes, Tensor labels, Tensor image_index, int[] image_size,"
@@ -180,5 +180,5 @@ registration.define(
     fake=_heatmap_fake,
     backward=_heatmap_backward,
     setup_context=_heatmap_setup,
-    triton_module=_TRITON_HEATMAP,
+    triton_module=_TRITON,
 )

@@ -112,7 +112,7 @@ def feature_divergence(
         "beta": beta, "eps": eps,
     }  # fmt: skip
     wide = students[0] if students[0].dtype == torch.float64 else teachers[0]
-    choice = backends.choose(divergence_kernels.OPERATOR, wide, backend, **settings)
+    choice = backends.choose(divergence_kernels.OPERATOR, wide, backend)
     if choice.backend == "reference":
         values = reference.feature_divergence(students, teachers, weights, **settings)
     else:

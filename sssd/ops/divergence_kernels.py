@@ -28,7 +28,7 @@ _SETTINGS = (
 SETTINGS_COUNT = 10
 _TRITON = "sssd.ops.triton.divergence"
 
-OPERATOR = Operator("divergence_forward", triton=_TRITON)
+OPERATOR = Operator("divergence_forward", triton=True)
 
 
 def run(

@@ -25,7 +25,6 @@ def explain(
     tensors: Maps,
     *,
     backend: str | None = None,
-    **settings: Any,
 ) -> str:
     """Say which backend would run an operator on such tensors, and why.
 
@@ -33,7 +32,6 @@ def explain(
         operator: the function, or its name.
         tensors: its tensors, as it takes them; only device and dtype are looked at.
         backend: as the operator takes it.
-        **settings: further settings of the call.
 
     Returns:
         One sentence.
@@ -49,7 +47,7 @@ def explain(
     if name not in OPERATORS:
         raise ValueError(f"operator is {name!r}: expected one of {', '.join(OPERATORS)}")
     tensors = as_list("tensors", tensors, dims=None)
-    choice = backends.choose(OPERATORS[name], tensors[0], backend, **settings)
+    choice = backends.choose(OPERATORS[name], tensors[0], backend)
     first = tensors[0]
     count = f"{len(tensors)} {str(first.dtype).removeprefix('torch.')} tensor" + "s" * (
         len(tensors) != 1

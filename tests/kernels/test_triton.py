@@ -1,28 +1,37 @@
-"""The Triton kernels: interpreted against fp64, and compiled ahead of time with no GPU."""
+"""The Triton kernels: interpreted, compiled ahead of time with no GPU, and counted by the JIT."""
 
 from __future__ import annotations
 
 import os
+import random
 import re
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from .building import ROOT
-from .disassembly import resources
+from .disassembly import instructions, resources
 
 triton = pytest.importorskip("triton")
 
-CAPABILITIES = (80, 90, 100, 120)
-MAPS = {"fp32": "*fp32", "bf16": "*bf16", "mixed": "*fp16"}
+CAPABILITIES = (75, 80, 90, 120)
+MOST_REGISTERS = 128  # a thread, for four programs of 128 threads an SM
+INDICES = ("order", "start", "image_index")
+FLOATS = ("scale", "beta", "eps")
+SINGLE = ("stats", "sums", "saved", "slopes", "numbers", "strength")  # always float32
 
 
-def test_interpreted() -> None:
+@pytest.mark.parametrize("program", ["interpreted", "interpreted_boxes"])
+def test_interpreted(program: str) -> None:
     run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.kernels.interpreted"],
+        [sys.executable, "-W", "ignore", "-m", f"tests.kernels.{program}"],
         cwd=ROOT,
         env=os.environ | {"TRITON_INTERPRET": "1"},
         capture_output=True,
@@ -34,95 +43,198 @@ def test_interpreted() -> None:
     assert run.stdout.strip() == "interpreted"
 
 
-def compiled(kernel: Any, given: dict[str, Any], constants: dict[str, Any], capability: int) -> Any:
-    """A kernel's machine code; nothing is said of sizes and addresses but by its constants."""
+# ---- ahead of time -------------------------------------------------------------------------------
+
+
+def compiled(kernel: Any, maps: str, constants: dict[str, Any], capability: int) -> Any:
+    """A kernel's code, as the JIT compiles it: nothing is known of sizes and addresses."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    signature = {name: given.get(name, "constexpr") for name in kernel.arg_names}
-    source = ASTSource(
-        kernel,
-        signature=signature,
-        constexprs={(kernel.arg_names.index(name),): value for name, value in constants.items()},
-    )
-    return triton.compile(
-        source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 4}
-    )
+    signature, constexprs = {}, {}
+    for place, param in enumerate(kernel.params):
+        if param.is_constexpr:
+            signature[param.name] = "constexpr"
+            constexprs[(place,)] = constants[param.name]
+        elif param.annotation_type:
+            signature[param.name] = param.annotation_type
+        elif param.name in FLOATS:
+            signature[param.name] = "fp32"
+        elif param.name in SINGLE:
+            signature[param.name] = "*fp32"
+        elif param.name == "spans":
+            signature[param.name] = "*i32"
+        else:
+            signature[param.name] = "*i64" if param.name in INDICES else maps
+    source = ASTSource(kernel, signature=signature, constexprs=constexprs)
+    target = GPUTarget("cuda", capability, 32)
+    return triton.compile(source, target=target, options={"num_warps": 4})
 
 
-def arguments(types: str) -> dict[str, Any]:
-    """Of five levels."""
-    floats = ("scale", "beta", "eps", "gradient_scale")
-    pointers = ("saved", "partials", "stats", "sums", "values", "factors", "grad_values")
-    student, teacher = (
-        (x,) * 5 for x in (MAPS[types], "*fp32" if types == "mixed" else MAPS[types])
-    )
-    return (
-        dict.fromkeys(("all_rows", "slots"), "i32")
-        | dict.fromkeys(floats, "fp32")
-        | dict.fromkeys(pointers, "*fp32")
-        | {"levels": (("i32",) * 12,) * 5, "numbers": ("i32",) * 5, "weights": ("*fp32",) * 5}
-        | {"students": student, "grad_students": student}
-        | {"teachers": teacher, "grad_teachers": teacher}
-    )
+def divergence_kernels(case: int, strided: bool) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Every kernel of one normalisation and divergence, as the launches compile it."""
+    from sssd.ops.triton import divergence, divergence_kernels
+
+    kind, planes, normalize = [(0, 4, 1), (1, 3, 1), (2, 5, 1), (2, 7, 2), (3, 7, 0), (2, 1, 0)][
+        case
+    ]
+    rows, block, parts = divergence.TILES[strided]
+    constants = {
+        "DIVERGENCE": kind, "PLANES": planes, "NORMALIZE": normalize, "UNBIASED": case % 2 == 1,
+        "STRIDED": strided, "ROWS": rows, "BLOCK": block, "PARTS": parts,
+        "NEED_STUDENT": True, "NEED_TEACHER": True,
+    }  # fmt: skip
+    if planes > 1:
+        yield divergence_kernels.statistics_kernel, constants
+    yield divergence_kernels.terms_kernel, constants
+    yield divergence_kernels.backward_kernel, constants
+    row = {"ROWS": divergence.ROWS_AT_A_TIME, "PARTS": 16}
+    yield divergence_kernels.rows_kernel, constants | row
 
 
-def built(kernel: Any, types: str, constants: dict[str, Any], capability: int) -> Any:
-    """With what the kernel takes of all constants."""
-    names = kernel.arg_names
-    return compiled(
-        kernel,
-        {key: value for key, value in arguments(types).items() if key in names},
-        {key: value for key, value in constants.items() if key in names},
-        capability,
-    )
+def box_kernels(case: int) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The box kernels; profiles, formats and combinations in turn."""
+    from sssd.ops.triton import boxes
+
+    flag = case % 2 == 0
+    for kernel in (boxes.pool_kernel, boxes.paint_kernel):
+        sizes = {"CHANNELS": boxes.CHANNELS, "BLOCK": boxes.CELLS}
+        yield kernel, {"LAST": flag, "MEAN": not flag} | sizes
+    heat = {"PROFILE": case % 3, "MAX": flag, "STRENGTH": flag, "BLOCK": boxes.HEATMAP_CELLS}
+    yield boxes.heatmap_kernel, heat
 
 
-def constants(member: int, strided: bool, split: bool) -> dict[str, Any]:
-    """Of all kernels."""
-    shape = {"ROWS": 32, "BLOCK": 32} if strided else {"ROWS": 1, "BLOCK": 1024}
-    kind = {"STRIDED": strided, "SEGMENTED": split and not strided, "SPLIT": split, "ALIGNED": True}
-    call = {"MEMBER": member, "ROOT": 1, "MEAN_ELEMENTS": True, "HAS_WEIGHTS": True}
-    affine = {"NORMALIZE": 1 if member == 4 else 0, "COSINE": False, "NORMALIZED": member == 4}
-    return shape | kind | call | affine | {"NEED_STUDENT": True, "NEED_TEACHER": True}
+def binary_of(code: Any, folder: Path) -> Path:
+    binary = folder / "kernel.cubin"
+    binary.write_bytes(code.asm["cubin"])
+    return binary
 
 
-@pytest.mark.parametrize("member", range(5))
 @pytest.mark.parametrize("capability", CAPABILITIES)
-def test_compiles_without_spills(capability: int, member: int, tmp_path: Path) -> None:
-    from sssd.ops.triton import divergence_kernels as kernels
+def test_compiles_without_spills(capability: int, tmp_path: Path) -> None:
+    """Every divergence, in either layout, and every box kernel on each architecture."""
+    index = CAPABILITIES.index(capability)
+    for case in range(6):
+        types = ("*fp32", "*fp16" if capability < 80 else "*bf16")[(case + index) % 2]
+        for strided in (False, True):
+            for kernel, constants in divergence_kernels(case, strided):
+                code = compiled(kernel, types, constants, capability)
+                assert_no_spills(binary_of(code, tmp_path))
+    for kernel, constants in box_kernels(index):
+        types = ("*fp16", "*bf16", "*fp32", "*fp16")[index]
+        code = compiled(kernel, types, constants, capability)
+        assert_no_spills(binary_of(code, tmp_path))
 
-    index = CAPABILITIES.index(capability)  # either layout, every type, whole and split, in turn
-    strided, types = (member + index) % 2 == 1, list(MAPS)[(member + index) % 3]
-    given = constants(member, strided, split=(member + index) % 4 > 1)
-    for kernel in (
-        kernels.statistics_kernel,
-        kernels.forward_kernel,
-        kernels.rows_kernel,
-        kernels.backward_kernel,
-    ):
-        rows = {"ROWS": 32} if kernel is kernels.rows_kernel else {}
-        binary = tmp_path / f"{kernel.__name__}.cubin"
-        binary.write_bytes(built(kernel, types, given | rows, capability).asm["cubin"])
-        for name, used in resources(binary).items():
-            assert used["STACK"] == 0, f"{name}: {used}"
-            assert used["LOCAL"] == 0, f"{name}: {used}"
+
+def assert_no_spills(binary: Path) -> None:
+    ((name, used),) = resources(binary).items()
+    assert used["STACK"] == 0, f"{name}: {used}"
+    assert used["LOCAL"] == 0, f"{name}: {used}"
+    assert used["REG"] <= MOST_REGISTERS, f"{name}: {used}"
 
 
 @pytest.mark.parametrize("strided", [False, True])
-def test_vectors_of_128_bits_and_offsets_of_64(strided: bool, tmp_path: Path) -> None:
-    from sssd.ops.triton import divergence_kernels as kernels
-
-    from .disassembly import instructions
-
-    for kernel, access in ((kernels.forward_kernel, "LDG"), (kernels.backward_kernel, "STG")):
-        code = built(kernel, "fp32", constants(0, strided, split=False), 90)
-        binary = tmp_path / "kernel.cubin"
-        binary.write_bytes(code.asm["cubin"])
-        (used,) = instructions(binary).values()
-        assert any(name.startswith(access) and ".128" in name for name in used), kernel.__name__
-        # More than 2^31 elements: every offset into a map is a 64-bit number.
-        blocks = [line for line in code.asm["ttir"].splitlines() if "tt.addptr" in line]
-        of_maps = [line for line in blocks if re.search(r"tensor<\d+x\d+x!tt.ptr", line)]
+def test_lanes_follow_memory_offsets_are_of_64_bits_and_nothing_is_atomic(
+    strided: bool, tmp_path: Path
+) -> None:
+    for kernel, constants in [*divergence_kernels(0, strided)][:3]:
+        code = compiled(kernel, "*fp32", constants, 90)
+        # The loads of maps, (rows, elements): neighbouring lanes are neighbours in memory.
+        layouts = dict(re.findall(r"(#blocked\d*) = #ttg.blocked<\{.*?order = (\[.*?\])",
+                                  code.asm["ttgir"]))  # fmt: skip
+        rows, block = constants["ROWS"], constants["BLOCK"]
+        of_maps = re.findall(rf"tt.load .*tensor<{rows}x{block}x!tt.ptr<f32>, (#blocked\d*)>",
+                             code.asm["ttgir"])  # fmt: skip
         assert of_maps
-        assert all("xi64>" in line for line in of_maps), of_maps
+        assert {layouts[name] for name in of_maps} == {"[0, 1]" if strided else "[1, 0]"}
+        # More than 2^31 elements: every offset into a map is a 64-bit number.
+        adds = [line for line in code.asm["ttir"].splitlines() if "tt.addptr" in line]
+        blocks = [line for line in adds if re.search(r"tensor<\d+x\d+x!tt.ptr", line)]
+        assert blocks
+        assert all("xi64>" in line for line in blocks), blocks
+        (used,) = instructions(binary_of(code, tmp_path)).values()
+        assert not [i for i in used if i.split(".")[0] in ("ATOM", "ATOMG", "RED")]
+
+
+# ---- variants ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def variants(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+    """How often each kernel is compiled: the JIT runs as on an H100 but for compiler and launch."""
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime import driver
+    from triton.runtime.jit import JITFunction, _triton_jit_function_registry
+
+    counts: Counter[str] = Counter()
+
+    def compile_nothing(self: Any, key: Any, *args: Any, **kwargs: Any) -> Any:
+        counts[self.fn.__name__] += 1
+        kernel = SimpleNamespace(
+            launch_metadata=lambda *_: None, run=lambda *_: None, function=0, packed_metadata=0
+        )
+        self.device_caches["mock"][0][key] = kernel
+        return kernel
+
+    device = SimpleNamespace(
+        get_current_device=lambda: "mock",
+        get_current_stream=lambda device: 0,
+        get_current_target=lambda: GPUTarget("cuda", 90, 32),
+    )
+    monkeypatch.setattr(driver, "_active", device)
+    monkeypatch.setattr(JITFunction, "_do_compile", compile_nothing)
+    yield counts
+    for function in _triton_jit_function_registry.values():
+        function.device_caches.pop("mock", None)
+
+
+def pyramid(draw: random.Random, channels: int = 256) -> list[torch.Tensor]:
+    """Maps of a batch at a random scale, in a random format, whose addresses may be odd."""
+    short = draw.randrange(640, 801, 32)
+    long = draw.randrange(short, 1334)
+    images, last = draw.randint(1, 8), draw.random() < 0.5
+    maps = []
+    for stride in (8, 16, 32, 64, 128):
+        height, width = -(-short // stride), -(-long // stride)
+        memory = torch.empty(images * channels * height * width + 1)[draw.randint(0, 1) :]
+        shape = (images, height, width, channels) if last else (images, channels, height, width)
+        level = memory[: images * channels * height * width].view(shape)
+        maps.append(level.permute(0, 3, 1, 2) if last else level)
+    return maps
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_images_of_any_size_share_a_few_variants(over: int, variants: Counter[str]) -> None:
+    from sssd.ops.triton import divergence
+
+    draw = random.Random(0)
+    settings = (over, 1, 0, 1, 0, 0, False, 1.0, 0.5, 1e-5)
+    for _ in range(400):
+        maps = pyramid(draw)
+        values, factors, saved = divergence.divergence_forward(maps, maps, [], *settings)
+        divergence.divergence_backward(
+            values, maps, maps, [], factors, saved, *settings, True, False
+        )
+    # A kernel each that sees elements for rows that are neighbours in memory, and one for others.
+    two = ("statistics_kernel", "terms_kernel", "backward_kernel")
+    assert variants == dict.fromkeys(two, 2) | {"rows_kernel": 1}
+
+
+def test_boxes_share_a_few_variants(variants: Counter[str]) -> None:
+    from sssd.ops.triton import boxes
+
+    draw = random.Random(0)
+    for _ in range(100):
+        maps, count = pyramid(draw, channels=draw.choice([1, 16, 80])), draw.randint(1, 40)
+        size = [8 * maps[0].shape[2], 8 * maps[0].shape[3]]
+        shapes = [side for level in maps for side in level.shape[2:]]
+        objects = torch.rand(count, 4), torch.zeros(count, dtype=torch.int64)
+        last = [int(not level.is_contiguous()) for level in maps]
+        pooled = boxes.box_pool(maps, *objects, size, True)
+        boxes.box_paint(pooled, *objects, size, shapes, len(maps[0]), last, False)
+        classes = draw.choice([1, 16, 80])
+        boxes.label_heatmap(
+            objects[0], objects[1], objects[1], size, shapes, 1, classes, 2, 0, 0.7, None, None,
+            pooled,
+        )  # fmt: skip
+    assert variants == {"pool_kernel": 2, "paint_kernel": 2, "heatmap_kernel": 1}

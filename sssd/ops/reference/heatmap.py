@@ -44,6 +44,30 @@ def gaussian_radius(
     return torch.stack(radii).amin(0)
 
 
+def gaussian_windows(
+    boxes: Tensor,
+    image_size: tuple[int, int],
+    level_shape: tuple[int, int],
+    min_overlap: float,
+    legacy: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Row and column of each box's centre, its radius in whole cells, and whether it is drawn.
+
+    As in CenterNet: sizes are rounded up to cells, the radius down. A box whose centre is outside
+    the level, or that is not usable, is not drawn. (T,) each, float64 and bool.
+    """
+    corners = boxes.detach().double()
+    usable = corners.isfinite().all(-1) & (corners[:, :2] < corners[:, 2:]).all(-1)
+    rows, columns = level_shape
+    left, right = (corners[:, side] * columns / image_size[1] for side in (0, 2))
+    top, bottom = (corners[:, side] * rows / image_size[0] for side in (1, 3))
+    column, row = torch.floor((left + right) / 2), torch.floor((top + bottom) / 2)
+    usable = usable & (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
+    width, height = torch.ceil(right - left).clamp(min=1), torch.ceil(bottom - top).clamp(min=1)
+    radius = gaussian_radius(height, width, min_overlap, legacy=legacy).clamp(min=0).floor()
+    return row, column, radius, usable
+
+
 def gaussian_profile(
     boxes: Tensor,
     image_size: tuple[int, int],
@@ -52,22 +76,14 @@ def gaussian_profile(
     *,
     legacy: bool,
 ) -> Tensor:
-    """exp(-(dx^2 + dy^2) / 2 sigma^2) in the window of `gaussian_radius` around the box's cell.
+    """exp(-(dx^2 + dy^2) / 2 sigma^2) in the window of `gaussian_windows`, sigma = (2 r + 1) / 6.
 
-    As in CenterNet: sizes are rounded up to cells, the radius down, sigma = (2 r + 1) / 6. A box
-    whose centre is outside the level, or that is not usable, gives nothing. (T, H_l, W_l), float64.
+    (T, H_l, W_l), float64.
     """
-    corners = boxes.detach().double()
-    usable = corners.isfinite().all(-1) & (corners[:, :2] < corners[:, 2:]).all(-1)
     rows, columns = level_shape
-    across = corners[:, 0::2] * columns / image_size[1]
-    along = corners[:, 1::2] * rows / image_size[0]
-    low, high = torch.stack([across, along], -1).unbind(1)  # (T, 2) each: x, y
-    column, row = torch.floor((low + high) / 2).unbind(-1)
-    usable = usable & (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
-
-    width, height = torch.ceil(high - low).clamp(min=1).unbind(-1)
-    radius = gaussian_radius(height, width, min_overlap, legacy=legacy).clamp(min=0).floor()
+    row, column, radius, usable = gaussian_windows(
+        boxes, image_size, level_shape, min_overlap, legacy
+    )
     sigma = (2 * radius + 1) / 6
     down = torch.arange(rows, device=boxes.device) - row[:, None]  # (T, H_l)
     right = torch.arange(columns, device=boxes.device) - column[:, None]  # (T, W_l)

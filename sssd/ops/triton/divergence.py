@@ -1,28 +1,37 @@
 """The divergence operator in Triton: the contract of csrc/divergence.cpp.
 
-A pass is one launch for all levels of one kind (divergence_plan.Kind), forward one more for the
-ordered sums; where rows are cut into pieces, their statistics and what they come to take two more.
+Forward is three launches a level, backward one. What the divergences of rows come to (elements,
+root, weights, the value of a level) is plain PyTorch on one number a row.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+import triton
 from torch import Tensor
 
+from sssd.ops.divergence_kernels import saved_planes
+from sssd.ops.reference.divergence import REDUCED, ROOT_FLOOR
 from sssd.ops.triton import divergence_kernels as kernels
-from sssd.ops.triton import divergence_plan as plans
 
-# Numbers of the schema, in the order of kernels/divergence/divergence.h.
+CHANNELS, CELLS, IMAGE, CHANNEL = range(4)  # the numbers of divergence_kernels._NUMBERED
 NONE, SOFTMAX, STANDARDIZE, L2 = range(4)
-JS, KL, MSE, COSINE = range(4)
-LN2 = 0.6931471805599453
+ROOT_LEVEL, ROOT_ROW = 1, 2
+# Of a program, if neighbours in memory are rows, or elements: rows, elements of them at a time, and
+# pieces whose results it reads at a time.
+TILES = {True: (64, 8, 4), False: (2, 256, 64)}
+ROWS_AT_A_TIME = 16  # of a program of rows_kernel
+PROGRAMS = 1024  # that fill any GPU
+MOST_PARTS = 256
+ELEMENTS_A_READ = 20  # a piece reads what all pieces say of a row: few, so that the maps are most
 
 
 class Call(NamedTuple):
-    """The settings of the schema, as numbers."""
+    """The settings of the schema."""
 
     over: int
     normalize: int
@@ -36,61 +45,84 @@ class Call(NamedTuple):
     eps: float
 
     @property
-    def member(self) -> int:
-        """JS, JS with beta, KL, squared error of softmaxes, or affine rows."""
-        if self.normalize != SOFTMAX:
-            return 4
-        return {JS: 0 if self.beta == 0.5 else 1, KL: 2, MSE: 3}[self.divergence]
+    def scale(self) -> float:
+        """From logits to base 2."""
+        return 1 / (self.temperature * math.log(2))
 
     @property
     def planes(self) -> int:
         """Numbers saved a row."""
-        if self.member == 4:
-            return 1 if self.normalize == NONE and self.divergence == MSE else 7
-        return (4, 4, 3, 5)[self.member]
+        return saved_planes(self.normalize, self.divergence)
 
     @property
-    def gradient_scale(self) -> float:
-        """What every gradient of the member is multiplied by."""
-        if self.member == 4:
-            return 1.0 if self.divergence == COSINE else 2.0
-        return (0.5, 1.0, 1.0, 2.0)[self.member] / self.temperature
+    def kept(self) -> list[int]:
+        """The dimensions that number the rows."""
+        return [d for d in range(4) if d not in tuple(REDUCED.values())[self.over]]
+
+    def rows_and_elements(self, x: Tensor) -> tuple[int, int]:
+        """Of a map: rows, and elements of a row."""
+        rows = math.prod(x.shape[d] for d in self.kept)
+        return rows, x.numel() // max(1, rows)
+
+    def share(self, count: int) -> float:
+        """What the elements of a row are multiplied by."""
+        return 1 / max(1, count) if self.elements == 1 else 1.0
+
+
+class Layout(NamedTuple):
+    """A level seen as rows, in the order of the kernels' arguments.
+
+    Row (o, i) starts at o outer_stride + i; its element (s, j) lies s segment_stride + j inner on.
+    """
+
+    rows: int
+    inner: int
+    outer_stride: int
+    length: int  # elements of a segment
+    segment_stride: int
+    pieces: int  # of a row, each within a segment
+    parts: int  # pieces of a segment
+    piece_length: int
 
     @property
-    def scale(self) -> float:
-        """From logits to base 2."""
-        return 1 / (self.temperature * LN2)
+    def constants(self) -> dict[str, Any]:
+        """What the kernels are compiled for."""
+        strided = self.inner > 1  # neighbours in memory are neighbouring rows
+        rows, block, _ = TILES[strided]
+        return {"STRIDED": strided, "ROWS": rows, "BLOCK": block}
 
     @property
-    def normalizer(self) -> int:
-        """As the kernels number it: unbiased deviations are one of their own."""
-        return {NONE: 0, SOFTMAX: 0, STANDARDIZE: 2 if self.unbiased else 1, L2: 3}[self.normalize]
-
-    def forward_constants(self, weighted: bool) -> dict[str, Any]:
-        """What the forward kernels are compiled for, but for the kind of levels."""
-        return {
-            "MEMBER": self.member,
-            "NORMALIZE": self.normalizer,
-            "COSINE": self.divergence == COSINE,
-            "ROOT": self.root,
-            "MEAN_ELEMENTS": self.elements == 1,
-            "HAS_WEIGHTS": weighted,
-        }
-
-    def backward_constants(self, weighted: bool) -> dict[str, Any]:
-        """The same for backward, but for the gradients it writes."""
-        return {
-            "MEMBER": self.member,
-            "NORMALIZED": self.planes == 7,
-            "ROOT": self.root,
-            "MEAN_ELEMENTS": self.elements == 1,
-            "HAS_WEIGHTS": weighted,
-        }
+    def tiles(self) -> int:
+        """Programs that cover the rows once."""
+        rows = self.constants["ROWS"]
+        if self.inner > 1:
+            return self.rows // self.inner * triton.cdiv(self.inner, rows)
+        return triton.cdiv(self.rows, rows)
 
 
-def why_not(**settings: Any) -> str:
-    """What keeps Triton from a call: nothing, it serves the whole family."""
-    return ""
+def layout_of(x: Tensor, over: int) -> Layout:
+    """How the rows of a map (B, C, H, W), in either memory format, lie, cut into enough pieces."""
+    images, channels, cells = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
+    whole, last = channels * cells, not x.is_contiguous()
+    outer, inner, stride, segments, length = {
+        CHANNELS: (images, cells, whole, 1, channels),
+        CELLS: (images * channels, 1, cells, 1, cells),
+        IMAGE: (images, 1, whole, 1, whole),
+        CHANNEL: (channels, 1, cells, images, cells),
+    }[over]
+    if last and over != IMAGE:
+        outer, inner, stride, segments, length = {
+            CHANNELS: (images * cells, 1, channels, 1, channels),
+            CELLS: (images, channels, whole, 1, cells),
+            CHANNEL: (1, channels, whole, 1, images * cells),
+        }[over]
+    uncut = Layout(outer * inner, inner, stride, length, whole, segments, 1, length)
+    few = math.isqrt(length * segments // ELEMENTS_A_READ) // segments
+    parts = max(1, min(PROGRAMS // (uncut.tiles * segments), few, MOST_PARTS))
+    block = uncut.constants["BLOCK"]
+    piece_length = triton.cdiv(triton.cdiv(length, parts), block) * block
+    parts = triton.cdiv(length, piece_length)
+    return uncut._replace(pieces=segments * parts, parts=parts, piece_length=piece_length)
 
 
 def divergence_forward(
@@ -98,42 +130,75 @@ def divergence_forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Values and factors, (P,), and the saved planes, (planes, rows)."""
     call = Call(*given)
-    how = plans.plan([student, teacher], call.over, backward=False)
+    sizes = [call.rows_and_elements(x) for x in student]
     new = student[0].new_empty
-    saved = new(call.planes, how.rows, dtype=torch.float32)
-    values, factors = new(2, len(student), dtype=torch.float32).unbind()
-    partials = new(max(1, sum(count for _, count in how.partials)), 2, dtype=torch.float32)
-    numbers = call.scale, call.beta, call.eps
-    with torch.cuda.device_of(student[0]):
-        for group in how.groups:
-            constants = call.forward_constants(bool(row_weights))
-            maps = group.maps(student), group.maps(teacher)
-            weights = group.maps(row_weights) if row_weights else (saved,)
-            stats = sums = partials
-            if group.kind.SPLIT:
-                stats, sums = new(2, 4, group.slots, dtype=torch.float32).unbind()
-                kernels.statistics_kernel[(group.programs,)](
-                    *maps, stats, group.geometry, group.slots, call.scale,
-                    MEMBER=call.member, NORMALIZE=call.normalizer, **group.constants(),
-                )  # fmt: skip
-            written = weights, saved, partials, stats, sums
-            kernels.forward_kernel[(group.programs,)](
-                *maps, *written, group.geometry, how.rows, group.slots, *numbers,
-                **constants, **group.constants(),
+    # Zeros, since levels without elements have rows, too: of divergence 0.
+    saved = student[0].new_zeros(call.planes, sum(n for n, _ in sizes), dtype=torch.float32)
+    constants = {
+        "NORMALIZE": call.normalize, "DIVERGENCE": call.divergence, "UNBIASED": call.unbiased,
+        "PLANES": call.planes,
+    }  # fmt: skip
+    first = 0
+    for a, b, (rows, _) in zip(student, teacher, sizes, strict=True):
+        if a.numel():
+            layout = layout_of(a, call.over)
+            stats = new(5 if call.planes > 1 else 0, layout.pieces, rows, dtype=torch.float32)
+            sums = new(3, layout.pieces, rows, dtype=torch.float32)
+            grid = (layout.tiles * layout.pieces,)
+            if call.planes > 1:
+                kernels.statistics_kernel[grid](
+                    a, b, stats, *layout, call.scale, NORMALIZE=call.normalize, **layout.constants
+                )
+            kernels.terms_kernel[grid](
+                a, b, stats, sums, *layout, call.scale, call.beta, call.eps, **constants,
+                **layout.constants, PARTS=TILES[layout.inner > 1][2],
             )  # fmt: skip
-            if group.kind.SPLIT:
-                geometry, programs = group.finish()
-                kernels.rows_kernel[(programs,)](
-                    *written, geometry, how.rows, group.slots, *numbers,
-                    **constants, ROWS=plans.ROWS_TO_FINISH,
-                )  # fmt: skip
-        for first in range(0, len(student), plans.MOST_LEVELS):
-            spans = tuple(how.partials[first : first + plans.MOST_LEVELS])
-            kernels.finish_kernel[(len(spans),)](
-                partials, values[first:], factors[first:], spans,
-                ROOT=call.root, MEAN=call.rows == 0, BLOCK=1024,
+            kernels.rows_kernel[(triton.cdiv(rows, ROWS_AT_A_TIME),)](
+                stats, sums, saved[:, first:], rows, layout.pieces, saved.shape[1], call.scale,
+                call.eps, **constants, ROWS=ROWS_AT_A_TIME, PARTS=16,
             )  # fmt: skip
-    return values, factors, saved
+        first += rows
+    return *values_of(call, saved[0], sizes, row_weights), saved
+
+
+def values_of(
+    call: Call, each: Tensor, sizes: Sequence[tuple[int, int]], row_weights: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Values of levels from the divergences of their rows, and their slopes by a row's share."""
+    values, totals = [], []
+    for level, x in enumerate(each.split([rows for rows, _ in sizes])):
+        share = x * call.share(sizes[level][1])
+        if call.root == ROOT_ROW:
+            share = share.sqrt()
+        total = x.new_full((), float(len(x)))
+        if row_weights:
+            weights = row_weights[level].flatten()
+            share = torch.where(weights == 0, 0.0, share * weights)  # a row left out may hold NaN
+            total = weights.sum()
+        values.append(share.sum())
+        totals.append(total)
+    value, total = torch.stack(values), torch.stack(totals)
+    slope = torch.ones_like(value)
+    if call.rows == 0:  # the mean
+        slope = torch.where(total == 0, 0.0, 1 / torch.where(total == 0, 1.0, total))
+        value = torch.where(total == 0, 0.0, value * slope)
+    if call.root == ROOT_LEVEL:
+        flat, value = value <= ROOT_FLOOR, value.sqrt()
+        slope = torch.where(flat, 0.0, slope * 0.5 / torch.where(flat, 1.0, value))
+    return value, slope
+
+
+def slopes_of(
+    call: Call, slope: Tensor, each: Tensor, count: int, weights: Tensor | None
+) -> Tensor:
+    """Of a level's value by the divergences of its rows, (rows,), from that by a row's share."""
+    share = call.share(count)
+    if weights is not None:
+        slope = torch.where(weights == 0, 0.0, slope * weights)
+    if call.root == ROOT_ROW:
+        flat = each * share <= ROOT_FLOOR
+        slope = torch.where(flat, 0.0, slope * 0.5 / torch.where(flat, 1.0, each * share).sqrt())
+    return (slope * share).expand(each.shape).contiguous()
 
 
 def divergence_backward(
@@ -152,18 +217,19 @@ def divergence_backward(
         [torch.empty_like(x) for x in side] if needed else []
         for side, needed in ((student, need_student), (teacher, need_teacher))
     )
-    if not need_student and not need_teacher:
-        return grads[0], grads[1]
-    maps = [student, teacher, grads[0] or student, grads[1] or teacher]
-    how = plans.plan(maps, call.over, backward=True)
-    with torch.cuda.device_of(student[0]):
-        for group in how.groups:
-            kernels.backward_kernel[(group.programs,)](
-                *(group.maps(side) for side in maps),
-                group.maps(row_weights) if row_weights else (saved,), saved, factors,
-                grad_values.contiguous(), group.geometry, tuple(group.levels), how.rows,
-                call.scale, call.beta, call.gradient_scale,
-                **call.backward_constants(bool(row_weights)), **group.constants(),
-                NEED_STUDENT=need_student, NEED_TEACHER=need_teacher,
+    slope, first = grad_values * factors, 0
+    for level, (a, b) in enumerate(zip(student, teacher, strict=True)):
+        rows, count = call.rows_and_elements(a)
+        if a.numel():
+            planes, layout = saved[:, first:], layout_of(a, call.over)
+            weights = row_weights[level].flatten() if row_weights else None
+            kernels.backward_kernel[(layout.tiles * layout.pieces,)](
+                a, b, grads[0][level] if need_student else a,
+                grads[1][level] if need_teacher else b, planes,
+                slopes_of(call, slope[level], planes[0, :rows], count, weights),
+                *layout, saved.shape[1], call.scale, call.beta,
+                NORMALIZE=call.normalize, DIVERGENCE=call.divergence, PLANES=call.planes,
+                NEED_STUDENT=need_student, NEED_TEACHER=need_teacher, **layout.constants,
             )  # fmt: skip
+        first += rows
     return grads[0], grads[1]

@@ -1,298 +1,359 @@
 # mypy: disable-error-code="no-untyped-def"
 # (what @triton.jit compiles has no Python types)
-"""The kernels of the divergence operator in Triton: a program takes some rows of one level."""
+"""The kernels of the divergence operator in Triton, for one level.
+
+A program takes ROWS rows and one piece of them, BLOCK elements at a time. `statistics_kernel` sees
+the elements of a piece, `terms_kernel` sees them again with the statistics of their rows,
+`rows_kernel` adds the pieces up, and `backward_kernel` writes the gradients.
+"""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from sssd.ops.triton.divergence_rows import (
-    ROOT_FLOOR,
-    ROOT_LEVEL,
-    finish_rows,
-    read_statistics,
-    row_slope,
-    softmax_row,
-    sweep_statistics,
-    variance_factor,
-)
 from sssd.ops.triton.members import (
-    AFFINE,
+    COSINE,
     INFINITY,
-    JS,
-    JS_BETA,
     KL,
-    MSE,
-    pair,
-    softmax_gradient,
-    softmax_term,
-)
-from sssd.ops.triton.rows import (
-    affine_side,
-    find_level,
-    find_map,
-    load_block,
-    place_elements,
-    place_rows,
+    LN2,
+    LOG2_E,
+    divergence_of,
+    masses,
+    psi,
 )
 
-# Sizes are no part of what a kernel is compiled for: images of a new size do not compile again.
-NOT_SPECIALIZED = ("levels", "all_rows", "slots")
+NONE, SOFTMAX, STANDARDIZE, L2 = (tl.constexpr(i) for i in range(4))  # _NUMBERED["normalize"]
+# Nothing of an argument but its type is part of what a kernel is compiled for.
+SCALARS = (
+    "rows", "inner", "outer_stride", "length", "segment_stride", "pieces", "parts",
+    "piece_length", "all_rows",
+)  # fmt: skip
+POINTERS = (
+    "student",
+    "teacher",
+    "grad_student",
+    "grad_teacher",
+    "stats",
+    "sums",
+    "saved",
+    "slopes",
+)
+generic = triton.jit(do_not_specialize=[*SCALARS, *POINTERS])
 
 
-@triton.jit(do_not_specialize=NOT_SPECIALIZED)
-def statistics_kernel(
-    students, teachers, stats, levels, slots, scale,
-    MEMBER: tl.constexpr, NORMALIZE: tl.constexpr, STRIDED: tl.constexpr,
-    SEGMENTED: tl.constexpr, SPLIT: tl.constexpr, ALIGNED: tl.constexpr, ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):  # fmt: skip
-    """What a piece of each row says of it, (4, slots)."""
-    (
-        program, _, outer, segments, length, inner, outer_stride, segment_stride, _, pieces,
-        piece_length, slot0,
-    ) = find_level(levels, tl.program_id(0), ALIGNED)  # fmt: skip
-    student = find_map(students, levels, tl.program_id(0), ALIGNED)
-    teacher = find_map(teachers, levels, tl.program_id(0), ALIGNED)
-    piece = program % pieces
-    row, base, lives = place_rows(program // pieces, outer, inner, outer_stride, STRIDED, ROWS)
-    start = piece * piece_length
-    stat_a, sum_a, stat_b, sum_b = sweep_statistics(
-        student, teacher, base, lives, start, tl.minimum(start + piece_length, segments * length),
-        length, inner, segment_stride, scale, MEMBER, NORMALIZE, STRIDED, SEGMENTED, ROWS, BLOCK,
-    )  # fmt: skip
-    to = stats + slot0 + piece.to(tl.int64) * outer * inner + row
-    tl.store(to, stat_a, mask=lives)
-    tl.store(to + slots, sum_a, mask=lives)
-    tl.store(to + 2 * slots, stat_b, mask=lives)
-    tl.store(to + 3 * slots, sum_b, mask=lives)
+@triton.jit
+def rows_of(tile, rows, inner, outer_stride, STRIDED: tl.constexpr, ROWS: tl.constexpr):
+    """Of the rows of a tile: number, offset of the first element, whether they exist."""
+    if STRIDED:  # neighbours in memory are neighbouring rows
+        tiles = (inner + ROWS - 1) // ROWS
+        column = tile % tiles * ROWS + tl.arange(0, ROWS)
+        return tile // tiles * inner + column, tile // tiles * outer_stride + column, column < inner
+    row = tile * ROWS + tl.arange(0, ROWS)
+    return row, row * outer_stride, row < rows
 
 
-@triton.jit(do_not_specialize=NOT_SPECIALIZED)
-def forward_kernel(
-    students, teachers, weights, saved, partials, stats, sums, levels, all_rows, slots,
-    scale, beta, eps,
-    MEMBER: tl.constexpr, NORMALIZE: tl.constexpr, COSINE: tl.constexpr, ROOT: tl.constexpr,
-    MEAN_ELEMENTS: tl.constexpr, HAS_WEIGHTS: tl.constexpr, STRIDED: tl.constexpr,
-    SEGMENTED: tl.constexpr, SPLIT: tl.constexpr, ALIGNED: tl.constexpr, ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):  # fmt: skip
-    (
-        program, partial0, outer, segments, length, inner, outer_stride, segment_stride, row0,
-        pieces, piece_length, slot0,
-    ) = find_level(levels, tl.program_id(0), ALIGNED)  # fmt: skip
-    student = find_map(students, levels, tl.program_id(0), ALIGNED)
-    teacher = find_map(teachers, levels, tl.program_id(0), ALIGNED)
-    tile, piece = program, 0
-    if SPLIT:
-        tile, piece = program // pieces, program % pieces
-    row, base, lives = place_rows(tile, outer, inner, outer_stride, STRIDED, ROWS)
-    count = segments * length
-    start, stop = 0, count
-    if SPLIT:
-        start = piece * piece_length
-        stop = tl.minimum(start + piece_length, count)
-        stat_a, sum_a, stat_b, sum_b = read_statistics(
-            stats, slots, slot0 + row, outer * inner, lives, pieces, piece_length, count, scale,
-            MEMBER,
-        )  # fmt: skip
-    else:
-        stat_a, sum_a, stat_b, sum_b = sweep_statistics(
-            student, teacher, base, lives, start, stop, length, inner, segment_stride, scale,
-            MEMBER, NORMALIZE, STRIDED, SEGMENTED, ROWS, BLOCK,
-        )  # fmt: skip
+@triton.jit
+def piece_of(piece, parts, piece_length, length, segment_stride):
+    """Of a piece: first element and end in its segment, and the segment's offset in the row."""
+    start = piece % parts * piece_length
+    return start, tl.minimum(start + piece_length, length), piece // parts * segment_stride
 
+
+@triton.jit
+def elements_of(first, stop, base, inner, lives, BLOCK: tl.constexpr):
+    """Elements first, first + 1, ... of rows: their offsets in the map, and which exist."""
+    element = first + tl.arange(0, BLOCK)
+    exists = lives[:, None] & (element < stop)[None, :]
+    return base[:, None] + (element * inner)[None, :], exists
+
+
+@triton.jit
+def gathered(x, total_x, number_x, stat, total, number, scale, NORMALIZE: tl.constexpr):
+    """Statistics of rows with more parts, (ROWS, parts), each of an element or of many.
+
+    Softmax rows: largest logit, sum of 2^((x - largest) scale). Others: mean (0 where rows are not
+    centred), sum of squared deviations. And the number of elements.
+    """
+    both = number + tl.sum(number_x, 1)
+    if NORMALIZE == SOFTMAX:
+        top = tl.max(x, 1)
+        top = tl.where(stat > top, stat, top)
+        anchor = tl.where(top == -INFINITY, 0.0, top)
+        kept = total * tl.exp2((stat - anchor) * scale)
+        return top, kept + tl.sum(total_x * tl.exp2((x - anchor[:, None]) * scale), 1), both
+    if NORMALIZE == STANDARDIZE:
+        more = tl.sum(number_x * (x - stat[:, None]), 1)
+        moved = more / tl.where(both == 0.0, 1.0, both)
+        total, stat = total + number * moved * moved, stat + moved
+    gap = x - stat[:, None]
+    return stat, total + tl.sum(total_x + number_x * gap * gap, 1), both
+
+
+@triton.jit
+def nothing(ROWS: tl.constexpr, NORMALIZE: tl.constexpr):
+    """Statistics of no elements."""
     zero = tl.zeros((ROWS,), tl.float32)
-    term_a, term_b, term_gap, term_square = zero, zero, zero, zero
-    if MEMBER != AFFINE:
-        shift_a, shift_b, offset_a, offset_b, delta = softmax_row(
-            stat_a, sum_a, stat_b, sum_b, scale
-        )
-    else:
-        factor = variance_factor(count, NORMALIZE)
-        scale_a, _, _, _ = affine_side(stat_a, sum_a, factor, eps, NORMALIZE, COSINE)
-        scale_b, _, _, _ = affine_side(stat_b, sum_b, factor, eps, NORMALIZE, COSINE)
+    return zero - INFINITY if NORMALIZE == SOFTMAX else zero, zero, zero
+
+
+@generic
+def statistics_kernel(
+    student, teacher, stats, rows: tl.int64, inner: tl.int64, outer_stride: tl.int64,
+    length: tl.int64, segment_stride: tl.int64, pieces: tl.int64, parts: tl.int64,
+    piece_length: tl.int64, scale,
+    NORMALIZE: tl.constexpr, STRIDED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Of each piece of each row: stats (5, pieces, rows), two of a side and the number."""
+    program = tl.program_id(0).to(tl.int64)
+    piece = program % pieces
+    row, base, lives = rows_of(program // pieces, rows, inner, outer_stride, STRIDED, ROWS)
+    start, stop, segment = piece_of(piece, parts, piece_length, length, segment_stride)
+    stat_a, total_a, number = nothing(ROWS, NORMALIZE)
+    stat_b, total_b, _ = nothing(ROWS, NORMALIZE)
     for first in range(start, stop, BLOCK):
-        offset, inside = place_elements(
-            first, stop, length, inner, segment_stride, STRIDED, SEGMENTED, BLOCK
+        at, exists = elements_of(first, stop, base + segment, inner, lives, BLOCK)
+        missing: tl.constexpr = -INFINITY if NORMALIZE == SOFTMAX else 0.0
+        a = tl.load(student + at, mask=exists, other=missing).to(tl.float32)
+        b = tl.load(teacher + at, mask=exists, other=missing).to(tl.float32)
+        one = exists.to(tl.float32)
+        total = one if NORMALIZE == SOFTMAX else tl.zeros_like(one)
+        stat_b, total_b, _ = gathered(b, total, one, stat_b, total_b, number, scale, NORMALIZE)
+        stat_a, total_a, number = gathered(a, total, one, stat_a, total_a, number, scale, NORMALIZE)
+    to, plane = stats + piece * rows + row, pieces * rows
+    tl.store(to, stat_a, mask=lives)
+    tl.store(to + plane, total_a, mask=lives)
+    tl.store(to + 2 * plane, stat_b, mask=lives)
+    tl.store(to + 3 * plane, total_b, mask=lives)
+    tl.store(to + 4 * plane, number, mask=lives)
+
+
+@triton.jit
+def statistics_of(
+    stats, row, lives, rows, pieces, scale, NORMALIZE: tl.constexpr, ROWS: tl.constexpr,
+    PARTS: tl.constexpr,
+):  # fmt: skip
+    """Statistics of rows from those of their pieces."""
+    stat_a, total_a, number = nothing(ROWS, NORMALIZE)
+    stat_b, total_b, _ = nothing(ROWS, NORMALIZE)
+    plane = pieces * rows
+    for first in range(0, pieces, PARTS):
+        piece = first + tl.arange(0, PARTS)
+        exists = lives[:, None] & (piece < pieces)[None, :]
+        at = stats + row[:, None] + (piece * rows)[None, :]
+        missing: tl.constexpr = -INFINITY if NORMALIZE == SOFTMAX else 0.0
+        a = tl.load(at, mask=exists, other=missing)
+        sum_a = tl.load(at + plane, mask=exists, other=0.0)
+        b = tl.load(at + 2 * plane, mask=exists, other=missing)
+        sum_b = tl.load(at + 3 * plane, mask=exists, other=0.0)
+        more = tl.load(at + 4 * plane, mask=exists, other=0.0)
+        stat_b, total_b, _ = gathered(b, sum_b, more, stat_b, total_b, number, scale, NORMALIZE)
+        stat_a, total_a, number = gathered(
+            a, sum_a, more, stat_a, total_a, number, scale, NORMALIZE
         )
-        exists = lives[:, None] & inside[None, :]
-        if MEMBER != AFFINE:
-            a = load_block(student, base, offset, exists, -INFINITY)
-            b = load_block(teacher, base, offset, exists, -INFINITY)
-            d, large, small, ratio, rest = pair(
-                a, b, shift_a[:, None], shift_b[:, None], offset_a[:, None], offset_b[:, None],
+    return stat_a, total_a, stat_b, total_b, number
+
+
+@triton.jit
+def softmax_row(stat_a, total_a, stat_b, total_b, scale):
+    """Offsets of both sides and delta, see `masses`; 0 and equal sums give exactly 0."""
+    ratio, excess = total_a / total_b, (total_a - total_b) / total_b
+    log = (psi(excess, ratio) + excess) / ratio  # of 1 + excess
+    return tl.log2(total_a), tl.log2(total_b), (stat_a - stat_b) * scale + log * LOG2_E
+
+
+@triton.jit
+def affine_row(
+    total, number, eps,
+    NORMALIZE: tl.constexpr, DIVERGENCE: tl.constexpr, UNBIASED: tl.constexpr,
+):  # fmt: skip
+    """Of y = (x - mean) scale: scale, what the gradient loses of y (slope sum + bend), |y|^2.
+
+    The last is 1 but for rows shorter than eps, which are divided by eps, where cosine asks.
+    """
+    zero = tl.zeros_like(total)
+    if (NORMALIZE == STANDARDIZE) & (DIVERGENCE != COSINE):
+        freedom = number
+        if UNBIASED:
+            freedom = tl.maximum(number - 1.0, 1.0)
+            deviation = tl.sqrt(total / freedom)
+            slope = tl.where(deviation == 0.0, 0.0, 1.0 / (freedom * deviation))
+            return 1.0 / (deviation + eps), slope, zero, zero + 1.0
+        scale = 1.0 / tl.sqrt(total / freedom + eps)
+        return scale, scale / freedom, zero, zero + 1.0
+    norm = tl.sqrt(total)
+    short = norm < eps
+    scale = 1.0 / tl.where(short, eps, norm)
+    bend = zero
+    if DIVERGENCE == COSINE:
+        bend = tl.where(short, scale, 0.0)
+    return scale, tl.where(short, 0.0, scale), bend, tl.where(short, total * scale * scale, 1.0)
+
+
+@generic
+def terms_kernel(
+    student, teacher, stats, sums, rows: tl.int64, inner: tl.int64, outer_stride: tl.int64,
+    length: tl.int64, segment_stride: tl.int64, pieces: tl.int64, parts: tl.int64,
+    piece_length: tl.int64, scale, beta, eps,
+    NORMALIZE: tl.constexpr, DIVERGENCE: tl.constexpr, UNBIASED: tl.constexpr,
+    PLANES: tl.constexpr, STRIDED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    PARTS: tl.constexpr,
+):  # fmt: skip
+    """Of each piece of each row, sums (3, pieces, rows) over what `divergence_of` gives."""
+    program = tl.program_id(0).to(tl.int64)
+    piece = program % pieces
+    row, base, lives = rows_of(program // pieces, rows, inner, outer_stride, STRIDED, ROWS)
+    start, stop, segment = piece_of(piece, parts, piece_length, length, segment_stride)
+    if PLANES > 1:
+        stat_a, total_a, stat_b, total_b, number = statistics_of(
+            stats, row, lives, rows, pieces, scale, NORMALIZE, ROWS, PARTS
+        )
+    if NORMALIZE == SOFTMAX:
+        offset_a, offset_b, delta = softmax_row(stat_a, total_a, stat_b, total_b, scale)
+    elif PLANES > 1:
+        scale_a, _, _, _ = affine_row(total_a, number, eps, NORMALIZE, DIVERGENCE, UNBIASED)
+        scale_b, _, _, _ = affine_row(total_b, number, eps, NORMALIZE, DIVERGENCE, UNBIASED)
+    zero = tl.zeros((ROWS,), tl.float32)
+    sum_f, sum_a, sum_b = zero, zero, zero
+    for first in range(start, stop, BLOCK):
+        at, exists = elements_of(first, stop, base + segment, inner, lives, BLOCK)
+        a = tl.load(student + at, mask=exists, other=0.0).to(tl.float32)
+        b = tl.load(teacher + at, mask=exists, other=0.0).to(tl.float32)
+        if NORMALIZE == SOFTMAX:
+            p, q, gap, x = masses(
+                a, b, stat_a[:, None], stat_b[:, None], offset_a[:, None], offset_b[:, None],
                 delta[:, None], scale,
             )  # fmt: skip
-            x, y, gap, square = softmax_term(MEMBER, d, large, small, ratio, rest, beta)
         else:
-            a = load_block(student, base, offset, exists, stat_a[:, None])
-            b = load_block(teacher, base, offset, exists, stat_b[:, None])
-            y_a, y_b = (
-                (a - stat_a[:, None]) * scale_a[:, None],
-                (b - stat_b[:, None]) * scale_b[:, None],
-            )
-            gap = y_a - y_b
-            x, y, square = y_a * gap, -y_b * gap, gap * gap
-        term_a += tl.sum(x, 1)
-        term_b += tl.sum(y, 1)
-        term_gap += tl.sum(gap, 1)
-        term_square += tl.sum(square, 1)
-
-    if SPLIT:
-        to = sums + slot0 + tl.cast(piece, tl.int64) * outer * inner + row
-        tl.store(to, term_a, mask=lives)
-        tl.store(to + slots, term_b, mask=lives)
-        tl.store(to + 2 * slots, term_gap, mask=lives)
-        tl.store(to + 3 * slots, term_square, mask=lives)
-    else:
-        row_weights = saved
-        if HAS_WEIGHTS:
-            row_weights = find_map(weights, levels, tl.program_id(0), False)
-        finish_rows(
-            row, lives, stat_a, sum_a, stat_b, sum_b, term_a, term_b, term_gap, term_square,
-            row_weights + row, saved + row0, all_rows, partials + 2 * (partial0 + tile), count,
-            scale, beta, eps, MEMBER, NORMALIZE, COSINE, ROOT, MEAN_ELEMENTS, HAS_WEIGHTS,
-        )  # fmt: skip
+            p, q = a, b
+            if PLANES > 1:
+                p = (a - stat_a[:, None]) * scale_a[:, None]
+                q = (b - stat_b[:, None]) * scale_b[:, None]
+            gap, x = p - q, p
+        f, u, v = divergence_of(DIVERGENCE, p, q, gap, x, beta)
+        sum_f += tl.sum(tl.where(exists, f, 0.0), 1)
+        sum_a += tl.sum(tl.where(exists, u, 0.0), 1)
+        if PLANES > 4:  # else it follows from the others
+            sum_b += tl.sum(tl.where(exists, v, 0.0), 1)
+    to, plane = sums + piece * rows + row, pieces * rows
+    tl.store(to, sum_f, mask=lives)
+    tl.store(to + plane, sum_a, mask=lives)
+    if PLANES > 4:
+        tl.store(to + 2 * plane, sum_b, mask=lives)
 
 
-@triton.jit(do_not_specialize=NOT_SPECIALIZED)
+@generic
 def rows_kernel(
-    weights, saved, partials, stats, sums, levels, all_rows, slots, scale, beta, eps,
-    MEMBER: tl.constexpr, NORMALIZE: tl.constexpr, COSINE: tl.constexpr, ROOT: tl.constexpr,
-    MEAN_ELEMENTS: tl.constexpr, HAS_WEIGHTS: tl.constexpr, ROWS: tl.constexpr,
+    stats, sums, saved, rows: tl.int64, pieces: tl.int64, all_rows: tl.int64, scale, eps,
+    NORMALIZE: tl.constexpr, DIVERGENCE: tl.constexpr, UNBIASED: tl.constexpr,
+    PLANES: tl.constexpr, ROWS: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
-    """Finishes rows whose pieces were worked on apart."""
-    tile, partial0, outer, segments, length, inner, _, _, row0, pieces, piece_length, slot0 = (
-        find_level(levels, tl.program_id(0), False)
-    )
-    row = tile.to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    rows, count = outer * inner, segments * length
+    """What is saved of each row, (PLANES, all_rows), the divergence first."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     lives = row < rows
-    stat_a, sum_a, stat_b, sum_b = read_statistics(
-        stats, slots, slot0 + row, rows, lives, pieces, piece_length, count, scale, MEMBER
-    )
     zero = tl.zeros((ROWS,), tl.float32)
-    term_a, term_b, term_gap, term_square = zero, zero, zero, zero
-    for piece in range(pieces):
-        at = sums + slot0 + row + tl.cast(piece, tl.int64) * rows
-        term_a += tl.load(at, mask=lives, other=0.0)
-        term_b += tl.load(at + slots, mask=lives, other=0.0)
-        term_gap += tl.load(at + 2 * slots, mask=lives, other=0.0)
-        term_square += tl.load(at + 3 * slots, mask=lives, other=0.0)
-    row_weights = saved
-    if HAS_WEIGHTS:
-        row_weights = find_map(weights, levels, tl.program_id(0), False)
-    finish_rows(
-        row, lives, stat_a, sum_a, stat_b, sum_b, term_a, term_b, term_gap, term_square,
-        row_weights + row, saved + row0, all_rows, partials + 2 * (partial0 + tile), count,
-        scale, beta, eps, MEMBER, NORMALIZE, COSINE, ROOT, MEAN_ELEMENTS, HAS_WEIGHTS,
-    )  # fmt: skip
+    sum_f, sum_a, sum_b = zero, zero, zero
+    plane = pieces * rows
+    for first in range(0, pieces, PARTS):
+        piece = first + tl.arange(0, PARTS)
+        exists = lives[:, None] & (piece < pieces)[None, :]
+        at = sums + row[:, None] + (piece * rows)[None, :]
+        sum_f += tl.sum(tl.load(at, mask=exists, other=0.0), 1)
+        sum_a += tl.sum(tl.load(at + plane, mask=exists, other=0.0), 1)
+        if PLANES > 4:
+            sum_b += tl.sum(tl.load(at + 2 * plane, mask=exists, other=0.0), 1)
+    to = saved + row
+    if PLANES > 1:
+        stat_a, total_a, stat_b, total_b, number = statistics_of(
+            stats, row, lives, rows, pieces, scale, NORMALIZE, ROWS, PARTS
+        )
+    if NORMALIZE == SOFTMAX:
+        offset_a, _, delta = softmax_row(stat_a, total_a, stat_b, total_b, scale)
+        dead = (total_a == 0.0) | (total_b == 0.0)  # only -inf on a side: counts 0
+        sum_f = tl.where(dead, 0.0, sum_f)
+        if DIVERGENCE == KL:  # sum_a is sum (p - q): 0, but for the rounding of delta
+            delta += sum_a * LOG2_E
+        tl.store(to + all_rows, tl.where(dead, INFINITY, stat_a + offset_a / scale), mask=lives)
+        tl.store(to + 2 * all_rows, delta, mask=lives)
+        if PLANES > 3:
+            tl.store(to + 3 * all_rows, sum_a, mask=lives)
+        if PLANES > 4:
+            tl.store(to + 4 * all_rows, sum_b, mask=lives)
+    elif PLANES > 1:
+        scale_a, slope_a, bend_a, square_a = affine_row(
+            total_a, number, eps, NORMALIZE, DIVERGENCE, UNBIASED
+        )
+        scale_b, slope_b, bend_b, square_b = affine_row(
+            total_b, number, eps, NORMALIZE, DIVERGENCE, UNBIASED
+        )
+        if DIVERGENCE == COSINE:
+            sum_f += 1.0 - 0.5 * (square_a + square_b)
+        tl.store(to + all_rows, stat_a, mask=lives)
+        tl.store(to + 2 * all_rows, scale_a, mask=lives)
+        tl.store(to + 3 * all_rows, slope_a * sum_a + bend_a, mask=lives)
+        tl.store(to + 4 * all_rows, stat_b, mask=lives)
+        tl.store(to + 5 * all_rows, scale_b, mask=lives)
+        tl.store(to + 6 * all_rows, slope_b * sum_b + bend_b, mask=lives)
+    tl.store(to, sum_f, mask=lives)
 
 
-@triton.jit(do_not_specialize=["spans"])
-def finish_kernel(
-    partials, values, factors, spans, ROOT: tl.constexpr, MEAN: tl.constexpr, BLOCK: tl.constexpr
-):  # fmt: skip
-    """Adds the partial sums of a level, always in the same order; a program a level."""
-    level = tl.program_id(0)
-    first, count = spans[0]
-    for i in tl.static_range(1, len(spans)):
-        first = tl.where(level == i, spans[i][0], first)
-        count = tl.where(level == i, spans[i][1], count)
-    share, weight = tl.zeros((BLOCK,), tl.float32), tl.zeros((BLOCK,), tl.float32)
-    for start in range(0, count, BLOCK):
-        at = start + tl.arange(0, BLOCK)
-        share += tl.load(partials + 2 * (first + at), mask=at < count, other=0.0)
-        weight += tl.load(partials + 2 * (first + at) + 1, mask=at < count, other=0.0)
-    result, weights = tl.sum(share, 0), tl.sum(weight, 0)
-    slope = 1.0
-    if MEAN:
-        slope = tl.where(weights == 0.0, 0.0, 1.0 / tl.where(weights == 0.0, 1.0, weights))
-        result = tl.where(weights == 0.0, 0.0, result * slope)
-    if ROOT == ROOT_LEVEL:
-        root = tl.sqrt(result)
-        safe = tl.where(result <= ROOT_FLOOR, 1.0, root)
-        slope = tl.where(result <= ROOT_FLOOR, 0.0, slope * 0.5 / safe)
-        result = root
-    tl.store(values + level, result)
-    tl.store(factors + level, slope)
-
-
-@triton.jit(do_not_specialize=(*NOT_SPECIALIZED[:2], "numbers"))
+@generic
 def backward_kernel(
-    students, teachers, grad_students, grad_teachers, weights, saved, factors, grad_values, levels,
-    numbers, all_rows, scale, beta, gradient_scale,
-    MEMBER: tl.constexpr, NORMALIZED: tl.constexpr, ROOT: tl.constexpr,
-    MEAN_ELEMENTS: tl.constexpr, HAS_WEIGHTS: tl.constexpr, NEED_STUDENT: tl.constexpr,
-    NEED_TEACHER: tl.constexpr, STRIDED: tl.constexpr, SEGMENTED: tl.constexpr,
-    SPLIT: tl.constexpr, ALIGNED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    student, teacher, grad_student, grad_teacher, saved, slopes, rows: tl.int64, inner: tl.int64,
+    outer_stride: tl.int64, length: tl.int64, segment_stride: tl.int64,
+    pieces: tl.int64, parts: tl.int64, piece_length: tl.int64, all_rows: tl.int64, scale, beta,
+    NORMALIZE: tl.constexpr, DIVERGENCE: tl.constexpr, PLANES: tl.constexpr,
+    NEED_STUDENT: tl.constexpr, NEED_TEACHER: tl.constexpr, STRIDED: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    (
-        program, _, outer, segments, length, inner, outer_stride, segment_stride, row0, pieces,
-        _, _,
-    ) = find_level(levels, tl.program_id(0), ALIGNED)  # fmt: skip
-    student = find_map(students, levels, tl.program_id(0), ALIGNED)
-    teacher = find_map(teachers, levels, tl.program_id(0), ALIGNED)
-    number = find_map(numbers, levels, tl.program_id(0), False)  # of the level in the call
-    row, base, lives = place_rows(program // pieces, outer, inner, outer_stride, STRIDED, ROWS)
-    count = segments * length
-    offset, inside = place_elements(
-        program % pieces * BLOCK, count, length, inner, segment_stride, STRIDED, SEGMENTED, BLOCK
-    )
-    exists = lives[:, None] & inside[None, :]
-    a = load_block(student, base, offset, exists, 0.0)
-    b = load_block(teacher, base, offset, exists, 0.0)
-    planes = saved + row0 + row
-    first = tl.load(planes, mask=lives, other=0.0)
-    if MEMBER != AFFINE:
-        delta = tl.load(planes + all_rows, mask=lives, other=0.0)
-        sum_a = tl.load(planes + 2 * all_rows, mask=lives, other=0.0)
-        sum_b = tl.zeros_like(sum_a)
-        if MEMBER != KL:
-            sum_b = tl.load(planes + 3 * all_rows, mask=lives, other=0.0)
-        divergence = sum_a
-        if MEMBER == JS:
-            divergence = 0.5 * (sum_a + sum_b)
-        elif MEMBER == JS_BETA:
-            divergence = beta * sum_a + (1.0 - beta) * sum_b
-        elif MEMBER == MSE:
-            divergence = tl.load(planes + 4 * all_rows, mask=lives, other=0.0)
-        d, large, small, ratio, rest = pair(
-            a, b, first[:, None], (first - delta / scale)[:, None], 0.0, 0.0, delta[:, None], scale
-        )
-        grad_a, grad_b = softmax_gradient(
-            MEMBER, d, large, small, ratio, rest, sum_a[:, None], sum_b[:, None], beta
-        )
-    elif NORMALIZED:
-        divergence = first
-        mean_a = tl.load(planes + all_rows, mask=lives, other=0.0)[:, None]
+    """The gradients of both maps, or of one; `slopes` (rows,) is that of each row's divergence."""
+    program = tl.program_id(0).to(tl.int64)
+    row, base, lives = rows_of(program // pieces, rows, inner, outer_stride, STRIDED, ROWS)
+    start, stop, segment = piece_of(program % pieces, parts, piece_length, length, segment_stride)
+    planes = saved + row
+    slope = tl.load(slopes + row, mask=lives, other=0.0)
+    divergence = tl.load(planes, mask=lives, other=0.0)
+    still = (slope == 0.0) | (divergence == INFINITY)  # no gradient, whatever the row holds
+    mean_a, mean_b = divergence, divergence
+    if PLANES > 1:
+        mean_a = tl.load(planes + all_rows, mask=lives, other=0.0)  # softmax: log-sum-exp
+    if NORMALIZE == SOFTMAX:
+        still |= mean_a == INFINITY
+        delta = tl.load(planes + 2 * all_rows, mask=lives, other=0.0)
+        mean_b = mean_a - delta / scale
+        sum_a, sum_b = tl.zeros_like(slope), divergence
+        if PLANES > 3:
+            sum_a = tl.load(planes + 3 * all_rows, mask=lives, other=0.0)
+            sum_b = divergence - sum_a
+        if PLANES > 4:
+            sum_b = tl.load(planes + 4 * all_rows, mask=lives, other=0.0)
+        slope *= scale * LN2
+    elif PLANES > 1:
         scale_a = tl.load(planes + 2 * all_rows, mask=lives, other=0.0)[:, None]
-        bend_a = tl.load(planes + 3 * all_rows, mask=lives, other=0.0)[:, None]
-        mean_b = tl.load(planes + 4 * all_rows, mask=lives, other=0.0)[:, None]
+        sum_a = tl.load(planes + 3 * all_rows, mask=lives, other=0.0)
+        mean_b = tl.load(planes + 4 * all_rows, mask=lives, other=0.0)
         scale_b = tl.load(planes + 5 * all_rows, mask=lives, other=0.0)[:, None]
-        bend_b = tl.load(planes + 6 * all_rows, mask=lives, other=0.0)[:, None]
-        y_a, y_b = (a - mean_a) * scale_a, (b - mean_b) * scale_b
-        grad_a = (y_a - y_b) * scale_a - y_a * bend_a
-        grad_b = (y_b - y_a) * scale_b - y_b * bend_b
-    else:
-        divergence = first
-        grad_a, grad_b = a - b, b - a
-
-    slope = row_slope(divergence, count, ROOT, MEAN_ELEMENTS)
-    slope *= tl.load(factors + number) * tl.load(grad_values + number) * gradient_scale
-    if HAS_WEIGHTS:
-        row_weights = find_map(weights, levels, tl.program_id(0), False)
-        weight = tl.load(row_weights + row, mask=lives, other=0.0)
-        slope = tl.where(weight == 0.0, 0.0, slope * weight)
-    still = (slope == 0.0)[:, None]  # no gradient, whatever the row holds
-    at = base[:, None] + offset[None, :]
-    if NEED_STUDENT:
-        grad_student = find_map(grad_students, levels, tl.program_id(0), ALIGNED)
-        x = tl.where(still, 0.0, grad_a * slope[:, None])
-        tl.store(grad_student + at, x.to(grad_student.dtype.element_ty), mask=exists)
-    if NEED_TEACHER:
-        grad_teacher = find_map(grad_teachers, levels, tl.program_id(0), ALIGNED)
-        x = tl.where(still, 0.0, grad_b * slope[:, None])
-        tl.store(grad_teacher + at, x.to(grad_teacher.dtype.element_ty), mask=exists)
+        sum_b = tl.load(planes + 6 * all_rows, mask=lives, other=0.0)
+    still, slope = still[:, None], slope[:, None]
+    for first in range(start, stop, BLOCK):
+        at, exists = elements_of(first, stop, base + segment, inner, lives, BLOCK)
+        a = tl.load(student + at, mask=exists, other=0.0).to(tl.float32)
+        b = tl.load(teacher + at, mask=exists, other=0.0).to(tl.float32)
+        if NORMALIZE == SOFTMAX:
+            p, q, gap, x = masses(
+                a, b, mean_a[:, None], mean_b[:, None], 0.0, 0.0, delta[:, None], scale
+            )
+            _, u, v = divergence_of(DIVERGENCE, p, q, gap, x, beta)
+            grad_a, grad_b = u - p * sum_a[:, None], v - q * sum_b[:, None]
+        elif PLANES > 1:
+            y, z = (a - mean_a[:, None]) * scale_a, (b - mean_b[:, None]) * scale_b
+            _, u, v = divergence_of(DIVERGENCE, 1.0, 1.0, y - z, y, beta)  # df/dp, df/dq
+            grad_a, grad_b = u * scale_a - y * sum_a[:, None], v * scale_b - z * sum_b[:, None]
+        else:
+            _, grad_a, grad_b = divergence_of(DIVERGENCE, 1.0, 1.0, a - b, a, beta)
+        if NEED_STUDENT:
+            grad = tl.where(still, 0.0, grad_a * slope).to(grad_student.dtype.element_ty)
+            tl.store(grad_student + at, grad, mask=exists)
+        if NEED_TEACHER:
+            grad = tl.where(still, 0.0, grad_b * slope).to(grad_teacher.dtype.element_ty)
+            tl.store(grad_teacher + at, grad, mask=exists)

@@ -1,10 +1,11 @@
 # mypy: disable-error-code="no-untyped-def"
 # (what @triton.jit compiles has no Python types)
-"""The members of the divergence family in Triton; kernels/divergence/README.md derives them.
+"""The divergences in Triton, one function each; kernels/divergence/README.md derives them.
 
-Arguments of one name mean the same throughout: logits or elements `a` (student) and `b` (teacher),
-`d` = log2 p - log2 q, `large` and `small` the two masses of an element, `ratio` = small / large,
-`rest` = 1 - ratio with its own full relative accuracy.
+A divergence of two elements p (student) and q (teacher) of normalised rows, with gap = p - q and
+x = log(p / q), is a function f(p, q) that gives f >= 0, p df/dp and q df/dq, up to what adds the
+same to all rows: a multiple of gap, whose sum over a softmax row is 0. To add one, write its
+function, name it in `divergence_of`, and give `divergence_kernels._NUMBERED` its name.
 """
 
 from __future__ import annotations
@@ -12,139 +13,86 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-JS, JS_BETA, KL, MSE, AFFINE = (tl.constexpr(i) for i in range(5))
+JS, KL, MSE, COSINE = (tl.constexpr(i) for i in range(4))  # divergence_kernels._NUMBERED
 LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
 LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 INFINITY: tl.constexpr = tl.constexpr(float("inf"))
+TINY: tl.constexpr = tl.constexpr(1e-37)  # for logarithms of what is 0
 
 
 @triton.jit
-def decay(t):
-    """2^-t for t >= 0 and 1 - 2^-t, the second with its own full relative accuracy near 0."""
-    t = tl.where(t > 127.0, 127.0, t)  # NaN stays NaN
-    whole = tl.floor(t + 0.5)
-    r = whole - t
-    series = 1.339073546e-03 + r * 1.540350824e-04
-    series = 5.550357434e-02 + r * (9.618237508e-03 + r * series)
-    excess = r * (6.931471879e-01 + r * (2.402264979e-01 + r * series))
-    power = tl.exp2(-whole)
-    return power + power * excess, (1.0 - power) - power * excess
+def psi(x, one_plus):
+    """(1 + x) log(1 + x) - x for x >= -1, given 1 + x with its own relative accuracy."""
+    series = 1 / 12 + x * (-1 / 20 + x * (1 / 30 + x * (-1 / 42 + x * (1 / 56))))
+    near = x * x * (1 / 2 + x * (-1 / 6 + x * series))
+    far = one_plus * (tl.log2(tl.where(one_plus < TINY, TINY, one_plus)) * LN2) - x
+    return tl.where(tl.abs(x) < 0.15, near, far)
 
 
 @triton.jit
-def midpoint(v):
-    """Of two masses 1 and 1 - v and their mean m = 1 - v / 2, each with full relative accuracy.
+def js(p, q, gap, beta):
+    """Jensen-Shannon: beta KL(p, m) + (1 - beta) KL(q, m) with m = beta p + (1 - beta) q."""
+    other = 1.0 - beta
+    m = beta * p + other * q
+    per_m = 1.0 / tl.where(m == 0.0, 1.0, m)
+    up = beta * m * psi(other * gap * per_m, p * per_m)
+    down = other * m * psi(-beta * gap * per_m, q * per_m)
+    cross = beta * other * gap
+    return up + down, tl.where(p == 0.0, 0.0, up + cross), tl.where(q == 0.0, 0.0, down - cross)
 
-    log(1 / m); the term of the larger mass; what that of the smaller has on top, for v < 1/4.
+
+@triton.jit
+def kl(q, gap, x):
+    """Kullback-Leibler, KL(q, p): q (e^x - 1 - x); infinite where q has mass and p cannot."""
+    series = 1 / 24 + x * (1 / 120 + x * (1 / 720 + x * (1 / 5040)))
+    near = q * x * x * (1 / 2 + x * (1 / 6 + x * series))
+    scaled = tl.where(q == 0.0, 0.0, q * x)
+    term = tl.where(tl.abs(x) < 0.36, near, gap - scaled)
+    return tl.where(x == -INFINITY, INFINITY, term), gap, -scaled
+
+
+@triton.jit
+def mse(p, q, gap):
+    """Squared difference."""
+    return gap * gap, 2.0 * p * gap, -2.0 * q * gap
+
+
+@triton.jit
+def cosine(p, q, gap):
+    """1 - p.q of rows of unit length, as half their squared difference."""
+    return 0.5 * gap * gap, p * gap, -q * gap
+
+
+@triton.jit
+def divergence_of(DIVERGENCE: tl.constexpr, p, q, gap, x, beta):
+    """The divergence by its number."""
+    if DIVERGENCE == JS:
+        return js(p, q, gap, beta)
+    elif DIVERGENCE == KL:
+        return kl(q, gap, x)
+    elif DIVERGENCE == MSE:
+        return mse(p, q, gap)
+    else:
+        return cosine(p, q, gap)
+
+
+@triton.jit
+def masses(a, b, shift_a, shift_b, offset_a, offset_b, delta, scale):
+    """p, q, p - q and log(p / q) of softmax rows, log2 p = (a - shift_a) scale - offset_a.
+
+    `delta` is what log2(p / q) has less than (a - b) scale. The logits are subtracted first, and
+    the gap follows from their difference: each is accurate however close p and q are.
     """
-    square = v * v
-    series = 4.458567297e-03 + v * (-3.035555912e-03 + v * 1.288060575e-03)
-    series = 6.047892077e-03 + v * (3.587345233e-03 + v * (-1.510514501e-03 + v * series))
-    series = 1.250000050e-01 + v * (4.166587518e-02 + v * (1.564549792e-02 + v * series))
-    more = 3.516169996e-02 + v * (2.116527859e-02 + v * 4.016518158e-02)
-    more = 4.166747497e-02 + v * (4.162214637e-02 + v * more)
-    return 0.5 * v + square * series, square * series, square * v * more
-
-
-@triton.jit
-def pair(a, b, shift_a, shift_b, offset_a, offset_b, delta, scale):
-    """(d, large, small, ratio, rest) of the elements of two softmax rows."""
     log_p = (a - shift_a) * scale - offset_a
     log_q = (b - shift_b) * scale - offset_b
     large = tl.exp2(tl.where(log_p > log_q, log_p, log_q))
-    d = tl.where(large == 0.0, 0.0, (a - b) * scale - delta)  # inf - inf where no mass is left
-    ratio, rest = decay(tl.abs(d))
-    return d, large, large * ratio, ratio, rest
-
-
-@triton.jit
-def natural(d):
-    """|d| in nats, finite."""
-    t = tl.abs(d)
-    return tl.where(t > 127.0, 127.0, t) * LN2
-
-
-@triton.jit
-def mended_psi(x, one_plus_x, log1p_x):
-    """psi(x) and log(1 + x), from a logarithm that is inaccurate near x = 0."""
-    series = 1 / 12 + x * (-1 / 20 + x * (1 / 30 + x * (-1 / 42 + x * (1 / 56))))
-    series = x * x * (1 / 2 + x * (-1 / 6 + x * series))
-    near = tl.abs(x) < 0.15
-    psi = tl.where(near, series, one_plus_x * log1p_x - x)
-    return psi, tl.where(near, (series + x) / one_plus_x, log1p_x)
-
-
-@triton.jit
-def beta_logs(weight_large, weight_small, d, ratio, rest):
-    """Psi and log(1 + x) of the larger mass against the mixture, and of the smaller one."""
-    mean = weight_large + weight_small * ratio
-    up = -tl.log2(mean) * LN2
-    down = up - natural(d)
-    psi_up, up = mended_psi(weight_small * rest / mean, 1.0 / mean, up)
-    psi_down, down = mended_psi(-weight_large * rest / mean, ratio / mean, down)
-    return psi_up, up, psi_down, down
-
-
-@triton.jit
-def softmax_term(MEMBER: tl.constexpr, d, large, small, ratio, rest, beta):
-    """The four terms of an element: for the student, for the teacher, p - q, the squared gap."""
-    above = d > 0.0
-    gap = large * tl.where(above, rest, -rest)
-    term_a, term_b, square = gap * gap, gap * gap, gap * gap
-    if MEMBER == JS:
-        log, term_up, more = midpoint(rest)
-        far = 0.5 * rest + ratio * (log - natural(d))
-        term_down = tl.where(rest < 0.25, term_up + more, far)
-        term_a = large * tl.where(above, term_up, term_down)
-        term_b = large * tl.where(above, term_down, term_up)
-    elif MEMBER == JS_BETA:
-        weight_large = tl.where(above, beta, 1.0 - beta)
-        weight_small = tl.where(above, 1.0 - beta, beta)
-        psi_up, _, psi_down, _ = beta_logs(weight_large, weight_small, d, ratio, rest)
-        mean = large * (weight_large + weight_small * ratio)
-        term_a = mean * tl.where(above, psi_up, psi_down)
-        term_b = mean * tl.where(above, psi_down, psi_up)
-    elif MEMBER == KL:
-        x = d * LN2
-        q = tl.where(above, small, large)
-        series = 1 / 24 + x * (1 / 120 + x * (1 / 720 + x * (1 / 5040)))
-        near = q * x * x * (1 / 2 + x * (1 / 6 + x * series))
-        far = large * tl.where(above, rest - ratio * natural(d), tl.abs(d) * LN2 - rest)
-        term_a = tl.where(tl.abs(d) < 0.36, near, far)
-    else:
-        term_a = tl.where(above, large, small) * gap
-        term_b = tl.where(above, small, large) * -gap
-    return term_a, term_b, gap, square
-
-
-@triton.jit
-def settled(total, excess, curvature):
-    """A sum of terms without what the rounding of delta, seen in sum p - sum q, put into it."""
-    exact = total - 0.5 * curvature * excess * excess
-    return tl.where(exact < 0.0, 0.0, exact)  # NaN stays NaN
-
-
-@triton.jit
-def softmax_gradient(MEMBER: tl.constexpr, d, large, small, ratio, rest, sum_a, sum_b, beta):
-    """The gradients of an element, but for the member's constant factor."""
-    above = d > 0.0
+    d = (a - b) * scale - delta
+    d = tl.where((large == 0.0) & (d != d), 0.0, d)  # both are -inf
+    x, t = d * LN2, tl.abs(d) * LN2
+    ratio = tl.where(t > 87.0, 0.0, tl.exp2(-tl.abs(d)))  # of the smaller mass to the larger
+    series = 1 - t / 4 * (1 - t / 5 * (1 - t / 6 * (1 - t / 7 * (1 - t / 8))))
+    near = t * (1 - t / 2 * (1 - t / 3 * series))
+    rest = large * tl.where(t < 0.35, near, 1.0 - ratio)
+    above, small = d > 0.0, large * ratio
     p, q = tl.where(above, large, small), tl.where(above, small, large)
-    gap = large * tl.where(above, rest, -rest)
-    if MEMBER == JS:
-        up, _, _ = midpoint(rest)
-        down = up - natural(d)
-        grad_a = p * (tl.where(above, up, down) - sum_a)
-        grad_b = q * (tl.where(above, down, up) - sum_b)
-    elif MEMBER == JS_BETA:
-        weight_large = tl.where(above, beta, 1.0 - beta)
-        _, up, _, down = beta_logs(weight_large, 1.0 - weight_large, d, ratio, rest)
-        grad_a = beta * p * (tl.where(above, up, down) - sum_a)
-        grad_b = (1.0 - beta) * q * (tl.where(above, down, up) - sum_b)
-    elif MEMBER == KL:
-        x = tl.where(above, natural(d), d * LN2)
-        grad_a = gap
-        grad_b = q * (-x - sum_a)
-    else:
-        grad_a = p * (gap - sum_a)
-        grad_b = q * (-gap - sum_b)
-    return grad_a, grad_b
+    return p, q, tl.where(above, rest, -rest), x
