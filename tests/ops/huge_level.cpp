@@ -83,7 +83,8 @@ int main() {
     const Result far = run(over_channels, kApart), near = run(over_channels, kImage);
     const bool same = far.value == near.value && far.gradient == near.gradient && far.value > 0 &&
                       far.gradient.back() != 0;
-    std::printf("%s: %s\n", over_channels ? "channels" : "images_and_cells", same ? "same" : "different");
+    std::printf("%s: %s\n", over_channels ? "channels" : "images_and_cells",
+                same ? "same" : "different");
     if (!same) return 1;
   }
 }
