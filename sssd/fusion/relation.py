@@ -63,12 +63,11 @@ class RelationFusion(nn.Module):
         looks = pool_objects(seen, rows, image_size)  # (P, T, C)
         related = self._attend(looks.to(labels.dtype), labels, rows)  # (P, T, C)
 
-        is_context = self._context_rows(rows, objects)
+        is_context = (rows.labels < 0) & self.context  # (T,): without context it is a fake object
         values = self.object_values(related) * (~is_context)[:, None]
         painted = paint_objects(values, rows, image_size, maps)
         fused = [self.painted(canvas) for canvas in painted]
         if self.context_values is not None:
-            # One context row an image; an image without boxes has none and adds zero.
             ambient = values.new_zeros(len(maps), batch_size, values.shape[-1]).index_add(
                 1, rows.image_index, self.context_values(related) * is_context[:, None]
             )  # (P, B, C)
@@ -102,8 +101,3 @@ class RelationFusion(nn.Module):
         )
         by_level = attended.view(batch_size, levels, longest, width).transpose(0, 1)
         return by_level.reshape(levels, batch_size * longest, width)[:, place]
-
-    def _context_rows(self, rows: Objects, objects: Objects) -> Tensor:
-        """(T,) bool: rows that stand for a whole image."""
-        has_boxes = torch.tensor([n > 0 for n in objects.counts], device=rows.labels.device)
-        return (rows.labels < 0) & has_boxes[rows.image_index]
