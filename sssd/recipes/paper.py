@@ -5,7 +5,7 @@ length than the method's usual one. Numbers are of LGD (Zhang et al., AAAI 2022)
 al., ECCV 2020) and SSSD (Deng et al., ICIP 2023), and of the code of the first two: P6 comes from
 C5 (LabelEnc's FCOS: from P5), the backbone starts from ImageNet weights V1, LabelEnc's step 1 adds
 its 30k without distance to the 90k schedule and is always R-50, whatever step 2 trains. With
-stepwise lambda the learning rate is 0 after iteration 170,000 (SSSD, caption of Figure 2).
+stepwise lambda the learning rate is 0 from iteration 170,000 on (SSSD, caption of Figure 2).
 
 Where they are silent, or where rows must be comparable, it is our choice:
 
@@ -45,7 +45,7 @@ TWIN_BACKBONE = "lite0"
 
 
 def detector_of(name: DetectorName, backbone: str) -> DetectorConfig:
-    """Short side 640 to 800, long side up to 1333: the defaults. P6 and weights are not."""
+    """Short side 640 to 800, long side up to 1333, as by default; P6 and weights the originals'."""
     return DetectorConfig(
         name=name,
         backbone=BACKBONES[backbone],
