@@ -1,7 +1,9 @@
 """Distances between lists of feature maps, as published, each one call of the fused operator.
 
 Every loss takes the student's maps and the teacher's, P maps (B, C, H_l, W_l) each, and gives a
-float32 scalar. The teacher takes a gradient unless it is detached.
+float32 scalar. The teacher takes a gradient unless it is detached. Each docstring names the weight
+that the published recipe gives the loss beside the detector's own. tests/test_originals.py holds
+the values to those of the authors' code.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Literal
 from torch import Tensor
 
 from sssd.ops import channel_kl, feature_divergence, js_distance, pixel_kl
-from sssd.ops.inputs import Maps, as_pair
+from sssd.ops.inputs import Maps, as_list, as_pair
 
 Loss = Callable[[Maps, Maps], Tensor]
 
@@ -25,6 +27,9 @@ def sssd_loss(
     temperature: float = 1.0,
 ) -> Tensor:
     """Mean over the levels of sqrt(D_JS), of softmax rows.
+
+    Weight: 75 in the paper, which does not say of which axis and mean. Our recipes take 4.7 of this
+    sum over 256 channels, which is 75 of the mean over their elements.
 
     Example:
         >>> import torch
@@ -42,6 +47,9 @@ def cwd_loss(student: Maps, teacher: Maps, *, temperature: float = 4.0) -> Tenso
 
     Each channel is a distribution over its cells; the mean is over images and channels.
 
+    Weight: mmrazor's is 10 on the maps of a pyramid, 5 on logits, both with temperature 1; 4 is the
+    paper's. The Jensen-Shannon divergence of a small gap is a quarter of this.
+
     Source: Shu et al., ICCV 2021, equation 4.
     """
     return channel_kl(student, teacher, temperature=temperature, reduction="sum")
@@ -49,6 +57,8 @@ def cwd_loss(student: Maps, teacher: Maps, *, temperature: float = 4.0) -> Tenso
 
 def pixel_kl_loss(student: Maps, teacher: Maps, *, temperature: float = 1.0) -> Tensor:
     """Pixel-wise distillation: tau^2 times the mean over cells of KL(t, s), the sum over levels.
+
+    Weight: 10 with temperature 1 (the paper's lambda_1, on logits).
 
     Source: Liu et al., "Structured knowledge distillation", CVPR 2019, equation 2.
     """
@@ -58,6 +68,8 @@ def pixel_kl_loss(student: Maps, teacher: Maps, *, temperature: float = 1.0) -> 
 def lgd_loss(student: Maps, teacher: Maps) -> Tensor:
     """Mean squared error of instance-normalised maps, one mean over all elements of all levels.
 
+    Weight: 1, behind an adapter of three 3x3 convolutions on the student's side.
+
     Source: Zhang et al., "LGD", AAAI 2022, section 3.4; eps 1e-5 under the root.
     """
     return standardized_mse(student, teacher, over="cells").sum()
@@ -65,6 +77,8 @@ def lgd_loss(student: Maps, teacher: Maps) -> Tensor:
 
 def labelenc_loss(student: Maps, teacher: Maps) -> Tensor:
     """Mean squared error of one-group GroupNorms, one mean over all elements of all levels.
+
+    Weight: 1, behind an adapter of three 3x3 convolutions on the student's side.
 
     Source: Hao et al., "LabelEnc", ECCV 2020, equation 3.
     """
@@ -75,6 +89,8 @@ def pkd_loss(student: Maps, teacher: Maps) -> Tensor:
     """Half the mean squared error of standardised channels (1 - Pearson), the sum over levels.
 
     A channel is standardised over all images and cells, by the unbiased deviation plus 1e-6.
+
+    Weight: 6 (Faster R-CNN) or 10 (RetinaNet), on the four finest levels (mmrazor).
 
     Source: Cao et al., "PKD", NeurIPS 2022, equation 4.
     """
@@ -87,21 +103,65 @@ def pkd_loss(student: Maps, teacher: Maps) -> Tensor:
 def cosine_loss(student: Maps, teacher: Maps) -> Tensor:
     """1 - cosine of each cell's channels, the mean over cells, then over levels.
 
-    Source: the feature loss of Ultralytics' distillation.
+    Weight: none is published. A development copy of Ultralytics' `nn/distill_model.py` (037e0482)
+    has it, with the sum over levels; no release does: see `ultralytics_loss`.
+
+    Source: the definition of the cosine; eps 1e-8 as in `torch.nn.functional.cosine_similarity`.
     """
     return feature_divergence(student, teacher, normalize="l2", divergence="cosine", eps=1e-8)
 
 
-def weighted_mse_loss(student: Maps, teacher: Maps, cell_weights: Maps) -> Tensor:
-    """Squared error of the cells, each with its own weight, summed: FGD's foreground term.
+def ultralytics_loss(student: Maps, teacher: Maps, scores: Maps) -> Tensor:
+    """Squared error weighted by the teacher's scores: sum(w d^2) / (sum(w) C), the sum over levels.
+
+    Weight: 6 (the setting `dis`) times the batch size, as all losses there, behind two 1x1
+    convolutions with a ReLU between them on the student's side.
 
     Args:
         student: P maps (B, C, H_l, W_l).
         teacher: P maps of the same shapes.
-        cell_weights: P masks (B, H_l, W_l); FGD gives a cell 1 / area of the smallest box on it.
+        scores: P maps (B, H_l, W_l), each cell's best class score by the teacher, in [0, 1]: the
+            sigmoid of the mean of its two heads' logits. Constants.
+
+    Source: `DistillationModel.loss_sl2` of Ultralytics 8.4.80 to 8.4.190.
+    """
+    student, teacher = as_pair(student, teacher)
+    best = [w.detach().float() for w in as_list("scores", scores, dims=3)]
+    weights = [w / (w.sum() * x.shape[1] + 1e-9) for w, x in zip(best, student, strict=True)]
+    return weighted_mse_loss(student, teacher, weights)
+
+
+def weighted_mse_loss(student: Maps, teacher: Maps, cell_weights: Maps) -> Tensor:
+    """Squared error of the cells, each with its own weight, summed: the form of FGD's terms.
+
+    FGD's foreground gives a cell 1 / area of the smallest box on it. Its boxes are rounded outwards
+    (floor .. ceil, both included), unlike those of `sssd.ops.paint_boxes`, and scaled by the image
+    without padding: the last three lines below make that mask of a level. FGD then multiplies it by
+    the teacher's spatial attention A_s (B, H_l, W_l), divides by B, and weighs the channels by the
+    teacher's attention A_c (B, C, 1, 1), which is
+    `weighted_mse_loss([s * A_c.sqrt()], [t * A_c.sqrt()], [mask * A_s / B])`.
+
+    Weight: of FGD's foreground 1e-3 (RetinaNet), 1.6e-3 (FCOS) or 5e-5 (Faster R-CNN), of its
+    background half of that.
+
+    Args:
+        student: P maps (B, C, H_l, W_l).
+        teacher: P maps of the same shapes.
+        cell_weights: P masks (B, H_l, W_l).
 
     Returns:
         Scalar, the sum over all levels, images and cells.
+
+    Example:
+        >>> import torch
+        >>> from sssd.ops import label_heatmap
+        >>> boxes, image = torch.tensor([[3.0, 5.0, 20.5, 12.0]]), torch.tensor([0])
+        >>> size = torch.tensor([[32.0, 24.0]])  # width and height of each image without padding
+        >>> b, h, w = 1, 6, 8  # images, rows and columns of the level
+        >>> cells = boxes / size[image].repeat(1, 2) * boxes.new_tensor([w, h, w, h])
+        >>> cells = torch.cat([cells[:, :2].floor(), cells[:, 2:].ceil()], dim=1)
+        >>> mask = label_heatmap(cells, 0 * image, image, (h, w), [(h, w)], b, 1, profile="box",
+        ...     strength=1 / (cells[:, 2:] - cells[:, :2] + 1).prod(1))[0][:, 0]
 
     Source: Yang et al., "FGD", CVPR 2022, equation 8.
     """

@@ -30,12 +30,17 @@ class ScheduleConfig:
     warmup_factor: float = 1e-3
     """... which begins at this fraction of the learning rate."""
 
+    zero_from: int | None = None
+    """Iteration from which the learning rate is 0."""
+
     def __post_init__(self) -> None:
         """Refuses schedules that can not be followed."""
         if self.iterations < 1:
             raise ValueError(f"--schedule.iterations is {self.iterations}; it must be at least 1")
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"--schedule.milestones {self.milestones} must ascend")
+        if self.zero_from is not None and self.zero_from < 1:
+            raise ValueError(f"--schedule.zero-from is {self.zero_from}; it must be at least 1")
         if self.learning_rate <= 0:
             raise ValueError(f"--schedule.learning-rate is {self.learning_rate}; must be > 0")
 
@@ -45,6 +50,8 @@ class ScheduleConfig:
 
     def factor(self, iteration: int) -> float:
         """Learning rate of an iteration, as a fraction of the scaled base."""
+        if self.zero_from is not None and iteration >= self.zero_from:
+            return 0.0
         decay = self.gamma ** self.milestones_passed(iteration)
         if iteration >= self.warmup:
             return decay
@@ -77,7 +84,9 @@ class CoefficientConfig:
     there is one."""
 
     stop: int | None = None
-    """Iteration from which nothing is distilled any more."""
+    """Iteration from which nothing is distilled any more: sssd and lgd train the detector alone
+    from here on, at the cost of plain training. (LGD's own `POST_NONDISTILL_ITERS` goes on with the
+    head's pass on K_e.)"""
 
     def __post_init__(self) -> None:
         """Refuses negative coefficients."""
@@ -90,9 +99,17 @@ class CoefficientConfig:
         """Whether lambda is zero throughout."""
         return not (self.value or any(self.steps.values()))
 
+    def has_stopped(self, iteration: int) -> bool:
+        """Whether distillation is over at an iteration."""
+        return self.stop is not None and iteration >= self.stop
+
+    def acting(self, iteration: int, schedule: ScheduleConfig) -> float:
+        """Lambda as the student feels it: 0 before the start."""
+        return self.at(iteration, schedule) if iteration >= self.start else 0.0
+
     def at(self, iteration: int, schedule: ScheduleConfig) -> float:
         """Lambda at an iteration (SSSD, section 3.3; Figure 3)."""
-        if self.stop is not None and iteration >= self.stop:
+        if self.has_stopped(iteration):
             return 0.0
         begun = [i for i in self.steps if i <= iteration]
         if begun:

@@ -9,6 +9,7 @@ Example:
 """
 
 import dataclasses
+import itertools
 import json
 import platform
 import shlex
@@ -35,7 +36,7 @@ from sssd.engine.plots import plot_curves, plot_detections
 from sssd.engine.settings import EngineConfig
 from sssd.engine.state import RunError, checkpoints, export_weights, write_atomically
 from sssd.methods import Method, build_method
-from sssd.recipes import RECIPES, SHORTLIST, Config, describe
+from sssd.recipes import RECIPES, SHORTLIST, Config, describe, stretched
 
 DEFAULT_RECIPE = "demo"
 
@@ -185,8 +186,9 @@ def parse(arguments: list[str]) -> Config:
             f"there is no recipe {named!r}; `python -m sssd.train --list` shows all of them"
         )
     shown = dict.fromkeys([*SHORTLIST, *({named} & RECIPES.keys())])  # all would be no help
-    recipes = {name: (describe(RECIPES[name]()), RECIPES[name]()) for name in shown}
-    recipes |= {name: (str(RECIPES[name].__doc__), RECIPES[name]()) for name in SHORTLIST}
+    configs = {name: of_length(RECIPES[name](), arguments) for name in shown}
+    recipes = {name: (describe(config), config) for name, config in configs.items()}
+    recipes |= {name: (str(RECIPES[name].__doc__), configs[name]) for name in SHORTLIST}
     return tyro.extras.overridable_config_cli(
         recipes,
         prog="python -m sssd.train",
@@ -194,6 +196,17 @@ def parse(arguments: list[str]) -> Config:
         "--list shows every recipe, those of the paper's comparison too.",
         args=arguments,
     )
+
+
+def of_length(config: Config, arguments: list[str]) -> Config:
+    """The recipe at the length that a command line gives: its milestones, the start of distillation
+    and all else that happens at an iteration move along, unless flags give them.
+    """
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    lengths = [v for flag, v in itertools.pairwise(words) if flag == "--schedule.iterations"]
+    if not lengths or not lengths[-1].isdecimal():  # of what is no number, the parser tells
+        return config
+    return stretched(config, int(lengths[-1]))
 
 
 def _describe(config: Config) -> str:

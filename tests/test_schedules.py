@@ -1,5 +1,7 @@
 """Learning rate and coefficient as functions of the iteration."""
 
+import dataclasses
+
 import pytest
 
 from sssd.schedules import CoefficientConfig, ScheduleConfig
@@ -13,6 +15,13 @@ SCHEDULE = ScheduleConfig(iterations=180_000, milestones=(120_000, 160_000), war
 )
 def test_learning_rate_warms_up_and_decays_at_milestones(iteration: int, factor: float) -> None:
     assert SCHEDULE.factor(iteration) == pytest.approx(factor)
+
+
+def test_learning_rate_is_zero_from_an_iteration_on() -> None:
+    schedule = dataclasses.replace(SCHEDULE, zero_from=170_000)
+    assert [schedule.factor(i) for i in (169_999, 170_000, 179_999)] == [
+        pytest.approx(0.01), 0.0, 0.0,
+    ]  # fmt: skip
 
 
 def test_learning_rate_is_stated_for_sixteen_images() -> None:
@@ -37,9 +46,22 @@ def test_distillation_stops() -> None:
     assert coefficient.at(130_000, SCHEDULE) == 0.0
 
 
+def test_lambda_acts_on_the_student_from_the_start_to_the_stop() -> None:
+    coefficient = CoefficientConfig(value=75.0, step_factor=2.0, start=30_000, stop=130_000)
+    assert coefficient.at(0, SCHEDULE) == 75.0, "what the adapter learns by"
+    acting = [coefficient.acting(i, SCHEDULE) for i in (0, 29_999, 30_000, 120_000, 130_000)]
+    assert acting == [0.0, 0.0, 75.0, 150.0, 0.0]
+
+
 @pytest.mark.parametrize(
     "arguments",
-    [{"iterations": 0}, {"milestones": (5, 3)}, {"milestones": (5, 5)}, {"learning_rate": 0.0}],
+    [
+        {"iterations": 0},
+        {"milestones": (5, 3)},
+        {"milestones": (5, 5)},
+        {"learning_rate": 0.0},
+        {"zero_from": 0},
+    ],
 )
 def test_impossible_schedules_are_refused_by_name(arguments: dict) -> None:
     (name,) = arguments

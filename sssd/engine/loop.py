@@ -87,9 +87,7 @@ def train(
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     method.to(device).to(memory_format=memory_format).train()
     optimizer = build_optimizer(method, config, schedule)
-    scheduler = LambdaLR(
-        optimizer, [lambda i: _backbone_factor(i, method, schedule), schedule.factor]
-    )
+    scheduler = LambdaLR(optimizer, schedule.factor)
     average = None
     if config.ema_decay is not None:
         update = get_ema_multi_avg_fn(config.ema_decay)
@@ -168,6 +166,7 @@ def train(
                     losses = torch.stack([value.float() for value in result.losses.values()])
                     (losses.sum() / config.accumulate).backward()
                 results.append(result)
+            _let_rest(method, iteration)
             _clip(method, config)
             learning_rate = scheduler.get_last_lr()[-1]
             optimizer.step()
@@ -217,9 +216,10 @@ def build_optimizer(
     return torch.optim.SGD(groups, momentum=0.9, weight_decay=config.weight_decay)
 
 
-def _backbone_factor(iteration: int, method: Method, schedule: ScheduleConfig) -> float:
-    """Zero while the backbone is frozen: weight decay would move it without any gradient."""
-    return 0.0 if iteration < method.frozen_backbone else schedule.factor(iteration)
+def _let_rest(method: Method, iteration: int) -> None:
+    """Takes the gradients of what is not trained in a step: see `Method.resting`."""
+    for part in method.resting(iteration):
+        part.zero_grad(set_to_none=True)
 
 
 def _to(image: Tensor, device: torch.device) -> Tensor:

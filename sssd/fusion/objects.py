@@ -80,9 +80,11 @@ def pack_objects(
 
 
 def add_context(objects: Objects, image_size: tuple[int, int], *, context: bool) -> Objects:
-    """Appends LGD's extra rows: one context row for each image, a fake row where there is no box.
+    """Appends LGD's extra rows, which have no class: the last one of their image.
 
-    Both have no class. The context row's box is the whole batch image, the fake row's one pixel.
+    With context each image gets a context row, which stands for the whole of it. Its box is the
+    batch image, and one pixel in an image without boxes, whose only row it is. Without context such
+    an image gets that pixel as a fake object. (LGD drops those images from training; we keep them.)
 
     Args:
         objects: the labelled objects.

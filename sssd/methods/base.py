@@ -135,13 +135,10 @@ class Method(nn.Module, ABC):
     Attributes:
         detector: the student; all that is left at inference.
         config: the settings, which a resumed run must share.
-        frozen_backbone: iterations, from the first, in which the backbone is not trained: its
-            gradients are zero, and the loop must keep momentum and weight decay from moving it.
         watches_gradients: whether the next step measures the norms among its metrics, which cost
             time; without it they are zero.
     """
 
-    frozen_backbone: int = 0
     watches_gradients: bool = True
 
     def __init__(self, detector: Detector, config: MethodConfig, schedule: ScheduleConfig) -> None:
@@ -159,6 +156,15 @@ class Method(nn.Module, ABC):
             targets: for each image boxes (n, 4) xyxy in its pixels and labels (n,).
             iteration: optimiser steps taken before this one.
         """
+
+    def resting(self, iteration: int) -> list[nn.Module]:
+        """Parts that no loss trains at an iteration.
+
+        DistributedDataParallel waits for their gradients, which are zero. The loop takes them away
+        before the optimizer's step: a gradient of 0 would let weight decay and momentum move the
+        part, and AdamW count a step whose missing square makes those after it too large.
+        """
+        return []
 
     def compare(self, images: Sequence[Tensor], targets: Targets) -> Comparison | None:
         """The maps that the method draws towards each other; None if there are none.

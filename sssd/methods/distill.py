@@ -44,8 +44,10 @@ class LabelGuided(Method):
     Which loss trains what: detection on K the backbone, pyramid and head; detection on K_e the
     head, the fusion and, unless detached, the backbone through the fusion's view of K; the
     distance the adapter, if there is one, and, from the coefficient's start on, the backbone and
-    pyramid. The backbone is trained by nothing in its first `frozen_backbone` iterations. Every
-    iteration gives the same parameters a gradient, be it zero: what DDP needs.
+    pyramid. The backbone is trained by nothing in its first `frozen_backbone` iterations. From the
+    coefficient's stop on there is only L_det(K), and no fusion, second pass or adapter is computed.
+    Every iteration gives the same parameters a gradient, be it zero: what DDP needs (it goes on
+    sending zeros for what rests).
     """
 
     def __init__(self, detector: Detector, config: MethodConfig, schedule: ScheduleConfig) -> None:
@@ -55,8 +57,6 @@ class LabelGuided(Method):
         if config.coefficient.is_off:  # no gradient will come: DDP must not wait for one
             self.fusion.requires_grad_(False)
             self.adapter.requires_grad_(False)
-        else:
-            self.frozen_backbone = config.frozen_backbone
 
     @abstractmethod
     def distances(self, student: Maps, teacher: Maps) -> tuple[Tensor, Tensor]:
@@ -79,7 +79,7 @@ class LabelGuided(Method):
             losses = self.detection_losses("detection", maps, batch, assignment)
             return StepResult(losses, {"lambda": 0.0})
 
-        frozen = iteration < self.frozen_backbone
+        frozen = iteration < self.config.frozen_backbone
         with without_gradient(self.detector.backbone) if frozen else nullcontext():
             maps = self.detector.maps(batch)  # K
         assignment = self.detector.assign(maps, batch)
@@ -88,8 +88,11 @@ class LabelGuided(Method):
         watched = shares.watch("detection", maps)
         losses = self.detection_losses("detection", watched, batch, assignment)
 
-        # Counted from 1, as the iterations that are logged are: every n-th is taught and shown.
-        taught = (iteration + 1) % self.config.teacher_every == 0
+        if self.config.coefficient.has_stopped(iteration):
+            losses["distillation"] = zero_for(self.fusion, self.adapter)
+            return StepResult(losses, {"lambda": 0.0, **shares.metrics()})
+
+        taught = self._is_taught(iteration)
         with torch.set_grad_enabled(taught):
             sources = shares.watch("teacher", maps)
             enhanced: Maps = self.fusion(sources, objects, batch.image_size)  # K_e
@@ -104,9 +107,30 @@ class LabelGuided(Method):
         losses["distillation"] = coefficient * distance
         if not taught:
             losses["distillation"] = losses["distillation"] + zero_for(self.fusion)
-        metrics: dict[str, Tensor | float] = {"lambda": coefficient}
+        acting = self.config.coefficient.acting(iteration, self.schedule)
+        metrics: dict[str, Tensor | float] = {"lambda": acting}
         metrics |= {f"distance/level{i}": d for i, d in enumerate(by_level.detach().unbind())}
         return StepResult(losses, metrics | shares.metrics())
+
+    def _is_taught(self, iteration: int) -> bool:
+        """Whether the head sees K_e.
+
+        Counted from 1, as the iterations that are logged are: every n-th is taught and shown.
+        """
+        stopped = self.config.coefficient.has_stopped(iteration)
+        return not stopped and (iteration + 1) % self.config.teacher_every == 0
+
+    def resting(self, iteration: int) -> list[nn.Module]:
+        """Backbone, fusion and adapter while nothing trains them: see `Method.resting`."""
+        coefficient = self.config.coefficient
+        if coefficient.is_off:
+            return []
+        rests = (
+            (self.detector.backbone, iteration < self.config.frozen_backbone),
+            (self.fusion, not self._is_taught(iteration)),
+            (self.adapter, coefficient.at(iteration, self.schedule) == 0),
+        )
+        return [part for part, rested in rests if rested]
 
     @torch.no_grad()
     def compare(self, images: Sequence[Tensor], targets: Targets) -> Comparison | None:

@@ -74,13 +74,13 @@ class _Zero(torch.autograd.Function):
         return tuple(torch.zeros_like(parameter) for parameter in ctx.saved_tensors)
 
 
-def zero_for(module: nn.Module) -> Tensor:
-    """A zero that gives every trained parameter of a module a gradient of zero.
+def zero_for(*modules: nn.Module) -> Tensor:
+    """A zero that gives every trained parameter of some modules a gradient of zero.
 
     What is left out of an iteration must still be in its graph: DistributedDataParallel waits for
-    a gradient of every parameter.
+    a gradient of every parameter. `Method.resting` names what the optimizer then leaves alone.
     """
-    trained = [p for p in module.parameters() if p.requires_grad]
+    trained = [p for module in modules for p in module.parameters() if p.requires_grad]
     return cast(Tensor, _Zero.apply(*trained)) if trained else torch.zeros(())
 
 

@@ -13,7 +13,7 @@ from sssd.detectors.weights import load_weights
 from sssd.fusion import Adapter, ColorMapEncoder, Objects, normalize_map
 from sssd.losses import standardized_mse
 from sssd.methods.base import Comparison, Method, MethodConfig, StepResult
-from sssd.methods.gradients import GradientShares
+from sssd.methods.gradients import GradientShares, zero_for
 from sssd.schedules import ScheduleConfig
 
 
@@ -23,8 +23,8 @@ class LabelEnc(Method):
         distance = mean of (GN(adapter(k)) - stop_gradient(GN(k_label)))^2
 
     with GN a group norm of one group without affine part, and one mean over all elements of all
-    levels. The coefficient is zero before its `start` and from its `stop` on; the distance stays in
-    the graph, so that every iteration has the same one on every rank.
+    levels. While the coefficient is zero, before its `start` and from its `stop` on, the distance
+    is not computed, and the adapter rests: weight decay would shrink it.
     """
 
     shares_head = False  # whether the head is trained on the encoded labels too
@@ -54,17 +54,24 @@ class LabelEnc(Method):
         shares = GradientShares(("detection", "distillation"), maps, self.watches_gradients)
         watched = shares.watch("detection", maps)
         losses = self.detection_losses("detection", watched, batch, assignment)
-        encoded = self.encode(objects, batch.image_size)
+        coefficient = self.config.coefficient.acting(iteration, self.schedule)
+        metrics: dict[str, Tensor | float] = {"lambda": coefficient}
+        if self.shares_head or coefficient:
+            encoded = self.encode(objects, batch.image_size)
         if self.shares_head:
             losses |= self.detection_losses("teacher", encoded, batch, assignment)
-        begun = iteration >= self.config.coefficient.start
-        coefficient = self.config.coefficient.at(iteration, self.schedule) if begun else 0.0
-        student = [self.adapter(m) for m in shares.watch("distillation", maps)]
-        by_level = standardized_mse(student, [m.detach() for m in encoded], over="image")
-        losses["distillation"] = coefficient * by_level.sum()
-        metrics: dict[str, Tensor | float] = {"lambda": coefficient}
-        metrics |= {f"distance/level{i}": d for i, d in enumerate(by_level.detach().unbind())}
+        if coefficient:
+            student = [self.adapter(m) for m in shares.watch("distillation", maps)]
+            by_level = standardized_mse(student, [m.detach() for m in encoded], over="image")
+            losses["distillation"] = coefficient * by_level.sum()
+            metrics |= {f"distance/level{i}": d for i, d in enumerate(by_level.detach().unbind())}
+        else:
+            losses["distillation"] = zero_for(self.adapter)
         return StepResult(losses, metrics | shares.metrics())
+
+    def resting(self, iteration: int) -> list[nn.Module]:
+        """The adapter while the distance weighs nothing: see `Method.resting`."""
+        return [] if self.config.coefficient.acting(iteration, self.schedule) else [self.adapter]
 
     @torch.no_grad()
     def compare(self, images: Sequence[Tensor], targets: Targets) -> Comparison | None:

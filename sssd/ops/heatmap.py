@@ -55,7 +55,9 @@ def label_heatmap(
       1 at the centre and 0.5 on the border;
     - "gaussian" (CenterNet): exp(-(dx^2 + dy^2) / 2 sigma^2), in cells from the one that holds the
       box's centre, within |dx|, |dy| <= r, with sigma = (2 r + 1) / 6 and r the largest whole shift
-      of two corners that keeps `min_overlap`; a box centred outside the image draws nothing;
+      of two corners that keeps `min_overlap`; a box centred outside the image draws nothing.
+      CenterNet clips a box to the cells 0 .. W_l - 1, 0 .. H_l - 1 first, which this does not: give
+      `boxes.clamp(min=0).minimum(boxes.new_tensor([W - W / W_l, H - H / H_l] * 2))` for its maps;
     - "gaussian_legacy": the same with the first, wrong radius of CornerNet, that the published
       CenterNet models were trained with.
 

@@ -33,14 +33,18 @@ def stretched(config: Config, iterations: int) -> Config:
     def at(iteration: int) -> int:
         return round(iteration * iterations / config.schedule.iterations)
 
+    def at_if(iteration: int | None) -> int | None:
+        return None if iteration is None else at(iteration)
+
     schedule, coefficient = config.schedule, config.method.coefficient
     return replace(
         config,
         schedule=replace(
             schedule,
             iterations=iterations,
-            milestones=tuple(map(at, schedule.milestones)),
+            milestones=tuple(sorted(set(map(at, schedule.milestones)))),  # short runs join some
             warmup=at(schedule.warmup),
+            zero_from=at_if(schedule.zero_from),
         ),
         method=replace(
             config.method,
@@ -49,7 +53,7 @@ def stretched(config: Config, iterations: int) -> Config:
                 coefficient,
                 steps={at(i): value for i, value in coefficient.steps.items()},
                 start=at(coefficient.start),
-                stop=None if coefficient.stop is None else at(coefficient.stop),
+                stop=at_if(coefficient.stop),
             ),
         ),
     )

@@ -2,15 +2,24 @@
 
 Each is named DETECTOR_BACKBONE_METHOD, for example `fcos_r101_lgd`; "_90k" and "_180k" tell another
 length than the method's usual one. Numbers are of LGD (Zhang et al., AAAI 2022), LabelEnc (Hao et
-al., ECCV 2020) and SSSD (Deng et al., ICIP 2023). Where they are silent, it is our choice:
+al., ECCV 2020) and SSSD (Deng et al., ICIP 2023), and of the code of the first two: P6 comes from
+C5 (LabelEnc's FCOS: from P5), the backbone starts from ImageNet weights V1, LabelEnc's step 1 adds
+its 30k without distance to the 90k schedule and is always R-50, whatever step 2 trains. With
+stepwise lambda the learning rate is 0 from iteration 170,000 on (SSSD, caption of Figure 2).
 
-- sssd: fusion, start and frozen backbone are LGD's, so that the two differ in the distance alone;
-  lambda 75 weighs the mean over elements (see `MethodConfig.reduction`).
+Where they are silent, or where rows must be comparable, it is our choice:
+
+- sssd: fusion, adapter, stop-gradient on K_e, start and frozen backbone are LGD's, so that the two
+  differ in the distance alone; lambda 75 weighs the mean over elements (see
+  `MethodConfig.reduction`).
 - stepwise: lambda doubles at the first milestone; the paper names the iteration alone.
-- 90k: what LGD states in iterations of 180k is halved.
-- LabelEnc's step 1: milestones at 2/3 and 8/9 of its 120k, as in the other schedules.
+- 90k: what LGD and SSSD state in iterations of 180k is halved.
 - the values of the sweep over lambda.
-- plain and LabelEnc: gradients are clipped as in LGD, so that no row has an advantage by it.
+- V1 is torchvision's; LGD and LabelEnc take MSRA's weights of the same networks.
+- plain and LabelEnc have LGD's optimizer, clipping and image sizes, as in LGD's own comparison.
+  LabelEnc's code has warm-up 500 from 1/3, no clipping and one short side: add
+  `--schedule.warmup 500 --schedule.warmup-factor 0.3333 --engine.clip-value None
+  --detector.min-size 800`. Its twice as large rate of biases, without decay, is not offered.
 """
 
 import dataclasses
@@ -36,8 +45,13 @@ TWIN_BACKBONE = "lite0"
 
 
 def detector_of(name: DetectorName, backbone: str) -> DetectorConfig:
-    """Short side 640 to 800, long side up to 1333: the defaults."""
-    return DetectorConfig(name=name, backbone=BACKBONES[backbone])
+    """Short side 640 to 800, long side up to 1333, as by default; P6 and weights the originals'."""
+    return DetectorConfig(
+        name=name,
+        backbone=BACKBONES[backbone],
+        weights="imagenet_v1",
+        p6_from="p5" if name == "fasterrcnn" else "c5",
+    )
 
 
 def schedule_of(name: DetectorName, iterations: int) -> ScheduleConfig:
@@ -69,8 +83,10 @@ def guided(
     """LGD or SSSD: distillation starts at 1/6, the backbone is frozen for 1/9 of the iterations."""
     config = plain(name, backbone, iterations)
     steps = {config.schedule.milestones[0]: 2 * value} if stepwise else {}
+    zero_from = iterations * 17 // 18 if stepwise else None
     return dataclasses.replace(
         config,
+        schedule=dataclasses.replace(config.schedule, zero_from=zero_from),
         method=MethodConfig(
             name="lgd" if method == "lgd" else "sssd",
             coefficient=CoefficientConfig(value=value, steps=steps, start=iterations // 6),
@@ -82,17 +98,26 @@ def guided(
 
 
 def labelenc(step: int, name: DetectorName, backbone: str, iterations: int) -> Config:
-    """LabelEnc: lambda 1 from 1/4 of step 1 on, and up to the last milestone of step 2."""
+    """LabelEnc: lambda 1 behind the 30k that step 1 adds, and up to step 2's last milestone."""
     config = plain(name, backbone, iterations)
-    first = CoefficientConfig(value=1.0, start=iterations // 4)
-    second = CoefficientConfig(value=1.0, stop=config.schedule.milestones[-1])
-    return dataclasses.replace(
-        config,
-        method=MethodConfig(
-            name="labelenc_step1" if step == 1 else "labelenc_step2",
-            coefficient=first if step == 1 else second,
-        ),
+    if name == "fcos":
+        config = dataclasses.replace(
+            config, detector=dataclasses.replace(config.detector, p6_from="p5")
+        )
+    schedule = config.schedule
+    if step == 2:
+        coefficient = CoefficientConfig(value=1.0, stop=schedule.milestones[-1])
+        method = MethodConfig(name="labelenc_step2", coefficient=coefficient)
+        return dataclasses.replace(config, method=method)
+    added = 30_000
+    schedule = dataclasses.replace(
+        schedule,
+        iterations=iterations + added,
+        milestones=tuple(milestone + added for milestone in schedule.milestones),
     )
+    coefficient = CoefficientConfig(value=1.0, start=added)
+    method = MethodConfig(name="labelenc_step1", coefficient=coefficient)
+    return dataclasses.replace(config, method=method, schedule=schedule)
 
 
 def twin(recipe: Recipe) -> Config:
@@ -108,6 +133,7 @@ def twin(recipe: Recipe) -> Config:
         detector=dataclasses.replace(
             config.detector,
             backbone="efficientnet_lite0",
+            weights="imagenet",
             width=64,
             min_size=(256, 288, 320),
             max_size=448,
@@ -125,7 +151,8 @@ def _rows(name: DetectorName, backbone: str) -> dict[str, Recipe]:
             for stepwise in (False, True):
                 row = f"{method}{'_stepwise' * stepwise}{suffix}"
                 rows[row] = partial(guided, method, name, backbone, length, value, stepwise)
-    rows["labelenc_step1"] = partial(labelenc, 1, name, backbone, 120_000)
+    if backbone == "r50":  # its encoder and head serve the step 2 of every backbone
+        rows["labelenc_step1"] = partial(labelenc, 1, name, backbone, 90_000)
     rows["labelenc_step2"] = partial(labelenc, 2, name, backbone, 90_000)
     rows["labelenc_step2_180k"] = partial(labelenc, 2, name, backbone, 180_000)
     if (name, backbone) == ("retinanet", "r50"):

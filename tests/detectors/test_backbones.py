@@ -69,6 +69,31 @@ def test_missing_and_broken_weight_files_are_named(tmp_path: Path) -> None:
         build_backbone("resnet18", str(tmp_path / "broken.pth"), 32, finest_level=3)
 
 
+@pytest.mark.parametrize(
+    ("weights", "expected"), [("imagenet", "DEFAULT"), ("imagenet_v1", "IMAGENET1K_V1")]
+)
+def test_imagenet_weights_by_their_version(
+    weights: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    original = torchvision.models.get_model
+
+    def get_model(name: str, *, weights: str, **settings: object) -> nn.Module:
+        asked.append(weights)
+        assert torchvision.models.get_model_weights(name)[weights]
+        return original(name, weights=None, **settings)
+
+    monkeypatch.setattr(backbones.torchvision.models, "get_model", get_model)
+    build_backbone("resnet50", weights, 32, finest_level=3)
+    assert asked == [expected]
+
+
+def test_efficientnet_has_one_set_of_imagenet_weights() -> None:
+    pytest.importorskip("efficientnet_lite_pytorch", reason="needs the demo extra")
+    with pytest.raises(ValueError, match=r"--detector\.weights is 'imagenet_v1'.*give 'imagenet'"):
+        build_backbone("efficientnet_lite0", "imagenet_v1", 32, finest_level=3)
+
+
 def test_a_download_that_is_impossible_says_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise urllib.error.URLError("no route to host")

@@ -55,6 +55,8 @@ def test_a_trained_student_is_the_plain_model_and_no_more(name: str, method: str
     plain_class = {"fcos": FCOS, "retinanet": RetinaNet, "fasterrcnn": FasterRCNN}[name]
     classes = NUM_CLASSES + (name == "fasterrcnn")
     plain = plain_class(backbone, classes, min_size=64, max_size=96).eval()
+    if name == "fcos":
+        plain.score_thresh = 0.05
     plain.load_state_dict(detector.model.state_dict())
     kinds = [[type(m) for m in model.modules()] for model in (plain, detector.model)]
     assert kinds[0] == kinds[1]  # and so inference costs the same
@@ -123,8 +125,29 @@ def test_every_resnet_gives_a_pyramid_of_the_asked_width(backbone: str) -> None:
     assert [tuple(m.shape) for m in maps] == [(1, 64, s, s) for s in (8, 4, 2, 1, 1)]
 
 
+def test_all_detectors_keep_detections_above_the_same_score() -> None:
+    models = {name: small_detector(name).model for name in DETECTORS}
+    assert models["fcos"].score_thresh == models["retinanet"].score_thresh == 0.05
+    assert models["fasterrcnn"].roi_heads.score_thresh == 0.05
+
+
+@pytest.mark.parametrize("width", [64, 512])  # at 512 C5 is as wide as P5
+@pytest.mark.parametrize("source", ["c5", "p5"])
+def test_p6_comes_from_where_it_is_said(width: int, source: str) -> None:
+    detector = build_detector(small_config("retinanet", width=width, p6_from=source), 2).eval()
+    seen: list[torch.Tensor] = []
+    detector.pyramid.extra_blocks.p6.register_forward_hook(lambda m, x, y: seen.append(x[0]))
+    with torch.no_grad():
+        batch = detector.prepare([torch.rand(3, 64, 64)])
+        p5 = detector.maps(batch)[2]
+        c5 = detector.backbone(batch.tensors)["2"]
+    assert torch.equal(seen[0], c5 if source == "c5" else p5)
+
+
 def test_width_and_sizes_that_no_head_takes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"--detector\.width is 48"):
         small_config(width=48)
+    with pytest.raises(ValueError, match=r"--detector\.p6-from is 'c5', but fasterrcnn"):
+        small_config("fasterrcnn", p6_from="c5")
     with pytest.raises(ValueError, match=r"--detector\.min-size"):
         small_config(min_size=(16,))

@@ -80,6 +80,37 @@ def test_with_a_resnet_50_it_has_the_papers_widths() -> None:
         assert blocks == [[256], [512, 512], [1024, 1024], [2048]]
         strides = [[block.spatial.stride[0] for block in stage] for stage in encoder.stages]
         assert strides == [[2], [2, 1], [2, 1], [2]]
+        own = [p for n, p in encoder.named_parameters() if not n.startswith("pyramid.")]
+        assert sum(p.numel() for p in own) == 9_910_272
+
+
+def test_initial_weights_are_those_of_the_authors_code() -> None:
+    """Variance x fan-in: PyTorch's default is 1/3, kaiming_uniform(a=1) is 1."""
+    torch.manual_seed(0)
+    kind = pyramid([512, 1024, 2048], 256)
+    encoder = ColorMapEncoder(80, kind)
+
+    def gain(conv: torch.nn.Conv2d) -> float:
+        return conv.weight.var().item() * conv.weight[0].numel()
+
+    assert gain(encoder.stem) == pytest.approx(1 / 3, rel=0.02)
+    convs = [m for m in encoder.stages.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert [gain(conv) for conv in convs] == pytest.approx([1.0] * len(convs), rel=0.05)
+    for conv in (encoder.stem, *(conv for conv in convs if conv.bias is not None)):
+        bound = conv.weight[0].numel() ** -0.5
+        assert conv.bias.var().item() == pytest.approx(bound**2 / 3, rel=0.5)
+    assert len([conv for conv in convs if conv.bias is None]) == 4, "the shortcuts"
+    own, copied = (list(module.parameters()) for module in (encoder.pyramid, kind))
+    assert [p.shape for p in own] == [p.shape for p in copied]
+    assert not any(torch.equal(a, b) for a, b in zip(own, copied, strict=True) if a.ndim > 1)
+
+
+def test_an_image_without_boxes_has_maps_too() -> None:
+    torch.manual_seed(0)
+    maps = ColorMapEncoder(NUM_CLASSES, pyramid([64, 128, 256], 32))(
+        pack_objects(targets()[1:2]), IMAGE_SIZE
+    )
+    assert all(m.abs().max() > 0 for m in maps)
 
 
 @pytest.mark.parametrize("channels", [[64, 128, 256], [32, 64, 128, 256]])

@@ -78,7 +78,9 @@ def test_descriptors_are_places_and_classes_between_minus_one_and_one() -> None:
 
 
 @pytest.mark.parametrize("context", [True, False])
-def test_an_image_without_boxes_gets_one_fake_row_and_others_a_context_row(context: bool) -> None:
+def test_an_image_without_boxes_gets_a_row_of_one_pixel_and_others_a_context_row(
+    context: bool,
+) -> None:
     rows = add_context(pack_objects(targets_of([2, 0, 1])), IMAGE_SIZE, context=context)
     expected = [0, 0, 2, 1, 0, 2] if context else [0, 0, 2, 1]
     assert rows.image_index.tolist() == expected

@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sssd.detectors import build_detector
 from sssd.losses import standardized_mse
 from sssd.methods import Method, MethodConfig, build_method
 from sssd.schedules import CoefficientConfig, ScheduleConfig
-from tests.small import images_and_targets, small_detector
+from tests.small import NUM_CLASSES, images_and_targets, small_config, small_detector
 
 DETECTORS = ("fcos", "retinanet", "fasterrcnn")
 SCHEDULE = ScheduleConfig(iterations=10, milestones=(6,), warmup=0)
@@ -62,6 +63,7 @@ def test_step_1_trains_detector_and_encoder_by_one_head() -> None:
     assert trained_by(built, "detection", 0) == {"backbone", "pyramid", "head"}
     assert trained_by(built, "teacher", 0) == {"head", "encoder"}
     assert trained_by(built, "distillation", 4) == set()
+    assert [built.resting(i) for i in (4, 5)] == [[built.adapter], []]
     assert trained_by(built, "distillation", 5) == {"backbone", "pyramid", "adapter"}
 
 
@@ -72,6 +74,7 @@ def test_step_2_trains_a_new_detector_beside_a_frozen_encoder(tmp_path: Path) ->
     assert trained_by(built, "detection", 0) == {"backbone", "pyramid", "head"}
     assert trained_by(built, "distillation", 7) == {"backbone", "pyramid", "adapter"}
     assert trained_by(built, "distillation", 8) == set()
+    assert [built.resting(i) for i in (7, 8)] == [[], [built.adapter]]
     assert built(*images_and_targets(), 8).metrics["lambda"] == 0
     assert not any(p.requires_grad for p in built.encoder.parameters())
 
@@ -128,6 +131,12 @@ def test_boxes_are_weakened_at_random_in_step_1_alone(tmp_path: Path) -> None:
 
     assert loss(first, "teacher") != loss(first, "teacher")
     assert loss(second, "distillation") == loss(second, "distillation")
+
+
+def test_step_1_of_one_backbone_serves_another(tmp_path: Path) -> None:
+    student = build_detector(small_config(backbone="resnet34"), NUM_CLASSES)  # step 1 has 18
+    config = MethodConfig(name="labelenc_step2", step1_weights=export(step1(), tmp_path))
+    build_method(student, config, SCHEDULE)
 
 
 def test_step_2_says_what_it_needs(tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
 """Which loss trains what, and what a coefficient of zero means."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from sssd.methods import FusionConfig, Method, MethodConfig, build_method
 from sssd.methods.base import AdapterName
@@ -116,6 +120,38 @@ def test_the_coefficient_steps_at_the_milestone() -> None:
     built = build("fcos", "sssd", value=2.0, step_factor=3.0)
     seen = [built(*images_and_targets(), i).metrics["lambda"] for i in (0, 5, 6, 9)]
     assert seen == [2.0, 2.0, 6.0, 6.0]
+
+
+def test_the_lambda_that_is_shown_is_the_one_that_acts_on_the_student() -> None:
+    built = build("fcos", "sssd", value=2.0, start=3, stop=7)
+    seen = [built(*images_and_targets(), i).metrics["lambda"] for i in (0, 2, 3, 6, 7)]
+    assert seen == [0.0, 0.0, 2.0, 2.0, 0.0]
+
+
+@pytest.mark.parametrize("method", ["sssd", "lgd", "labelenc_step2"])
+def test_behind_its_stop_distillation_costs_nothing(method: str, tmp_path: Path) -> None:
+    def operations(built: Method, iteration: int) -> int:
+        with FlopCounterMode(display=False) as counter:
+            losses = built(*images_and_targets(), iteration).losses
+            sum(losses.values()).backward()
+        assert not any(name.startswith("teacher") for name in losses) or iteration < 5
+        return counter.get_total_flops()
+
+    settings = {}
+    if method == "labelenc_step2":
+        first = build("fcos", "labelenc_step1")
+        settings["step1_weights"] = tmp_path / "step1.safetensors"
+        save_file(dict(first.export()["step1"].state_dict()), settings["step1_weights"])
+    config = MethodConfig(name=method, coefficient=CoefficientConfig(stop=5), **settings)
+    built = build_method(small_detector(), config, SCHEDULE).train()
+    plain = operations(build("fcos", "plain"), 0)
+    assert operations(built, 4) > 1.05 * plain
+    assert operations(built, 5) == plain
+    trained = [p for p in built.parameters() if p.requires_grad]
+    assert all(p.grad is not None for p in trained), "what DistributedDataParallel waits for"
+    rests = [part.state_dict().keys() for part in built.resting(5)]
+    parts = [built.adapter] if method == "labelenc_step2" else [built.fusion, built.adapter]
+    assert rests == [part.state_dict().keys() for part in parts]
 
 
 def test_the_weighted_distance_is_lambda_times_the_mean_of_the_levels() -> None:

@@ -21,8 +21,10 @@ STAGES = tuple(LGD_FUSION)
 def test_every_row_has_a_recipe() -> None:
     rows = ["plain", "lgd", "lgd_stepwise", "sssd", "sssd_stepwise"]
     rows += [f"{row}_90k" for row in rows]
-    rows += ["labelenc_step1", "labelenc_step2", "labelenc_step2_180k"]
-    assert {f"{stage}_{row}" for stage in STAGES for row in rows} <= PAPER.keys()
+    rows += ["labelenc_step2", "labelenc_step2_180k"]
+    names = {f"{stage}_{row}" for stage in STAGES for row in rows}
+    names |= {f"{stage}_labelenc_step1" for stage in STAGES if stage.endswith("r50")}
+    assert names == {name for name in PAPER if "_lambda" not in name}
     sweep = {n: r().method.coefficient.value for n, r in PAPER.items() if "_lambda" in n}
     assert sweep == {f"retinanet_r50_sssd_lambda{v}": v for v in (10, 25, 50, 100, 150)}
     assert len({describe(PAPER[name]()) for name in sweep}) == len(sweep)
@@ -40,6 +42,12 @@ def test_what_all_rows_share(name: str) -> None:
     assert (detector.max_size, detector.width) == (1333, 256)
     assert detector.backbone == ("resnet50" if "_r50" in name else "resnet101")
     assert config.data.flip == 0.5
+    assert detector.weights == "imagenet_v1"
+    p5 = "fasterrcnn" in name or ("fcos" in name and "labelenc" in name)
+    assert detector.p6_from == ("p5" if p5 else "c5")
+    assert schedule.zero_from == (
+        None if "stepwise" not in name else 85_000 if "90k" in name else 170_000
+    )
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -71,11 +79,10 @@ def test_lgd_and_sssd(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_labelenc(stage: str) -> None:
-    first, second, long = (
-        PAPER[f"{stage}_labelenc_{step}"]() for step in ("step1", "step2", "step2_180k")
-    )
+    second, long = (PAPER[f"{stage}_labelenc_{step}"]() for step in ("step2", "step2_180k"))
+    first = PAPER[f"{stage.replace('101', '50')}_labelenc_step1"]()
     assert first.schedule.iterations == 120_000
-    assert first.schedule.milestones == (80_000, 106_667)
+    assert first.schedule.milestones == (90_000, 110_000)
     assert dataclasses.astuple(first.method.coefficient) == (1.0, 1.0, {}, 30_000, None)
     assert second.schedule.iterations == 90_000
     assert dataclasses.astuple(second.method.coefficient) == (1.0, 1.0, {}, 0, 80_000)
