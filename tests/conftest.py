@@ -1,10 +1,52 @@
 """What tests of several folders share."""
 
+import ctypes
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests.torchrun import family
+
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+END_WITH_US = ("multiprocessing.resource_tracker", "multiprocessing.forkserver", "compile_worker")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Lets what outlives its parent, in any test process, become this one's child."""
+    if not hasattr(config, "workerinput"):  # not a process of pytest-xdist's
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+@pytest.hookimpl(trylast=True)  # behind pytest-xdist, which ends its processes
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails a session that leaves a process behind, and ends that."""
+    if hasattr(session.config, "workerinput"):
+        return
+    until = time.monotonic() + 20
+    while (left := _left()) and time.monotonic() < until:
+        time.sleep(0.1)
+    for process, command in left.items():
+        print(f"\nleft behind by the tests: process {process}, {command}")
+        os.kill(process, signal.SIGKILL)
+    if left:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _left() -> dict[int, str]:
+    """Processes that this one, or any below it, has started: their commands by number."""
+    left = {}
+    for process in family(os.getpid())[1:]:
+        try:
+            command = Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")
+        except OSError:  # it has ended meanwhile
+            continue
+        if command and not any(name in command for name in END_WITH_US):  # a zombie has none
+            left[process] = command
+    return left
 
 
 @pytest.fixture(scope="session")
