@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import json
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -68,10 +69,8 @@ def _run(recipe: str, config: Config) -> int:
     if outcome.signal is not None:
         alone = distributed.world_size() == 1
         launcher = "python" if alone else "torchrun (with its flags of before)"
-        console.print(
-            f"stopped; go on with\n  {launcher} -m sssd.train --resume --out {run}",
-            soft_wrap=True,
-        )
+        same = f"-m sssd.train --resume --out {shlex.quote(str(run))}"
+        console.print(f"stopped; go on with\n  {launcher} {same}", soft_wrap=True)
         return 128 + outcome.signal
     assert outcome.numbers is not None
     images = len(prepared.validation_set)
@@ -183,7 +182,7 @@ def choose_run(config: Config, recipe: str) -> Path:
     if checkpoints(run) and not config.resume:
         raise ValueError(
             f"{run} holds a run already: go on with it by `python -m sssd.train --resume --out "
-            f"{run}`, or choose another --out"
+            f"{shlex.quote(str(run))}`, or choose another --out"
         )
     return run
 
