@@ -24,7 +24,8 @@ class Config:
     """Folder of the run; runs/RECIPE-DATE-TIME by default."""
 
     resume: bool = False
-    """Go on with the run in --out from its newest checkpoint."""
+    """Go on with the run in --out from its newest checkpoint, with its own settings; what is given
+    besides is honoured, or refused where it would make another run."""
 
 
 def without_effect(config: Config) -> dict[str, str]:
