@@ -20,6 +20,7 @@ from tests.scenes import write_scenes
 # Every setting there is, with another value than the run has. One that stands nowhere has not been
 # thought about: add its flag to HONOURED if a run may go on with another value, and here.
 REFUSED = {
+    "--data.pixel-range": ["0", "255"],
     "--data.flip": ["0.25"],
     "--data.photometric": [],
     "--data.scale": ["1.5"],
@@ -63,6 +64,8 @@ TAKEN = {
     "--data.train-images": ["elsewhere"],
     "--data.val": ["elsewhere.json"],
     "--data.val-images": ["elsewhere"],
+    "--data.train-split": ["test"],
+    "--data.val-split": ["test"],
     "--data.on-bad-data": ["drop"],
     "--schedule.iterations": ["5"],
     "--schedule.learning-rate": ["0.001"],
