@@ -12,19 +12,18 @@ import torch
 from tests.torchrun import family
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-END_WITH_US = ("multiprocessing.resource_tracker", "multiprocessing.forkserver", "compile_worker")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Lets what outlives its parent, in any test process, become this one's child."""
-    if not hasattr(config, "workerinput"):  # not a process of pytest-xdist's
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Lets what outlives its parent, in any test process, become the first one's child."""
+    if session.config.pluginmanager.hasplugin("dsession"):  # it has pytest-xdist's processes
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 @pytest.hookimpl(trylast=True)  # behind pytest-xdist, which ends its processes
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fails a session that leaves a process behind, and ends that."""
-    if hasattr(session.config, "workerinput"):
+    """Fails a session of several processes that leaves another behind, and ends that."""
+    if not session.config.pluginmanager.hasplugin("dsession"):
         return
     until = time.monotonic() + 20
     while (left := _left()) and time.monotonic() < until:
@@ -44,7 +43,7 @@ def _left() -> dict[int, str]:
             command = Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")
         except OSError:  # it has ended meanwhile
             continue
-        if command and not any(name in command for name in END_WITH_US):  # a zombie has none
+        if command:  # a zombie has none
             left[process] = command
     return left
 
