@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler, which measures memory, is quiet
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler, which measures memory: silent
 
 import torch
 from torch import Tensor

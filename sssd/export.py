@@ -63,6 +63,9 @@ class Export:
         """Refuses formats that are not known."""
         if self.out.suffix not in (".onnx", ".safetensors"):
             raise ValueError(f"--out {self.out}: its name must end in .onnx or .safetensors")
+        for flag, value in (("--size", self.size), ("--image", self.image)):
+            if value is not None and self.out.suffix != ".onnx":
+                raise ValueError(f"{flag} has no effect here; it needs an --out that ends in .onnx")
         if self.size is not None and min(self.size) < SMALLEST:
             raise ValueError(f"--size is {self.size}; at least {SMALLEST} pixels each")
 

@@ -5,25 +5,26 @@ Example:
     python -m sssd.train --help         # the recipes
     python -m sssd.train --list         # also those of the paper's comparison, a line each
     python -m sssd.train coco --help    # every setting of a recipe
+    python -m sssd.train --resume --out runs/coco         # goes on, with the run's own settings
     torchrun --nproc-per-node 8 -m sssd.train coco ...    # 8 GPUs share each batch
 """
 
+import argparse
 import dataclasses
 import itertools
 import json
-import platform
+import re
 import shlex
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torchvision
 import tyro
 from rich.console import Console
 
-from sssd import __version__
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_warnings
 from sssd.data import DataError, DetectionDataset, WorkerKilled, training_transform
 from sssd.data.build import build_datasets
@@ -33,10 +34,12 @@ from sssd.engine.evaluate import table
 from sssd.engine.loop import Outcome, train
 from sssd.engine.map_plots import plot_maps
 from sssd.engine.plots import plot_curves, plot_detections
+from sssd.engine.record import by_flag, read_record, read_settings, write_record
+from sssd.engine.resume import compared, refuse_changes
 from sssd.engine.settings import EngineConfig
 from sssd.engine.state import RunError, checkpoints, export_weights, write_atomically
 from sssd.methods import Method, build_method
-from sssd.recipes import RECIPES, SHORTLIST, Config, describe, stretched
+from sssd.recipes import RECIPES, SHORTLIST, Config, describe, stretched, without_effect
 
 DEFAULT_RECIPE = "demo"
 
@@ -48,33 +51,27 @@ def main(arguments: list[str] | None = None) -> int:
         for name, make in RECIPES.items():
             print(f"{name:40} {describe(make())}")
         return 0
-    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
-        arguments = [DEFAULT_RECIPE, *arguments]
     plain_warnings()
-    with exit_on(WRONG_USE, ValueError):
-        config = parse(arguments)
+    distributed.end_with_launcher()
+    with exit_on(WRONG_USE, ValueError, OSError):
+        recipe, config = parse(arguments)
         distributed.choose_device(config.engine.device)  # refuses one that is not there
     with distributed.process_group(config.engine.device):
-        return _run(arguments, config)
+        return _run(recipe, config)
 
 
-def _run(arguments: list[str], config: Config) -> int:
-    console, recipe = distributed.console(), arguments[0]
+def _run(recipe: str, config: Config) -> int:
+    console = distributed.console()
     with exit_on(WRONG_USE, ValueError, OSError, ImportError):
         run = distributed.from_first(lambda: choose_run(config, recipe))
         prepared = prepare(config, console)
     with exit_on(FAILED, RunError, DataError, WorkerKilled):
         outcome = execute(prepared, config, recipe, run, console)
     if outcome.signal is not None:
-        resumed = [a for a in arguments if a != "--resume"]
-        if config.out is None:
-            resumed += ["--out", str(run)]
         alone = distributed.world_size() == 1
-        launcher = "python" if alone else "torchrun (with the flags of before)"
-        console.print(
-            f"stopped; go on with\n  {launcher} -m sssd.train {shlex.join(resumed)} --resume",
-            soft_wrap=True,
-        )
+        launcher = "python" if alone else "torchrun (with its flags of before)"
+        same = f"-m sssd.train --resume --out {shlex.quote(str(run))}"
+        console.print(f"stopped; go on with\n  {launcher} {same}", soft_wrap=True)
         return 128 + outcome.signal
     assert outcome.numbers is not None
     images = len(prepared.validation_set)
@@ -101,15 +98,21 @@ def prepare(config: Config, console: Console) -> Prepared:
     Of several processes the first one alone reads and checks the annotations.
 
     Raises:
-        ValueError: settings that do not fit together, or faults in the data.
+        ValueError: settings that do not fit together, faults in the data, or no images.
         OSError: a file that can not be read.
         ImportError: an optional package is missing.
     """
     config.engine.part_size(distributed.world_size())
     config.engine.require_packages()
     train_set, validation_set = distributed.from_first(lambda: build_datasets(config.data, console))
+    for name, dataset in (("train", train_set), ("val", validation_set)):
+        if len(dataset) == 0:
+            raise ValueError(f"--data.{name}: {dataset.source} holds no images")
     torch.manual_seed(config.engine.seed)
-    detector = build_detector(config.detector, train_set.num_classes)
+    detector_config = config.detector
+    if config.resume:  # its checkpoint holds what has become of those weights
+        detector_config = dataclasses.replace(detector_config, start_from=None)
+    detector = build_detector(detector_config, train_set.num_classes)
     return Prepared(
         build_method(detector, config.method, config.schedule), train_set, validation_set
     )
@@ -135,8 +138,14 @@ def execute(prepared: Prepared, config: Config, title: str, run: Path, console: 
         f"{rate:g}; run in {run}",
         soft_wrap=True,
     )
-    if distributed.is_first():
-        write_atomically(run / "config.json", lambda file: file.write(_describe(config).encode()))
+
+    def begun(iteration: int) -> None:
+        changed = write_record(run, title, config, iteration)
+        if iteration > 0:
+            console.print(f"goes on behind iteration {iteration}", soft_wrap=True)
+        for name, (was, now) in changed.items():
+            console.print(f"  with {name} {now}, which was {was}", markup=False, soft_wrap=True)
+
     outcome = train(
         method,
         train_set,
@@ -146,6 +155,8 @@ def execute(prepared: Prepared, config: Config, title: str, run: Path, console: 
         schedule=config.schedule,
         transform=training_transform(config.data.flip, config.data.photometric, config.data.scale),
         console=console,
+        others=compared(config.data, "--data.") | compared(config.detector, "--detector."),
+        begun=begun,
     )
     if not distributed.is_first():
         return outcome
@@ -171,21 +182,62 @@ def choose_run(config: Config, recipe: str) -> Path:
     run = config.out or Path("runs") / f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}"
     if checkpoints(run) and not config.resume:
         raise ValueError(
-            f"{run} holds a run already: add --resume to go on with it, or choose another --out"
+            f"{run} holds a run already: go on with it by `python -m sssd.train --resume --out "
+            f"{shlex.quote(str(run))}`, or choose another --out"
         )
-    if config.resume and not checkpoints(run):
-        raise ValueError(f"--resume: {run} holds no checkpoint; name the run's folder with --out")
     return run
 
 
-def parse(arguments: list[str]) -> Config:
-    """Settings from a command line: a recipe's name, then flags that override it."""
-    named = arguments[0]
-    if not named.startswith("-") and named not in RECIPES:
+def parse(arguments: Sequence[str]) -> tuple[str, Config]:
+    """A recipe's name and the settings of a run, new or gone on with, from a command line.
+
+    What is given overrides the recipe's settings; with --resume, those that the run in --out has.
+
+    Raises:
+        ValueError: a flag that can not be honoured, or a run that can not go on.
+        FileNotFoundError: --resume, and --out is no run's folder.
+    """
+    named = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    flags = arguments[1:] if named else arguments
+    if named and named not in RECIPES:
         raise ValueError(
             f"there is no recipe {named!r}; `python -m sssd.train --list` shows all of them"
         )
-    shown = dict.fromkeys([*SHORTLIST, *({named} & RECIPES.keys())])  # all would be no help
+    run = _resumed(flags)
+    if run is None:
+        recipe = named or DEFAULT_RECIPE
+        complete = named or arguments[:1] in (["-h"], ["--help"])
+        config = _overridden(recipe, arguments if complete else [recipe, *flags])
+    else:
+        recipe, own = str(read_record(run).get("recipe", named)), read_settings(run, Config)
+        if named not in (None, recipe):
+            raise ValueError(f"{named}: {run} was begun as {recipe}; leave the recipe's name out")
+        config = tyro.cli(Config, prog="python -m sssd.train", default=own, args=flags)
+        refuse_changes(compared(own), compared(config))
+    _refuse_without_effect(config, flags)
+    return recipe, config
+
+
+def _resumed(flags: Sequence[str]) -> Path | None:
+    """The folder of the run to go on with, if a command line asks for that."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--resume", action=argparse.BooleanOptionalAction, default=False)
+    parser.add_argument("--out", type=Path)
+    asked, _ = parser.parse_known_args(flags)
+    if not asked.resume:
+        return None
+    if asked.out is None:
+        raise ValueError("--resume: name the run's folder with --out")
+    if not checkpoints(asked.out):
+        raise ValueError(
+            f"--resume: {asked.out} holds no checkpoint; name a run's folder with --out"
+        )
+    return Path(asked.out)
+
+
+def _overridden(recipe: str, arguments: Sequence[str]) -> Config:
+    """A recipe's settings with those that are given in their place."""
+    shown = dict.fromkeys([*SHORTLIST, recipe])  # all would be no help
     configs = {name: of_length(RECIPES[name](), arguments) for name in shown}
     recipes = {name: (describe(config), config) for name, config in configs.items()}
     recipes |= {name: (str(RECIPES[name].__doc__), configs[name]) for name in SHORTLIST}
@@ -198,7 +250,7 @@ def parse(arguments: list[str]) -> Config:
     )
 
 
-def of_length(config: Config, arguments: list[str]) -> Config:
+def of_length(config: Config, arguments: Sequence[str]) -> Config:
     """The recipe at the length that a command line gives: its milestones, the start of distillation
     and all else that happens at an iteration move along, unless flags give them.
     """
@@ -209,17 +261,14 @@ def of_length(config: Config, arguments: list[str]) -> Config:
     return stretched(config, int(lengths[-1]))
 
 
-def _describe(config: Config) -> str:
-    """The resolved settings and the versions they ran with."""
-    versions = {
-        "sssd": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-    }
-    processes = distributed.world_size()
-    document = {**dataclasses.asdict(config), "processes": processes, "versions": versions}
-    return json.dumps(document, indent=2, default=str) + "\n"
+def _refuse_without_effect(config: Config, flags: Sequence[str]) -> None:
+    """Refuses flags that change nothing beside the other settings."""
+    names = [flag.split("=")[0].replace("_", "-") for flag in flags if flag.startswith("--")]
+    given = {re.sub(r"\.no-(?=[^.]+$)", ".", name) for name in names} & by_flag(config).keys()
+    for beginning, need in without_effect(config).items():
+        for flag in sorted(given):
+            if flag.startswith(beginning):
+                raise ValueError(f"{flag} has no effect here; it needs {need}")
 
 
 def _finish(outcome: Outcome, method: Method, run: Path, dataset: DetectionDataset) -> None:

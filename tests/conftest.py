@@ -1,10 +1,51 @@
 """What tests of several folders share."""
 
+import ctypes
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests.torchrun import family
+
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Lets what outlives its parent, in any test process, become the first one's child."""
+    if session.config.pluginmanager.hasplugin("dsession"):  # it has pytest-xdist's processes
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+@pytest.hookimpl(trylast=True)  # behind pytest-xdist, which ends its processes
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails a session of several processes that leaves another behind, and ends that."""
+    if not session.config.pluginmanager.hasplugin("dsession"):
+        return
+    until = time.monotonic() + 20
+    while (left := _left()) and time.monotonic() < until:
+        time.sleep(0.1)
+    for process, command in left.items():
+        print(f"\nleft behind by the tests: process {process}, {command}")
+        os.kill(process, signal.SIGKILL)
+    if left:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _left() -> dict[int, str]:
+    """Processes that this one, or any below it, has started: their commands by number."""
+    left = {}
+    for process in family(os.getpid())[1:]:
+        try:
+            command = Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ")
+        except OSError:  # it has ended meanwhile
+            continue
+        if command:  # a zombie has none
+            left[process] = command
+    return left
 
 
 @pytest.fixture(scope="session")

@@ -60,6 +60,12 @@ def test_divergence(over):
     )
 
 
+def test_the_profiler_is_silent(capfd: pytest.CaptureFixture[str]):
+    """Its lines would stand between those of the tables."""
+    assert bench_divergence.peak_extra_bytes(lambda: torch.ones(100).add(1), "cpu") > 0
+    assert capfd.readouterr() == ("", "")
+
+
 def test_distance_of_lgd():
     lgd = build_method(small_detector(), MethodConfig("lgd"), ScheduleConfig())
     student, teacher = maps(), maps()

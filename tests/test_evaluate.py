@@ -62,14 +62,37 @@ def test_other_data_are_evaluated(
     assert "4 images of instances_test.json" in capsys.readouterr().out
 
 
+def test_data_with_fewer_classes_are_evaluated_by_their_names(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_scenes(tmp_path, "some", count=4)
+    document = json.loads(path.read_text())
+    document["annotations"] = [a for a in document["annotations"] if a["category_id"] == 2]
+    path.write_text(json.dumps(document))
+    numbers = []
+    for categories in (document["categories"], [{"id": 2, "name": "kind1"}]):
+        path.write_text(json.dumps({**document, "categories": categories}))
+        out = tmp_path / "numbers.json"
+        assert main([str(run), "--data.val", str(path), "--out", str(out)]) == 0
+        numbers.append(json.loads(out.read_text()))
+    # A class without objects counts for nothing, whether the data name it or not.
+    assert numbers[0] == numbers[1]
+    assert numbers[0]["AR100"] > 0
+    said = capsys.readouterr().out
+    assert said.count("has 1 of the run's 2 classes, known by their names;") == 1
+    assert "left out: kind0" in said
+
+
 def test_wrong_use_is_status_two(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = write_scenes(tmp_path, "other", classes=3)
+    empty = write_scenes(tmp_path, "empty", count=0)
     cases = {
         "no such folder": [str(tmp_path / "absent")],
         "does not exist": [str(run), "--data.val", str(tmp_path / "absent.json")],
         "was trained on 2": [str(run), "--data.val", str(other)],
+        "instances_empty.json": [str(run), "--data.val", str(empty)],
         "--batch-size is 0": [str(run), "--batch-size", "0"],
         "nonsense": [str(run), "--engine", "nonsense"],
         "not usable here": [str(run), "--device", "nowhere"],

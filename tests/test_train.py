@@ -116,6 +116,44 @@ def test_bad_data_is_named(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_images_is_refused_before_the_first_step(
+    split: str, tmp_path: Path, data: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = write_scenes(tmp_path / "none", "none", count=0)
+    run = ["--out", str(tmp_path / "run")]
+    status, message = fails(capsys, ["small", *data, f"--data.{split}", str(empty), *TINY, *run])
+    assert status == 2
+    assert str(empty) in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_are_none_are_told_what_they_are(
+    tmp_path: Path, data: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    checkpoint = run / "checkpoints" / "00000007.pt"
+    torch.save({"method": {}, "optimizer": {}, "iteration": 7}, checkpoint)
+    others = {"of another program": {"model": {"w": torch.zeros(1)}, "epoch": 3}, "list": [1]}
+    for name, content in others.items():
+        torch.save(content, tmp_path / f"{name}.pt")
+    cases = {
+        f"{run} is a run's folder; give the file, {run / 'model.safetensors'}": run,
+        f"is a checkpoint of a run; give the weights it leaves at its end, "
+        f"{run / 'model.safetensors'}.": checkpoint,
+        "it holds model, epoch; save the state dict alone": tmp_path / "of another program.pt",
+        "it holds list; save": tmp_path / "list.pt",
+    }
+    for said, path in cases.items():
+        status, message = fails(capsys, ["small", *data, *TINY, "--detector.start-from", str(path)])
+        assert status == 2
+        assert message.startswith("error: ")
+        assert "--detector.start-from" in message
+        assert said in message
+
+
 def test_weights_for_other_classes_are_refused(
     tmp_path: Path, data: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

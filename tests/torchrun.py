@@ -23,7 +23,11 @@ def torchrun(*arguments: str | Path) -> subprocess.Popen[str]:
 
 def children(process: int) -> list[int]:
     """Numbers of the processes that one has started."""
-    return [int(n) for n in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    try:
+        text = Path(f"/proc/{process}/task/{process}/children").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        return []
+    return [int(number) for number in text.split()]
 
 
 def family(process: int) -> list[int]:

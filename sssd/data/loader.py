@@ -9,6 +9,7 @@ samples: `world_size` processes of `batch_size` images see, together, the batche
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sssd.data.dataset import DetectionDataset, Target
-from sssd.data.workers import Batches, NotedImages, begin_worker
+from sssd.data.workers import Batches, NotedImages, begin_worker, parent_of_workers
 
 Sample = tuple[torch.Tensor, Target]
 Batch = tuple[list[torch.Tensor], list[Target]]
@@ -174,7 +175,7 @@ def _batches(
         num_workers=workers,
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=begin_worker,
+        worker_init_fn=partial(begin_worker, parent=parent_of_workers()) if workers else None,
         # Without one of its own, the loader draws from the global generator: resumed runs differ.
         generator=torch.Generator(),
         **arguments,

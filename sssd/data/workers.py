@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
+import multiprocessing
 import os
 import signal
 import weakref
@@ -19,6 +21,7 @@ from sssd.data.dataset import DetectionDataset, Target
 from sssd.data.faults import WorkerKilled
 
 Batch = TypeVar("Batch")
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class NotedImages(Dataset[tuple[torch.Tensor, Target]]):
@@ -122,14 +125,41 @@ class Batches(Iterator[Batch], Generic[Batch]):
                 ) from error
 
 
-def begin_worker(worker: int) -> None:
-    """What a worker process does first.
+def begin_worker(worker: int, parent: int | None) -> None:
+    """What a worker process of a parent does first.
 
     Ctrl-C, torchrun and schedulers signal every process of a run: it stops in order and then ends
     its workers, which must not be gone before.
     """
+    end_with(parent)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+
+
+def parent_of_workers() -> int | None:
+    """What `begin_worker` is told, by the process that starts the workers; None: it can not know.
+
+    A worker of a fork server is the server's child, which ends with this process.
+    """
+    server = multiprocessing.get_start_method() == "forkserver"
+    return None if server else os.getpid()
+
+
+def end_with(parent: int | None) -> None:
+    """Lets the system kill this process when its parent has ended, in whatever way.
+
+    torch's own workers look whether their parent has changed since they began: one that begins when
+    the parent is dead already lives for ever, with all its memory.
+
+    Args:
+        parent: the parent's number, from before this process was started: it may be gone by now.
+    """
+    # A Linux call; elsewhere torch's look at the parent is all there is.
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent is not None and os.getppid() != parent:
+        os._exit(1)
 
 
 _started: weakref.WeakKeyDictionary[BaseProcess, int] = weakref.WeakKeyDictionary()  # by whom

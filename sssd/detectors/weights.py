@@ -32,6 +32,10 @@ def load_weights(model: nn.Module, path: Path, flag: str, ignored: tuple[str, ..
 
 
 def _read(path: Path, flag: str) -> dict[str, Tensor]:
+    name = f"{'step1' if 'step1' in flag else 'model'}.safetensors"  # as a run leaves it at its end
+    if path.is_dir():
+        kind = "a run's folder" if (path / "config.json").is_file() else "a folder"
+        raise FileNotFoundError(f"{flag}: {path} is {kind}; give the file, {path / name}")
     if not path.is_file():
         raise FileNotFoundError(f"{flag}: there is no weight file {path}")
     try:
@@ -39,9 +43,22 @@ def _read(path: Path, flag: str) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each library and each kind of damage has its own
         raise ValueError(f"{path} ({flag}) is not a file of PyTorch weights: {error}") from error
+    if isinstance(state, dict) and {"method", "optimizer", "iteration"} <= state.keys():
+        run = path.resolve().parent.parent
+        raise ValueError(
+            f"{path} ({flag}) is a checkpoint of a run; give the weights it leaves at its end, "
+            f"{run / name}. To go on with the run: python -m sssd.train --resume --out {run}"
+        )
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        holds = ", ".join(map(str, state)) if isinstance(state, dict) else type(state).__name__
+        raise ValueError(
+            f"{path} ({flag}) is not a state dict, names and their tensors: it holds "
+            f"{holds[:200]}; save the state dict alone with torch.save"
+        )
+    return state
 
 
 def _misfits(model: nn.Module, state: dict[str, Tensor], ignored: tuple[str, ...]) -> list[str]:

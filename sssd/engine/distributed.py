@@ -16,7 +16,18 @@ from rich.console import Console
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from sssd.data.workers import end_with
+
 T = TypeVar("T")
+
+
+def end_with_launcher() -> None:
+    """Lets a process that torchrun started be killed with it, however that ends.
+
+    Left alone it would train on in its run's folder, beside the same command started again.
+    """
+    if dist.is_torchelastic_launched():  # one whose launcher is gone by now finds no others to join
+        end_with(os.getppid())
 
 
 @contextmanager

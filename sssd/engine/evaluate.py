@@ -89,7 +89,7 @@ def evaluate_detections(
 def to_coco(
     image_ids: Iterable[Id],
     detections: Iterable[dict[str, torch.Tensor]],
-    category_ids: Sequence[Id],
+    category_ids: Sequence[Id | None],
 ) -> list[Record]:
     """Turn a detector's outputs into COCO results.
 
@@ -97,7 +97,8 @@ def to_coco(
         image_ids: the file's own id of each image.
         detections: for each image, boxes (n, 4) xyxy in pixels of the image file, scores (n,) and
             labels (n,) in 0..C-1.
-        category_ids: the file's own ids of the C classes.
+        category_ids: the file's own ids of the C classes; None for one whose detections are to be
+            left out.
 
     Returns:
         A dict of image_id, category_id, bbox (x, y, width, height) and score for each detection.
@@ -117,6 +118,7 @@ def to_coco(
                 "score": score,
             }
             for box, score, label in rows
+            if category_ids[label] is not None
         ]
     return results
 

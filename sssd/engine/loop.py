@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -27,6 +27,7 @@ from sssd.engine.resume import identity, restore
 from sssd.engine.settings import EngineConfig
 from sssd.engine.state import (
     RunError,
+    checkpoints,
     load_latest,
     random_state,
     restore_random_state,
@@ -60,6 +61,8 @@ def train(
     schedule: ScheduleConfig,
     transform: Transform | None = None,
     console: Console | None = None,
+    others: Mapping[str, str] | None = None,
+    begun: Callable[[int], None] = lambda iteration: None,
 ) -> Outcome:
     """Trains a method's detector, from the newest checkpoint in `run` if there is one.
 
@@ -75,6 +78,9 @@ def train(
         schedule: length and learning rate.
         transform: augmentation of (image, target).
         console: where progress goes.
+        others: further settings by name, which a run that goes on must share.
+        begun: called by the first process with the iteration that the run goes on from, once that
+            is certain and before anything is written.
 
     Raises:
         RunError: a loss that is not finite, a disk that is full, a checkpoint of another run.
@@ -87,17 +93,25 @@ def train(
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
     method.to(device).to(memory_format=memory_format).train()
     optimizer = build_optimizer(method, config, schedule)
-    scheduler = LambdaLR(optimizer, schedule.factor)
     average = None
     if config.ema_decay is not None:
         update = get_ema_multi_avg_fn(config.ema_decay)
         average = AveragedModel(method.detector, multi_avg_fn=update, use_buffers=True)
-    parts: dict[str, Any] = {"method": method, "optimizer": optimizer, "scheduler": scheduler}
+    parts: dict[str, Any] = {"method": method, "optimizer": optimizer}
     if average is not None:
         parts["average"] = average
 
     saved = distributed.from_first(lambda: load_latest(run))
-    begin = restore(saved, parts, identity(method, train_set, config)) if saved else 0
+    shared = identity(method, train_set, validation_set, config, others or {})
+    begin = restore(saved, parts, shared) if saved else 0
+    if begin > schedule.iterations:
+        raise RunError(
+            f"--schedule.iterations is {schedule.iterations}, and the run has made {begin} already"
+        )
+    # Computed anew: a run that goes on may have another schedule from there.
+    scheduler = LambdaLR(optimizer, schedule.factor, last_epoch=begin - 1)
+    if is_first():
+        begun(begin)
     model = distributed.with_shared_gradients(method)
     batches = training_loader(
         train_set,
@@ -120,12 +134,12 @@ def train(
         return done == schedule.iterations or (every > 0 and done % every == 0)
 
     def save() -> None:
-        _require_finite_weights(method, done, config)
+        _require_finite_weights(method, done, config, run)
         random = distributed.gather(random_state(device))
         if is_first():
             state = {name: part.state_dict() for name, part in parts.items()}
-            state |= {"iteration": done, "random": random}
-            save_checkpoint(run, done, state | identity(method, train_set, config))
+            state |= {"iteration": done, "random": random, "identity": shared}
+            save_checkpoint(run, done, state)
 
     def write(row: dict[str, Any]) -> None:
         if metrics is not None:
@@ -180,7 +194,7 @@ def train(
                 elapsed = time.monotonic() - log_start
                 row["learning_rate"] = learning_rate
                 row["images_per_second"] = (done - log_iteration) * config.batch_size / elapsed
-                _require_finite(row, config)
+                _require_finite(row, config, run)
                 write(row)
                 progress.report(row)
                 log_start, log_iteration = time.monotonic(), done
@@ -207,9 +221,11 @@ def build_optimizer(
     rate = schedule.scaled_learning_rate(config.batch_size)
     backbone = {id(p) for p in method.detector.backbone.parameters()}
     trained = [p for p in method.parameters() if p.requires_grad]
+    rates = rate * config.backbone_factor, rate
+    parts = [p for p in trained if id(p) in backbone], [p for p in trained if id(p) not in backbone]
     groups = [
-        {"params": [p for p in trained if id(p) in backbone], "lr": rate * config.backbone_factor},
-        {"params": [p for p in trained if id(p) not in backbone], "lr": rate},
+        {"params": part, "lr": own, "initial_lr": own}  # as a scheduler that goes on wants it
+        for part, own in zip(parts, rates, strict=True)
     ]
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
@@ -252,22 +268,28 @@ def _evaluation_of(run: Path, iteration: int) -> dict[str, float] | None:
     return None
 
 
-def _require_finite(row: dict[str, Any], config: EngineConfig) -> None:
+def _require_finite(row: dict[str, Any], config: EngineConfig, run: Path) -> None:
     bad = {name: value for name, value in row.items() if not math.isfinite(value)}
     if bad:
-        raise _diverged(row["iteration"], str(bad), config)
+        raise _diverged(row["iteration"], str(bad), config, run)
 
 
-def _require_finite_weights(method: Method, iteration: int, config: EngineConfig) -> None:
+def _require_finite_weights(
+    method: Method, iteration: int, config: EngineConfig, run: Path
+) -> None:
     for name, parameter in method.named_parameters():
         if not parameter.isfinite().all():
-            raise _diverged(iteration, f"{name} is not finite", config)
+            raise _diverged(iteration, f"{name} is not finite", config, run)
 
 
-def _diverged(iteration: int, what: str, config: EngineConfig) -> RunError:
+def _diverged(iteration: int, what: str, config: EngineConfig, run: Path) -> RunError:
+    again = "start again" + (
+        f" with --resume --out {run}: the last checkpoint is from before"
+        if checkpoints(run)
+        else ": there is no checkpoint from before"
+    )
     return RunError(
         f"training diverged at or before iteration {iteration}: {what}. Lower "
         "--schedule.learning-rate, lengthen --schedule.warmup or clip the gradient "
-        f"(--engine.clip-norm; it is {config.clip_norm}), and start again with --resume: the "
-        "last checkpoint is from before."
+        f"(--engine.clip-norm; it is {config.clip_norm}), and {again}."
     )

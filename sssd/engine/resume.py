@@ -1,41 +1,78 @@
 """What a run that goes on shares with the one that stopped, and its parts' states."""
 
-import dataclasses
 import textwrap
+from collections.abc import Mapping
 from typing import Any
+
+import torch
 
 from sssd.data import DetectionDataset
 from sssd.engine.distributed import world_size
+from sssd.engine.record import by_flag
 from sssd.engine.settings import EngineConfig
 from sssd.engine.state import RunError
 from sssd.methods import Method
 
+HONOURED = frozenset(
+    [
+        *("--out", "--resume"),
+        # Where the data lie; what is read there is compared by its fingerprint.
+        *("--data.format", "--data.train", "--data.train-images", "--data.val"),
+        *("--data.val-images", "--data.train-split", "--data.val-split", "--data.on-bad-data"),
+        # Functions of the iteration alone, and what only the next step depends on.
+        *("--schedule.iterations", "--schedule.learning-rate", "--schedule.milestones"),
+        *("--schedule.gamma", "--schedule.warmup", "--schedule.warmup-factor"),
+        "--schedule.zero-from",
+        *("--engine.backbone-factor", "--engine.weight-decay", "--engine.clip-value"),
+        *("--engine.clip-norm", "--engine.bf16"),
+        # How it is computed and told.
+        *("--engine.device", "--engine.channels-last", "--engine.compile-backbone"),
+        *("--engine.deterministic", "--engine.workers", "--engine.log-every"),
+        *("--engine.checkpoint-every", "--engine.evaluate-every", "--engine.evaluate-with"),
+        "--engine.tensorboard",
+    ]
+)
+"""Settings that hold from where a run goes on; every other must be what it was."""
 
-def identity(method: Method, train_set: DetectionDataset, config: EngineConfig) -> dict[str, Any]:
+
+def compared(settings: Any, prefix: str = "--") -> dict[str, str]:
+    """The settings that must be what they were, in words, by the names of their flags."""
+    return {f: str(v) for f, v in by_flag(settings, prefix).items() if f not in HONOURED}
+
+
+def refuse_changes(was: Mapping[str, Any], now: Mapping[str, str]) -> None:
+    """Refuses what is not as it was, with both values.
+
+    Raises:
+        ValueError: names each flag.
+    """
+    changed = [f"{f} is {v} now and was {was.get(f)}" for f, v in now.items() if was.get(f) != v]
+    if changed:
+        raise ValueError(
+            f"the run can not be resumed: {'; '.join(changed)}. Nothing was written. Leave it out "
+            "(`--resume --out RUN` takes the run's own settings), or begin a run in a new --out."
+        )
+
+
+def identity(
+    method: Method,
+    train_set: DetectionDataset,
+    validation_set: DetectionDataset,
+    config: EngineConfig,
+    others: Mapping[str, str],
+) -> dict[str, str]:
     """What must be the same for a run to go on as if it had not stopped."""
-    # What has become of step 1's weights, a checkpoint holds.
-    settings = dataclasses.replace(method.config, step1_weights=None)
     return {
-        **_by_flag("method", settings),
-        "data": train_set.fingerprint,
-        "batch_size": config.batch_size,
-        "accumulate": config.accumulate,
-        "processes": world_size(),
-        "seed": config.seed,
+        **others,
+        **compared(method.config, "--method."),
+        **compared(config, "--engine."),
+        "the training data's fingerprint": train_set.fingerprint,
+        "the validation data's fingerprint": validation_set.fingerprint,
+        "the number of processes": str(world_size()),
     }
 
 
-def _by_flag(name: str, value: Any) -> dict[str, Any]:
-    """Nested settings, each by the name of its flag."""
-    if not dataclasses.is_dataclass(value):
-        return {name: value}
-    flags: dict[str, Any] = {}
-    for part in dataclasses.fields(value):
-        flags |= _by_flag(f"{name}.{part.name}", getattr(value, part.name))
-    return flags
-
-
-def restore(saved: dict[str, Any], parts: dict[str, Any], wanted: dict[str, Any]) -> int:
+def restore(saved: dict[str, Any], parts: dict[str, Any], wanted: dict[str, str]) -> int:
     """Puts parts of a run back to a checkpoint's state, and gives the iteration it was made at.
 
     Args:
@@ -46,15 +83,16 @@ def restore(saved: dict[str, Any], parts: dict[str, Any], wanted: dict[str, Any]
     Raises:
         RunError: something is not, or a part is another one.
     """
-    for name, value in wanted.items():
-        if saved.get(name) != value:
-            raise RunError(
-                f"the run can not be resumed: {name} is {value!r} now and was {saved.get(name)!r} "
-                "when it was started. Give the same settings, or a new --out."
-            )
+    try:
+        refuse_changes(saved.get("identity", {}), wanted)
+    except ValueError as error:
+        raise RunError(str(error)) from error
     for name, part in parts.items():
         try:
-            part.load_state_dict(saved[name])
+            if isinstance(part, torch.optim.Optimizer):
+                _load_moments(part, saved[name])
+            else:
+                part.load_state_dict(saved[name])
         except (KeyError, RuntimeError, ValueError) as error:  # other names, shapes or groups
             why = textwrap.shorten(str(error), 300)
             raise RunError(
@@ -62,3 +100,11 @@ def restore(saved: dict[str, Any], parts: dict[str, Any], wanted: dict[str, Any]
                 f"detector and these settings: {why} Give the same settings, or a new --out."
             ) from error
     return int(saved["iteration"])
+
+
+def _load_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """An optimizer's memory of its gradients; its rates and decay stay those of the settings."""
+    settings = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)

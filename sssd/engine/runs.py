@@ -14,9 +14,10 @@ from sssd.data.build import DataConfig
 from sssd.data.faults import Id
 from sssd.detectors import Detector, DetectorConfig, build_detector
 from sssd.detectors.weights import load_weights
+from sssd.engine.record import of_another_version, read_record, settings_from
 from sssd.engine.settings import EngineConfig
 
-WEIGHTS, SETTINGS = "model.safetensors", "config.json"
+WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -41,24 +42,29 @@ class Run:
     data: DataConfig
     batch_size: int
 
-    def category_ids_in(self, dataset: DetectionDataset) -> list[Id]:
+    def category_ids_in(self, dataset: DetectionDataset) -> list[Id | None]:
         """A dataset's own ids of the detector's classes, which are known by their names.
 
+        None for a class that the dataset does not have. Classes of which it has no object may be
+        any: they count for nothing.
+
         Raises:
-            DataError: the dataset has other classes.
+            DataError: the dataset has objects of a class that the detector does not know, or one
+                name stands for two classes.
         """
         if dataset.classes == self.classes:
-            return dataset.category_ids
-        if sorted(dataset.classes) != sorted(self.classes) or len(set(self.classes)) < len(
-            self.classes
-        ):
+            return list(dataset.category_ids)
+        labels = set(dataset.boxes.labels.tolist())
+        used = [name for label, name in enumerate(dataset.classes) if label in labels]
+        ambiguous = any(len(set(names)) < len(names) for names in (self.classes, dataset.classes))
+        if ambiguous or not used or not set(used) <= set(self.classes):
             raise DataError(
-                f"{dataset.source} has {len(dataset.classes)} classes ({_some(dataset.classes)}), "
-                f"but {self.folder} was trained on {len(self.classes)} ({_some(self.classes)}); "
-                "evaluate it on data with the same classes"
+                f"{dataset.source} has objects of {len(used)} classes ({_some(used)}), but "
+                f"{self.folder} was trained on {len(self.classes)} ({_some(self.classes)}); "
+                "evaluate it on data whose classes are among these, by the same names"
             )
         id_of = dict(zip(dataset.classes, dataset.category_ids, strict=True))
-        return [id_of[name] for name in self.classes]
+        return [id_of.get(name) for name in self.classes]
 
 
 def open_run(folder: Path, device: torch.device | None = None) -> Run:
@@ -76,63 +82,33 @@ def open_run(folder: Path, device: torch.device | None = None) -> Run:
         >>> run = open_run(Path("runs/demo"))  # doctest: +SKIP
         >>> run.detector([image])[0]["boxes"]  # doctest: +SKIP
     """
-    settings = _read_settings(folder)
+    record = read_record(folder)
     metadata = _read_metadata(folder)
     try:
-        data: dict[str, Any] = {
-            name: Path(value) if value and name in _PATHS else value
-            for name, value in settings["data"].items()
-        }
-        config = _detector_config(settings["detector"])
-        engine = EngineConfig(**settings["engine"])
-        batch_size = engine.part_size(settings["processes"])
-        data_config = DataConfig(**data)
+        config = _to_rebuild(settings_from(DetectorConfig, record["detector"]))
+        engine = settings_from(EngineConfig, record["engine"])
+        batch_size = engine.part_size(record["processes"])
+        data = settings_from(DataConfig, record["data"])
         classes: list[str] = json.loads(metadata["classes"])
         category_ids: list[Id] = json.loads(metadata["category_ids"])
     except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"{folder}: its {SETTINGS} or {WEIGHTS} lacks or does not know {error}; it was written "
-            "by another version of sssd: use that version, or train again"
-        ) from error
+        raise of_another_version(folder, error) from error
     detector = build_detector(config, len(classes))
     load_weights(getattr(detector, "model", detector), folder / WEIGHTS, "the run's weights")
     memory_format = torch.channels_last if engine.channels_last else torch.contiguous_format
     detector.to(device or "cpu").to(memory_format=memory_format).eval()
-    return Run(folder, detector, classes, category_ids, config, data_config, batch_size)
+    return Run(folder, detector, classes, category_ids, config, data, batch_size)
 
 
-_PATHS = ("train", "train_images", "val", "val_images")
-
-
-def _detector_config(fields: dict[str, Any]) -> DetectorConfig:
+def _to_rebuild(config: DetectorConfig) -> DetectorConfig:
     """Settings that build the trained network without the files that training started from."""
-    weights = fields["weights"]
+    weights = config.weights
     if weights is not None:
         # Where training began with pretrained weights, EfficientNet-Lite0 has its batch norms
         # folded, which its own bundled weights do too. A ResNet's frozen batch norm computes in
         # evaluation what a batch norm does, so nothing needs to be downloaded.
-        weights = "imagenet" if fields["backbone"] == "efficientnet_lite0" else None
-    return DetectorConfig(
-        **{**fields, "min_size": tuple(fields["min_size"]), "weights": weights, "start_from": None}
-    )
-
-
-def _read_settings(folder: Path) -> dict[str, Any]:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: there is no such folder; name the folder of a run")
-    path = folder / SETTINGS
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{folder}: this is no run's folder, it has no {SETTINGS}; `python -m sssd.train` says "
-            "at its end where its run lies"
-        )
-    try:
-        settings = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: not a json file: {error}") from None
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path}: not the settings of a run")
-    return settings
+        weights = "imagenet" if config.backbone == "efficientnet_lite0" else None
+    return dataclasses.replace(config, weights=weights, start_from=None)
 
 
 def _read_metadata(folder: Path) -> dict[str, str]:
@@ -140,7 +116,7 @@ def _read_metadata(folder: Path) -> dict[str, str]:
     if not path.is_file():
         raise FileNotFoundError(
             f"{folder}: the run has not ended, it has no {WEIGHTS}; go on with it by "
-            f"`python -m sssd.train ... --out {folder} --resume`"
+            f"`python -m sssd.train --resume --out {folder}`"
         )
     try:
         with safe_open(path, "pt") as file:

@@ -59,12 +59,21 @@ def checkpoints(run: Path) -> list[Path]:
 
 
 def load_latest(run: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that can be read; None when a run has none."""
-    for path in reversed(checkpoints(run)):
+    """The newest checkpoint that can be read; None when a run has none.
+
+    Raises:
+        RunError: it has some, and none can be read.
+    """
+    found = checkpoints(run)
+    for path in reversed(found):
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # a truncated file fails in many ways
             warnings.warn(f"{path} can not be read ({error}); trying the one before", stacklevel=2)
+    if found:
+        raise RunError(
+            f"{run}: none of its {len(found)} checkpoints can be read; choose a new --out"
+        )
     return None
 
 

@@ -18,6 +18,11 @@ Variants = dict[str, Config]
 def bccd() -> Config:
     """FCOS, EfficientNet-Lite0, 256 px, on 205 pictures of blood cells (BCCD); 87 to evaluate."""
     folder = Path(os.environ.get("SSSD_DATA", "../shared/data")) / "bccd" / "annotations"
+    if not folder.is_dir():
+        raise ValueError(
+            f"--profile bccd: there is no folder {folder}; put the blood cells' COCO files there, "
+            "name another place of bccd/ by SSSD_DATA, or take --profile digits, which needs none"
+        )
     config = stretched(RECIPES["small"](), 300)
     return dataclasses.replace(
         config,

@@ -1,14 +1,12 @@
 """Runs variants x seeds, several at once if asked, and keeps every result once it is there."""
 
 import csv
-import ctypes
 import dataclasses
 import hashlib
 import itertools
 import multiprocessing
 import os
 import re
-import signal
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -19,8 +17,10 @@ from rich.console import Console
 
 from sssd import __version__
 from sssd.data import DataError, WorkerKilled
+from sssd.data.workers import end_with
 from sssd.engine.evaluate import METRICS
 from sssd.engine.log import read_metrics
+from sssd.engine.record import by_flag, read_settings
 from sssd.engine.state import RunError, checkpoints
 from sssd.experiments.plans import Variants
 from sssd.recipes import Config
@@ -29,7 +29,8 @@ from sssd.train import execute, prepare
 Row = dict[str, str]
 SETTINGS = ["variant", "seed", "settings", "iterations", "seconds"]
 VERSIONS = ["sssd", "torch", "device"]
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+FREE = ("--data.train", "--data.val", "--data.format", "--out", "--resume", "--engine.seed")
+"""Beginnings of the flags that a variant's results are not told apart by."""
 
 
 def run_all(
@@ -59,7 +60,7 @@ def run_all(
     console.print(f"{len(missing)} runs to do, {len(there)} done before; in {folder}")
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, _begin_process, (threads,)) as pool:
+    with ProcessPoolExecutor(jobs, context, _begin_process, (threads, os.getpid())) as pool:
         waiting, running = iter(missing), dict[Future[Row | None], tuple[str, int]]()
         try:
             while True:
@@ -82,12 +83,12 @@ def run_all(
     return read_rows(path)
 
 
-def _begin_process(threads: int) -> None:
-    """Settles a process that will run some variants."""
-    torch.set_num_threads(threads)
+def _begin_process(threads: int, parent: int) -> None:
+    """Settles a process that will run some variants for a parent."""
     # It ends with the command, however that ends: left alone it would go on in its run's folder
     # beside the same command started again. What a run loses by it is what any kill loses.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with(parent)
+    torch.set_num_threads(threads)
 
 
 def _keep(future: Future[Row | None], name: str, seed: int, path: Path, console: Console) -> None:
@@ -109,19 +110,21 @@ def _require_same_settings(rows: Sequence[Row], variants: Variants, path: Path) 
     for row in rows:
         config = variants.get(row["variant"])
         if config and row.get("settings") != _fingerprint(config):
-            run = _folder_name(row["variant"], int(row["seed"]))
-            raise ValueError(
-                f"--out: {path} has {row['variant']!r} after {row['iterations']} iterations with "
-                f"other settings ({path.parent / run / 'config.json'}) than are asked for "
-                f"({config.schedule.iterations} iterations); give another folder"
-            )
+            run = path.parent / _folder_name(row["variant"], int(row["seed"]))
+            raise _of_other_settings(run, row["variant"], row["iterations"], config)
+
+
+def _of_other_settings(run: Path, name: str, iterations: object, config: Config) -> ValueError:
+    return ValueError(
+        f"--out: {run.parent} has {name!r} after {iterations} iterations with other settings "
+        f"({run / 'config.json'}) than are asked for ({config.schedule.iterations} iterations); "
+        "give another folder"
+    )
 
 
 def _fingerprint(config: Config) -> str:
     """Digest of what a result depends on beside the files of its data and its seed."""
-    data = (config.data.flip, config.data.photometric, config.data.scale)
-    engine = dataclasses.replace(config.engine, seed=0)
-    text = repr((data, config.detector, config.method, config.schedule, engine))
+    text = repr([(f, v) for f, v in by_flag(config).items() if not f.startswith(FREE)])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -137,6 +140,10 @@ def _run(config: Config, seed: int, run: Path) -> Row | None:
     """One run, begun or gone on with; None if it was stopped by a signal."""
     engine = dataclasses.replace(config.engine, seed=seed)
     config = dataclasses.replace(config, engine=engine, out=run, resume=bool(checkpoints(run)))
+    if config.resume:  # a run of two settings would be no variant's
+        begun = read_settings(run, Config)
+        if _fingerprint(begun) != _fingerprint(config):
+            raise _of_other_settings(run, run.name, f"{begun.schedule.iterations} planned", config)
     run.mkdir(parents=True, exist_ok=True)
     with (run / "log.txt").open("a") as log:
         console = Console(file=log, width=100)

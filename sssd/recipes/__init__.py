@@ -1,7 +1,15 @@
 """Named settings of runs."""
 
-from sssd.recipes.config import Config, stretched
+from sssd.recipes.config import Config, stretched, without_effect
 from sssd.recipes.paper import describe
 from sssd.recipes.recipes import RECIPES, SHORTLIST, SSSD_METHOD
 
-__all__ = ["RECIPES", "SHORTLIST", "SSSD_METHOD", "Config", "describe", "stretched"]
+__all__ = [
+    "RECIPES",
+    "SHORTLIST",
+    "SSSD_METHOD",
+    "Config",
+    "describe",
+    "stretched",
+    "without_effect",
+]

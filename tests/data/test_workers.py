@@ -1,5 +1,6 @@
 """A worker that the system kills is named by the image it was at."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -19,6 +20,7 @@ from sssd.data import (
     read_coco,
     training_loader,
 )
+from sssd.data.workers import end_with
 from tests.scenes import write_scenes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,6 +123,40 @@ def test_workers_end_though_an_error_arrives_meanwhile(
     monkeypatch.setattr(batches._batches, "_shutdown_workers", Mock(side_effect=error))
     batches.close()
     assert set(multiprocessing.active_children()) <= set(others)
+
+
+KILLED = """
+import os, signal, sys, time
+from sssd.data import read_coco, training_loader
+
+scenes, parent = read_coco(sys.argv[1]), os.getpid()
+os.register_at_fork(
+    after_in_parent=lambda: os.kill(parent, signal.SIGKILL),
+    after_in_child=lambda: time.sleep(0.5),  # the worker begins when its parent is gone
+)
+training_loader(scenes, 2, seed=0, workers=1)
+"""
+
+
+def test_a_worker_ends_with_a_trainer_that_is_killed_while_it_makes_a_loader(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-c", KILLED, write_scenes(tmp_path, "train")]
+    trainer = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True)
+    try:
+        trainer.wait(timeout=60)
+        trainer.communicate(timeout=30)  # ends when the last of them has closed its output
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(trainer.pid, signal.SIGKILL)
+    assert trainer.returncode == -signal.SIGKILL
+
+
+def test_a_process_whose_parent_has_ended_before_it_began_ends_too() -> None:
+    process = multiprocessing.Process(target=end_with, args=(os.getpid() + 1,))
+    process.start()
+    process.join(timeout=10)
+    assert process.exitcode == 1
 
 
 LEFT_OPEN = """

@@ -176,6 +176,7 @@ def test_torchrun_passes_a_signal_on_and_the_run_stops_in_order(tmp_path: Path) 
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=300)
     assert process.returncode != 0
-    assert output.count("torchrun (with the flags of before) -m sssd.train small") == 1, errors
+    said = "torchrun (with its flags of before) -m sssd.train --resume --out"
+    assert output.count(said) == 1, errors
     (checkpoint,) = checkpoints(run)
     assert int(checkpoint.stem) == read_metrics(run)[-1]["iteration"]

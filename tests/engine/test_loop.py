@@ -100,15 +100,15 @@ def test_resume_refuses_other_settings_and_shows_both(
 ) -> None:
     run_to(dataset, tmp_path, iterations=2)
     ((name, value),) = changes.items()
-    was = getattr(CONFIG, name)
-    with pytest.raises(RunError, match=rf"{name} is {value} now and was {was}"):
+    flag, was = f"--engine.{name.replace('_', '-')}", getattr(CONFIG, name)
+    with pytest.raises(RunError, match=rf"{flag} is {value} now and was {was}"):
         run_to(dataset, tmp_path, config=replace(CONFIG, **changes))
 
 
 def test_resume_refuses_other_data(dataset: DetectionDataset, tmp_path: Path) -> None:
     run_to(dataset, tmp_path, iterations=2)
     other = dataset.subset([0, 1, 2, 3])
-    with pytest.raises(RunError, match=rf"data is '{other.fingerprint}' now"):
+    with pytest.raises(RunError, match=rf"training data's fingerprint is {other.fingerprint} now"):
         run_to(other, tmp_path)
 
 

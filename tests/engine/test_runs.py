@@ -96,6 +96,9 @@ def test_classes_are_known_by_name(trained: Path, tmp_path: Path) -> None:
     document["categories"] = [{"id": 1, "name": "kind1"}, {"id": 2, "name": "kind0"}]
     path.write_text(json.dumps(document))
     assert run.category_ids_in(read_coco(path)) == [2, 1]
+    document["categories"].append({"id": 3, "name": "without an object"})
+    path.write_text(json.dumps(document))
+    assert run.category_ids_in(read_coco(path)) == [2, 1]
     document["categories"][0]["name"] = "kind7"
     path.write_text(json.dumps(document))
     with pytest.raises(DataError, match=r"kind7, kind0.*was trained on 2 \(kind0, kind1\)"):

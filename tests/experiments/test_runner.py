@@ -82,12 +82,17 @@ def test_every_variant_is_run_once_with_every_seed(base: Config, tmp_path: Path)
             run_all({"SSSD, all": other}, (0,), folder, 1, QUIET)
 
 
-def test_a_lost_result_is_found_again_from_the_checkpoint(base: Config, tmp_path: Path) -> None:
+def test_a_lost_result_is_found_again_from_the_checkpoint(
+    base: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, variants = tmp_path / "out", {"plain": two(base)["plain"]}
     (row,) = run_all(variants, (0,), folder, 1, QUIET)
     (folder / "results.csv").unlink()
     newest = max((folder / "plain-seed0" / "checkpoints").iterdir())
     newest.unlink()  # killed between the first iteration and the end
+    other = {"plain": changed(variants["plain"], adapter="none")}
+    assert run_all(other, (0,), folder, 1, Console(width=1000)) == []
+    assert "'plain-seed0' after 2 planned iterations with other settings" in capsys.readouterr().out
     (again,) = run_all(variants, (0,), folder, 1, QUIET)
     assert again["AP"] == row["AP"]
 
@@ -171,14 +176,14 @@ def test_the_command_leaves_a_table_and_a_plot(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setitem(PROFILES, "bccd", lambda: base)
+    monkeypatch.setitem(PROFILES, "digits", lambda: base)  # the default: nothing to download
     out = tmp_path / "out"
-    arguments = ["methods", "--seeds", "0", "--out", str(out), "--variants", "plain", "LGD"]
-    assert main(arguments) == 0
+    arguments = ["methods", "--seeds", "0", "--out", str(out), "--iterations", "1"]
+    assert main([*arguments, "--variants", "plain", "LGD"]) == 0
     lines = (out / "table.md").read_text().splitlines()
     assert [line.split(" | ")[0] for line in lines] == ["| variant", "| ---", "| plain", "| LGD"]
     assert (out / "plot.png").stat().st_size > 0
-    assert "| LGD | 1 | 2 |" in capsys.readouterr().out
+    assert "| LGD | 1 | 1 |" in capsys.readouterr().out
     with (out / "results.csv").open() as file:
         assert [row["torch"] for row in csv.DictReader(file)] == [torch.__version__] * 2
 
@@ -199,6 +204,19 @@ def test_a_step_is_timed(base: Config) -> None:
     seconds = step_seconds(two(base), rounds=1)
     assert seconds.keys() == two(base).keys()
     assert all(value > 0 for value in seconds.values())
+
+
+def test_absent_blood_cells_are_told_before_the_first_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SSSD_DATA", str(tmp_path / "absent"))
+    with pytest.raises(SystemExit) as exit_info:
+        main(["methods", "--profile", "bccd", "--out", str(tmp_path / "out")])
+    assert exit_info.value.code == 2
+    message = capsys.readouterr().err
+    assert "absent/bccd/annotations" in message
+    assert "--profile digits" in message
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_unknown_variant_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,140 @@
+"""`config.json`: the settings that a run was made with, and what changed where it went on."""
+
+import dataclasses
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+import torch
+import torchvision
+
+from sssd import __version__
+from sssd.engine.distributed import world_size
+from sssd.engine.state import write_atomically
+
+T = TypeVar("T")
+FILE = "config.json"
+
+
+def by_flag(settings: Any, prefix: str = "--") -> dict[str, Any]:
+    """Every one of nested settings, by the name of its flag.
+
+    Example:
+        >>> by_flag(ScheduleConfig(), "--schedule.")["--schedule.warmup-factor"]  # doctest: +SKIP
+        0.001
+    """
+    flags: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):
+        flag, value = prefix + field.name.replace("_", "-"), getattr(settings, field.name)
+        nested = dataclasses.is_dataclass(value)
+        flags |= by_flag(value, f"{flag}.") if nested else {flag: value}
+    return flags
+
+
+def settings_from(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Settings of a class from what json has left of them; what is missing takes its default.
+
+    Raises:
+        KeyError, TypeError: a name or value that the class does not know.
+        ValueError: a value that the class refuses.
+    """
+    hints = get_type_hints(kind)
+    return kind(**{name: _typed(hints[name], value) for name, value in values.items()})
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return settings_from(hint, value)  # type: ignore[arg-type]
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, dict):  # {iteration: number}
+        return {int(key): number for key, number in value.items()}
+    return Path(value) if isinstance(value, str) and Path in get_args(hint) else value
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """What a run's `config.json` holds.
+
+    Raises:
+        FileNotFoundError: the folder is no run's.
+        ValueError: the file is damaged.
+    """
+    if not run.is_dir():
+        raise FileNotFoundError(f"{run}: there is no such folder; name the folder of a run")
+    path = run / FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{run}: this is no run's folder, it has no {FILE}; `python -m sssd.train` says at its "
+            "end where its run lies"
+        )
+    try:
+        record = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: not a json file: {error}") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{path}: not the settings of a run")
+    return record
+
+
+def read_settings(run: Path, kind: type[T]) -> T:
+    """The settings in a run's `config.json`.
+
+    Raises:
+        FileNotFoundError: the folder is no run's.
+        ValueError: the file is damaged, or of another version of sssd.
+    """
+    record = read_record(run)
+    names = {field.name for field in dataclasses.fields(kind)} & record.keys()  # type: ignore[arg-type]
+    try:
+        return settings_from(kind, {name: record[name] for name in names})
+    except (KeyError, TypeError) as error:
+        raise of_another_version(run, error) from error
+
+
+def of_another_version(run: Path, error: Exception) -> ValueError:
+    """What to say of a file that lacks something, or holds what is not known."""
+    return ValueError(
+        f"{run}: one of its files lacks or does not know {error}; it was written by another "
+        "version of sssd: use that version, or train again"
+    )
+
+
+def write_record(run: Path, recipe: str, settings: Any, iteration: int) -> dict[str, list[Any]]:
+    """Writes the settings that a run has from an iteration on.
+
+    "history" lists, for each time that a run went on with something changed, the iteration from
+    which it holds, and what it was and is by the name of its flag.
+
+    Args:
+        run: the run's folder.
+        recipe: what the settings began with.
+        settings: nested dataclasses; `out` and `resume` are left out: they tell of a command.
+        iteration: steps that the run has made; 0 begins the file anew.
+
+    Returns:
+        What has changed: flag -> [was, is].
+    """
+    plain = {n: v for n, v in dataclasses.asdict(settings).items() if n not in ("out", "resume")}
+    versions = {
+        "sssd": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+    }
+    record = {"recipe": recipe, **plain, "processes": world_size(), "versions": versions}
+    history, changed = [], {}
+    if iteration > 0:
+        before = read_record(run)
+        was = by_flag(read_settings(run, type(settings)))
+        changed = {f: [was[f], v] for f, v in by_flag(settings).items() if was[f] != v}
+        changed = {f: v for f, v in changed.items() if f not in ("--out", "--resume")}
+        old = before.get("versions", {})
+        changed |= {n: [old.get(n), v] for n, v in versions.items() if old.get(n) != v}
+        history = before.get("history", [])
+    if changed:
+        history = [*history, {"iteration": iteration, "changed": changed}]
+    text = json.dumps({**record, "history": history}, indent=2, default=str) + "\n"
+    write_atomically(run / FILE, lambda file: file.write(text.encode()))
+    return changed
