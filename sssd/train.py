@@ -23,7 +23,7 @@ import tyro
 from rich.console import Console
 
 from sssd import __version__
-from sssd.commands import FAILED, WRONG_USE, exit_on, plain_warnings
+from sssd.commands import FAILED, WRONG_USE, exit_on, plain_output
 from sssd.data import DataError, DetectionDataset, WorkerKilled, training_transform
 from sssd.data.build import build_datasets
 from sssd.detectors import build_detector
@@ -42,6 +42,7 @@ DEFAULT_RECIPE = "demo"
 
 def main(arguments: list[str] | None = None) -> int:
     """Trains, evaluates and draws what was learnt; returns the exit status."""
+    plain_output()
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["--list"]:
         for name, make in RECIPES.items():
@@ -49,7 +50,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
         arguments = [DEFAULT_RECIPE, *arguments]
-    plain_warnings()
     with exit_on(WRONG_USE, ValueError):
         config = parse(arguments)
         distributed.choose_device(config.engine.device)  # refuses one that is not there
@@ -127,7 +127,7 @@ def execute(prepared: Prepared, config: Config, title: str, run: Path, console: 
     method, train_set, validation_set = prepared
     rate = config.schedule.scaled_learning_rate(config.engine.batch_size)
     console.print(
-        f"[bold]{title}[/bold]: {config.method.name} trains {config.detector.name} on "
+        f"{title}: {config.method.name} trains {config.detector.name} on "
         f"{config.detector.backbone}; {len(train_set)} images, {train_set.num_classes} classes; "
         f"batch {_batch(config.engine)}; "
         f"learning rate {config.schedule.learning_rate:g} x {config.engine.batch_size}/16 = "

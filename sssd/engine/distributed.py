@@ -16,6 +16,8 @@ from rich.console import Console
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from sssd.commands import plain_console
+
 T = TypeVar("T")
 
 
@@ -87,7 +89,7 @@ def is_first() -> bool:
 
 def console() -> Console:
     """Where this process talks: nowhere, unless it is the first."""
-    return Console() if is_first() else Console(quiet=True, force_terminal=False)
+    return plain_console() if is_first() else plain_console(quiet=True, force_terminal=False)
 
 
 def from_first(make: Callable[[], T]) -> T:

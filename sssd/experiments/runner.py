@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 
 from sssd import __version__
+from sssd.commands import plain_console
 from sssd.data import DataError, WorkerKilled
 from sssd.engine.evaluate import METRICS
 from sssd.engine.log import read_metrics
@@ -129,7 +130,7 @@ def read_rows(path: Path) -> list[Row]:
     """The results so far."""
     if not path.exists():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -138,8 +139,8 @@ def _run(config: Config, seed: int, run: Path) -> Row | None:
     engine = dataclasses.replace(config.engine, seed=seed)
     config = dataclasses.replace(config, engine=engine, out=run, resume=bool(checkpoints(run)))
     run.mkdir(parents=True, exist_ok=True)
-    with (run / "log.txt").open("a") as log:
-        console = Console(file=log, width=100)
+    with (run / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as log:
+        console = plain_console(file=log, width=100)
         outcome = execute(prepare(config, console), config, run.name, run, console)
     if outcome.numbers is None:
         return None
@@ -167,7 +168,7 @@ def _seconds(config: Config, run: Path) -> float:
 
 def _append(path: Path, row: Row) -> None:
     header = not path.exists()
-    with path.open("a", newline="") as file:
+    with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*SETTINGS, *METRICS, *VERSIONS])
         if header:
             writer.writeheader()
