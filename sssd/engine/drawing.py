@@ -62,7 +62,7 @@ def draw(
         size = (max(1, round(scale * picture.width)), max(1, round(scale * picture.height)))
         picture = picture.resize(size, Image.Resampling.BILINEAR)
     side = math.sqrt(picture.width * picture.height)
-    line, font_size = max(1, round(side / 320)), max(10, round(side / 45))
+    line, font_size = max(1, round(side / 240)), max(10, round(side / 40))
     canvas = ImageDraw.Draw(picture)
     boxes, labels = (scale * objects["boxes"]).tolist(), objects["labels"].tolist()
     scores = objects["scores"].tolist() if "scores" in objects else [None] * len(labels)

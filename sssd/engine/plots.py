@@ -20,7 +20,7 @@ from sssd.engine.log import read_metrics
 plt.rcParams["text.parse_math"] = False  # a name may hold dollar signs
 
 SCORE_SHOWN = 0.3  # detections below it are left out of pictures
-PANEL, HEADER = 480, 28  # pixels
+PANEL, GAP, HEADER = 480, 6, 28  # pixels
 
 
 def plot_detections(
@@ -38,14 +38,14 @@ def plot_detections(
         truths.append(draw(pixels, target, dataset.classes, PANEL))
         guesses.append(draw(pixels, shown(found, SCORE_SHOWN), dataset.classes, PANEL))
     height = HEADER + max(panel.height for panel in truths)
-    sheet = Image.new("RGB", (PANEL * len(truths), 2 * height), "white")
+    sheet = Image.new("RGB", ((PANEL + GAP) * len(truths) - GAP, 2 * height), "white")
     canvas, font = ImageDraw.Draw(sheet), ImageFont.truetype(DEJAVU, 17)
     for row, (title, panels) in enumerate(
         (("ground truth", truths), (f"detections above {SCORE_SHOWN:g}", guesses))
     ):
         canvas.text((4, row * height + 4), title, "black", font)
         for column, panel in enumerate(panels):
-            sheet.paste(panel, (column * PANEL, row * height + HEADER))
+            sheet.paste(panel, (column * (PANEL + GAP), row * height + HEADER))
     sheet.save(path)
 
 

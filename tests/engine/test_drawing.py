@@ -61,7 +61,7 @@ def test_lines_and_letters_follow_the_size_of_the_picture(
     assert max(6, 0.01 * height) < bottom - top < max(14, 0.04 * height)
     row = np.asarray(picture)[int(0.7 * height), : width // 2]
     coloured = int((row == colour(0)).all(1).sum())
-    assert coloured == max(1, round((width * height) ** 0.5 / 320))
+    assert coloured == max(1, round((width * height) ** 0.5 / 240))
 
 
 def test_letters_are_legible_on_any_image_and_classes_differ() -> None:
