@@ -1,13 +1,11 @@
 """Whatever a user named is text to every command, and no stdout ends one."""
 
-import contextlib
 import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ import pytest
 import sssd.data.__main__ as data
 from sssd import evaluate, export, predict, train
 from sssd.experiments import __main__ as experiments
-from tests.runs import SETTINGS
+from tests.runs import SETTINGS, InThisProcess
 from tests.scenes import write_scenes
 
 NAMES = [
@@ -154,21 +152,6 @@ def test_errors_are_text(text: str, capsys: pytest.CaptureFixture[str]) -> None:
             status = error.code
         assert status == 2, arguments
         assert text in "".join(capsys.readouterr())
-
-
-class InThisProcess(contextlib.AbstractContextManager):
-    """Runs what a pool of processes would, which takes them seconds to start."""
-
-    def __init__(self, *settings: object) -> None:
-        pass
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def submit(self, call: Callable, *arguments: object) -> Future:
-        future: Future = Future()
-        future.set_result(call(*arguments))
-        return future
 
 
 def test_experiments_take_any_name(
