@@ -5,15 +5,15 @@ Example:
 """
 
 import glob
-import itertools
 import json
 import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,9 +65,6 @@ class Predict:
     draw_above: float = 0.3
     """Draw detections above this score, one box an object."""
 
-    any_size: bool = False
-    """Read images of more than 179 million pixels, too, which may be made to fill the memory."""
-
     device: str = "auto"
     """"auto" takes a GPU where there is one."""
 
@@ -90,10 +87,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.pre
         files = find_images(command.images)
         pictures = dict(zip(files, picture_paths(files, command.out / "images"), strict=True))
         run = open_run(command.run, choose_device(command.device))
-    with (
-        exit_on(FAILED, RunError),
-        pixel_limit(None if command.any_size else Image.MAX_IMAGE_PIXELS),
-    ):
+    with exit_on(FAILED, RunError):
         return _predict(run, pictures, command, console)
 
 
@@ -142,8 +136,10 @@ def was_drawn(path: Path) -> bool:
     if path.suffix.lower() != ".png":
         return False
     try:
-        with pixel_limit(None), Image.open(path) as image:
-            return image.info.get("Software") == SIGNATURE
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return image.info.get("Software") == SIGNATURE
     except Exception:  # no image, or none that can be read: whoever reads it will say why
         return False
 
@@ -154,29 +150,20 @@ def picture_paths(files: Sequence[Path], folder: Path) -> list[Path]:
     Raises:
         ValueError: a file is there already that this command did not write.
     """
-    paths: list[Path] = []
-    taken: set[Path] = set()
+    paths: dict[Path, None] = {}
+    last: dict[str, int] = defaultdict(lambda: 1)
     for file in files:
         stem = os.fsdecode(os.fsencode(file.stem)[:200])  # of the 255 bytes that a name may have
-        names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
-        path = next(p for p in (folder / f"{name}.png" for name in names) if p not in taken)
+        path = folder / f"{stem}.png"
+        while path in paths:
+            last[stem] += 1
+            path = folder / f"{stem}-{last[stem]}.png"
         if path.exists() and not was_drawn(path):
             raise ValueError(
                 f"--out: {path} is there already and predict did not draw it; choose another folder"
             )
-        taken.add(path)
-        paths.append(path)
-    return paths
-
-
-@contextmanager
-def pixel_limit(pixels: int | None) -> Iterator[None]:
-    """Lets Pillow open images of up to twice as many pixels, or of any size."""
-    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, pixels
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before
+        paths[path] = None
+    return list(paths)
 
 
 def _predict(run: Run, pictures: dict[Path, Path], command: Predict, console: Console) -> int:
@@ -193,16 +180,16 @@ def _predict(run: Run, pictures: dict[Path, Path], command: Predict, console: Co
         text = "[\n" + ",\n".join(map(json.dumps, results)) + "\n]\n"
         write_atomically(path, lambda file: file.write(text.encode()))
 
-    rows = track(
-        pictures.items(),
-        "detecting",
-        total=len(pictures),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
     written = time.monotonic()
     with StopSignals() as stop:
+        rows = track(
+            takewhile(lambda _: not stop.received, pictures.items()),
+            "detecting",
+            total=len(pictures),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
         try:
             for image_id, (file, picture) in enumerate(rows, start=1):
                 try:
@@ -216,8 +203,6 @@ def _predict(run: Run, pictures: dict[Path, Path], command: Predict, console: Co
                 if time.monotonic() - written > WRITE_EVERY:
                     write()
                     written = time.monotonic()
-                if stop.received:
-                    break
         finally:
             write()
     above = f"above {command.min_score:g} (--min-score)"
@@ -260,10 +245,8 @@ def _predict_one(
 
 
 def _reason(file: Path, error: Exception) -> str:
-    """Why an image was left out, in a line, and the way out where there is one."""
-    if isinstance(error.__cause__, Image.DecompressionBombError):
-        return f"{error}; --any-size reads it"
-    if isinstance(error, DataError):
+    """Why an image was left out, in a line."""
+    if isinstance(error, DataError):  # it names the file
         return str(error)
     said = (str(error).splitlines() or [""])[0]
     return f"{file}: {type(error).__name__}: {said}"

@@ -183,31 +183,6 @@ def test_it_never_reads_what_it_drew_nor_writes_over_what_it_did_not(
     assert (images / "1.png").read_bytes() == original
 
 
-def test_a_very_large_image_is_read_when_it_is_allowed(
-    run: Path,
-    images: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # twice as many are refused
-    arguments = [str(run), str(images / "wide.jpg"), "--out", str(tmp_path / "out")]
-    assert main(arguments) == 1
-    assert "--any-size reads it" in capsys.readouterr().err
-    assert main([*arguments, "--any-size"]) == 0
-    assert found_in(tmp_path / "out") == {"wide.jpg"}
-    assert Image.MAX_IMAGE_PIXELS == 1000
-
-
-@pytest.mark.parametrize("size", [(1, 700), (700, 1), (1, 1)])
-def test_images_thinner_than_the_network_can_resize(
-    size: tuple[int, int], run: Path, tmp_path: Path
-) -> None:
-    Image.new("RGB", size, "red").save(tmp_path / "thin.png")
-    assert main([str(run), str(tmp_path / "thin.png"), "--out", str(tmp_path / "out")]) == 0
-    assert Image.open(tmp_path / "out" / "images" / "thin.png").size == size
-
-
 @pytest.mark.parametrize("name", ["x" * 251, "猫" * 83])
 def test_a_file_with_the_longest_name(name: str, run: Path, images: Path, tmp_path: Path) -> None:
     (images / "1.png").rename(images / f"{name}.png")
