@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ import pytest
 import sssd.data.__main__ as data
 from sssd import evaluate, export, predict, train
 from sssd.experiments import __main__ as experiments
+from sssd.recipes import RECIPES, stretched
 from tests.runs import SETTINGS, InThisProcess
 from tests.scenes import write_scenes
+from tests.small import small_config
 
 NAMES = [
     *(
@@ -157,8 +160,16 @@ def test_errors_are_text(text: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_experiments_take_any_name(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = ["--data.train", json_of(folder, "train"), "--data.val", json_of(folder, "val")]
-    config = train.parse(["small", *source, *SETTINGS])
+    config = stretched(RECIPES["small"](), 1)
+    config = replace(
+        config,
+        data=replace(
+            config.data, train=Path(json_of(folder, "train")), val=Path(json_of(folder, "val"))
+        ),
+        detector=small_config(),
+        method=replace(config.method, name="plain"),
+        engine=replace(config.engine, batch_size=2, workers=0),
+    )
     monkeypatch.setitem(experiments.EXPERIMENTS, "methods", lambda *_: {"[stop] $$ %s": config})
     monkeypatch.setattr("sssd.experiments.runner.ProcessPoolExecutor", InThisProcess)
     out = folder / "experiments"
