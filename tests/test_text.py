@@ -160,7 +160,7 @@ def test_errors_are_text(text: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_experiments_take_any_name(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = stretched(RECIPES["small"](), 1)
+    config = stretched(RECIPES["small"](), 2)
     config = replace(
         config,
         data=replace(
