@@ -37,7 +37,7 @@ MOMENT = ["--seconds", "0.01", "--threads", "1"]
 SHORTER = {
     "python -m sssd.train coco": [*TWO_ITERATIONS, "--detector.weights", "None"],  # a download
     "python -m sssd.train": TWO_ITERATIONS,
-    "python -m sssd.experiments": ["--seeds", "0", "--iterations", "2"],
+    "python -m sssd.experiments": ["--seeds", "0", "--iterations", "2", "--variants", "plain"],
     "python bench/divergence.py": MOMENT,
     "python -m bench.boxes": [*MOMENT, "--objects", "2", "--fresh-pages"],
     "python setup.py build_ext": ["--help"],
