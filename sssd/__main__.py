@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
+from sssd.commands import plain_output
+
 COMMANDS = {
     "train": "train a detector",
     "evaluate": "the 12 COCO numbers of a trained detector",
@@ -20,6 +22,7 @@ USAGE = "usage: sssd COMMAND ...\n\n" + "".join(
 
 def main(arguments: list[str] | None = None) -> int:
     """Hands the arguments to the command that the first one names; returns the exit status."""
+    plain_output()
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE + "\n`sssd COMMAND --help` says more.")

@@ -1,9 +1,13 @@
 """What the commands share: messages for people, and exit status 2 (wrong use) or 1 (failed)."""
 
+import io
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
 
 WRONG_USE, FAILED = 2, 1
 
@@ -18,6 +22,47 @@ def exit_on(status: int, *errors: type[Exception]) -> Iterator[None]:
         raise SystemExit(status) from error
 
 
-def plain_warnings() -> None:
-    """Shows warnings as one line each, without the place in the source."""
+def plain_console(**options: Any) -> Console:
+    """A console that prints text as it is.
+
+    Names of classes, files and folders may hold rich's markup ("[stop]") and emoji codes
+    (":cat:"), which rich's own console would take out, replace, or stop at.
+
+    Args:
+        options: of `rich.console.Console`.
+    """
+    return Console(markup=False, emoji=False, highlight=False, **options)
+
+
+def plain_output() -> None:
+    """Makes the standard streams such that no text and no reader can end a command.
+
+    What their encoding lacks is shown as an escape, what nobody reads any more is
+    dropped, and warnings are one line each, without the place in the source.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if not isinstance(stream, io.TextIOWrapper):  # a notebook's, or none at all
+            continue
+        stream.reconfigure(errors="backslashreplace")
+        if stream is getattr(sys, f"__{name}__"):  # not a test's
+            stream.flush()
+            lasting = io.TextIOWrapper(
+                io.BufferedWriter(_Lasting(stream.fileno(), "w", closefd=False)),
+                stream.encoding,
+                stream.errors,
+                line_buffering=stream.line_buffering,
+                write_through=stream.write_through,
+            )
+            setattr(sys, name, lasting)
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+
+
+class _Lasting(io.FileIO):
+    """A stream that drops what can not be written: `sssd ... | head` must not end a training."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError:  # EPIPE: its reader ended; EIO: its terminal did; ENOSPC
+            return memoryview(data).nbytes

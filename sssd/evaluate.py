@@ -16,7 +16,7 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from sssd.commands import FAILED, WRONG_USE, exit_on, plain_warnings
+from sssd.commands import FAILED, WRONG_USE, exit_on, plain_console, plain_output
 from sssd.data import DataError, DetectionDataset, WorkerKilled, evaluation_loader
 from sssd.data.build import build_validation_set
 from sssd.engine.evaluate import evaluate_detections, table, to_coco
@@ -77,8 +77,8 @@ class Evaluate:
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.evaluate") -> int:
     """Evaluates and prints; returns the exit status."""
-    console = Console()
-    plain_warnings()
+    plain_output()
+    console = plain_console()
     with exit_on(WRONG_USE, ValueError, OSError, ImportError):
         command = tyro.cli(Evaluate, prog=prog, args=arguments)
         run = open_run(command.run, choose_device(command.device))

@@ -17,13 +17,12 @@ from typing import Any
 
 import torch
 import tyro
-from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms.v2.functional import resize
 
-from sssd.commands import FAILED, WRONG_USE, exit_on, plain_warnings
+from sssd.commands import FAILED, WRONG_USE, exit_on, plain_console, plain_output
 from sssd.data import DataError, read_image
 from sssd.data.build import build_validation_set
 from sssd.detectors import Detector
@@ -72,8 +71,8 @@ class Export:
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.export") -> int:
     """Exports and checks; returns the exit status."""
-    console = Console()
-    plain_warnings()
+    plain_output()
+    console = plain_console()
     with exit_on(WRONG_USE, ValueError, OSError, ImportError):
         command = tyro.cli(Export, prog=prog, args=arguments)
         as_onnx = command.out.suffix == ".onnx"

@@ -6,28 +6,35 @@ Example:
 
 import glob
 import json
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import tyro
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
-from torchvision.ops import nms
-from torchvision.transforms.v2.functional import to_pil_image
-from torchvision.utils import draw_bounding_boxes
 
-from sssd.commands import FAILED, WRONG_USE, exit_on, plain_warnings
+from sssd.commands import FAILED, WRONG_USE, exit_on, plain_console, plain_output
 from sssd.data import DataError, read_image
+from sssd.engine.drawing import draw, shown
 from sssd.engine.evaluate import to_coco
+from sssd.engine.interrupt import StopSignals
 from sssd.engine.loop import choose_device
 from sssd.engine.runs import Run, open_run
 from sssd.engine.state import RunError, write_atomically
+
+SIGNATURE = "sssd.predict"  # in the header of every picture it draws
+WRITE_EVERY = 10.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,8 @@ class Predict:
 
     The json is a list of COCO results: image_id (1, 2, ... in the order of the files), file_name,
     category_id, category, bbox (x, y, width, height in pixels of the image) and score. A file that
-    can not be read is named and left out; the exit status is then 1.
+    can not be used is named and left out; the exit status is then 1. Ctrl-C ends after the image
+    at hand, and what was found is kept. Pictures that this command drew are never read.
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
@@ -72,34 +80,27 @@ class Predict:
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.predict") -> int:
     """Detects, writes and draws; returns the exit status."""
-    console = Console()
-    plain_warnings()
+    plain_output()
+    console = plain_console()
     with exit_on(WRONG_USE, ValueError, OSError, ImportError):
         command = tyro.cli(Predict, prog=prog, args=arguments)
         files = find_images(command.images)
+        pictures = dict(zip(files, picture_paths(files, command.out / "images"), strict=True))
         run = open_run(command.run, choose_device(command.device))
     with exit_on(FAILED, RunError):
-        results, unreadable = _predict(run, files, command, console)
-        text = "[\n" + ",\n".join(map(json.dumps, results)) + "\n]\n"
-        path = command.out / "detections.json"
-        write_atomically(path, lambda file: file.write(text.encode()))
-    read = len(files) - len(unreadable)
-    above = f"above {command.min_score:g} (--min-score)"
-    console.print(f"{len(results)} detections {above} in {read} images: {path}", soft_wrap=True)
-    if unreadable:
-        print(f"error: {len(unreadable)} of {len(files)} files left out", file=sys.stderr)
-        return FAILED
-    return 0
+        return _predict(run, pictures, command, console)
 
 
 def find_images(names: Sequence[str]) -> list[Path]:
     """Files that names stand for, each once, in order.
 
     A folder stands for every image below it, known by its ending; a name that does not exist but
-    holds one of `*?[` for what it matches; anything else for itself.
+    holds one of `*?[` for what it matches; anything else for itself. Pictures that `predict` drew
+    are left out, wherever they lie.
 
     Raises:
-        ValueError: a folder without images, or a glob that matches nothing.
+        ValueError: a folder without images, a glob that matches nothing, or a name that stands for
+            nothing but pictures that `predict` drew.
     """
     files: list[Path] = []
     for name in names:
@@ -115,7 +116,13 @@ def find_images(names: Sequence[str]) -> list[Path]:
             found = [path]
         if not found:
             raise ValueError(f"{name}: {missing}")
-        files += found
+        originals = [p for p in found if not was_drawn(p)]
+        if not originals:
+            raise ValueError(f"{name}: predict drew this itself; name the original images")
+        if len(originals) < len(found):
+            drawn = len(found) - len(originals)
+            warnings.warn(f"{name}: {drawn} pictures that predict drew left out", stacklevel=2)
+        files += originals
     return list(dict.fromkeys(files))
 
 
@@ -124,77 +131,125 @@ def _images_below(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in endings and p.is_file())
 
 
-def _predict(
-    run: Run, files: list[Path], command: Predict, console: Console
-) -> tuple[list[dict[str, Any]], list[Path]]:
-    """COCO results of all files, and the files that can not be read; draws on the way."""
-    device = next(run.detector.parameters()).device
-    category = dict(zip(run.category_ids, run.classes, strict=True))
+def was_drawn(path: Path) -> bool:
+    """Whether a file is a picture of this command's, which says so in its header."""
+    if path.suffix.lower() != ".png":
+        return False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return image.info.get("Software") == SIGNATURE
+    except Exception:  # no image, or none that can be read: whoever reads it will say why
+        return False
+
+
+def picture_paths(files: Sequence[Path], folder: Path) -> list[Path]:
+    """A path in `folder` for the picture of each image file, also of files of one name.
+
+    Raises:
+        ValueError: a file is there already that this command did not write.
+    """
+    paths: dict[Path, None] = {}
+    last: dict[str, int] = defaultdict(lambda: 1)
+    for file in files:
+        stem = os.fsdecode(os.fsencode(file.stem)[:200])  # of the 255 bytes that a name may have
+        path = folder / f"{stem}.png"
+        while path in paths:
+            last[stem] += 1
+            path = folder / f"{stem}-{last[stem]}.png"
+        if path.exists() and not was_drawn(path):
+            raise ValueError(
+                f"--out: {path} is there already and predict did not draw it; choose another folder"
+            )
+        paths[path] = None
+    return list(paths)
+
+
+def _predict(run: Run, pictures: dict[Path, Path], command: Predict, console: Console) -> int:
+    """Detects, draws and writes image by image; gives the exit status.
+
+    What was found so far is written whatever ends it, and now and then on the way, for what can
+    not be caught: the system kills who takes too much memory.
+    """
+    path = command.out / "detections.json"
     results: list[dict[str, Any]] = []
-    unreadable: list[Path] = []
-    picture_of = _unique_names(command.out / "images")
-    rows = track(
-        files, "detecting", console=console, transient=True, disable=not console.is_terminal
-    )
-    for image_id, path in enumerate(rows, start=1):
-        try:
-            pixels = read_image(path)
-        except DataError as error:
-            print(f"error: {error}", file=sys.stderr)
-            unreadable.append(path)
-            continue
-        # One image at a time: in a batch, the padding would depend on the other images.
-        with torch.no_grad():
-            (found,) = run.detector([pixels.to(device).float() / 255])
-        found = {name: value.cpu() for name, value in found.items()}
-        kept = {name: value[found["scores"] >= command.min_score] for name, value in found.items()}
-        results += [
-            {**row, "file_name": str(path), "category": category[row["category_id"]]}
-            for row in to_coco([image_id], [kept], run.category_ids)
-        ]
-        picture = draw(pixels, found, run.classes, command.draw_above)
-        write_atomically(picture_of(path), lambda file, picture=picture: picture.save(file, "PNG"))
-    return results, unreadable
+    done = left_out = 0
 
+    def write() -> None:
+        text = "[\n" + ",\n".join(map(json.dumps, results)) + "\n]\n"
+        write_atomically(path, lambda file: file.write(text.encode()))
 
-def draw(
-    pixels: Tensor, found: dict[str, Tensor], classes: Sequence[str], above: float
-) -> Image.Image:
-    """A picture of an image (uint8, 3 x H x W) with the detections above a score."""
-    found = {name: value[found["scores"] > above] for name, value in found.items()}
-    # One box an object: second guesses of the class would be drawn over the first.
-    keep = nms(found["boxes"], found["scores"], iou_threshold=0.5).flip(0)  # the best on top
-    if len(keep):
-        rows = zip(found["labels"][keep].tolist(), found["scores"][keep].tolist(), strict=True)
-        pixels = draw_bounding_boxes(
-            pixels,
-            found["boxes"][keep],
-            [f"{classes[label]} {score:.2f}" for label, score in rows],
-            colors="lime",
-            width=max(1, round(max(pixels.shape) / 400)),
-            label_colors="black",
-            label_background_colors="lime",
+    written = time.monotonic()
+    with StopSignals() as stop:
+        rows = track(
+            takewhile(lambda _: not stop.received, pictures.items()),
+            "detecting",
+            total=len(pictures),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
         )
-    return to_pil_image(pixels)
+        try:
+            for image_id, (file, picture) in enumerate(rows, start=1):
+                try:
+                    _predict_one(run, file, picture, image_id, command, results)
+                except RunError:  # the disk is full, or not to be written: so it is for all
+                    raise
+                except Exception as error:  # unreadable, too large for the memory: the others go on
+                    print(f"error: {_reason(file, error)}", file=sys.stderr)
+                    left_out += 1
+                done += 1
+                if time.monotonic() - written > WRITE_EVERY:
+                    write()
+                    written = time.monotonic()
+        finally:
+            write()
+    above = f"above {command.min_score:g} (--min-score)"
+    console.print(
+        f"{len(results)} detections {above} in {done - left_out} images: {path}", soft_wrap=True
+    )
+    if left_out:
+        print(f"error: {left_out} of {done} files left out", file=sys.stderr)
+    if stop.received and done < len(pictures):
+        print(f"stopped after {done} of {len(pictures)} files", file=sys.stderr)
+        return 128 + stop.received
+    return FAILED if left_out else 0
 
 
-def _unique_names(folder: Path) -> Callable[[Path], Path]:
-    """Gives each image file a picture's path in `folder`, also files of one name."""
-    taken: set[str] = set()
+def _predict_one(
+    run: Run,
+    file: Path,
+    picture: Path,
+    image_id: int,
+    command: Predict,
+    results: list[dict[str, Any]],
+) -> None:
+    """Adds the COCO results of a file to `results`, and draws its picture."""
+    pixels = read_image(file)
+    device = next(run.detector.parameters()).device
+    # One image at a time: in a batch, the padding would depend on the other images.
+    with torch.no_grad():
+        (found,) = run.detector([pixels.to(device).float() / 255])
+    found = {name: value.cpu() for name, value in found.items()}
+    kept = {name: value[found["scores"] >= command.min_score] for name, value in found.items()}
+    category = dict(zip(run.category_ids, run.classes, strict=True))
+    results += [
+        {**row, "file_name": str(file), "category": category[row["category_id"]]}
+        for row in to_coco([image_id], [kept], run.category_ids)
+    ]
+    drawn = draw(pixels, shown(found, command.draw_above), run.classes)
+    signature = PngInfo()
+    signature.add_text("Software", SIGNATURE)
+    write_atomically(picture, lambda to: drawn.save(to, "PNG", pnginfo=signature))
 
-    def candidates(stem: str) -> Iterator[str]:
-        yield stem
-        number = 2
-        while True:
-            yield f"{stem}-{number}"
-            number += 1
 
-    def picture_of(path: Path) -> Path:
-        name = next(name for name in candidates(path.stem) if name not in taken)
-        taken.add(name)
-        return folder / f"{name}.png"
-
-    return picture_of
+def _reason(file: Path, error: Exception) -> str:
+    """Why an image was left out, in a line."""
+    if isinstance(error, DataError):  # it names the file
+        return str(error)
+    said = (str(error).splitlines() or [""])[0]
+    return f"{file}: {type(error).__name__}: {said}"
 
 
 if __name__ == "__main__":

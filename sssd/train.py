@@ -25,7 +25,7 @@ import torch
 import tyro
 from rich.console import Console
 
-from sssd.commands import FAILED, WRONG_USE, exit_on, plain_warnings
+from sssd.commands import FAILED, WRONG_USE, exit_on, plain_output
 from sssd.data import DataError, DetectionDataset, WorkerKilled, training_transform
 from sssd.data.build import build_datasets
 from sssd.detectors import build_detector
@@ -46,12 +46,12 @@ DEFAULT_RECIPE = "demo"
 
 def main(arguments: list[str] | None = None) -> int:
     """Trains, evaluates and draws what was learnt; returns the exit status."""
+    plain_output()
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["--list"]:
         for name, make in RECIPES.items():
             print(f"{name:40} {describe(make())}")
         return 0
-    plain_warnings()
     distributed.end_with_launcher()
     with exit_on(WRONG_USE, ValueError, OSError):
         recipe, config = parse(arguments)
@@ -131,7 +131,7 @@ def execute(prepared: Prepared, config: Config, title: str, run: Path, console: 
     method, train_set, validation_set = prepared
     rate = config.schedule.scaled_learning_rate(config.engine.batch_size)
     console.print(
-        f"[bold]{title}[/bold]: {config.method.name} trains {config.detector.name} on "
+        f"{title}: {config.method.name} trains {config.detector.name} on "
         f"{config.detector.backbone}; {len(train_set)} images, {train_set.num_classes} classes; "
         f"batch {_batch(config.engine)}; "
         f"learning rate {config.schedule.learning_rate:g} x {config.engine.batch_size}/16 = "

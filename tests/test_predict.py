@@ -1,16 +1,20 @@
 """The command: what it finds in files, what it leaves, and what it says to bad input."""
 
 import json
+import re
 import shutil
+import signal
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image, ImageChops
+from PIL import Image
 
 from sssd.data import read_image
 from sssd.engine.runs import open_run
-from sssd.predict import draw, find_images, main
+from sssd.predict import find_images, main
 from tests.runs import make_run
 
 
@@ -87,20 +91,104 @@ def test_names_stand_for_files_folders_and_globs(images: Path) -> None:
     assert find_images([str(bracketed)]) == [bracketed]
 
 
-def test_the_drawing_shows_sure_detections_once() -> None:
-    pixels = torch.zeros(3, 40, 40, dtype=torch.uint8)
-    box = [5.0, 5.0, 30.0, 30.0]
-    found = {
-        "boxes": torch.tensor([box, box]),
-        "scores": torch.tensor([0.9, 0.6]),
-        "labels": torch.tensor([0, 1]),
+def found_in(out: Path) -> set[str]:
+    """Names of the files that the results are of."""
+    return {
+        Path(row["file_name"]).name for row in json.loads((out / "detections.json").read_text())
     }
-    first = {name: value[:1] for name, value in found.items()}
-    blank = draw(pixels, found, ["a", "b"], above=0.95)
-    assert blank.getextrema() == ((0, 0),) * 3
-    both, one = (draw(pixels, f, ["a", "b"], above=0.3) for f in (found, first))
-    assert one.getpixel((5, 20)) == (0, 255, 0)
-    assert ImageChops.difference(both, one).getbbox() is None
+
+
+def on_reading(monkeypatch: pytest.MonkeyPatch, name: str, happens: Callable[[], object]) -> None:
+    """Lets something happen when a file of this name is read; what it returns are the pixels."""
+
+    def read(path: Path) -> object:
+        happened = happens() if path.name == name else None
+        return read_image(path) if happened is None else happened
+
+    monkeypatch.setattr("sssd.predict.read_image", read)
+
+
+def test_an_image_beyond_the_memory_is_named_and_the_others_done(
+    run: Path,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    huge = torch.zeros(1, dtype=torch.uint8).expand(3, 2**22, 2**22)  # 192 TiB in float32
+    shutil.copy(images / "1.png", images / "huge.png")
+    on_reading(monkeypatch, "huge.png", lambda: huge)
+    assert main([str(run), str(images), "--out", str(tmp_path / "out")]) == 1
+    message = capsys.readouterr().err
+    assert re.search(r"error: \S+huge.png: RuntimeError: .*memory.*\n.* 1 of 4 files left", message)
+    assert found_in(tmp_path / "out") == {"1.png", "wide.jpg"}
+
+
+@pytest.mark.parametrize(("signals", "kept"), [(1, {"1.png", "2.png"}), (2, {"1.png"})])
+def test_ctrl_c_ends_after_the_image_at_hand_and_a_second_one_at_once(
+    signals: int,
+    kept: set[str],
+    run: Path,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupt() -> None:
+        for _ in range(signals):
+            signal.raise_signal(signal.SIGINT)
+
+    out = tmp_path / "out"
+    (images / "below" / "1.png").rename(images / "2.png")
+    on_reading(monkeypatch, "2.png", interrupt)
+    # Whoever runs the tests in the background may have it ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        status = main([str(run), str(images), "--out", str(out)])
+    except KeyboardInterrupt:
+        status = None
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert status == (128 + signal.SIGINT if signals == 1 else None)
+    assert signals == 2 or "stopped after 2 of 3 files" in capsys.readouterr().err
+    assert found_in(out) == kept
+
+
+def test_what_was_found_is_there_before_the_end(
+    run: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[set[str]] = []
+    monkeypatch.setattr("sssd.predict.WRITE_EVERY", 0.0)
+    on_reading(monkeypatch, "wide.jpg", lambda: seen.append(found_in(tmp_path / "out")))
+    assert main([str(run), str(images), "--out", str(tmp_path / "out")]) == 0
+    assert seen == [{"1.png"}]
+
+
+def test_it_never_reads_what_it_drew_nor_writes_over_what_it_did_not(
+    run: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = []
+    for out in (images / "out", images / "out", images / "other"):
+        with warnings.catch_warnings(record=True):
+            assert main([str(run), str(images), "--out", str(out)]) == 0
+        assert len(list((out / "images").iterdir())) == 3
+        results.append((out / "detections.json").read_text())
+    assert results[0] == results[1] == results[2]
+    drawn = images / "out" / "images" / "wide.png"
+    status, message = fails(capsys, str(run), str(drawn), "--out", str(images / "out"))
+    assert (status, "predict drew this itself" in message) == (2, True)
+    original = (images / "1.png").read_bytes()  # OUT/images is where the images themselves lie
+    status, message = fails(capsys, str(run), str(images), "--out", str(images.parent))
+    assert (status, "1.png is there already" in message) == (2, True)
+    assert (images / "1.png").read_bytes() == original
+
+
+@pytest.mark.parametrize("name", ["x" * 251, "猫" * 83])
+def test_a_file_with_the_longest_name(name: str, run: Path, images: Path, tmp_path: Path) -> None:
+    (images / "1.png").rename(images / f"{name}.png")
+    assert main([str(run), str(images / f"{name}.png"), "--out", str(tmp_path / "out")]) == 0
+    (picture,) = (tmp_path / "out" / "images").iterdir()
+    assert picture.name.startswith(name[:60])
 
 
 def test_wrong_use_is_status_two(

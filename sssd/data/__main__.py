@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
 
+from sssd.commands import plain_console, plain_output
 from sssd.data.check import check
 from sssd.data.demo import demo_data
 from sssd.data.faults import DataError
@@ -70,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0, 1 for data with errors, 2 for what cannot be read at all.
     """
+    plain_output()
     command = tyro.cli(Command, prog="python -m sssd.data", args=arguments)
     try:
         return _demo(command) if isinstance(command, Demo) else _check(command)
@@ -89,10 +90,10 @@ def _check(command: Check) -> int:
         warnings.simplefilter("ignore", UserWarning)  # the report says more
         dataset = read_dataset(command.path, command.images, command.split, command.format)
     report = check(dataset, decode=command.decode)
-    console = Console()
+    console = plain_console()
     console.print(report)
     for line in report.lines(None if command.every else 5):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     if command.json is not None:
         document = {"summary": report.summary(), "faults": [asdict(f) for f in report.faults]}
         command.json.write_text(json.dumps(document, indent=2))

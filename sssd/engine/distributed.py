@@ -16,6 +16,7 @@ from rich.console import Console
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from sssd.commands import plain_console
 from sssd.data.workers import end_with
 
 T = TypeVar("T")
@@ -98,7 +99,7 @@ def is_first() -> bool:
 
 def console() -> Console:
     """Where this process talks: nowhere, unless it is the first."""
-    return Console() if is_first() else Console(quiet=True, force_terminal=False)
+    return plain_console() if is_first() else plain_console(quiet=True, force_terminal=False)
 
 
 def from_first(make: Callable[[], T]) -> T:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.table import Table
+from rich.text import Text
 
 Id = int | str
 Record = dict[str, Any]
@@ -130,7 +131,7 @@ def table(numbers: dict[str, float], title: str = "COCO evaluation") -> Table:
         numbers: as `evaluate_detections` returns them.
         title: heading of the table.
     """
-    result = Table(title=title)
+    result = Table(title=Text(title, "table.title"))  # no markup: a file may have any name
     result.add_column("number")
     result.add_column("percent", justify="right")
     result.add_column("meaning")

@@ -31,7 +31,7 @@ class MetricsFile:
         kept = [row for row in read_metrics(run) if row["iteration"] <= iteration]
         lines = "".join(json.dumps(row) + "\n" for row in kept)
         write_atomically(self.path, lambda file: file.write(lines.encode()))
-        self._file = open(self.path, "a")  # noqa: SIM115 - open for the length of the run
+        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - open for the length of the run
         self._events = _events(run, iteration) if tensorboard else None
 
     def write(self, row: dict[str, Any]) -> None:
@@ -72,7 +72,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
@@ -118,7 +118,7 @@ class ProgressLog:
             self._numbers.plain = numbers
         else:
             line = f"{iteration}/{self.total}  ETA {self._time_left(iteration)}  {numbers}"
-            self.console.print(line, highlight=False, soft_wrap=True)
+            self.console.print(line, soft_wrap=True)
 
     def _time_left(self, iteration: int) -> timedelta:
         pace = (time.monotonic() - self._start) / (iteration - self._done_at_start)

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -12,7 +11,9 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from sssd.data import DetectionDataset
-from sssd.engine.plots import class_names, draw_boxes, spread
+from sssd.engine.drawing import draw
+from sssd.engine.plots import PANEL as PICTURE
+from sssd.engine.plots import plt, spread
 from sssd.methods import Comparison, Method
 
 LEVELS_SHOWN = 3  # the finest ones; those above are a few cells
@@ -72,7 +73,7 @@ def _draw(compared: list[tuple[int, Comparison]], dataset: DetectionDataset) -> 
                 else:
                     gaps = _draw_map(axes, panel, comparison, cmap="inferno", vmax=gap_top)
                 if level == 0:
-                    axes.set_title(titles[column], fontsize=10)
+                    axes.set_title(titles[column], fontsize=10, parse_math=True)
                 if column == 0:
                     axes.set_ylabel("{} x {}".format(*panel.shape), fontsize=8)
     below = blocks[-1, 0].subgridspec(1, levels + 4)
@@ -113,11 +114,10 @@ def _top(panels: Any) -> float:
 
 def _draw_image(axes: Axes, comparison: Comparison, dataset: DetectionDataset, index: int) -> None:
     image, target = dataset[index]
-    assert comparison.batch.targets is not None
-    boxes = comparison.batch.targets[0]["boxes"].tolist()
-    captions = class_names(dataset, target["labels"])
-    pixels = image.as_subclass(torch.Tensor)
-    draw_boxes(axes, pixels, boxes, captions, size=comparison.batch.sizes[0])
+    height, width = comparison.batch.sizes[0]
+    picture = draw(image.as_subclass(torch.Tensor), target, dataset.classes, PICTURE)
+    axes.imshow(picture, extent=(0, width, height, 0))
+    axes.set_axis_off()
 
 
 def _draw_map(axes: Axes, values: np.ndarray, comparison: Comparison, **style: Any) -> AxesImage:

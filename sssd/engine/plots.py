@@ -1,6 +1,5 @@
 """Pictures of a run: curves, and detections beside the ground truth."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,44 +10,43 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
-from torchvision.ops import nms
+from PIL import Image, ImageDraw, ImageFont
 
 from sssd.data import DetectionDataset
 from sssd.detectors import Detector
+from sssd.engine.drawing import DEJAVU, draw, shown
 from sssd.engine.log import read_metrics
 
+plt.rcParams["text.parse_math"] = False  # a name may hold dollar signs
+
 SCORE_SHOWN = 0.3  # detections below it are left out of pictures
+PANEL, GAP, HEADER = 480, 6, 28  # pixels
 
 
 def plot_detections(
     detector: Detector, dataset: DetectionDataset, path: Path, count: int = 4
 ) -> None:
     """Draws ground truth (top) and detections (bottom) of images spread over a dataset."""
-    chosen = spread(dataset, count)
-    count = len(chosen)
-    figure, axes = plt.subplots(2, count, figsize=(3.2 * count, 6.6), squeeze=False)
+    truths, guesses = [], []
     device = next(detector.parameters()).device
     detector.eval()
-    for column, index in enumerate(chosen):
+    for index in spread(dataset, count):
         image, target = dataset[index]
         pixels = image.as_subclass(torch.Tensor)
         with torch.no_grad():
             (found,) = detector([pixels.to(device).float() / 255])
-        found = {name: value[found["scores"] > SCORE_SHOWN] for name, value in found.items()}
-        # One box an object: second guesses of the class would be drawn over the first.
-        keep = nms(found["boxes"], found["scores"], iou_threshold=0.5)
-        scores = found["scores"][keep].tolist()
-        truth, guess = axes[0, column], axes[1, column]
-        draw_boxes(truth, pixels, target["boxes"].tolist(), class_names(dataset, target["labels"]))
-        names = class_names(dataset, found["labels"][keep])
-        captions = [f"{name} {score:.2f}" for name, score in zip(names, scores, strict=True)]
-        draw_boxes(guess, pixels, found["boxes"][keep].tolist(), captions)
-    axes[0, 0].set_title("ground truth", loc="left")
-    axes[1, 0].set_title(f"detections above {SCORE_SHOWN:g}", loc="left")
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+        truths.append(draw(pixels, target, dataset.classes, PANEL))
+        guesses.append(draw(pixels, shown(found, SCORE_SHOWN), dataset.classes, PANEL))
+    height = HEADER + max(panel.height for panel in truths)
+    sheet = Image.new("RGB", ((PANEL + GAP) * len(truths) - GAP, 2 * height), "white")
+    canvas, font = ImageDraw.Draw(sheet), ImageFont.truetype(DEJAVU, 17)
+    for row, (title, panels) in enumerate(
+        (("ground truth", truths), (f"detections above {SCORE_SHOWN:g}", guesses))
+    ):
+        canvas.text((4, row * height + 4), title, "black", font)
+        for column, panel in enumerate(panels):
+            sheet.paste(panel, (column * (PANEL + GAP), row * height + HEADER))
+    sheet.save(path)
 
 
 def plot_curves(run: Path) -> None:
@@ -89,36 +87,6 @@ def spread(dataset: DetectionDataset, count: int) -> list[int]:
     """Indices of images spread over a dataset."""
     indices = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round()
     return [int(index) for index in indices]
-
-
-def class_names(dataset: DetectionDataset, labels: torch.Tensor) -> list[str]:
-    """Names of the classes that labels stand for."""
-    return [dataset.classes[label] for label in labels.tolist()]
-
-
-def draw_boxes(
-    axes: Axes,
-    pixels: torch.Tensor,
-    boxes: Sequence[Sequence[float]],
-    captions: Sequence[str],
-    size: tuple[int, int] | None = None,
-) -> None:
-    """Draws an image and boxes.
-
-    Args:
-        axes: where.
-        pixels: image (3, H, W) uint8.
-        boxes: xyxy.
-        captions: of the boxes.
-        size: (height, width) of the image in the pixels of the boxes; its own by default.
-    """
-    height, width = size or pixels.shape[1:]
-    axes.imshow(pixels.permute(1, 2, 0).numpy(), extent=(0, width, height, 0))
-    for (x1, y1, x2, y2), caption in zip(boxes, captions, strict=True):
-        axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color="lime", lw=1.5))
-        style = {"facecolor": "black", "alpha": 0.6, "pad": 0.8, "edgecolor": "none"}
-        axes.text(x1, max(y1 - 2, 6), caption, color="white", fontsize=7, bbox=style)
-    axes.set_axis_off()
 
 
 def _sum(row: dict[str, Any], prefix: str) -> float | None:

@@ -13,9 +13,8 @@ from typing import Annotated, Literal
 
 import torch
 import tyro
-from rich.console import Console
 
-from sssd.commands import FAILED, WRONG_USE, exit_on, plain_warnings
+from sssd.commands import FAILED, WRONG_USE, exit_on, plain_console, plain_output
 from sssd.experiments.plans import EXPERIMENTS, PROFILES
 from sssd.experiments.report import markdown, plot
 from sssd.experiments.runner import run_all
@@ -56,9 +55,9 @@ class Arguments:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs an experiment to its end; the exit status is 1 if a run is missing."""
+    plain_output()
     chosen = tyro.cli(Arguments, prog="python -m sssd.experiments", args=arguments)
-    console = Console()
-    plain_warnings()
+    console = plain_console()
     name = f"{chosen.profile}-{chosen.experiment}"
     folder = chosen.out or Path("runs") / "experiments" / name
     with exit_on(WRONG_USE, ValueError, OSError, ImportError):
@@ -75,9 +74,9 @@ def main(arguments: list[str] | None = None) -> int:
     if not rows:
         return FAILED
     text = markdown(rows, list(variants))
-    (folder / "table.md").write_text(text)
+    (folder / "table.md").write_text(text, encoding="utf-8")
     plot(rows, list(variants), f"{chosen.experiment}, {chosen.profile}", folder / "plot.png")
-    console.print(text, markup=False, soft_wrap=True)
+    console.print(text, soft_wrap=True)
     console.print(f"{folder / 'results.csv'}, table.md, plot.png", soft_wrap=True)
     there = {(row["variant"], int(row["seed"])) for row in rows}
     complete = all((v, seed) in there for v in wanted for seed in chosen.seeds)

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Mapping
 
 import torch
-from rich.console import Console
 
+from sssd.commands import plain_console
 from sssd.data import training_loader, training_transform
 from sssd.engine.loop import build_optimizer, choose_device
 from sssd.recipes import Config
@@ -53,7 +53,7 @@ class _Step:
     """One training step of a configuration, to be repeated."""
 
     def __init__(self, config: Config) -> None:
-        self.method, train_set, _ = prepare(config, Console(quiet=True))
+        self.method, train_set, _ = prepare(config, plain_console(quiet=True))
         device = choose_device(config.engine.device)
         memory_format = (
             torch.channels_last if config.engine.channels_last else torch.contiguous_format

@@ -4,11 +4,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")  # files only: no display is needed
-import matplotlib.pyplot as plt
-
+from sssd.engine.plots import plt
 from sssd.experiments.runner import Row
 
 SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl")

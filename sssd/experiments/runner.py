@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 
 from sssd import __version__
+from sssd.commands import plain_console
 from sssd.data import DataError, WorkerKilled
 from sssd.data.workers import end_with
 from sssd.engine.evaluate import METRICS
@@ -132,7 +133,7 @@ def read_rows(path: Path) -> list[Row]:
     """The results so far."""
     if not path.exists():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -145,8 +146,8 @@ def _run(config: Config, seed: int, run: Path) -> Row | None:
         if _fingerprint(begun) != _fingerprint(config):
             raise _of_other_settings(run, run.name, f"{begun.schedule.iterations} planned", config)
     run.mkdir(parents=True, exist_ok=True)
-    with (run / "log.txt").open("a") as log:
-        console = Console(file=log, width=100)
+    with (run / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as log:
+        console = plain_console(file=log, width=100)
         outcome = execute(prepare(config, console), config, run.name, run, console)
     if outcome.numbers is None:
         return None
@@ -174,7 +175,7 @@ def _seconds(config: Config, run: Path) -> float:
 
 def _append(path: Path, row: Row) -> None:
     header = not path.exists()
-    with path.open("a", newline="") as file:
+    with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*SETTINGS, *METRICS, *VERSIONS])
         if header:
             writer.writeheader()

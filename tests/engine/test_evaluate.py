@@ -260,8 +260,8 @@ def test_to_coco() -> None:
 def test_table() -> None:
     numbers = dict.fromkeys(METRICS, 0.12345) | {"APs": -1.0}
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(table(numbers, title="after 10 steps"))
+    console.print(table(numbers, title="after 10 [steps]"))
     text = console.export_text()
-    assert "after 10 steps" in text
+    assert "after 10 [steps]" in text
     assert text.count("12.35") + text.count("12.34") == 11
     assert "no objects" in text
