@@ -14,17 +14,34 @@ import numpy as np
 from PIL import Image
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
+from rich.text import Text
 
 from sssd.data.dataset import DetectionDataset
 from sssd.data.faults import DataError, Fault, count_kinds
 from sssd.data.formats import read_dataset
-from sssd.data.images import orientation, read_image, upright_size
+from sssd.data.images import (
+    is_deep,
+    orientation,
+    read_image,
+    stated_orientation,
+    upright_size,
+)
 
 OnBadData = Literal["raise", "drop"]
 
 SIZE_LIMITS = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, np.inf)}
 JPEG_END = b"\xff\xd9"
 PLAIN_MODES = ("RGB", "L")
+DARK = 2**14  # of 16 bits: where a picture ends below, it is a quarter as bright as it could be
+# Faults for which a reader leaves an image out.
+OF_IMAGES = {
+    "missing image",
+    "unreadable image",
+    "incomplete image",
+    "duplicate image id",
+    "unknown image size",
+    "unusable annotation file",
+}
 
 
 @dataclass(frozen=True)
@@ -73,14 +90,28 @@ class Report:
                 f"{source}: {len(errors)} bad records ({count_kinds(errors)}):\n  "
                 + "\n  ".join(lines)
                 + f"\nrepair them (`python -m sssd.data check {source}` lists all), or leave them "
-                "out with --data.on-bad-data drop"
+                f"out with --data.on-bad-data drop: {self.dropped()}"
             )
-        if not errors:
-            return self.dataset
         if len(self.bad_images) == len(self.dataset):
             raise DataError(f"{source}: none of its {len(self.dataset)} images can be used")
+        if not errors:
+            return self.dataset
         kept = np.setdiff1d(np.arange(len(self.dataset)), self.bad_images)
         return self.dataset.subset(kept)
+
+    def dropped(self) -> str:
+        """Say how much "drop" leaves out, with what the reader could not take in."""
+        dataset, boxes = self.dataset, self.dataset.boxes
+        seen = {dataset.image_path(row) for row in self.bad_images}
+        unread = [fault for fault in self.errors if fault.file not in seen]
+        objects = sum(fault.record.startswith(f"{dataset.record_name} ") for fault in unread)
+        images = sum(fault.kind in OF_IMAGES for fault in unread)
+        within = int(np.isin(boxes.image_index, self.bad_images).sum())
+        bad = len(self.bad_images) + images
+        return (
+            f"that leaves out {bad} of {len(dataset) + images} images and {within + objects} of "
+            f"{len(boxes) + objects} known objects ({within} in those images)"
+        )
 
     def sizes(self) -> dict[str, int]:
         """Count the objects that are small, medium and large in COCO's sense, without crowds."""
@@ -114,16 +145,19 @@ class Report:
             f"{int((~boxes.crowd).sum())} objects, {int(boxes.crowd.sum())} crowd regions, "
             f"{self.dataset.num_classes} categories; {len(self.errors)} errors, "
             f"{len(self.notes)} notes"
+            + f"; with --data.on-bad-data drop, {self.dropped()}" * bool(self.errors)
         )
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield self.summary()
+        yield Text(self.summary())
         yield _category_table(self.dataset)
         yield _size_table(self.sizes())
 
 
 def check(
-    data: DetectionDataset | str | Path, images: str | Path | None = None, decode: bool = False
+    data: DetectionDataset | str | Path,
+    images: str | Path | None = None,
+    decode: bool = False,
 ) -> Report:
     """Examine annotations and image files.
 
@@ -163,9 +197,11 @@ def _check_image(dataset: DetectionDataset, row: int, decode: bool) -> list[Faul
     try:
         with Image.open(path) as image:
             turn, mode, raw = orientation(image), image.mode, image.size
+            stated_turn, deep = stated_orientation(image), is_deep(image)
+            brightest = int(np.asarray(image).max(initial=0)) if deep else DARK
             size, whole = upright_size(image), image.format == "JPEG" and _ends(path, JPEG_END)
         if decode or not whole:
-            read_image(path)
+            read_image(path, dataset.pixel_range)
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, ...
         reason = str(error).removeprefix(f"{path}: the image cannot be read: ")
         return [Fault("unreadable image", path, record, reason)]
@@ -178,8 +214,15 @@ def _check_image(dataset: DetectionDataset, row: int, decode: bool) -> list[Faul
     notes = []
     if turn != 1:
         notes.append(("EXIF rotation", f"orientation {turn}, turned upright when it is read"))
+    elif stated_turn != 1:
+        message = f"{stated_turn!r} is none of 1 to 8: it is read as it is stored"
+        notes.append(("unknown EXIF orientation", message))
     if mode not in PLAIN_MODES:
-        notes.append(("unusual pixels", f"mode {mode}, converted to 8-bit RGB when it is read"))
+        message = f"mode {mode}, converted to 8-bit RGB when it is read"
+        if deep and brightest < DARK and dataset.pixel_range is None:
+            most = max(255, 2 ** brightest.bit_length() - 1)
+            message += f"; nearly black, its values end at {brightest}: --data.pixel-range 0 {most}?"
+        notes.append(("unusual pixels", message))
     return [Fault(kind, path, record, message, "note") for kind, message in notes]
 
 
@@ -206,11 +249,57 @@ def _notes(dataset: DetectionDataset) -> Iterator[Fault]:
         yield note("crowd region", boxes.image_index[row], name, message)
     filled = boxes.image_index[~boxes.crowd]
     for image in np.setdiff1d(np.arange(len(dataset)), filled):
-        message = "it is trained on as background"
-        yield note("image without objects", image, f"image {dataset.image_id(image)!r}", message)
+        kind, message = "image without objects", "it is trained on as background"
+        if not os.path.exists(dataset.label_file(image)):
+            kind, message = "image without label file", "it is trained on as background, if so meant"
+        yield note(kind, image, f"image {dataset.image_id(image)!r}", message)
+    yield from _doubles(dataset)
     for name in sorted({name for name in dataset.classes if dataset.classes.count(name) > 1}):
         message = f"{dataset.classes.count(name)} categories have this name"
         yield Fault("duplicate category name", dataset.source, f"category {name}", message, "note")
+
+
+def _doubles(dataset: DetectionDataset) -> Iterator[Fault]:
+    """Give what is in the data twice."""
+    boxes = dataset.boxes
+    objects = np.column_stack([boxes.image_index, boxes.labels, boxes.crowd, boxes.xywh])
+    _, first, which = np.unique(objects, axis=0, return_index=True, return_inverse=True)
+    for row in np.setdiff1d(np.arange(len(boxes)), first):
+        image = boxes.image_index[row]
+        other = boxes.records[first[which.reshape(-1)[row]]]
+        message = f"the same box and category as {dataset.record_name} {other}"
+        record = f"{dataset.record_name} {boxes.records[row]}"
+        yield Fault("same object twice", dataset.label_file(image), record, message, "note")
+    seen: dict[str, int] = {}
+    for row, path in enumerate(dataset.image_paths):
+        if (other := seen.setdefault(path, row)) != row:
+            message = (
+                f"image {dataset.image_id(other)!r} has it, too; each is trained on without the "
+                "objects of the other: give both one id"
+            )
+            record = f"image {dataset.image_id(row)!r}"
+            yield Fault("one file under two ids", path, record, message, "note")
+
+
+def common_images(first: DetectionDataset, second: DetectionDataset) -> Iterator[Fault]:
+    """Note the images of one set that are in another one, too: by their files' size and ending."""
+    known: dict[tuple[int, bytes], str] = {}
+    sizes = {os.path.getsize(path) for path in second.image_paths if os.path.isfile(path)}
+    for path in first.image_paths:
+        if os.path.isfile(path) and os.path.getsize(path) in sizes:
+            known[_signature(path)] = path
+    for row, path in enumerate(second.image_paths):
+        if os.path.isfile(path) and (other := known.get(_signature(path))):
+            record = f"image {second.image_id(row)!r}"
+            message = f"it is the training image {other}: it will be found too well"
+            yield Fault("image in both sets", path, record, message, "note")
+
+
+def _signature(path: str) -> tuple[int, bytes]:
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        file.seek(max(0, size - 4096))
+        return size, file.read()
 
 
 def _category_table(dataset: DetectionDataset) -> Table:
@@ -225,7 +314,7 @@ def _category_table(dataset: DetectionDataset) -> Table:
         objects, images = mine & ~boxes.crowd, np.unique(boxes.image_index[mine])
         crowds = int((mine & boxes.crowd).sum())
         table.add_row(
-            str(category_id), name, str(int(objects.sum())), str(crowds), str(len(images))
+            Text(str(category_id)), Text(name), str(int(objects.sum())), str(crowds), str(len(images))
         )
     return table
 
