@@ -89,8 +89,6 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.eva
         command = tyro.cli(Evaluate, prog=prog, args=arguments)
         run = open_run(command.run, choose_device(command.device))
         dataset = build_validation_set(evaluation_data(run, **asdict(command.data)), console)
-        if set(dataset.classes) < set(run.classes):  # data without an object of some class
-            dataset = dataset.with_classes(run.classes, run.category_ids)
         category_ids = run.category_ids_in(dataset)
     with exit_on(FAILED, RunError, DataError, WorkerKilled, ImportError):
         results = _results(run, dataset, category_ids, command, console)

@@ -57,6 +57,9 @@ class Predict:
     draw_above: float = 0.3
     """Draw detections above this score, one box an object."""
 
+    pixel_range: tuple[float, float] | None = None
+    """What is black and white in images of more than 8 bits (float); by default as in training."""
+
     device: str = "auto"
     """"auto" takes a GPU where there is one."""
 
@@ -138,7 +141,7 @@ def _predict(
     )
     for image_id, path in enumerate(rows, start=1):
         try:
-            pixels = read_image(path)
+            pixels = read_image(path, command.pixel_range or run.data.pixel_range)
         except DataError as error:
             print(f"error: {error}", file=sys.stderr)
             unreadable.append(path)

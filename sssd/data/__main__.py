@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 import warnings
@@ -74,9 +73,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0, 1 for data with errors, 2 for what cannot be read at all.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # any name of a file or class is printed
     command = tyro.cli(Command, prog="python -m sssd.data", args=arguments)
     try:
         return _demo(command) if isinstance(command, Demo) else _check(command)

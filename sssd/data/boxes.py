@@ -112,8 +112,8 @@ def refuse_other_units(dataset: DetectionDataset) -> None:
     """Refuse boxes that are not in pixels, or corners where COCO has a size: all would be wrong.
 
     Raises:
-        DataError: all boxes are fractions of the image; or most COCO boxes stick out of their image,
-            and all would lie within it if they were corners.
+        DataError: all boxes are fractions of the image; or most COCO boxes stick out of theirs, and
+            all would lie within it if they were corners.
     """
     boxes, sizes = dataset.boxes.xywh, dataset.sizes[dataset.boxes.image_index]
     if not len(boxes):

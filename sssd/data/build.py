@@ -8,12 +8,13 @@ from typing import Literal
 
 from rich.console import Console
 
-from sssd.data.check import Report, check, common_images
+from sssd.data.check import Report, check
 from sssd.data.coco import read_coco
 from sssd.data.dataset import DetectionDataset
 from sssd.data.demo import demo_data
 from sssd.data.faults import DataError
 from sssd.data.formats import KNOWN, read_dataset
+from sssd.data.hints import common_images
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ class DataConfig:
             raise ValueError(f"--data.scale is {self.scale:g}; at least 1")
         if self.pixel_range is not None and not self.pixel_range[0] < self.pixel_range[1]:
             low, high = self.pixel_range
-            raise ValueError(f"--data.pixel-range is {low:g} {high:g}; the first must be the smaller")
+            raise ValueError(
+                f"--data.pixel-range is {low:g} {high:g}; the first must be the smaller"
+            )
 
 
 def build_datasets(

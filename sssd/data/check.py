@@ -19,6 +19,7 @@ from rich.text import Text
 from sssd.data.dataset import DetectionDataset
 from sssd.data.faults import DataError, Fault, count_kinds
 from sssd.data.formats import read_dataset
+from sssd.data.hints import notes
 from sssd.data.images import (
     is_deep,
     orientation,
@@ -145,7 +146,8 @@ class Report:
             f"{int((~boxes.crowd).sum())} objects, {int(boxes.crowd.sum())} crowd regions, "
             f"{self.dataset.num_classes} categories; {len(self.errors)} errors, "
             f"{len(self.notes)} notes"
-            + f"; with --data.on-bad-data drop, {self.dropped()}" * bool(self.errors)
+            + f"; with --data.on-bad-data drop, {self.dropped()}"
+            * bool(self.errors)
         )
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -185,7 +187,7 @@ def check(
         found = list(pool.map(lambda row: _check_image(dataset, row, decode), range(len(dataset))))
     bad = [row for row, faults in enumerate(found) if any(f.severity == "error" for f in faults)]
     of_images = [fault for faults in found for fault in faults]
-    faults = [*dataset.faults, *of_images, *_notes(dataset)]
+    faults = [*dataset.faults, *of_images, *notes(dataset)]
     return Report(dataset, faults, np.array(bad, np.int64))
 
 
@@ -211,19 +213,21 @@ def _check_image(dataset: DetectionDataset, row: int, decode: bool) -> list[Faul
         if raw == stated:
             message += ", its size before the EXIF rotation"
         return [Fault("wrong size", path, record, message)]
-    notes = []
+    told = []
     if turn != 1:
-        notes.append(("EXIF rotation", f"orientation {turn}, turned upright when it is read"))
+        told.append(("EXIF rotation", f"orientation {turn}, turned upright when it is read"))
     elif stated_turn != 1:
         message = f"{stated_turn!r} is none of 1 to 8: it is read as it is stored"
-        notes.append(("unknown EXIF orientation", message))
+        told.append(("unknown EXIF orientation", message))
     if mode not in PLAIN_MODES:
         message = f"mode {mode}, converted to 8-bit RGB when it is read"
         if deep and brightest < DARK and dataset.pixel_range is None:
             most = max(255, 2 ** brightest.bit_length() - 1)
-            message += f"; nearly black, its values end at {brightest}: --data.pixel-range 0 {most}?"
-        notes.append(("unusual pixels", message))
-    return [Fault(kind, path, record, message, "note") for kind, message in notes]
+            message += (
+                f"; nearly black, its values end at {brightest}: --data.pixel-range 0 {most}?"
+            )
+        told.append(("unusual pixels", message))
+    return [Fault(kind, path, record, message, "note") for kind, message in told]
 
 
 def _ends(path: str, ending: bytes) -> bool:
@@ -234,72 +238,6 @@ def _ends(path: str, ending: bytes) -> bool:
 
 def _times(size: tuple[int, ...]) -> str:
     return f"{size[0]} x {size[1]}"
-
-
-def _notes(dataset: DetectionDataset) -> Iterator[Fault]:
-    """Give what is no mistake, or does no harm here, but should be known."""
-    boxes = dataset.boxes
-
-    def note(kind: str, image: int, record: str, message: str) -> Fault:
-        return Fault(kind, dataset.label_file(image), record, message, "note")
-
-    for row in np.flatnonzero(boxes.crowd):
-        name = f"{dataset.record_name} {boxes.records[row]}"
-        message = "not trained on, but kept for evaluation"
-        yield note("crowd region", boxes.image_index[row], name, message)
-    filled = boxes.image_index[~boxes.crowd]
-    for image in np.setdiff1d(np.arange(len(dataset)), filled):
-        kind, message = "image without objects", "it is trained on as background"
-        if not os.path.exists(dataset.label_file(image)):
-            kind, message = "image without label file", "it is trained on as background, if so meant"
-        yield note(kind, image, f"image {dataset.image_id(image)!r}", message)
-    yield from _doubles(dataset)
-    for name in sorted({name for name in dataset.classes if dataset.classes.count(name) > 1}):
-        message = f"{dataset.classes.count(name)} categories have this name"
-        yield Fault("duplicate category name", dataset.source, f"category {name}", message, "note")
-
-
-def _doubles(dataset: DetectionDataset) -> Iterator[Fault]:
-    """Give what is in the data twice."""
-    boxes = dataset.boxes
-    objects = np.column_stack([boxes.image_index, boxes.labels, boxes.crowd, boxes.xywh])
-    _, first, which = np.unique(objects, axis=0, return_index=True, return_inverse=True)
-    for row in np.setdiff1d(np.arange(len(boxes)), first):
-        image = boxes.image_index[row]
-        other = boxes.records[first[which.reshape(-1)[row]]]
-        message = f"the same box and category as {dataset.record_name} {other}"
-        record = f"{dataset.record_name} {boxes.records[row]}"
-        yield Fault("same object twice", dataset.label_file(image), record, message, "note")
-    seen: dict[str, int] = {}
-    for row, path in enumerate(dataset.image_paths):
-        if (other := seen.setdefault(path, row)) != row:
-            message = (
-                f"image {dataset.image_id(other)!r} has it, too; each is trained on without the "
-                "objects of the other: give both one id"
-            )
-            record = f"image {dataset.image_id(row)!r}"
-            yield Fault("one file under two ids", path, record, message, "note")
-
-
-def common_images(first: DetectionDataset, second: DetectionDataset) -> Iterator[Fault]:
-    """Note the images of one set that are in another one, too: by their files' size and ending."""
-    known: dict[tuple[int, bytes], str] = {}
-    sizes = {os.path.getsize(path) for path in second.image_paths if os.path.isfile(path)}
-    for path in first.image_paths:
-        if os.path.isfile(path) and os.path.getsize(path) in sizes:
-            known[_signature(path)] = path
-    for row, path in enumerate(second.image_paths):
-        if os.path.isfile(path) and (other := known.get(_signature(path))):
-            record = f"image {second.image_id(row)!r}"
-            message = f"it is the training image {other}: it will be found too well"
-            yield Fault("image in both sets", path, record, message, "note")
-
-
-def _signature(path: str) -> tuple[int, bytes]:
-    size = os.path.getsize(path)
-    with open(path, "rb") as file:
-        file.seek(max(0, size - 4096))
-        return size, file.read()
 
 
 def _category_table(dataset: DetectionDataset) -> Table:
@@ -314,7 +252,11 @@ def _category_table(dataset: DetectionDataset) -> Table:
         objects, images = mine & ~boxes.crowd, np.unique(boxes.image_index[mine])
         crowds = int((mine & boxes.crowd).sum())
         table.add_row(
-            Text(str(category_id)), Text(name), str(int(objects.sum())), str(crowds), str(len(images))
+            Text(str(category_id)),
+            Text(name),
+            str(int(objects.sum())),
+            str(crowds),
+            str(len(images)),
         )
     return table
 

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import pycocotools.mask
 
 from sssd.data.boxes import BoxRow, BoxTable, refuse_other_units
+from sssd.data.coco_files import find_images
 from sssd.data.dataset import DetectionDataset
 from sssd.data.faults import DataError, Fault, Id, Severity
-from sssd.data.files import IMAGE_FLAGS, folders_of_images, split_named
 from sssd.data.images import read_size
 from sssd.data.text import read_json, require_known
 
@@ -59,8 +59,10 @@ def read_coco(annotations: str | Path, images: str | Path | None = None) -> Dete
     order = sorted(categories, key=lambda value: (isinstance(value, str), value))
     label_of = {category: label for label, category in enumerate(order)}
     entries = _unique(document["images"], "image", report, needs="file_name")
+    if not entries:
+        raise DataError(f"{path}: it holds no images")
     entries = {key: entry for key, entry in entries.items() if _fits(key, entry, report)}
-    folder, names = _image_files(path, images, entries)
+    folder, names = find_images(path, images, entries)
     sizes = _sizes(entries, folder, names, report)
     _note_ids(document["annotations"], report)
     row_of = {image: row for row, image in enumerate(sizes)}
@@ -136,55 +138,6 @@ def _fits(key: Id, entry: Record, report: Report) -> bool:
     return False
 
 
-def _image_files(
-    path: Path, images: str | Path | None, entries: dict[Id, Record]
-) -> tuple[Path, dict[Id, str]]:
-    """Give the folder of the images, and each file's name in it.
-
-    Raises:
-        DataError: no place holds any of them, or two hold as many.
-    """
-    names = {key: entry["file_name"].replace("\\", "/") for key, entry in entries.items()}
-    if images is not None and not Path(images).is_dir():
-        raise DataError(f"{images}: the folder of the images of {path} does not exist")
-    part = path.stem.removeprefix("instances_")
-    above = path.parent.parent
-    usual = [above / part] if path.parent.name == "annotations" else []
-    places = [Path(images)] if images is not None else [*usual, path.parent]
-    if images is None:
-        for base in (path.parent, above) if path.parent.name == "annotations" else (path.parent,):
-            places += [base / "images" / part, base / "images", base / "data", base / part]
-    short = {key: name.rsplit("/", 1)[-1] for key, name in names.items()}
-    forms = [names] + [short] * (len(set(short.values())) == len(set(names.values())))
-    parts = {split_named(word) for name in names.values() for word in name.split("/")[:-1]}
-    for form in forms:
-        sample = list(form.values())[:: len(form) // 200 + 1]
-        counts = {
-            place: sum((place / name).is_file() for name in sample)
-            for place in dict.fromkeys(places)
-            if form is names or not _contradict(parts, place)
-        }
-        most = max(counts.values(), default=0)
-        best = [p for p, n in counts.items() if n == most or (n and p in usual)]
-        if most and len(best) > 1 and best[0] not in [*usual, path.parent]:
-            found = " and in ".join(map(str, best))
-            raise DataError(f"{path}: images of these names lie in {found}; choose by {IMAGE_FLAGS}")
-        if most:
-            return best[0], form
-    if images is not None:
-        return Path(images), names  # each is named as missing
-    raise DataError(
-        f"{path}: its images are neither in {' nor in '.join(map(str, dict.fromkeys(places[:2])))}; "
-        f"name their folder by {IMAGE_FLAGS}{folders_of_images(path.parent)}"
-    )
-
-
-def _contradict(parts: set[str | None], place: Path) -> bool:
-    """Whether images of one split would be looked for in the folder of another."""
-    own = {split_named(word) for word in place.parts} - {None}
-    return bool(own and parts - {None}) and not own & parts
-
-
 def _sizes(
     entries: dict[Id, Record], folder: Path, names: dict[Id, str], report: Report
 ) -> dict[Id, tuple[int, int]]:
@@ -204,7 +157,9 @@ def _sizes(
 
 def _side(value: object) -> int | None:
     number = _number(value)
-    return int(number) if number is not None and number.is_integer() and 0 < number < 2**31 else None
+    return (
+        int(number) if number is not None and number.is_integer() and 0 < number < 2**31 else None
+    )
 
 
 def _boxes(

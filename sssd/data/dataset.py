@@ -140,7 +140,11 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
 
     def label_file(self, index: int) -> str:
         """Give the file that holds the annotations of one image."""
-        return self.source if self._label_files is None else self._label_files[index].decode(errors=ESCAPE)
+        return (
+            self.source
+            if self._label_files is None
+            else self._label_files[index].decode(errors=ESCAPE)
+        )
 
     def targets(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Give the boxes (n, 4) xyxy float32, within the image, and labels (n,) to train with."""
@@ -166,7 +170,12 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
         )
         return {
             "images": [
-                {"id": image_id, "file_name": name.decode(errors=ESCAPE), "width": width, "height": height}
+                {
+                    "id": image_id,
+                    "file_name": name.decode(errors=ESCAPE),
+                    "width": width,
+                    "height": height,
+                }
                 for image_id, name, (width, height) in zip(
                     ids, self._file_names.tolist(), self.sizes.tolist(), strict=True
                 )

@@ -35,16 +35,24 @@ class Files:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.paths: list[Path] = []
-        seen: set[str] = set()
-        for folder, below, names in os.walk(root, followlinks=True):
-            depth = len(Path(folder).parts) - len(root.parts)
-            real = os.path.realpath(folder)
-            hidden = depth >= DEEPEST or real in seen  # a link may lead back up
-            seen.add(real)
-            below[:] = [] if hidden else sorted(n for n in below if n[0] != "." and n != "__MACOSX")
-            self.paths += [Path(folder, name) for name in sorted(names) if name[0] != "."]
-            if len(self.paths) > MOST:
-                raise DataError(f"{root}: more than {MOST:,} files; name the folder of a data set")
+        self._walk(root, DEEPEST, set())
+
+    def _walk(self, folder: Path, depth: int, seen: set[str]) -> None:
+        real = os.path.realpath(folder)
+        if not depth or real in seen:  # a link may lead back up
+            return
+        seen.add(real)
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError:  # not ours to read
+            return
+        entries = [e for e in entries if e.name[0] != "." and e.name != "__MACOSX"]
+        self.paths += [folder / entry.name for entry in entries if entry.is_file()]
+        if len(self.paths) > MOST:
+            raise DataError(f"{self.root}: more than {MOST:,} files; name the folder of a data set")
+        for entry in entries:
+            if entry.is_dir():
+                self._walk(folder / entry.name, depth - 1, seen)
 
     def ending(self, *endings: str) -> list[Path]:
         """Give the files with some endings, in order."""
@@ -104,8 +112,8 @@ def locate(written: str, bases: Iterable[Path]) -> Path | None:
     """Find a file or folder that others named, maybe on another machine.
 
     Tried below each base: the path as it is written (backslashes as slashes), without leading
-    "..", and then without its first parts ("/content/set/train/images"): two must be left of a folder
-    or image, one of a list.
+    "..", and then without its first parts ("/content/set/train/images"): two must be left of a
+    folder or image, one of a list.
     """
     path = Path(written.strip().strip("\"'").replace("\\", "/"))
     bases = list(bases)

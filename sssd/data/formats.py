@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from sssd.data.coco import read_coco
+from sssd.data.coco_files import find_json, is_coco
 from sssd.data.dataset import DetectionDataset
 from sssd.data.faults import DataError
-from sssd.data.files import SPLIT_FLAGS, Files, choose_split, split_named
+from sssd.data.files import SPLIT_FLAGS, Files, split_named
 from sssd.data.text import read_text
 from sssd.data.voc import read_voc
 from sssd.data.yolo import is_label, read_yolo
@@ -51,7 +52,7 @@ def read_dataset(
         DataError: the path does not exist or its format is not known, or as the readers raise.
     """
     dataset = _read(Path(path), images, split, format)
-    dataset.pixel_range = pixel_range
+    dataset.pixel_range = pixel_range and (pixel_range[0], pixel_range[1])  # json has lists
     return dataset
 
 
@@ -63,17 +64,19 @@ def _read(
     kind = format or _format_of(path)
     if kind == "coco":
         if path.is_dir():
-            path = _coco_file(Files(path), split)
+            path = find_json(Files(path), split)
         elif split not in ("train", "val"):
             raise DataError(
-                f"{path}: a json file is one part, {split!r} is another file; {SPLIT_FLAGS} are for "
+                f"{path}: a json file is one part, {split!r} another file; {SPLIT_FLAGS} are for "
                 "folders and a data.yaml"
             )
         return read_coco(path, images)
     if kind == "voc":
         return read_voc(path, split, images)
     if images is not None:
-        raise DataError(f"{images}: of a YOLO data set, its data.yaml or folder says where images are")
+        raise DataError(
+            f"{images}: of a YOLO data set, its data.yaml or folder says where images are"
+        )
     return read_yolo(path, split)
 
 
@@ -84,7 +87,10 @@ def _format_of(path: Path) -> Format:
             return "coco"
         if ending in YOLO_FILES:
             return "yolo"
-        what = {".zip": "unpack it, and name its folder", ".xml": "name the folder of the xml files"}
+        what = {
+            ".zip": "unpack it, and name its folder",
+            ".xml": "name the folder of the xml files",
+        }
         raise DataError(f"{path}: this file is no data set; {what.get(ending, 'name ' + KNOWN)}")
     if not path.is_dir():
         raise DataError(f"{path}: neither a file nor a folder; name {KNOWN}")
@@ -103,7 +109,7 @@ def _format_of(path: Path) -> Format:
 def _formats_in(path: Path) -> list[Format]:
     files = Files(path)
     formats: list[Format] = []
-    if any(map(_is_coco, files.ending(".json")[:SAMPLE])):
+    if any(map(is_coco, files.ending(".json")[:SAMPLE])):
         formats.append("coco")
     if any(map(_is_voc, files.ending(".xml")[:SAMPLE])):
         formats.append("voc")
@@ -114,32 +120,8 @@ def _formats_in(path: Path) -> list[Format]:
     return formats
 
 
-def _is_coco(path: Path) -> bool:
-    text = path.read_bytes()
-    return all(f'"{key}"'.encode() in text for key in ("images", "annotations", "categories"))
-
-
 def _is_voc(path: Path) -> bool:
     return re.search(r"<annotation[\s>]", read_text(path)) is not None
-
-
-def _coco_file(files: Files, split: str) -> Path:
-    """Give the json file of a part: by its own name or by its folder's."""
-    found = {path: _parts_named(path, files) for path in files.ending(".json") if _is_coco(path)}
-    if not found:
-        raise DataError(f"{files.root}: no json file below it holds images, annotations, categories")
-    named = {name for names in found.values() for name in names}
-    if (part := choose_split(named, split, files.root)) is not None:
-        found = {path: names for path, names in found.items() if part in names}
-    boxes = [path for path in found if path.stem.startswith("instances")] or list(found)
-    if len(boxes) == 1:
-        return boxes[0]
-    raise DataError(f"{files.root}: name one of its json files: {', '.join(map(str, boxes[:5]))}")
-
-
-def _parts_named(path: Path, files: Files) -> set[str]:
-    words = [*re.split(r"[^A-Za-z0-9]+", path.stem), *files.within(path), path.stem]
-    return {word for word in words if split_named(word)} | {path.stem}
 
 
 def _alike(path: Path) -> str:

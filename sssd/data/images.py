@@ -23,7 +23,9 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 QUARTER_TURNS = (5, 6, 7, 8)  # they exchange width and height
-RANGE_FLAGS = "--pixel-range LOW HIGH (in training --data.pixel-range; what is black, what is white)"
+RANGE_FLAGS = (
+    "--pixel-range LOW HIGH (in training --data.pixel-range; what is black, what is white)"
+)
 if most := os.environ.get("SSSD_MAX_PIXELS"):
     if not most.isdecimal():
         raise ValueError(f"SSSD_MAX_PIXELS is {most!r}; it must be a whole number")
@@ -39,8 +41,8 @@ def read_image(path: str | Path, pixel_range: tuple[float, float] | None = None)
 
     Args:
         path: file in any format that Pillow decodes.
-        pixel_range: values of an image of more than 8 bits (16-bit, float) that are black and white;
-            what lies between becomes 0..255 in proportion. None: 0 and 65,535.
+        pixel_range: what is black and white in an image of more than 8 bits (16-bit, float);
+            values between become 0..255 in proportion. None: 0 and 65,535.
 
     Returns:
         uint8 tensor (3, H, W).

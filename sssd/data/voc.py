@@ -5,24 +5,16 @@ from __future__ import annotations
 import math
 import os
 import xml.etree.ElementTree as ElementTree
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from sssd.data.boxes import BoxRow, BoxTable, refuse_other_units
 from sssd.data.dataset import DetectionDataset
 from sssd.data.faults import DataError, Fault
-from sssd.data.files import (
-    ENDINGS,
-    IMAGE_FLAGS,
-    Files,
-    choose_split,
-    folders_of_images,
-    shared_folder,
-    split_named,
-)
+from sssd.data.files import IMAGE_FLAGS, Files, folders_of_images, shared_folder
 from sssd.data.images import read_size
-from sssd.data.text import UNKNOWN, read_text, read_xml, require_known
+from sssd.data.text import UNKNOWN, require_known
+from sssd.data.voc_files import Pictures, find_lists, find_part, read_trees
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -63,21 +55,25 @@ def read_voc(
     folder = root if images is None else Path(images)
     for needed in (root, folder):
         if not needed.is_dir():
-            raise DataError(f"{needed}: this folder does not exist; name the images' by {IMAGE_FLAGS}")
+            raise DataError(
+                f"{needed}: this folder does not exist; name the images' by {IMAGE_FLAGS}"
+            )
     files = Files(root)
     faults: list[Fault] = []
-    trees = _trees(files.ending(".xml"), faults)
-    names = {str(item.findtext("name", "")).strip() for t in trees.values() for item in t.iter("object")}
+    trees = read_trees(files.ending(".xml"), faults)
+    names = {
+        str(item.findtext("name", "")).strip() for t in trees.values() for item in t.iter("object")
+    }
     if classes is None:
         classes = sorted(name for name in names if name and UNKNOWN not in name)
     if not classes:
         for path, tree in trees.items():
             require_known(path, "".join(tree.itertext()))
         raise DataError(f"{root}: no xml file below it names an object")
-    chosen, pool = _part(files, split, trees, faults)
+    chosen, pool = find_part(files, split, trees, faults)
     if images is not None:
         pool = Files(folder).images()
-    pictures = _Pictures(pool, list(trees))
+    pictures = Pictures(pool, list(trees))
     label_of = {name: label for label, name in enumerate(classes)}
     rows: list[BoxRow] = []
     found: list[Path] = []
@@ -105,7 +101,7 @@ def read_voc(
             f"{IMAGE_FLAGS}{folders_of_images(root)}"
         )
     base = shared_folder(found)
-    if split is None or not _lists(files):
+    if split is None or not find_lists(files):
         faults += pictures.without_xml()
     dataset = DetectionDataset(
         source=root,
@@ -139,7 +135,9 @@ def _read_object(
     if name not in label_of:
         message = f"{name!r} is none of {', '.join(label_of)}"
         if UNKNOWN in name:
-            message = f"{name!r} is not UTF-8, and the file does not say its encoding; save it as UTF-8"
+            message = (
+                f"{name!r} is not UTF-8, and the file does not say its encoding; save it as UTF-8"
+            )
         faults.append(Fault("unknown category", str(path), record, message))
     elif not boxes:
         tags = ", ".join(child.tag for child in item)
@@ -149,165 +147,6 @@ def _read_object(
         for box in boxes:
             x, y, right, bottom = (_number(box, corner) for corner in CORNERS)
             rows.append(BoxRow(image, (x, y, right - x, bottom - y), label_of[name], number))
-
-
-def _trees(paths: list[Path], faults: list[Fault]) -> dict[Path, ElementTree.Element]:
-    """Parse all annotations; other xml files are no matter."""
-    trees = {}
-    for path in paths:
-        try:
-            tree = read_xml(path)
-        except DataError as error:
-            message = str(error).removeprefix(f"{path}: ")
-            faults.append(Fault("unusable annotation file", str(path), "", message))
-            continue
-        if tree.tag == "annotation":
-            trees[path] = tree
-    return trees
-
-
-def _lists(files: Files) -> dict[str, list[Path]]:
-    """Give the lists of ImageSets/ by the split's name.
-
-    Some tools write lists of each class alone (cat_train.txt), which name all images of a split.
-
-    Raises:
-        DataError: there are two data sets below the root.
-    """
-    texts = [path for path in files.ending(".txt") if "ImageSets" in path.parts]
-    main = [path for path in texts if path.parent.name == "Main"] or texts
-    if len(folders := sorted({str(path.parent) for path in main})) > 1:
-        raise DataError(f"{files.root}: it holds several sets ({', '.join(folders)}); name one")
-    whole = {path.stem: [path] for path in main}
-    by_class = defaultdict(list)
-    for path in main:
-        split = path.stem.rpartition("_")[2]
-        if "_" in path.stem and split not in whole and split_named(split):
-            by_class[split].append(path)
-    return whole | by_class
-
-
-def _part(
-    files: Files,
-    split: str | None,
-    trees: dict[Path, ElementTree.Element],
-    faults: list[Fault],
-) -> tuple[list[Path], list[Path]]:
-    """Give the xml files of a part, and the images that may belong to them."""
-    paths = list(trees)
-    pool = files.images()
-    pool = [path for path in pool if "JPEGImages" in path.parts] or pool  # no segmentation masks
-    if split is None:
-        return paths, pool
-    if lists := _lists(files):
-        part = choose_split(lists, split, files.root)
-        if part is not None:
-            return _listed(lists[part], files, paths, faults), pool
-    of_split = files.split(paths, split)
-    if of_split is None:
-        return paths, pool
-    kept = {str(path) for path in files.split(files.ending(".xml"), split) or []}
-    faults[:] = [fault for fault in faults if fault.file in kept]
-    shared = not any(map(split_named, (name for path in pool for name in files.within(path))))
-    return of_split, pool if shared else files.split(pool, split) or []
-
-
-def _listed(
-    lists: list[Path], files: Files, paths: list[Path], faults: list[Fault]
-) -> list[Path]:
-    by_stem: dict[str, list[Path]] = defaultdict(list)
-    for path in paths:
-        by_stem[path.stem].append(path)
-    usual = paths[0].parent if paths else files.root / "Annotations"
-    damaged = {fault.file: fault for fault in faults}
-    faults.clear()
-    chosen: dict[Path, None] = {}
-    for file in lists:
-        text = read_text(file)
-        require_known(file, text)
-        for line in filter(None, map(str.strip, text.splitlines())):
-            # "a name", "a name 1" or "images/a name.jpg annotations/a name.xml"
-            names = [line, line.rpartition(" ")[0].strip(), line.split()[0]]
-            stems = [_stem(name) for name in names if name]
-            stem = next((stem for stem in stems if Path(stem).name in by_stem), stems[-1])
-            found = by_stem[Path(stem).name]
-            exact = [path for path in found if path.with_suffix("").as_posix().endswith(f"/{stem}")]
-            found = exact or found
-            if len(found) == 1:
-                chosen[found[0]] = None
-                continue
-            path = usual / f"{stem}.xml"
-            message = f"{len(found)} files have this name" if found else f"{file} lists it"
-            message += "" if found else ", but it does not exist"
-            fault = Fault("unusable annotation file", str(path), "", message)
-            faults.append(damaged.get(str(path), fault))
-    return list(chosen)
-
-
-def _stem(name: str) -> str:
-    name = name.strip("\"'").replace("\\", "/")
-    stem, dot, ending = name.rpartition(".")
-    return stem if dot and f".{ending.lower()}" in {*ENDINGS, ".xml"} else name
-
-
-class _Pictures:
-    """The images that xml files belong to."""
-
-    def __init__(self, pool: list[Path], xmls: list[Path]) -> None:
-        self.pool = pool
-        self.by_stem: dict[str, list[Path]] = defaultdict(list)
-        self.by_name: dict[str, list[Path]] = defaultdict(list)
-        self.xmls: dict[str, list[Path]] = defaultdict(list)
-        self.used: set[Path] = set()
-        for path in pool:
-            self.by_stem[path.stem].append(path)
-            self.by_name[path.name].append(path)
-        for path in xmls:
-            self.xmls[path.stem].append(path)
-
-    def of(self, xml: Path, tree: ElementTree.Element) -> Path:
-        """Give the one image of an xml file.
-
-        Raises:
-            DataError: there is none, or there are several.
-        """
-        stated = tree.findtext("filename", "").strip().replace("\\", "/").rpartition("/")[2]
-        # "a.jpg.xml" belongs to a.jpg
-        found = _nearest(xml, self.by_stem.get(xml.stem) or self.by_name.get(xml.stem, []))
-        if len(found) > 1:
-            found = [path for path in found if path.name == stated] or found
-        if not found and stated:
-            found = _nearest(xml, self.by_name.get(stated) or self.by_stem.get(stated, []))
-        if len(found) > 1:
-            names = ", ".join(map(str, found))
-            raise DataError(f"it may belong to any of {names}; leave one, or rename the xml file")
-        if not found:
-            raise DataError(f"no image is called {xml.stem}" + f", nor {stated}" * bool(stated))
-        # The image may have an xml file of its own, of which this is a stale copy.
-        owners = _nearest(found[0], self.xmls.get(found[0].stem, []))
-        if owners and xml not in owners:
-            raise DataError(
-                f"no image is called {xml.stem}, and {stated or found[0].name} has its own {owners[0]}"
-            )
-        self.used.add(found[0])
-        return found[0]
-
-    def without_xml(self) -> list[Fault]:
-        """Give the images that no xml file is about."""
-        message = "no xml file has its name: it is not used"
-        return [
-            Fault("image without xml", str(path), "", message, "note")
-            for path in self.pool
-            if path not in self.used and path.stem not in self.xmls
-        ]
-
-
-def _nearest(path: Path, others: list[Path]) -> list[Path]:
-    """Give those of the files whose folders differ least from a file's."""
-    if len(others) < 2:
-        return others
-    apart = [len(set(path.parent.parts) ^ set(other.parent.parts)) for other in others]
-    return [other for other, n in zip(others, apart, strict=True) if n == min(apart)]
 
 
 def _size(tree: ElementTree.Element) -> tuple[int, int] | None:

@@ -194,14 +194,14 @@ def _boxes(
             box = [values[0] - values[2] / 2, values[1] - values[3] / 2, values[2], values[3]]
             columns += more > 0
         if box is None:
-            wanted = f"a box and {keypoints} values of keypoints" if keypoints else "a box, a polygon"
+            wanted = (
+                f"a box and {keypoints} values of keypoints" if keypoints else "a box, a polygon"
+            )
             message = f"its {len(values)} values behind the class are neither {wanted}"
             if not keypoints:
                 message += " in fractions of the image, nor a box and more columns"
             path = str(labels[line.image])
-            faults.append(
-                Fault("incomplete annotation", path, f"line {line.number}", message)
-            )
+            faults.append(Fault("incomplete annotation", path, f"line {line.number}", message))
             continue
         width, height = sizes[line.image]
         pixels = [box[0] * width, box[1] * height, box[2] * width, box[3] * height]

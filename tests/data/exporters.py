@@ -34,7 +34,9 @@ def write(root: Path, files: dict[str, Any]) -> Path:
 
 def xml(kind: str, filename: str, more: str = "") -> str:
     """An annotation of labelImg."""
-    corners = dict(zip(("xmin", "ymin", "xmax", "ymax"), DOG if kind == "dog" else CAT, strict=True))
+    corners = dict(
+        zip(("xmin", "ymin", "xmax", "ymax"), DOG if kind == "dog" else CAT, strict=True)
+    )
     box = "".join(f"<{tag}>{value}</{tag}>" for tag, value in corners.items())
     return f"""<annotation>
     <folder>images</folder><filename>{filename}</filename><path>C:\\data\\{filename}</path>
@@ -55,12 +57,20 @@ def coco(*pairs: tuple[str, str], first: int = 1, **more: object) -> dict[str, A
         ],
         "categories": [{"id": first, "name": "cat"}, {"id": first + 1, "name": "dog"}],
         "annotations": [
-            {"id": n + 1, "image_id": n, "category_id": first + (kind == "dog"), "area": (x2 - x) * (y2 - y),
-             "bbox": [x, y, x2 - x, y2 - y], "segmentation": [], "iscrowd": 0, **more}
+            {
+                "id": n + 1,
+                "image_id": n,
+                "category_id": first + (kind == "dog"),
+                "area": (x2 - x) * (y2 - y),
+                "bbox": [x, y, x2 - x, y2 - y],
+                "segmentation": [],
+                "iscrowd": 0,
+                **more,
+            }
             for n, (_, kind) in enumerate(pairs)
             for x, y, x2, y2 in [boxes[kind]]
         ],
-    }  # fmt: skip
+    }
 
 
 YOLO_SPLIT = {
@@ -188,14 +198,20 @@ SPLIT: dict[str, tuple[dict[str, Any], str, str]] = {
         "",
     ),
     "Ultralytics": (
-        {**YOLO_SPLIT, "coco8.yaml": "path: coco8 # dataset root dir\ntrain: images/train\n"
-         "val: images/val\ntest: # test images (optional)\nnames:\n  0: cat\n  1: dog\n"},
+        {
+            **YOLO_SPLIT,
+            "coco8.yaml": "path: coco8 # dataset root dir\ntrain: images/train\n"
+            "val: images/val\ntest: # test images (optional)\nnames:\n  0: cat\n  1: dog\n",
+        },
         "coco8.yaml",
         "",
     ),
     "Ultralytics of Windows": (
-        {**YOLO_SPLIT, "data.yaml": "path: C:\\Users\\me\\pets\ntrain: images\\train\n"
-         "val: D:\\sets\\pets\\images\\val\nnames: {'0': cat, 1: dog}\n"},
+        {
+            **YOLO_SPLIT,
+            "data.yaml": "path: C:\\Users\\me\\pets\ntrain: images\\train\n"
+            "val: D:\\sets\\pets\\images\\val\nnames: {'0': cat, 1: dog}\n",
+        },
         "data.yaml",
         "data.yaml",
     ),
@@ -205,8 +221,12 @@ SPLIT: dict[str, tuple[dict[str, Any], str, str]] = {
         "data.yaml",
     ),
     "lists in a data.yaml": (
-        {**YOLO_SPLIT, "train.txt": "./images/train/a.jpg\n", "val.txt": "\ufeffimages\\val\\b.jpg\r\n",
-         "data.yaml": "path: ./\ntrain: train.txt\nval: [val.txt]\nnames:\n  0: cat\n  1: dog\n"},
+        {
+            **YOLO_SPLIT,
+            "train.txt": "./images/train/a.jpg\n",
+            "val.txt": "\ufeffimages\\val\\b.jpg\r\n",
+            "data.yaml": "path: ./\ntrain: train.txt\nval: [val.txt]\nnames:\n  0: cat\n  1: dog\n",
+        },
         "",
         "data.yaml",
     ),
@@ -214,7 +234,8 @@ SPLIT: dict[str, tuple[dict[str, Any], str, str]] = {
         {
             **YOLO_SPLIT,
             "labels/train/a.txt": "1 0.375 0.5 0.5 0.5 0.3 0.4 2 0.5 0.5 1\n",
-            "data.yaml": "train: images/train\nval: images/val\nkpt_shape: [2, 3]\nnames: [cat, dog]\n",
+            "data.yaml": "train: images/train\nval: images/val\n"
+            "kpt_shape: [2, 3]\nnames: [cat, dog]\n",
         },
         "data.yaml",
         "data.yaml",
@@ -255,26 +276,41 @@ SPLIT: dict[str, tuple[dict[str, Any], str, str]] = {
         "",
     ),
     "CVAT Ultralytics": (
-        {**YOLO_SPLIT, "train.txt": "data/images/train/a.jpg\n", "val.txt": "data/images/val/b.jpg\n",
-         "data.yaml": "names:\n  0: cat\n  1: dog\npath: .\ntrain: train.txt\nval: val.txt\n"},
+        {
+            **YOLO_SPLIT,
+            "train.txt": "data/images/train/a.jpg\n",
+            "val.txt": "data/images/val/b.jpg\n",
+            "data.yaml": "names:\n  0: cat\n  1: dog\npath: .\ntrain: train.txt\nval: val.txt\n",
+        },
         "",
         "",
     ),
     "FiftyOne YOLO": (
-        {**YOLO_SPLIT, "dataset.yaml": "names:\n- cat\n- dog\npath: /home/me/pets\n"
-         "train: ./images/train/\nval: ./images/val/\n"},
+        {
+            **YOLO_SPLIT,
+            "dataset.yaml": "names:\n- cat\n- dog\npath: /home/me/pets\n"
+            "train: ./images/train/\nval: ./images/val/\n",
+        },
         "",
         "dataset.yaml",
     ),
     "VOC": (
-        {**VOC_SPLIT, "ImageSets/Main/train.txt": "a\n", "ImageSets/Main/val.txt": "b\n",
-         "SegmentationClass/a.png": PHOTO},
+        {
+            **VOC_SPLIT,
+            "ImageSets/Main/train.txt": "a\n",
+            "ImageSets/Main/val.txt": "b\n",
+            "SegmentationClass/a.png": PHOTO,
+        },
         "",
         "",
     ),
     "CVAT VOC": (
-        {**VOC_SPLIT, "ImageSets/Main/train.txt": '\ufeff"a"\r\n', "ImageSets/Main/val.txt": "b.jpg\r\n",
-         "labelmap.txt": "# label:color_rgb:parts:actions\nbackground:0,0,0::\n"},
+        {
+            **VOC_SPLIT,
+            "ImageSets/Main/train.txt": '\ufeff"a"\r\n',
+            "ImageSets/Main/val.txt": "b.jpg\r\n",
+            "labelmap.txt": "# label:color_rgb:parts:actions\nbackground:0,0,0::\n",
+        },
         "",
         "",
     ),
@@ -309,7 +345,9 @@ WHOLE: dict[str, tuple[dict[str, Any], str]] = {
     "darknet": ({**FLAT, "obj.names": NAMES, "a.txt": DOG_LINE, "b.txt": CAT_LINE}, ""),
     "Label Studio COCO": (
         {
-            "result.json": coco(("images\\a.jpg", "dog"), ("images\\b.jpg", "cat"), first=0, ignore=0),
+            "result.json": coco(
+                ("images\\a.jpg", "dog"), ("images\\b.jpg", "cat"), first=0, ignore=0
+            ),
             "images/a.jpg": PHOTO,
             "images/b.jpg": PHOTO,
         },

@@ -20,7 +20,9 @@ def objects(dataset: DetectionDataset) -> dict[str, list[tuple[str, list[float]]
         assert Path(path).is_file()
         boxes, labels = dataset.targets(index)
         rounded = np.round(boxes, 3).tolist()
-        found[Path(path).stem] = [(dataset.classes[n], b) for n, b in zip(labels, rounded, strict=True)]
+        found[Path(path).stem] = [
+            (dataset.classes[n], b) for n, b in zip(labels, rounded, strict=True)
+        ]
     return found
 
 
