@@ -106,9 +106,9 @@ def build_datasets(
             _tell(console, report.lines())
         common = list(common_images(train_set, validation_set))
         _tell(console, Report(validation_set, common, reports[1].bad_images).lines(2))
-    return tuple(
-        _with_objects(report.resolve(config.on_bad_data), f"--data.{name}")
-        for report, name in zip(reports, ("train", "val"), strict=True)
+    return (
+        _with_objects(reports[0].resolve(config.on_bad_data), "--data.train"),
+        _with_objects(reports[1].resolve(config.on_bad_data), "--data.val"),
     )
 
 

@@ -26,6 +26,7 @@ from sssd.data.images import (
     read_image,
     stated_orientation,
     upright_size,
+    why_unreadable,
 )
 
 OnBadData = Literal["raise", "drop"]
@@ -205,7 +206,8 @@ def _check_image(dataset: DetectionDataset, row: int, decode: bool) -> list[Faul
         if decode or not whole:
             read_image(path, dataset.pixel_range)
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, ...
-        reason = str(error).removeprefix(f"{path}: the image cannot be read: ")
+        reason = str(error) if isinstance(error, DataError) else why_unreadable(path, error)
+        reason = reason.removeprefix(f"{path}: the image cannot be read: ")
         return [Fault("unreadable image", path, record, reason)]
     stated = tuple(dataset.sizes[row].tolist())
     if size != stated:

@@ -60,7 +60,9 @@ def read_coco(annotations: str | Path, images: str | Path | None = None) -> Dete
     label_of = {category: label for label, category in enumerate(order)}
     entries = _unique(document["images"], "image", report, needs="file_name")
     if not entries:
-        raise DataError(f"{path}: it holds no images")
+        given = len(document["images"])
+        what = f"none of its {given} images has an id and a file_name"
+        raise DataError(f"{path}: {what if given else 'it holds no images'}")
     entries = {key: entry for key, entry in entries.items() if _fits(key, entry, report)}
     folder, names = find_images(path, images, entries)
     sizes = _sizes(entries, folder, names, report)

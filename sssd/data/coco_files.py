@@ -52,6 +52,7 @@ def find_images(
     usual = [above / part] if path.parent.name == "annotations" else []
     places = [Path(images)] if images is not None else [*usual, path.parent]
     if images is None:
+        places += [above] * bool(usual)
         for base in (path.parent, above) if path.parent.name == "annotations" else (path.parent,):
             places += [base / "images" / part, base / "images", base / "data", base / part]
     short = {key: name.rsplit("/", 1)[-1] for key, name in names.items()}

@@ -49,7 +49,7 @@ def _doubles(dataset: DetectionDataset) -> Iterator[Fault]:
         record = f"{dataset.record_name} {boxes.records[row]}"
         yield Fault("same object twice", dataset.label_file(image), record, message, "note")
     seen: dict[str, int] = {}
-    for row, path in enumerate(dataset.image_paths):
+    for row, path in enumerate(map(os.path.normpath, dataset.image_paths)):
         if (other := seen.setdefault(path, row)) != row:
             message = (
                 f"image {dataset.image_id(other)!r} has it, too; each is trained on without the "

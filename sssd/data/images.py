@@ -64,7 +64,9 @@ def read_image(path: str | Path, pixel_range: tuple[float, float] | None = None)
     except FileNotFoundError:
         raise DataError(f"{path}: the image file does not exist") from None
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, ...
-        raise DataError(f"{path}: the image cannot be read: {_why(path, error)}") from error
+        raise DataError(
+            f"{path}: the image cannot be read: {why_unreadable(path, error)}"
+        ) from error
 
 
 def read_size(path: str | Path) -> tuple[int, int]:
@@ -87,7 +89,9 @@ def read_size(path: str | Path) -> tuple[int, int]:
     except FileNotFoundError:
         raise DataError(f"{path}: the image file does not exist") from None
     except Exception as error:
-        raise DataError(f"{path}: the image cannot be read: {_why(path, error)}") from error
+        raise DataError(
+            f"{path}: the image cannot be read: {why_unreadable(path, error)}"
+        ) from error
 
 
 def orientation(image: Image.Image) -> int:
@@ -136,7 +140,8 @@ def _to_rgb(image: Image.Image, pixel_range: tuple[float, float] | None) -> Imag
     return image.convert("RGB")
 
 
-def _why(path: str | Path, error: Exception) -> str:
+def why_unreadable(path: str | Path, error: Exception) -> str:
+    """Say why Pillow could not read a file, and the way out where there is one."""
     if isinstance(error, Image.DecompressionBombError):
         return (
             f"{error}; if you trust the file, set the environment variable SSSD_MAX_PIXELS to a "

@@ -182,34 +182,38 @@ def _boxes(
 ) -> list[BoxRow]:
     """Turn lines into boxes in pixels."""
     polygons = keypoints is None and _has_polygons(lines, labels)
-    rows = []
-    columns = 0
+    extra = "" if keypoints is None else f", {keypoints} values of keypoints,"
+    rows, longer = [], 0
     for line in lines:
-        values, more = line.values, len(line.values) - 4
-        box = None
-        if polygons and more > 1 and len(values) % 2 == 0:
-            if all(not abs(value - 0.5) > 1 for value in values):
-                box = _around(values)
-        elif more == 0 or (_is_box(values) and keypoints in (None, more, more - 1)):
-            box = [values[0] - values[2] / 2, values[1] - values[3] / 2, values[2], values[3]]
-            columns += more > 0
+        box = _box(line.values, polygons, keypoints)
         if box is None:
-            wanted = (
-                f"a box and {keypoints} values of keypoints" if keypoints else "a box, a polygon"
+            message = f"neither a box in fractions of the image{extra} nor a polygon: " + " ".join(
+                f"{value:g}" for value in line.values[:8]
             )
-            message = f"its {len(values)} values behind the class are neither {wanted}"
-            if not keypoints:
-                message += " in fractions of the image, nor a box and more columns"
             path = str(labels[line.image])
             faults.append(Fault("incomplete annotation", path, f"line {line.number}", message))
             continue
+        longer += len(line.values) > 4 and not polygons
         width, height = sizes[line.image]
         pixels = [box[0] * width, box[1] * height, box[2] * width, box[3] * height]
         rows.append(BoxRow(line.image, pixels, line.label, line.number))
-    if columns:
-        message = f"{columns} lines have columns behind the box (keypoints, track, score): not read"
+    if longer:
+        message = f"{longer} lines have columns behind the box (keypoints, track, score): not read"
         faults.append(Fault("more columns", str(labels[0].parent), "", message, "note"))
     return rows
+
+
+def _box(values: list[float], polygons: bool, keypoints: int | None) -> list[float] | None:
+    """Give x, y, width, height in fractions of the image; None for what is no box."""
+    more = len(values) - 4
+    if polygons and more >= 2 and more % 2 == 0:
+        return None if any(abs(value - 0.5) > 1 for value in values) else _around(values)
+    x, y, width, height = values[:4]
+    if more == 0 and max(width, height) > 1.5:  # pixels: they would cover all of the image
+        return None
+    if more and not (_is_box(values) and keypoints in (None, more, more - 1)):
+        return None
+    return [x - width / 2, y - height / 2, width, height]
 
 
 def _has_polygons(lines: list[_Line], labels: list[Path]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,7 +84,7 @@ def description(root: Path) -> Path | None:
     if len(usual or found) > 1:
         names = ", ".join(path.name for path in usual or found)
         raise DataError(f"{root}: several files describe it ({names}); name one of them")
-    return (usual or found or [None])[0]
+    return next(iter(usual or found), None)
 
 
 def _is_data(path: Path) -> bool:
@@ -119,14 +120,11 @@ def _of_yaml(path: Path, split: str, classes: Sequence[str] | None) -> Source:
         if not isinstance(entry, str):
             raise DataError(f"{path}: {key} must be a folder, a list of images or several: {entry}")
         images += _images(path, entry, bases, faults)
-    shape = entries.get("kpt_shape")
-    keypoints = None
+    shape, keypoints = entries.get("kpt_shape"), None
     if shape is not None:
-        try:
-            points, values = map(int, shape)
-            keypoints = points * values
-        except (TypeError, ValueError):
-            raise DataError(f"{path}: kpt_shape must be [POINTS, VALUES], not {shape}") from None
+        if not isinstance(shape, list) or not all(str(value).isdecimal() for value in shape):
+            raise DataError(f"{path}: kpt_shape must be [POINTS, VALUES], not {shape}")
+        keypoints = math.prod(map(int, shape))
     names = list(classes or _names(entries, path))
     return Source(list(dict.fromkeys(images)), names, keypoints, faults)
 

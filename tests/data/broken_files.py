@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
 Document = dict[str, Any]
 WIDTH, HEIGHT = 64, 48
@@ -93,6 +94,7 @@ def _pixels(mode: str, name: str = "one.png") -> Callable[[Document, Path], obje
         image = Image.open(images / "one.jpg")
         if mode.startswith("I;"):
             grey = np.asarray(image.convert("L")).astype(np.uint16)
+            grey[0, 0] = 255
             grey = grey * 257 if mode == "I;16" else grey * 16
             image = Image.fromarray(grey)
         else:
@@ -103,14 +105,22 @@ def _pixels(mode: str, name: str = "one.png") -> Callable[[Document, Path], obje
     return harm
 
 
-def _turned(stated: tuple[int, int], orientation: object = 6) -> Callable[[Document, Path], object]:
+def exif_of(orientation: int | str) -> bytes:
+    """EXIF data with an orientation of any kind, which Pillow would not write."""
+    text = isinstance(orientation, str)
+    value = orientation.encode() + b"\0" if text else struct.pack("<I", orientation)
+    entry = struct.pack("<HHI", 0x0112, 2 if text else 4, len(value) if text else 1)
+    place = value.ljust(4, b"\0") if len(value) <= 4 else struct.pack("<I", 26)
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + place + bytes(4) + value
+
+
+def _turned(
+    stated: tuple[int, int], orientation: int | str = 6
+) -> Callable[[Document, Path], object]:
     """Store the first image with an EXIF note to turn it."""
 
     def harm(document: Document, images: Path) -> None:
-        image = Image.open(images / "one.jpg")
-        exif = image.getexif()
-        exif[ExifTags.Base.Orientation] = orientation
-        image.save(images / "turned.jpg", exif=exif)
+        Image.open(images / "one.jpg").save(images / "turned.jpg", exif=exif_of(orientation))
         record = document["images"][0]
         record.update(file_name="turned.jpg", width=stated[0], height=stated[1])
 

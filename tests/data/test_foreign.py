@@ -39,7 +39,7 @@ RUNS = [8 * 48 + 12, *[24, 24] * 31, 24, 12 + 24 * 48]  # column by column
         ("names: [1, 2.0]", ["1", "2.0"]),
         ("names: thing\nnc: 1", ["thing"]),
         ("nc: 2", ["class_0", "class_1"]),
-        ("names: {0: cat, 2: dog}", r"numbered from 0 without a gap: 1 has none"),
+        ("names: {0: cat, 2: dog}", "names must be numbered from 0 without a gap: 1 has none"),
         ("names: {cat: 0, dog: 1}", "names must be numbered from 0"),
         ("names: cat, dog", "names must be a list of the classes, not 'cat, dog'"),
         ("names: 2", "names must be a list of the classes, not '2'"),
@@ -74,7 +74,7 @@ def test_names_of_a_data_yaml(text: str, names: list[str] | str, tmp_path: Path)
         ("1 17 0.3 0.4 0.4 0.4", "incomplete annotation"),  # the track before the box
         ("1 0.1 0.25 0.5 0.25 0.5 0.75", [6.4, 12, 32, 36]),
         ("1 0.1 0.25 0.5 0.25 0.5 7.75", "incomplete annotation"),
-        ("1 10 20 30 40", "box outside"),  # pixels
+        ("1 10 20 30 40", "incomplete annotation"),  # pixels
         ("1,0.3,0.4,0.4,0.4", "incomplete annotation"),
     ],
 )
@@ -98,7 +98,7 @@ def test_kpt_shape_counts_the_columns(tmp_path: Path) -> None:
     np.testing.assert_allclose(dataset[0][1]["boxes"], [[6.4, 9.6, 32, 28.8]] * 2, rtol=1e-6)
     (fault, note) = dataset.faults
     assert fault.record == "line 3"
-    assert "neither a box and 2 values of keypoints" in fault.message
+    assert "neither a box in fractions of the image, 2 values of keypoints," in fault.message
     assert note.kind == "more columns"
 
 
@@ -358,7 +358,12 @@ def test_a_label_file_without_an_image(tmp_path: Path) -> None:
             "train",
             "name one of its json files: .*a.json, .*b.json",
         ),
-        ({"obj.data": "classes = 2\n", "obj.names": NAMES}, "", "train", "it names no images"),
+        (
+            {"obj.data": "names = obj.names\n", "obj.names": NAMES},
+            "",
+            "train",
+            "it names no images",
+        ),
         (
             {"train.txt": "data/a.jpg\ndata/b.jpg\n", "obj.names": NAMES},
             "train.txt",

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from broken_files import exif_of
 from PIL import ExifTags, Image
 
 from sssd.data import DataError, read_image
@@ -114,12 +115,10 @@ def test_truncated_files_name_themselves(suffix: str, tmp_path: Path) -> None:
         read_image(path)
 
 
-@pytest.mark.parametrize("stated", ["6", "left", 0, 9, 65537, -1, (6, 6)])
+@pytest.mark.parametrize("stated", ["6", "left", 0, 9, 65537])
 def test_an_orientation_that_is_none(stated: object, tmp_path: Path) -> None:
     """Such an image is taken as it is stored, and its size too."""
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = stated
-    path = save(Image.fromarray(PIXELS), tmp_path / "a.png", exif=exif)
+    path = save(Image.fromarray(PIXELS), tmp_path / "a.png", exif=exif_of(stated))
     np.testing.assert_array_equal(as_pixels(read_image(path)), PIXELS)
     assert read_size(path) == (WIDTH, HEIGHT)
     with Image.open(path) as image:
@@ -152,7 +151,7 @@ def test_a_range_of_values(
 
 def test_floats_need_a_range(tmp_path: Path) -> None:
     path = save(Image.fromarray(np.zeros((2, 3), np.float32)), tmp_path / "a.tif")
-    with pytest.raises(DataError, match=r"a\.tif: .* mode F.* give it by --pixel-range LOW HIGH"):
+    with pytest.raises(DataError, match=r"a\.tif: .*mode F.* give it by --pixel-range LOW HIGH"):
         read_image(path)
 
 
