@@ -129,7 +129,7 @@ def _to_rgb(image: Image.Image, pixel_range: tuple[float, float] | None) -> Imag
             )
         values = np.asarray(image)
         if pixel_range is None:
-            grey = values.astype(np.int32) >> 8
+            grey = (values.astype(np.int32) >> 8).astype(np.float64)
         else:
             low, high = pixel_range
             share = np.nan_to_num((values.astype(np.float64) - low) / (high - low))

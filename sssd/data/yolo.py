@@ -156,12 +156,12 @@ def _read_lines(path: Path, image: int, num_classes: int, faults: list[Fault]) -
         faults.append(Fault("unusable annotation file", str(path), "", str(error)))
         return lines
     for number, line in enumerate(text.splitlines(), start=1):
-        try:
-            label, *values = map(float, line.split() or [-1.0])
-        except ValueError:
-            values = []
         if not line.strip():
             continue
+        try:
+            label, *values = [float(value) for value in line.split()]
+        except ValueError:
+            label, values = -1.0, []
         if len(values) < 4:
             message = f"a line is 'class x y width height' or 'class' and a polygon, not {line!r}"
             faults.append(Fault("incomplete annotation", str(path), f"line {number}", message))
