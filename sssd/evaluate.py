@@ -31,13 +31,19 @@ class EvaluationData:
     """What to evaluate on; what is not given is the run's own."""
 
     val: Path | None = None
-    """A COCO json, or a VOC or YOLO folder; by default the run's validation set."""
+    """A COCO json, a data.yaml or a folder of files; by default the run's validation set."""
 
     val_images: Path | None = None
     """Folder of its images; by default the usual place of the format."""
 
+    val_split: str | None = None
+    """Which part of a folder or data.yaml, such as test; by default the run's, or "val"."""
+
     format: Literal["coco", "voc", "yolo", "demo"] | None = None
     """Format of the files, by default known by their path."""
+
+    pixel_range: tuple[float, float] | None = None
+    """What is black and what is white in images of more than 8 bits; by default as in training."""
 
     on_bad_data: Literal["raise", "drop"] | None = None
     """Stop at bad records, or evaluate without them."""

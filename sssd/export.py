@@ -130,7 +130,7 @@ class _TracedTransform(GeneralizedRCNNTransform):
         sides = torch.cat([size.amin(0, keepdim=True), size.amax(0, keepdim=True)])
         limits = torch.tensor([self.min_size[-1], self.max_size], dtype=torch.float64)
         scale = (limits / sides).amin(0, keepdim=True)
-        height, width = (size * scale).floor().long()
+        height, width = (size * scale).floor().long().clamp(min=1)
         resized = F.interpolate(image[None], size=(height, width), mode="bilinear")
         return resized[0], None
 
@@ -254,7 +254,7 @@ def _image(run: Run, command: Export) -> Tensor:
                 f"the run's own images can not be used to check the file ({error}); name an image "
                 "with --image"
             ) from error
-    image = read_image(path).float() / 255
+    image = read_image(path, run.data.pixel_range).float() / 255
     return image if command.size is None else resize(image, list(command.size))
 
 

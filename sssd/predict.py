@@ -65,6 +65,9 @@ class Predict:
     draw_above: float = 0.3
     """Draw detections above this score, one box an object."""
 
+    pixel_range: tuple[float, float] | None = None
+    """What is black and white in images of more than 8 bits (float); by default as in training."""
+
     device: str = "auto"
     """"auto" takes a GPU where there is one."""
 
@@ -226,7 +229,7 @@ def _predict_one(
     results: list[dict[str, Any]],
 ) -> None:
     """Adds the COCO results of a file to `results`, and draws its picture."""
-    pixels = read_image(file)
+    pixels = read_image(file, command.pixel_range or run.data.pixel_range)
     device = next(run.detector.parameters()).device
     # One image at a time: in a batch, the padding would depend on the other images.
     with torch.no_grad():

@@ -27,16 +27,19 @@ class Check:
     """
 
     path: tyro.conf.Positional[Path]
-    """COCO json file, VOC folder, or YOLO folder or data.yaml."""
+    """A COCO json, a data.yaml, or a folder of COCO, VOC or YOLO files."""
 
     images: Path | None = None
     """Folder of the images; by default the usual place of the format."""
 
     split: str = "train"
-    """Which part of a VOC or YOLO folder."""
+    """Which part of a folder or data.yaml; one that is not split is taken whole."""
 
     format: Literal["coco", "voc", "yolo"] | None = None
     """By default known by the path."""
+
+    pixel_range: tuple[float, float] | None = None
+    """What is black and what is white in images of more than 8 bits (16-bit, float)."""
 
     decode: bool = False
     """Decode every JPEG wholly, not only those that end too early."""
@@ -74,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = tyro.cli(Command, prog="python -m sssd.data", args=arguments)
     try:
         return _demo(command) if isinstance(command, Demo) else _check(command)
-    except (DataError, ImportError) as error:
+    except (DataError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
@@ -88,7 +91,9 @@ def _demo(command: Demo) -> int:
 def _check(command: Check) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the report says more
-        dataset = read_dataset(command.path, command.images, command.split, command.format)
+        dataset = read_dataset(
+            command.path, command.images, command.split, command.format, command.pixel_range
+        )
     report = check(dataset, decode=command.decode)
     console = plain_console()
     console.print(report)

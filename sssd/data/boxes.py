@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sssd.data.faults import Fault, Id, Severity
+from sssd.data.faults import DataError, Fault, Id, Severity
 
 if TYPE_CHECKING:
     from sssd.data.dataset import DetectionDataset
@@ -60,6 +60,9 @@ class BoxTable:
     def from_rows(cls, rows: Sequence[BoxRow]) -> BoxTable:
         """Build the table from boxes in any order."""
         xywh = np.array([row.xywh for row in rows], np.float64).reshape(-1, 4)
+        records = [row.record for row in rows]
+        if any(isinstance(r, int) and not -(2**63) <= r < 2**63 for r in records):
+            records = [str(record) for record in records]
         stated = np.array([row.area for row in rows], np.float64)  # None becomes NaN
         table = cls(
             image_index=np.array([row.image for row in rows], np.int64),
@@ -67,7 +70,7 @@ class BoxTable:
             labels=np.array([row.label for row in rows], np.int64),
             crowd=np.array([row.crowd for row in rows], bool),
             areas=np.where(np.isnan(stated), xywh[:, 2] * xywh[:, 3], stated),
-            records=np.array([row.record for row in rows]),
+            records=np.array(records),
         )
         return table.take(np.argsort(table.image_index, kind="stable"))
 
@@ -102,6 +105,34 @@ def clip_to_image(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return np.clip(corners, 0, limits).astype(np.float32)
 
 
+TINY = "augmentation leaves it out, evaluation counts it"
+
+
+def refuse_other_units(dataset: DetectionDataset) -> None:
+    """Refuse boxes that are not in pixels, or corners where COCO has a size: all would be wrong.
+
+    Raises:
+        DataError: all boxes are fractions of the image; or most COCO boxes stick out of theirs, and
+            all would lie within it if they were corners.
+    """
+    boxes, sizes = dataset.boxes.xywh, dataset.sizes[dataset.boxes.image_index]
+    if not len(boxes):
+        return
+    ends = boxes[:, :2] + boxes[:, 2:]
+    if ends.max() <= 1 and sizes.min() > 2 and (boxes % 1 > 0).any():
+        raise DataError(
+            f"{dataset.source}: all boxes lie within 0..1, so they are fractions of the image; "
+            "multiply x and width by the image's width, y and height by its height"
+        )
+    corners = (boxes[:, 2:] > boxes[:, :2]).all() and (boxes[:, 2:] <= sizes + 1).all()
+    beyond = (ends > sizes + 1).any(axis=1).mean()
+    if dataset.record_name == "annotation" and len(boxes) >= 4 and corners and beyond > 0.5:
+        raise DataError(
+            f"{dataset.source}: its boxes are x1, y1, x2, y2 by all appearance ({beyond:.0%} stick "
+            "out of their image else), but COCO's bbox is x, y, width, height; subtract"
+        )
+
+
 def box_faults(dataset: DetectionDataset) -> tuple[list[Fault], np.ndarray]:
     """Find the boxes that no detector can learn, and those that stick out of their image.
 
@@ -129,6 +160,7 @@ def box_faults(dataset: DetectionDataset) -> tuple[list[Fault], np.ndarray]:
         ("inverted box", inverted, "width or height is negative", "error"),
         ("degenerate box", degenerate, "width or height is zero", "error"),
         ("box outside", outside, "no part of it lies in the image", "error"),
+        ("box below one pixel", good & (boxes[:, 2:] < 1).any(axis=1), TINY, "note"),
         ("box over the edge", good & (beyond > 1), "it is cut at the edge of the image", "note"),
     )
     for kind, rows, why, severity in kinds:

@@ -1,18 +1,20 @@
 """From settings to datasets."""
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
 
-from sssd.data.check import check
+from sssd.data.check import Report, check
 from sssd.data.coco import read_coco
 from sssd.data.dataset import DetectionDataset
 from sssd.data.demo import demo_data
 from sssd.data.faults import DataError
-from sssd.data.formats import read_dataset
+from sssd.data.formats import KNOWN, read_dataset
+from sssd.data.hints import common_images
 
 
 @dataclass(frozen=True)
@@ -24,17 +26,27 @@ class DataConfig:
     photographs, made on first use."""
 
     train: Path | None = None
-    """What is trained on: a COCO json, or a VOC or YOLO folder."""
+    """What is trained on: a COCO json, a data.yaml, or a folder of COCO, VOC or YOLO files."""
 
     train_images: Path | None = None
     """Folder of its images; by default the usual place of the format (COCO:
     DIR/train2017 for DIR/annotations/instances_train2017.json)."""
 
+    train_split: str = "train"
+    """Which part of a folder or data.yaml; one that is not split is taken whole."""
+
     val: Path | None = None
-    """What is evaluated on, in the same forms."""
+    """What is evaluated on, in the same forms; it may be the same folder."""
 
     val_images: Path | None = None
     """Folder of its images; the same default."""
+
+    val_split: str = "val"
+    """Which part of a folder or data.yaml ("val" is valid/, too), such as test."""
+
+    pixel_range: tuple[float, float] | None = None
+    """What is black and what is white in images of more than 8 bits (16-bit, float); by default 0
+    and 65535 of 16 bits, and none of floats."""
 
     on_bad_data: Literal["raise", "drop"] = "raise"
     """What becomes of bad records (missing or truncated images, boxes without area, unknown
@@ -48,6 +60,18 @@ class DataConfig:
 
     scale: float = 1.0
     """Largest random change of object size, at least 1."""
+
+    def __post_init__(self) -> None:
+        """Refuses numbers out of their range."""
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"--data.flip is {self.flip:g}; a probability lies between 0 and 1")
+        if not self.scale >= 1:
+            raise ValueError(f"--data.scale is {self.scale:g}; at least 1")
+        if self.pixel_range is not None and not self.pixel_range[0] < self.pixel_range[1]:
+            low, high = self.pixel_range
+            raise ValueError(
+                f"--data.pixel-range is {low:g} {high:g}; the first must be the smaller"
+            )
 
 
 def build_datasets(
@@ -69,33 +93,23 @@ def build_datasets(
             read_coco(paths.train_json, paths.train_images),
             read_coco(paths.val_json, paths.val_images),
         )
-    for name in ("train", "val"):
-        if getattr(config, name) is None:
-            raise DataError(f"--data.{name} is needed: a COCO json, or a VOC or YOLO folder")
-    assert config.train is not None
-    assert config.val is not None
     with warnings.catch_warnings():
         if console is not None:
             warnings.simplefilter("ignore", UserWarning)  # the report says more
-        train_set = read_dataset(config.train, config.train_images, "train", config.format)
-        validation_set = read_dataset(config.val, config.val_images, "val", config.format)
-    categories = [
-        dict(zip(dataset.category_ids, dataset.classes, strict=True))
-        for dataset in (train_set, validation_set)
-    ]
-    if categories[0] != categories[1]:
-        raise DataError(
-            f"{config.train} and {config.val} have different categories: "
-            f"{categories[0]} and {categories[1]}"
-        )
+        train_set, validation_set = (_read(config, "train"), _read(config, "val"))
+    validation_set = validation_set.with_classes(train_set.classes, train_set.category_ids)
     reports = check(train_set), check(validation_set)
     if console is not None:
         console.print(reports[0])
-        console.print(reports[1].summary(), soft_wrap=True)
+        console.print(reports[1].summary(), markup=False, soft_wrap=True)
         for report in reports:
-            for line in report.lines():
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return reports[0].resolve(config.on_bad_data), reports[1].resolve(config.on_bad_data)
+            _tell(console, report.lines())
+        common = list(common_images(train_set, validation_set))
+        _tell(console, Report(validation_set, common, reports[1].bad_images).lines(2))
+    return (
+        _with_objects(reports[0].resolve(config.on_bad_data), "--data.train"),
+        _with_objects(reports[1].resolve(config.on_bad_data), "--data.val"),
+    )
 
 
 def build_validation_set(config: DataConfig, console: Console | None = None) -> DetectionDataset:
@@ -111,14 +125,33 @@ def build_validation_set(config: DataConfig, console: Console | None = None) -> 
     if config.format == "demo":
         paths = demo_data(image_size=160)
         return read_coco(paths.val_json, paths.val_images)
-    if config.val is None:
-        raise DataError("--data.val is needed: a COCO json, or a VOC or YOLO folder")
     with warnings.catch_warnings():
         if console is not None:
             warnings.simplefilter("ignore", UserWarning)  # the report says more
-        dataset = read_dataset(config.val, config.val_images, "val", config.format)
-    report = check(dataset)
+        report = check(_read(config, "val"))
     if console is not None:
-        for line in report.lines():
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
-    return report.resolve(config.on_bad_data)
+        _tell(console, report.lines())
+    return _with_objects(report.resolve(config.on_bad_data), "--data.val")
+
+
+def _read(config: DataConfig, name: Literal["train", "val"]) -> DetectionDataset:
+    path, images, split = (getattr(config, name + end) for end in ("", "_images", "_split"))
+    if path is None:
+        raise DataError(f"--data.{name} is needed: {KNOWN}")
+    assert config.format != "demo"
+    return read_dataset(path, images, split, config.format, config.pixel_range)
+
+
+def _tell(console: Console, lines: Iterable[str]) -> None:
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _with_objects(dataset: DetectionDataset, flag: str) -> DetectionDataset:
+    """Refuses data in which there is nothing to learn or to find."""
+    if dataset.boxes.crowd.all():
+        raise DataError(
+            f"{flag}: {dataset.source} holds {len(dataset)} images without a single object; are "
+            "the label files where they should be (`python -m sssd.data check`)?"
+        )
+    return dataset

@@ -14,17 +14,36 @@ import numpy as np
 from PIL import Image
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
+from rich.text import Text
 
 from sssd.data.dataset import DetectionDataset
 from sssd.data.faults import DataError, Fault, count_kinds
 from sssd.data.formats import read_dataset
-from sssd.data.images import orientation, read_image, upright_size
+from sssd.data.hints import notes
+from sssd.data.images import (
+    is_deep,
+    orientation,
+    read_image,
+    stated_orientation,
+    upright_size,
+    why_unreadable,
+)
 
 OnBadData = Literal["raise", "drop"]
 
 SIZE_LIMITS = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, np.inf)}
 JPEG_END = b"\xff\xd9"
 PLAIN_MODES = ("RGB", "L")
+DARK = 2**14  # of 16 bits: where a picture ends below, it is a quarter as bright as it could be
+# Faults for which a reader leaves an image out.
+OF_IMAGES = {
+    "missing image",
+    "unreadable image",
+    "incomplete image",
+    "duplicate image id",
+    "unknown image size",
+    "unusable annotation file",
+}
 
 
 @dataclass(frozen=True)
@@ -73,14 +92,28 @@ class Report:
                 f"{source}: {len(errors)} bad records ({count_kinds(errors)}):\n  "
                 + "\n  ".join(lines)
                 + f"\nrepair them (`python -m sssd.data check {source}` lists all), or leave them "
-                "out with --data.on-bad-data drop"
+                f"out with --data.on-bad-data drop: {self.dropped()}"
             )
-        if not errors:
-            return self.dataset
         if len(self.bad_images) == len(self.dataset):
             raise DataError(f"{source}: none of its {len(self.dataset)} images can be used")
+        if not errors:
+            return self.dataset
         kept = np.setdiff1d(np.arange(len(self.dataset)), self.bad_images)
         return self.dataset.subset(kept)
+
+    def dropped(self) -> str:
+        """Say how much "drop" leaves out, with what the reader could not take in."""
+        dataset, boxes = self.dataset, self.dataset.boxes
+        seen = {dataset.image_path(row) for row in self.bad_images}
+        unread = [fault for fault in self.errors if fault.file not in seen]
+        objects = sum(fault.record.startswith(f"{dataset.record_name} ") for fault in unread)
+        images = sum(fault.kind in OF_IMAGES for fault in unread)
+        within = int(np.isin(boxes.image_index, self.bad_images).sum())
+        bad = len(self.bad_images) + images
+        return (
+            f"that leaves out {bad} of {len(dataset) + images} images and {within + objects} of "
+            f"{len(boxes) + objects} known objects ({within} in those images)"
+        )
 
     def sizes(self) -> dict[str, int]:
         """Count the objects that are small, medium and large in COCO's sense, without crowds."""
@@ -114,16 +147,20 @@ class Report:
             f"{int((~boxes.crowd).sum())} objects, {int(boxes.crowd.sum())} crowd regions, "
             f"{self.dataset.num_classes} categories; {len(self.errors)} errors, "
             f"{len(self.notes)} notes"
+            + f"; with --data.on-bad-data drop, {self.dropped()}"
+            * bool(self.errors)
         )
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield self.summary()
+        yield Text(self.summary())
         yield _category_table(self.dataset)
         yield _size_table(self.sizes())
 
 
 def check(
-    data: DetectionDataset | str | Path, images: str | Path | None = None, decode: bool = False
+    data: DetectionDataset | str | Path,
+    images: str | Path | None = None,
+    decode: bool = False,
 ) -> Report:
     """Examine annotations and image files.
 
@@ -151,7 +188,7 @@ def check(
         found = list(pool.map(lambda row: _check_image(dataset, row, decode), range(len(dataset))))
     bad = [row for row, faults in enumerate(found) if any(f.severity == "error" for f in faults)]
     of_images = [fault for faults in found for fault in faults]
-    faults = [*dataset.faults, *of_images, *_notes(dataset)]
+    faults = [*dataset.faults, *of_images, *notes(dataset)]
     return Report(dataset, faults, np.array(bad, np.int64))
 
 
@@ -163,11 +200,14 @@ def _check_image(dataset: DetectionDataset, row: int, decode: bool) -> list[Faul
     try:
         with Image.open(path) as image:
             turn, mode, raw = orientation(image), image.mode, image.size
+            stated_turn, deep = stated_orientation(image), is_deep(image)
+            brightest = int(np.asarray(image).max(initial=0)) if deep else DARK
             size, whole = upright_size(image), image.format == "JPEG" and _ends(path, JPEG_END)
         if decode or not whole:
-            read_image(path)
+            read_image(path, dataset.pixel_range)
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, ...
-        reason = str(error).removeprefix(f"{path}: the image cannot be read: ")
+        reason = str(error) if isinstance(error, DataError) else why_unreadable(path, error)
+        reason = reason.removeprefix(f"{path}: the image cannot be read: ")
         return [Fault("unreadable image", path, record, reason)]
     stated = tuple(dataset.sizes[row].tolist())
     if size != stated:
@@ -175,12 +215,21 @@ def _check_image(dataset: DetectionDataset, row: int, decode: bool) -> list[Faul
         if raw == stated:
             message += ", its size before the EXIF rotation"
         return [Fault("wrong size", path, record, message)]
-    notes = []
+    told = []
     if turn != 1:
-        notes.append(("EXIF rotation", f"orientation {turn}, turned upright when it is read"))
+        told.append(("EXIF rotation", f"orientation {turn}, turned upright when it is read"))
+    elif stated_turn != 1:
+        message = f"{stated_turn!r} is none of 1 to 8: it is read as it is stored"
+        told.append(("unknown EXIF orientation", message))
     if mode not in PLAIN_MODES:
-        notes.append(("unusual pixels", f"mode {mode}, converted to 8-bit RGB when it is read"))
-    return [Fault(kind, path, record, message, "note") for kind, message in notes]
+        message = f"mode {mode}, converted to 8-bit RGB when it is read"
+        if deep and brightest < DARK and dataset.pixel_range is None:
+            most = max(255, 2 ** brightest.bit_length() - 1)
+            message += (
+                f"; nearly black, its values end at {brightest}: --data.pixel-range 0 {most}?"
+            )
+        told.append(("unusual pixels", message))
+    return [Fault(kind, path, record, message, "note") for kind, message in told]
 
 
 def _ends(path: str, ending: bytes) -> bool:
@@ -191,26 +240,6 @@ def _ends(path: str, ending: bytes) -> bool:
 
 def _times(size: tuple[int, ...]) -> str:
     return f"{size[0]} x {size[1]}"
-
-
-def _notes(dataset: DetectionDataset) -> Iterator[Fault]:
-    """Give what is no mistake, or does no harm here, but should be known."""
-    boxes = dataset.boxes
-
-    def note(kind: str, image: int, record: str, message: str) -> Fault:
-        return Fault(kind, dataset.label_file(image), record, message, "note")
-
-    for row in np.flatnonzero(boxes.crowd):
-        name = f"{dataset.record_name} {boxes.records[row]}"
-        message = "not trained on, but kept for evaluation"
-        yield note("crowd region", boxes.image_index[row], name, message)
-    filled = boxes.image_index[~boxes.crowd]
-    for image in np.setdiff1d(np.arange(len(dataset)), filled):
-        message = "it is trained on as background"
-        yield note("image without objects", image, f"image {dataset.image_id(image)!r}", message)
-    for name in sorted({name for name in dataset.classes if dataset.classes.count(name) > 1}):
-        message = f"{dataset.classes.count(name)} categories have this name"
-        yield Fault("duplicate category name", dataset.source, f"category {name}", message, "note")
 
 
 def _category_table(dataset: DetectionDataset) -> Table:
@@ -225,7 +254,11 @@ def _category_table(dataset: DetectionDataset) -> Table:
         objects, images = mine & ~boxes.crowd, np.unique(boxes.image_index[mine])
         crowds = int((mine & boxes.crowd).sum())
         table.add_row(
-            str(category_id), name, str(int(objects.sum())), str(crowds), str(len(images))
+            Text(str(category_id)),
+            Text(name),
+            str(int(objects.sum())),
+            str(crowds),
+            str(len(images)),
         )
     return table
 

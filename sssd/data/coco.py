@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any, Protocol
 
-from sssd.data.boxes import BoxRow, BoxTable
+import pycocotools.mask
+
+from sssd.data.boxes import BoxRow, BoxTable, refuse_other_units
+from sssd.data.coco_files import find_images
 from sssd.data.dataset import DetectionDataset
 from sssd.data.faults import DataError, Fault, Id, Severity
 from sssd.data.images import read_size
+from sssd.data.text import read_json, require_known
 
 Record = dict[str, Any]
 
@@ -20,14 +24,16 @@ def read_coco(annotations: str | Path, images: str | Path | None = None) -> Dete
     """Read a detection dataset from a COCO json file.
 
     Ids may be any integers or strings; classes are numbered 0..C-1 in the order of their ids, so
-    that the files of two splits agree. Records that cannot be used are left out, with a warning,
-    and stand in `faults` of the dataset. The source of the format is
+    that the files of two splits agree. An annotation without a bbox has its mask's box; what is
+    marked "ignore" is a crowd region. Records that cannot be used are left out, with a warning, and
+    stand in `faults` of the dataset. The source of the format is
     https://cocodataset.org/#format-data.
 
     Args:
         annotations: json file with "images", "annotations" and "categories".
         images: folder of the images; None: COCO's own place, `DIR/X` for
-            `DIR/annotations/instances_X.json`, or else the folder of the json file.
+            `DIR/annotations/instances_X.json`, or the usual ones near it: the folder of the json
+            file, images/, images/X/ and data/ beside it.
 
     Returns:
         The dataset; images are opened on demand.
@@ -53,38 +59,41 @@ def read_coco(annotations: str | Path, images: str | Path | None = None) -> Dete
     order = sorted(categories, key=lambda value: (isinstance(value, str), value))
     label_of = {category: label for label, category in enumerate(order)}
     entries = _unique(document["images"], "image", report, needs="file_name")
-    folder = _image_folder(path, images, entries)
-    sizes = _sizes(entries, folder, report)
+    if not entries:
+        given = len(document["images"])
+        what = f"none of its {given} images has an id and a file_name"
+        raise DataError(f"{path}: {what if given else 'it holds no images'}")
+    entries = {key: entry for key, entry in entries.items() if _fits(key, entry, report)}
+    folder, names = find_images(path, images, entries)
+    sizes = _sizes(entries, folder, names, report)
     _note_ids(document["annotations"], report)
     row_of = {image: row for row, image in enumerate(sizes)}
-    return DetectionDataset(
+    dataset = DetectionDataset(
         source=path,
         image_root=folder,
-        file_names=[str(entries[image]["file_name"]) for image in sizes],
+        file_names=[names[image] for image in sizes],
         image_ids=list(sizes),
         sizes=list(sizes.values()),
         classes=[str(categories[category].get("name", category)) for category in order],
         category_ids=order,
         faults=faults,
-        boxes=_boxes(document["annotations"], row_of, set(entries), label_of, report),
+        boxes=_boxes(document["annotations"], row_of, sizes, set(entries), label_of, report),
     )
+    refuse_other_units(dataset)
+    return dataset
 
 
 def _load(path: Path) -> Record:
-    try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{path}: the annotation file does not exist") from None
-    except OSError as error:
-        raise DataError(f"{path}: the annotation file cannot be read: {error}") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not a json file: {error}") from None
+    document = read_json(path)
     for key in ("images", "annotations", "categories"):
         if not isinstance(document, dict) or not isinstance(document.get(key), list):
             raise DataError(
                 f"{path}: not a COCO detection file: it has no list '{key}'; see "
                 "https://cocodataset.org/#format-data"
             )
+    for key, name in (("categories", "name"), ("images", "file_name")):
+        texts = [record.get(name) for record in document[key] if isinstance(record, dict)]
+        require_known(path, "\n".join(text for text in texts if isinstance(text, str)))
     return document
 
 
@@ -119,41 +128,46 @@ def _id(value: object) -> Id | None:
     return value if isinstance(value, (int, str)) and not isinstance(value, bool) else None
 
 
-def _image_folder(path: Path, images: str | Path | None, entries: dict[Id, Record]) -> Path:
-    if images is not None:
-        folder = Path(images)
-        if not folder.is_dir():
-            raise DataError(f"{folder}: the folder of the images of {path} does not exist")
-        return folder
-    convention = path.parent.parent / path.stem.removeprefix("instances_")
-    if path.parent.name == "annotations" and convention.is_dir():
-        return convention
-    if any((path.parent / entry["file_name"]).is_file() for entry in entries.values()):
-        return path.parent
-    raise DataError(
-        f"{path}: its images are neither in {convention} nor in {path.parent}; "
-        "name their folder (images=...)"
-    )
+def _fits(key: Id, entry: Record, report: Report) -> bool:
+    """Whether an image's id and file name can be held; else it is reported."""
+    if isinstance(key, int) and not -(2**63) <= key < 2**63:
+        message = "its id is beyond 64 bits; give it a smaller number or a text"
+    elif re.search("[\0\ud800-\udfff]", entry["file_name"]):
+        message = f"no file can be called {entry['file_name']!r}"
+    else:
+        return True
+    report("incomplete image", f"image {key!r}", message)
+    return False
 
 
-def _sizes(entries: dict[Id, Record], folder: Path, report: Report) -> dict[Id, tuple[int, int]]:
+def _sizes(
+    entries: dict[Id, Record], folder: Path, names: dict[Id, str], report: Report
+) -> dict[Id, tuple[int, int]]:
     """Give width and height of every image; the file may leave them out, the image cannot."""
     sizes: dict[Id, tuple[int, int]] = {}
     for key, entry in entries.items():
-        width, height = entry.get("width"), entry.get("height")
-        if isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0:
+        width, height = _side(entry.get("width")), _side(entry.get("height"))
+        if width is not None and height is not None:
             sizes[key] = (width, height)
             continue
         try:
-            sizes[key] = read_size(folder / entry["file_name"])
+            sizes[key] = read_size(folder / names[key])
         except DataError as error:
             report("unknown image size", f"image {key!r}", f"no width and height, and {error}")
     return sizes
 
 
+def _side(value: object) -> int | None:
+    number = _number(value)
+    return (
+        int(number) if number is not None and number.is_integer() and 0 < number < 2**31 else None
+    )
+
+
 def _boxes(
     annotations: list[Record],
     row_of: dict[Id, int],
+    sizes: dict[Id, tuple[int, int]],
     known_images: set[Id],
     label_of: dict[Id, int],
     report: Report,
@@ -166,28 +180,69 @@ def _boxes(
         key = _id(record.get("id"))
         name = f"annotation number {number}" if key is None else f"annotation {key!r}"
         image, category = _id(record.get("image_id")), _id(record.get("category_id"))
+        crowd = any(_flag(record.get(field, 0)) for field in ("iscrowd", "ignore"))
         box = _numbers(record.get("bbox"))
+        if box is None and not record.get("bbox") and image in sizes:
+            box = _box_of_mask(record.get("segmentation"), sizes[image])
         if image not in known_images:
             report("unknown image", name, f"no image has the id {record.get('image_id')!r}")
         elif category not in label_of:
             value = record.get("category_id")
             report("unknown category", name, f"no category has the id {value!r}")
-        elif box is None:
+        elif any(_flag(record.get(field, 0)) is None for field in ("iscrowd", "ignore")):
+            values = [record[field] for field in ("iscrowd", "ignore") if field in record]
+            message = f"'iscrowd' and 'ignore' must be 0 or 1, not {', '.join(map(repr, values))}"
+            report("incomplete annotation", name, message)
+        elif box is None and image in row_of:
             value = record.get("bbox")
-            report("incomplete annotation", name, f"'bbox' must be four numbers, not {value!r}")
+            message = f"'bbox' must be four numbers, not {value!r}"
+            if record.get("segmentation"):
+                message += ", and its mask cannot be read"
+            report("incomplete annotation", name, message)
         elif image in row_of:
-            area = record.get("area")
+            assert box is not None
+            area = _number(record.get("area"))
             rows.append(
                 BoxRow(
                     image=row_of[image],
                     xywh=box,
                     label=label_of[category],
                     record=number if key is None else key,
-                    crowd=bool(record.get("iscrowd", 0)),
-                    area=area if _is_number(area) else None,
+                    crowd=crowd,
+                    area=area if area is not None and 0 < area < math.inf else None,
                 )
             )
     return BoxTable.from_rows(rows)
+
+
+def _flag(value: object) -> bool | None:
+    """Give what 0, 1, "0", "1" and json's true and false mean; None for anything else."""
+    flags = {"0": False, "1": True, "false": False, "true": True, "none": False, "": False}
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return flags.get(str(value).strip().lower())
+
+
+def _box_of_mask(mask: object, size: tuple[int, int]) -> list[float] | None:
+    """Give x, y, width, height around a mask: polygons or run lengths; None where there is none."""
+    if isinstance(mask, list):
+        polygons = [_floats(polygon) for polygon in mask]
+        corners = [value for polygon in polygons if polygon for value in polygon]
+        if not corners or any(not p or len(p) < 6 or len(p) % 2 for p in polygons):
+            return None
+        x, y = corners[::2], corners[1::2]
+        return [min(x), min(y), max(x) - min(x), max(y) - min(y)]
+    if not isinstance(mask, dict) or mask.get("size") != [size[1], size[0]]:
+        return None
+    counts = mask.get("counts")
+    if isinstance(counts, list):
+        whole = all(type(count) is int and count >= 0 for count in counts)
+        if not whole or sum(counts) != size[0] * size[1]:
+            return None
+        mask = pycocotools.mask.frPyObjects(mask, size[1], size[0])
+    elif not isinstance(counts, str) or not re.fullmatch(r"[0-o]*[0-O]", counts):
+        return None  # pycocotools reads past the end of a damaged string
+    return pycocotools.mask.toBbox(mask).tolist()
 
 
 def _note_ids(annotations: list[Record], report: Report) -> None:
@@ -204,12 +259,18 @@ def _note_ids(annotations: list[Record], report: Report) -> None:
 
 def _numbers(values: object) -> list[float] | None:
     """Give four numbers, NaN among them, or None for anything else."""
-    if not isinstance(values, list) or len(values) != 4:
-        return None
-    if not all(type(value) in (int, float) for value in values):
-        return None
-    return values
+    return _floats(values) if isinstance(values, list) and len(values) == 4 else None
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+def _floats(values: object) -> list[float] | None:
+    numbers = [_number(value) for value in values] if isinstance(values, list) else [None]
+    return None if None in numbers else [number for number in numbers if number is not None]
+
+
+def _number(value: object) -> float | None:
+    if type(value) not in (int, float):
+        return None
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except OverflowError:  # an integer beyond all floats
+        return math.inf

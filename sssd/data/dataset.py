@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from sssd.data.faults import DataError, Fault, Id, count_kinds
 from sssd.data.images import read_image
 
 Target = dict[str, Any]
+ESCAPE = "surrogateescape"  # names of files need not be UTF-8
 
 
 class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
@@ -41,6 +44,8 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
         record_name: what a record is called: "annotation", "object", "line".
         label_files: one annotation file for each image; None where `source` holds them all.
         faults: faults that the reader found; it has left these records out.
+        pixel_range: what is black and what is white in images of more than 8 bits (see
+            `read_image`).
 
     Example:
         >>> dataset = read_coco("annotations/instances_train2017.json")  # doctest: +SKIP
@@ -63,12 +68,14 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
         record_name: str = "annotation",
         label_files: Sequence[str] | None = None,
         faults: Sequence[Fault] = (),
+        pixel_range: tuple[float, float] | None = None,
     ) -> None:
         self.source = str(source)
         self.image_root = str(image_root)
         self.classes = list(classes)
         self.category_ids = list(category_ids)
         self.record_name = record_name
+        self.pixel_range = pixel_range
         self._file_names = _byte_array(file_names)
         self._label_files = None if label_files is None else _byte_array(label_files)
         self._image_ids = _id_array(image_ids, self.source)
@@ -90,7 +97,7 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
 
     def __getitem__(self, index: int) -> tuple[tv_tensors.Image, Target]:
         path = self.image_path(index)
-        image = read_image(path)
+        image = read_image(path, self.pixel_range)
         height, width = image.shape[-2:]
         if (width, height) != tuple(self.sizes[index]):
             stated = " x ".join(map(str, self.sizes[index]))
@@ -125,7 +132,7 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
 
     def image_path(self, index: int) -> str:
         """Give the path of one image."""
-        return os.path.join(self.image_root, self._file_names[index].decode())
+        return os.path.join(self.image_root, self._file_names[index].decode(errors=ESCAPE))
 
     def image_id(self, index: int) -> Id:
         """Give the file's own id of one image."""
@@ -133,7 +140,11 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
 
     def label_file(self, index: int) -> str:
         """Give the file that holds the annotations of one image."""
-        return self.source if self._label_files is None else self._label_files[index].decode()
+        return (
+            self.source
+            if self._label_files is None
+            else self._label_files[index].decode(errors=ESCAPE)
+        )
 
     def targets(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Give the boxes (n, 4) xyxy float32, within the image, and labels (n,) to train with."""
@@ -159,7 +170,12 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
         )
         return {
             "images": [
-                {"id": image_id, "file_name": name.decode(), "width": width, "height": height}
+                {
+                    "id": image_id,
+                    "file_name": name.decode(errors=ESCAPE),
+                    "width": width,
+                    "height": height,
+                }
                 for image_id, name, (width, height) in zip(
                     ids, self._file_names.tolist(), self.sizes.tolist(), strict=True
                 )
@@ -200,6 +216,8 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
         ):
             digest.update(repr((array.dtype.str, array.shape)).encode())
             digest.update(np.ascontiguousarray(array).tobytes())
+        if self.pixel_range is not None:
+            digest.update(repr(self.pixel_range).encode())
         return digest.hexdigest()[:16]
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> DetectionDataset:
@@ -211,11 +229,11 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
         indices = np.asarray(indices, np.int64)
         label_files = None
         if self._label_files is not None:
-            label_files = [name.decode() for name in self._label_files[indices]]
+            label_files = [name.decode(errors=ESCAPE) for name in self._label_files[indices]]
         return DetectionDataset(
             source=self.source,
             image_root=self.image_root,
-            file_names=[name.decode() for name in self._file_names[indices]],
+            file_names=[name.decode(errors=ESCAPE) for name in self._file_names[indices]],
             image_ids=self._image_ids[indices].tolist(),
             sizes=self.sizes[indices],
             boxes=self.boxes.of_images(indices, len(self)),
@@ -223,11 +241,44 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
             category_ids=self.category_ids,
             record_name=self.record_name,
             label_files=label_files,
+            pixel_range=self.pixel_range,
         )
+
+    def with_classes(self, classes: Sequence[str], category_ids: Sequence[Id]) -> DetectionDataset:
+        """Give the same images with the classes of other data, known by their names.
+
+        Args:
+            classes: names, in index order, among them all of this dataset.
+            category_ids: their ids.
+
+        Raises:
+            DataError: a class of this dataset is none of them, or a name stands for two classes.
+        """
+        if (self.classes, self.category_ids) == (list(classes), list(category_ids)):
+            return self
+        unknown = sorted(set(self.classes) - set(classes))
+        twice = [name for name in self.classes if list(classes).count(name) > 1]
+        twice += [name for name in self.classes if self.classes.count(name) > 1]
+        if unknown or twice:
+            what = f"{unknown[0]!r} is none of" if unknown else f"{twice[0]!r} is twice among"
+            raise DataError(
+                f"{self.source} has other categories than what is learnt: {what} "
+                f"{some_of(classes if unknown else [*self.classes, *classes])}"
+            )
+        labels = np.array([list(classes).index(name) for name in self.classes], np.int64)
+        renamed = copy.copy(self)
+        renamed.boxes = replace(self.boxes, labels=labels[self.boxes.labels])
+        renamed.classes, renamed.category_ids = list(classes), list(category_ids)
+        return renamed
+
+
+def some_of(names: Sequence[str]) -> str:
+    """Name the first of some names: "3 classes (cat, dog, ape)"."""
+    return f"{len(names)} classes ({', '.join(names[:5])}{', ...' * (len(names) > 5)})"
 
 
 def _byte_array(names: Sequence[str]) -> np.ndarray:
-    return np.array([name.encode() for name in names], dtype=np.bytes_)
+    return np.array([name.encode(errors=ESCAPE) for name in names], dtype=np.bytes_)
 
 
 def _id_array(ids: Sequence[Id], source: str) -> np.ndarray:

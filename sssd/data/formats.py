@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import difflib
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
 from sssd.data.coco import read_coco
+from sssd.data.coco_files import find_json, is_coco
 from sssd.data.dataset import DetectionDataset
 from sssd.data.faults import DataError
+from sssd.data.files import SPLIT_FLAGS, Files, split_named
+from sssd.data.text import read_text
 from sssd.data.voc import read_voc
-from sssd.data.yolo import read_yolo
+from sssd.data.yolo import is_label, read_yolo
+from sssd.data.yolo_files import NAME_FILES, description
 
 Format = Literal["coco", "voc", "yolo"]
+
+FORMAT_FLAGS = "--format, in training --data.format"
+KNOWN = "a COCO json, or a folder (or data.yaml) of COCO, VOC xml or YOLO txt files"
+SAMPLE = 50  # files of a kind that are looked into to know a folder's format
+YOLO_FILES = (".yaml", ".yml", ".data", ".txt")
+INSIDE = ("images", "labels", "annotations", "jpegimages", "imagesets", "main")
 
 
 def read_dataset(
@@ -19,14 +32,18 @@ def read_dataset(
     images: str | Path | None = None,
     split: str = "train",
     format: Format | None = None,
+    pixel_range: tuple[float, float] | None = None,
 ) -> DetectionDataset:
     """Read a data set of any format.
 
     Args:
-        path: COCO: the json file; VOC and YOLO: the folder (see `read_voc`, `read_yolo`).
+        path: a COCO json, a data.yaml or obj.data of YOLO, or the folder of a data set as the usual
+            tools export it (see `read_coco`, `read_voc`, `read_yolo`).
         images: folder of the images, where it is not at the format's usual place (COCO, VOC).
-        split: which part of a VOC or YOLO folder; a COCO file is one split.
+        split: which part of a folder or data.yaml, by any of its usual names ("val" is valid/,
+            too); one that has no parts is taken whole.
         format: None: known by the path.
+        pixel_range: what is black and white in images of more than 8 bits (see `read_image`).
 
     Returns:
         The dataset.
@@ -34,27 +51,94 @@ def read_dataset(
     Raises:
         DataError: the path does not exist or its format is not known, or as the readers raise.
     """
-    path = Path(path)
+    dataset = _read(Path(path), images, split, format)
+    dataset.pixel_range = pixel_range and (pixel_range[0], pixel_range[1])  # json has lists
+    return dataset
+
+
+def _read(
+    path: Path, images: str | Path | None, split: str, format: Format | None
+) -> DetectionDataset:
     if not path.exists():
-        raise DataError(f"{path}: this file or folder does not exist")
+        raise DataError(f"{path}: this file or folder does not exist{_alike(path)}")
     kind = format or _format_of(path)
     if kind == "coco":
+        if path.is_dir():
+            path = find_json(Files(path), split)
+        elif split not in ("train", "val"):
+            raise DataError(
+                f"{path}: a json file is one part, {split!r} another file; {SPLIT_FLAGS} are for "
+                "folders and a data.yaml"
+            )
         return read_coco(path, images)
     if kind == "voc":
         return read_voc(path, split, images)
     if images is not None:
-        raise DataError(f"{images}: a YOLO data set has its images at {path}/images/{split}")
+        raise DataError(
+            f"{images}: of a YOLO data set, its data.yaml or folder says where images are"
+        )
     return read_yolo(path, split)
 
 
 def _format_of(path: Path) -> Format:
-    if path.suffix == ".json":
-        return "coco"
-    if (path / "Annotations").is_dir():
-        return "voc"
-    if path.suffix in (".yaml", ".yml") or (path / "labels").is_dir():
-        return "yolo"
-    raise DataError(
-        f"{path}: neither a COCO json file, nor a VOC folder (with Annotations/), nor a YOLO one "
-        "(data.yaml, or a folder with labels/)"
-    )
+    if path.is_file():
+        ending = path.suffix.lower()
+        if ending == ".json":
+            return "coco"
+        if ending in YOLO_FILES:
+            return "yolo"
+        what = {
+            ".zip": "unpack it, and name its folder",
+            ".xml": "name the folder of the xml files",
+        }
+        raise DataError(f"{path}: this file is no data set; {what.get(ending, 'name ' + KNOWN)}")
+    if not path.is_dir():
+        raise DataError(f"{path}: neither a file nor a folder; name {KNOWN}")
+    formats = _formats_in(path)
+    if len(formats) == 1:
+        return formats[0]
+    if formats:
+        raise DataError(
+            f"{path}: it holds annotations of {' and '.join(formats)}; choose by {FORMAT_FLAGS}"
+        )
+    kinds = Counter(file.suffix.lower() or "no ending" for file in Files(path).paths)
+    held = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common(4)) or "nothing"
+    raise DataError(f"{path}: no data set: neither {KNOWN} (it holds {held}){_near(path)}")
+
+
+def _formats_in(path: Path) -> list[Format]:
+    files = Files(path)
+    formats: list[Format] = []
+    if any(map(is_coco, files.ending(".json")[:SAMPLE])):
+        formats.append("coco")
+    if any(map(_is_voc, files.ending(".xml")[:SAMPLE])):
+        formats.append("voc")
+    if description(path) or any(map(is_label, files.ending(".txt")[:SAMPLE])):
+        formats.append("yolo")
+    if not formats and files.images() and any(file.name in NAME_FILES for file in files.paths):
+        formats.append("yolo")  # of empty label files
+    return formats
+
+
+def _is_voc(path: Path) -> bool:
+    return re.search(r"<annotation[\s>]", read_text(path)) is not None
+
+
+def _alike(path: Path) -> str:
+    """Name what lies where a path does not, and is called nearly so."""
+    above = next(folder for folder in (path, *path.parents) if folder.exists())
+    missing = path.relative_to(above).parts[0]
+    names = [other.name for other in above.iterdir()] if above.is_dir() else []
+    close = difflib.get_close_matches(missing, names, n=1)
+    return f"; {above / close[0]} does" if close else ""
+
+
+def _near(path: Path) -> str:
+    """Name a folder near a path that would do, for a message."""
+    inside = path.name.lower() in INSIDE or split_named(path.name)
+    above = [path.absolute().parent, path.absolute().parent.parent] if inside else []
+    below = [folder for folder in sorted(path.iterdir()) if folder.is_dir()][:SAMPLE]
+    for folder in (*below, *above):
+        if len(folder.parts) > 1 and _formats_in(folder):
+            return f"; {folder} is one"
+    return ""

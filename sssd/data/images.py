@@ -2,33 +2,54 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from sssd.data.faults import DataError
 
-# EXIF orientations that exchange width and height (a quarter turn, with or without a mirror).
-QUARTER_TURNS = (5, 6, 7, 8)
+# What puts an image upright again that is stored in one of the EXIF orientations.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+QUARTER_TURNS = (5, 6, 7, 8)  # they exchange width and height
+RANGE_FLAGS = (
+    "--pixel-range LOW HIGH (in training --data.pixel-range; what is black, what is white)"
+)
+if most := os.environ.get("SSSD_MAX_PIXELS"):
+    if not most.isdecimal():
+        raise ValueError(f"SSSD_MAX_PIXELS is {most!r}; it must be a whole number")
+    Image.MAX_IMAGE_PIXELS = int(most)
 
 
-def read_image(path: str | Path) -> torch.Tensor:
+def read_image(path: str | Path, pixel_range: tuple[float, float] | None = None) -> torch.Tensor:
     """Decode an image file as the viewer of a photo would show it.
 
     The EXIF rotation is applied; grey, palette, CMYK and 16-bit images become 8-bit RGB (16-bit
-    values keep their high byte); an alpha channel is dropped.
+    values keep their high byte); an alpha channel is dropped. A picture beyond Pillow's limit of
+    179 million pixels is read if the environment variable SSSD_MAX_PIXELS allows it.
 
     Args:
         path: file in any format that Pillow decodes.
+        pixel_range: what is black and white in an image of more than 8 bits (16-bit, float);
+            values between become 0..255 in proportion. None: 0 and 65,535.
 
     Returns:
         uint8 tensor (3, H, W).
 
     Raises:
-        DataError: the file is missing, truncated, no image, or of 32-bit pixels; it is named.
+        DataError: the file is missing, truncated, no image, too large, or of 32-bit pixels without
+            a range; it is named.
 
     Example:
         >>> read_image("photo.jpg").shape  # doctest: +SKIP
@@ -36,13 +57,16 @@ def read_image(path: str | Path) -> torch.Tensor:
     """
     try:
         with Image.open(path) as image:
-            rgb = _to_rgb(ImageOps.exif_transpose(image))
-            pixels = np.asarray(rgb).transpose(2, 0, 1)
+            turn = TURNS.get(orientation(image))
+            rgb = _to_rgb(image, pixel_range)
+            pixels = np.asarray(rgb if turn is None else rgb.transpose(turn)).transpose(2, 0, 1)
             return torch.from_numpy(pixels.copy(order="C"))
     except FileNotFoundError:
         raise DataError(f"{path}: the image file does not exist") from None
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, ...
-        raise DataError(f"{path}: the image cannot be read: {error}") from error
+        raise DataError(
+            f"{path}: the image cannot be read: {why_unreadable(path, error)}"
+        ) from error
 
 
 def read_size(path: str | Path) -> tuple[int, int]:
@@ -65,12 +89,23 @@ def read_size(path: str | Path) -> tuple[int, int]:
     except FileNotFoundError:
         raise DataError(f"{path}: the image file does not exist") from None
     except Exception as error:
-        raise DataError(f"{path}: the image cannot be read: {error}") from error
+        raise DataError(
+            f"{path}: the image cannot be read: {why_unreadable(path, error)}"
+        ) from error
 
 
 def orientation(image: Image.Image) -> int:
-    """Give the EXIF orientation, 1 (upright) to 8."""
-    return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    """Give the EXIF orientation, 1 (upright) to 8; 1 for what is none of them."""
+    stated = stated_orientation(image)
+    return stated if isinstance(stated, int) and stated in TURNS else 1
+
+
+def stated_orientation(image: Image.Image) -> object:
+    """Give what EXIF says of the orientation, be it a number, a text or nonsense; 1 for nothing."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF raises struct.error, SyntaxError, ...: there is none, then
+        return 1
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
@@ -79,14 +114,41 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return (height, width) if orientation(image) in QUARTER_TURNS else (width, height)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    mode = image.mode
+def is_deep(image: Image.Image) -> bool:
+    """Whether an opened image is grey of 16 bits."""
     # Pillow calls a 16-bit grey PNG "I" before version 11 and "I;16" since.
-    if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", None)):
-        high_byte = np.clip(np.asarray(image, dtype=np.int32) >> 8, 0, 255)
-        return Image.fromarray(high_byte.astype(np.uint8)).convert("RGB")
-    if mode in ("I", "F"):
-        raise ValueError(f"32-bit pixels (mode {mode}) have no known range; save it as 8 or 16 bit")
-    if mode == "P" and "transparency" in image.info:
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+
+
+def _to_rgb(image: Image.Image, pixel_range: tuple[float, float] | None) -> Image.Image:
+    deep = is_deep(image)
+    if deep or image.mode in ("I", "F"):
+        if pixel_range is None and not deep:
+            raise ValueError(
+                f"32-bit pixels (mode {image.mode}) have no known range; give it by {RANGE_FLAGS}"
+            )
+        values = np.asarray(image)
+        if pixel_range is None:
+            grey = (values.astype(np.int32) >> 8).astype(np.float64)
+        else:
+            low, high = pixel_range
+            share = np.nan_to_num((values.astype(np.float64) - low) / (high - low))
+            grey = np.clip(share, 0, 1) * 255 + 0.5
+        return Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # Pillow warns when it drops a palette's transparency
     return image.convert("RGB")
+
+
+def why_unreadable(path: str | Path, error: Exception) -> str:
+    """Say why Pillow could not read a file, and the way out where there is one."""
+    if isinstance(error, Image.DecompressionBombError):
+        return (
+            f"{error}; if you trust the file, set the environment variable SSSD_MAX_PIXELS to a "
+            "larger number (SSSD_MAX_PIXELS=2000000000)"
+        )
+    if os.path.isfile(path):
+        with open(path, "rb") as file:
+            if file.read(12)[4:8] == b"ftyp":
+                return f"it is HEIC or the like, which is not decoded; convert it to JPEG ({error})"
+    return str(error)

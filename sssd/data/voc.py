@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 
-from sssd.data.boxes import BoxRow, BoxTable
+from sssd.data.boxes import BoxRow, BoxTable, refuse_other_units
 from sssd.data.dataset import DetectionDataset
 from sssd.data.faults import DataError, Fault
+from sssd.data.files import IMAGE_FLAGS, Files, folders_of_images, shared_folder
 from sssd.data.images import read_size
+from sssd.data.text import UNKNOWN, require_known
+from sssd.data.voc_files import Pictures, find_lists, find_part, read_trees
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -21,72 +25,89 @@ def read_voc(
     images: str | Path | None = None,
     classes: Sequence[str] | None = None,
 ) -> DetectionDataset:
-    """Read a detection dataset from a folder in the layout of Pascal VOC.
+    """Read a detection dataset of Pascal VOC's xml files, wherever in a folder they lie.
 
-    Corners are taken as they stand, as the tools that write these files today mean them (VOC
-    itself counts pixels from 1, half a pixel away). Objects marked "difficult" are ordinary ones.
-    Images are numbered from 1, classes from 1 in the order of their names.
+    An xml file belongs to the image of its own name, in any folder below the root; what it states
+    as <filename> counts only where there is none. Corners are taken as they stand, as the tools
+    that write these files today mean them (VOC itself counts pixels from 1, half a pixel away).
+    Objects marked "difficult" are ordinary ones. Images are numbered from 1, classes from 1 in the
+    order of their names.
 
     Args:
-        root: folder with Annotations/*.xml and ImageSets/Main/SPLIT.txt.
-        split: name of the list of images; None: every xml file.
-        images: folder of the images; None: root/JPEGImages.
-        classes: names in index order; None: all names in Annotations, sorted, so that every split
+        root: folder of xml files and images: VOC's own Annotations/ and JPEGImages/, or any other
+            as labelImg, Roboflow, CVAT, VoTT or Label Studio write them.
+        split: part of the data, as listed in ImageSets/Main/SPLIT.txt or in a folder of this name;
+            what is not split is taken whole. None: every xml file.
+        images: folder of the images; None: the root.
+        classes: names in index order; None: all names below the root, sorted, so that every split
             has the same.
 
     Returns:
         The dataset; images are opened on demand.
 
     Raises:
-        DataError: a folder or list that does not exist, or no object at all.
+        DataError: a folder or part that does not exist, or no object at all.
 
     Example:
         >>> train = read_voc("VOCdevkit/VOC2012", "train")  # doctest: +SKIP
     """
     root = Path(root)
-    folder = root / "JPEGImages" if images is None else Path(images)
-    elsewhere = "; say where the images are by --images (in training --data.train-images)"
-    for needed, way_out in ((root / "Annotations", ""), (folder, elsewhere)):
+    folder = root if images is None else Path(images)
+    for needed in (root, folder):
         if not needed.is_dir():
-            raise DataError(f"{needed}: this folder of a VOC dataset does not exist{way_out}")
-    stems = _stems(root, split)
+            raise DataError(
+                f"{needed}: this folder does not exist; name the images' by {IMAGE_FLAGS}"
+            )
+    files = Files(root)
+    faults: list[Fault] = []
+    trees = read_trees(files.ending(".xml"), faults)
+    names = {
+        str(item.findtext("name", "")).strip() for t in trees.values() for item in t.iter("object")
+    }
     if classes is None:
-        classes = _all_names(root)
+        classes = sorted(name for name in names if name and UNKNOWN not in name)
     if not classes:
-        raise DataError(f"{root / 'Annotations'}: no xml file names an object")
+        for path, tree in trees.items():
+            require_known(path, "".join(tree.itertext()))
+        raise DataError(f"{root}: no xml file below it names an object")
+    chosen, pool = find_part(files, split, trees, faults)
+    if images is not None:
+        pool = Files(folder).images()
+    pictures = Pictures(pool, list(trees))
     label_of = {name: label for label, name in enumerate(classes)}
     rows: list[BoxRow] = []
-    faults: list[Fault] = []
-    file_names: list[str] = []
+    found: list[Path] = []
     label_files: list[str] = []
     sizes: list[tuple[int, int]] = []
-    for stem in stems:
-        path = root / "Annotations" / f"{stem}.xml"
+    for path in chosen:
+        tree = trees[path]
+        kind = "missing image"
         try:
-            tree = ElementTree.parse(path).getroot()
-            name = _image_name(tree, stem, folder)
-            size = _size(tree) or read_size(folder / name)
-        except (OSError, ElementTree.ParseError, DataError) as error:
-            faults.append(Fault("unusable annotation file", str(path), "", str(error)))
+            picture = pictures.of(path, tree)
+            kind = "unreadable image"
+            size = _size(tree) or read_size(picture)
+        except DataError as error:
+            faults.append(Fault(kind, str(path), "", str(error)))
             continue
         for number, item in enumerate(tree.iter("object"), start=1):
-            box = item.find("bndbox")
-            values = [math.nan if box is None else _number(box, corner) for corner in CORNERS]
-            x, y, right, bottom = values
-            label = label_of.get(item.findtext("name", "").strip())
-            if label is None:
-                message = f"{item.findtext('name')!r} is none of {', '.join(classes)}"
-                faults.append(Fault("unknown category", str(path), f"object {number}", message))
-            else:
-                rows.append(BoxRow(len(file_names), (x, y, right - x, bottom - y), label, number))
-        file_names.append(name)
+            _read_object(item, number, path, len(found), label_of, rows, faults)
+        found.append(picture)
         label_files.append(str(path))
         sizes.append(size)
-    return DetectionDataset(
+    if not found:
+        reason = f"; {faults[0].message}" if faults else ""
+        raise DataError(
+            f"{root}: no image of its xml files can be used{reason}; name the images' folder by "
+            f"{IMAGE_FLAGS}{folders_of_images(root)}"
+        )
+    base = shared_folder(found)
+    if split is None or not find_lists(files):
+        faults += pictures.without_xml()
+    dataset = DetectionDataset(
         source=root,
-        image_root=folder,
-        file_names=file_names,
-        image_ids=range(1, len(file_names) + 1),
+        image_root=base,
+        file_names=[os.path.relpath(path, base) for path in found],
+        image_ids=range(1, len(found) + 1),
         sizes=sizes,
         classes=classes,
         category_ids=range(1, len(classes) + 1),
@@ -95,39 +116,43 @@ def read_voc(
         record_name="object",
         faults=faults,
     )
+    refuse_other_units(dataset)
+    return dataset
 
 
-def _stems(root: Path, split: str | None) -> list[str]:
-    if split is None:
-        return sorted(path.stem for path in (root / "Annotations").glob("*.xml"))
-    path = root / "ImageSets" / "Main" / f"{split}.txt"
-    try:
-        lines = path.read_text().splitlines()
-    except FileNotFoundError:
-        raise DataError(f"{path}: the list of the split's images does not exist") from None
-    return [line.split()[0] for line in lines if line.strip()]
-
-
-def _all_names(root: Path) -> list[str]:
-    names = set()
-    for path in (root / "Annotations").glob("*.xml"):
-        try:
-            tree = ElementTree.parse(path).getroot()
-        except (OSError, ElementTree.ParseError):
-            continue  # reported where its own split is read
-        names |= {item.findtext("name", "").strip() for item in tree.iter("object")}
-    return sorted(names - {""})
-
-
-def _image_name(tree: ElementTree.Element, stem: str, folder: Path) -> str:
-    """Give the file name that the xml states, or the xml's own where that is out of date."""
-    stated = tree.findtext("filename", "").strip()
-    return stated if stated and (folder / stated).is_file() else f"{stem}.jpg"
+def _read_object(
+    item: ElementTree.Element,
+    number: int,
+    path: Path,
+    image: int,
+    label_of: dict[str, int],
+    rows: list[BoxRow],
+    faults: list[Fault],
+) -> None:
+    record = f"object {number}"
+    name = item.findtext("name", "").strip()
+    boxes = item.findall("bndbox")
+    if name not in label_of:
+        message = f"{name!r} is none of {', '.join(label_of)}"
+        if UNKNOWN in name:
+            message = (
+                f"{name!r} is not UTF-8, and the file does not say its encoding; save it as UTF-8"
+            )
+        faults.append(Fault("unknown category", str(path), record, message))
+    elif not boxes:
+        tags = ", ".join(child.tag for child in item)
+        message = f"it has no bndbox, only {tags}"
+        faults.append(Fault("incomplete annotation", str(path), record, message))
+    else:
+        for box in boxes:
+            x, y, right, bottom = (_number(box, corner) for corner in CORNERS)
+            rows.append(BoxRow(image, (x, y, right - x, bottom - y), label_of[name], number))
 
 
 def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
     width, height = (_number(tree, f"size/{side}") for side in ("width", "height"))
-    return (int(width), int(height)) if width > 0 and height > 0 else None
+    usual = 0 < width < 2**31 and 0 < height < 2**31
+    return (int(width), int(height)) if usual else None
 
 
 def _number(element: ElementTree.Element, path: str) -> float:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from PIL import Image
+from typing import NamedTuple
 
 from sssd.data.boxes import BoxRow, BoxTable
 from sssd.data.dataset import DetectionDataset
 from sssd.data.faults import DataError, Fault
+from sssd.data.files import ENDINGS, folders_of_images, shared_folder, split_named
 from sssd.data.images import read_size
+from sssd.data.text import read_text
+from sssd.data.yolo_files import find_source
+
+EDGE = 0.01  # of the image: tools round, and their boxes stick out a little
+TWINS = {"images": ("labels",), "Images": ("Labels", "labels"), "JPEGImages": ("labels",)}
 
 
 def read_yolo(
@@ -20,144 +26,234 @@ def read_yolo(
     split: str = "train",
     classes: Sequence[str] | None = None,
 ) -> DetectionDataset:
-    """Read a detection dataset in the layout of YOLO: images/SPLIT and labels/SPLIT.
+    """Read a detection dataset in any layout of YOLO and darknet.
 
     A label file has a line for each object: class x y width height, centre and size as fractions of
-    the image; or class and the corners of a polygon, of which the bounding box is taken. An image
-    without a label file holds no objects. Sizes are read from the images. Images are numbered from
-    1, in the order of their names.
+    the image; or class and the corners of a polygon, of which the bounding box is taken. Columns
+    behind the box are not read: keypoints (known by `kpt_shape` of a data.yaml), track ids, scores.
+    A label file lies beside its image, or in labels/ where the image lies in images/; an image
+    without one holds no objects. Sizes are read from the images. Images are numbered from 1, in the
+    order of their names or of their list.
 
     Args:
-        root: folder of images/ and labels/, or a data.yaml that says where they are and names the
-            classes (needs `pip install pyyaml`).
-        split: "train", "val" or "test".
-        classes: names in index order; None: those of data.yaml, or of root/classes.txt.
+        root: a data.yaml (Ultralytics, Roboflow, CVAT), an obj.data (darknet, CVAT), a list of
+            images (.txt), or the folder of any of these, or of images and label files.
+        split: which part, such as "train", "val" or "test"; what is not split is taken whole.
+        classes: names in index order; None: those of data.yaml, obj.names or classes.txt.
 
     Returns:
         The dataset; images are opened on demand.
 
     Raises:
-        DataError: a folder that does not exist or holds no images, or classes without names.
+        DataError: no images, no such part, classes without names, or lines that mean two things.
         ImportError: a data.yaml without PyYAML.
 
     Example:
-        >>> train = read_yolo("coco128", classes=["person", "bicycle"])  # doctest: +SKIP
+        >>> train = read_yolo("coco8/data.yaml")  # doctest: +SKIP
     """
     root = Path(root)
-    if root.suffix in (".yaml", ".yml"):
-        images, stated = _from_yaml(root, split)
-        classes = classes or stated
-    else:
-        images = root / "images" / split
-        if classes is None and (root / "classes.txt").is_file():
-            classes = [line.strip() for line in (root / "classes.txt").read_text().splitlines()]
-            classes = [name for name in classes if name]
-    if not classes:
-        raise DataError(f"{root}: no class names: give classes, classes.txt or a data.yaml")
-    if not images.is_dir():
-        raise DataError(f"{images}: the folder of the images of {root} does not exist")
-    rows: list[BoxRow] = []
-    faults: list[Fault] = []
-    names: list[str] = []
-    label_files: list[str] = []
+    source = find_source(root, split, classes)
+    faults = list(source.faults)
+    images: list[Path] = []
     sizes: list[tuple[int, int]] = []
-    labels = _labels_folder(images)
-    known = set(Image.registered_extensions())
-    for path in sorted(path for path in images.rglob("*") if path.suffix.lower() in known):
+    label_files = _LabelFiles()
+    labels: list[Path] = []
+    lines: list[_Line] = []
+    for path in source.images:
+        label = label_files.of(path)
         try:
-            size = read_size(path)
+            sizes.append(read_size(path))
         except DataError as error:
             faults.append(Fault("unreadable image", str(path), "", str(error)))
             continue
-        label_file = (labels / path.relative_to(images)).with_suffix(".txt")
-        found, wrong = _read_labels(label_file, len(names), size, len(classes))
-        rows += found
-        faults += wrong
-        names.append(str(path.relative_to(images)))
-        label_files.append(str(label_file))
-        sizes.append(size)
-    if not names:
-        raise DataError(f"{images}: no images in this folder")
+        lines += _read_lines(label, len(images), len(source.classes), faults)
+        images.append(path)
+        labels.append(label)
+    if not images:
+        reason = f"; {faults[0].message}" if faults else ""
+        raise DataError(f"{root}: no image of it can be used{reason}{folders_of_images(root)}")
+    faults += label_files.without_image()
+    folder = shared_folder(images)
     return DetectionDataset(
         source=root,
-        image_root=images,
-        file_names=names,
-        image_ids=range(1, len(names) + 1),
+        image_root=folder,
+        file_names=[os.path.relpath(path, folder) for path in images],
+        image_ids=range(1, len(images) + 1),
         sizes=sizes,
-        boxes=BoxTable.from_rows(rows),
-        classes=classes,
-        category_ids=range(len(classes)),
+        boxes=BoxTable.from_rows(_boxes(lines, labels, sizes, source.keypoints, faults)),
+        classes=source.classes,
+        category_ids=range(len(source.classes)),
         record_name="line",
-        label_files=label_files,
+        label_files=[str(path) for path in labels],
         faults=faults,
     )
 
 
-def _labels_folder(images: Path) -> Path:
-    """Give the folder that YOLO pairs with the images': the last "images" becomes "labels"."""
-    parts = list(images.parts)
-    last = len(parts) - 1 - parts[::-1].index("images") if "images" in parts else None
-    if last is None:
-        return images
-    parts[last] = "labels"
-    return Path(*parts)
+@dataclass
+class _LabelFiles:
+    """Where the label files of images lie, and which of them have no image."""
+
+    stems: dict[Path, set[str]] = field(default_factory=lambda: defaultdict(set))  # by label folder
+    folders: dict[Path, list[Path]] = field(default_factory=dict)  # of labels, by image folder
+
+    def of(self, image: Path) -> Path:
+        """Give the label file of an image; where there is none, the usual place of one."""
+        if image.parent not in self.folders:
+            self.folders[image.parent] = self._candidates(image.parent)
+        names = [f"{image.stem}.txt", f"{image.name}.txt"]
+        candidates = [folder / name for folder in self.folders[image.parent] for name in names]
+        return next((path for path in candidates if path.is_file()), candidates[0])
+
+    def _candidates(self, folder: Path) -> list[Path]:
+        own = [folder]
+        for number, name in enumerate(folder.parts):
+            if name in TWINS:  # the last one counts
+                above, below = folder.parts[:number], folder.parts[number + 1 :]
+                own = [Path(*above, twin, *below) for twin in TWINS[name]] + [folder]
+        shared = [folder / "labels", folder.parent / "labels" / folder.name]
+        shared += [] if split_named(folder.name) else [folder.parent / "labels"]
+        stems = {p.stem for p in folder.iterdir() if p.suffix.lower() in ENDINGS}
+        for place in own:
+            self.stems[place] |= stems
+        return [place for place in (*own, *shared) if place.is_dir()] or own
+
+    def without_image(self) -> list[Fault]:
+        """Give the label files whose image is nowhere: their objects are lost."""
+        faults = []
+        for folder, stems in self.stems.items():
+            for path in sorted(folder.glob("*.txt")):
+                if path.stem not in stems and Path(path.stem).stem not in stems and is_label(path):
+                    message = "no image has the name of this label file"
+                    faults.append(Fault("missing image", str(path), "", message))
+        return faults
 
 
-def _read_labels(
-    path: Path, image: int, size: tuple[int, int], num_classes: int
-) -> tuple[list[BoxRow], list[Fault]]:
-    rows: list[BoxRow] = []
-    faults: list[Fault] = []
+def is_label(path: Path) -> bool:
+    """Whether a text file begins with a line of numbers, as label files do."""
     try:
-        lines = path.read_text().splitlines()
-    except FileNotFoundError:
-        return rows, faults
-    except (OSError, UnicodeDecodeError) as error:
-        return rows, [Fault("unusable annotation file", str(path), "", str(error))]
-    for number, line in enumerate(lines, start=1):
-        fields = line.split()
-        if not fields:
+        fields = read_text(path).split("\n", 1)[0].split()
+        return len([float(value) for value in fields]) >= 5
+    except (DataError, ValueError):
+        return False
+
+
+class _Line(NamedTuple):
+    """One line of a label file."""
+
+    image: int
+    number: int
+    label: int
+    values: list[float]  # all behind the class
+
+
+def _read_lines(path: Path, image: int, num_classes: int, faults: list[Fault]) -> list[_Line]:
+    lines: list[_Line] = []
+    if not path.exists():
+        return lines
+    try:
+        text = read_text(path)
+    except DataError as error:
+        faults.append(Fault("unusable annotation file", str(path), "", str(error)))
+        return lines
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
             continue
         try:
-            values = np.array(fields, np.float64)
-            box = _box(values[1:]) * np.tile(size, 2)
+            label, *values = [float(value) for value in line.split()]
         except ValueError:
+            label, values = -1.0, []
+        if len(values) < 4:
             message = f"a line is 'class x y width height' or 'class' and a polygon, not {line!r}"
             faults.append(Fault("incomplete annotation", str(path), f"line {number}", message))
-            continue
-        if values[0] not in range(num_classes):
-            message = f"class {fields[0]} of {num_classes} classes, which are numbered from 0"
+        elif label not in range(num_classes):
+            message = f"class {label:g} of {num_classes} classes, which are numbered from 0"
             faults.append(Fault("unknown category", str(path), f"line {number}", message))
+        else:
+            lines.append(_Line(image, number, int(label), values))
+    return lines
+
+
+def _boxes(
+    lines: list[_Line],
+    labels: list[Path],
+    sizes: list[tuple[int, int]],
+    keypoints: int | None,
+    faults: list[Fault],
+) -> list[BoxRow]:
+    """Turn lines into boxes in pixels."""
+    polygons = keypoints is None and _has_polygons(lines, labels)
+    extra = "" if keypoints is None else f", {keypoints} values of keypoints,"
+    rows, longer = [], 0
+    for line in lines:
+        box = _box(line.values, polygons, keypoints)
+        if box is None:
+            message = f"neither a box in fractions of the image{extra} nor a polygon: " + " ".join(
+                f"{value:g}" for value in line.values[:8]
+            )
+            path = str(labels[line.image])
+            faults.append(Fault("incomplete annotation", path, f"line {line.number}", message))
             continue
-        rows.append(BoxRow(image, box.tolist(), int(values[0]), number))
-    return rows, faults
+        longer += len(line.values) > 4 and not polygons
+        width, height = sizes[line.image]
+        pixels = [box[0] * width, box[1] * height, box[2] * width, box[3] * height]
+        rows.append(BoxRow(line.image, pixels, line.label, line.number))
+    if longer:
+        message = f"{longer} lines have columns behind the box (keypoints, track, score): not read"
+        faults.append(Fault("more columns", str(labels[0].parent), "", message, "note"))
+    return rows
 
 
-def _box(values: np.ndarray) -> np.ndarray:
-    """Turn centre and size, or a polygon's corners, into x, y, width, height."""
-    if len(values) == 4:
-        return np.concatenate([values[:2] - values[2:] / 2, values[2:]])
-    corners = values.reshape(-1, 2)
-    if len(corners) < 3:
-        raise ValueError("a polygon has three corners or more")
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    return np.concatenate([low, high - low])
+def _box(values: list[float], polygons: bool, keypoints: int | None) -> list[float] | None:
+    """Give x, y, width, height in fractions of the image; None for what is no box."""
+    more = len(values) - 4
+    if polygons and more >= 2 and more % 2 == 0:
+        return None if any(abs(value - 0.5) > 1 for value in values) else _around(values)
+    x, y, width, height = values[:4]
+    if more == 0 and max(width, height) > 1.5:  # pixels: they would cover all of the image
+        return None
+    if more and not (_is_box(values) and keypoints in (None, more, more - 1)):
+        return None
+    return [x - width / 2, y - height / 2, width, height]
 
 
-def _from_yaml(path: Path, split: str) -> tuple[Path, list[str]]:
-    try:
-        import yaml  # type: ignore[import-untyped]
-    except ImportError:
-        raise ImportError(f"to read {path}: pip install pyyaml, or give its folder") from None
-    try:
-        document: Any = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise DataError(f"{path}: the file does not exist") from None
-    except yaml.YAMLError as error:
-        raise DataError(f"{path}: not a yaml file: {error}") from None
-    if not isinstance(document, dict) or not isinstance(document.get(split), str):
-        raise DataError(f"{path}: it names no folder for the split {split!r}")
-    names = document.get("names") or []
-    if isinstance(names, dict):
-        names = [names[key] for key in sorted(names)]
-    return path.parent / document.get("path", "") / document[split], [str(name) for name in names]
+def _has_polygons(lines: list[_Line], labels: list[Path]) -> bool:
+    """Whether the longer lines are polygons, not boxes with columns behind them.
+
+    An odd number of columns may be either. Keypoints and tracks come with the same number in every
+    line, and the first four values are a box within the image in each.
+
+    Raises:
+        DataError: the lines can be read in both ways.
+    """
+    long = [line for line in lines if len(line.values) >= 6 and len(line.values) % 2 == 0]
+    if not long or len({len(line.values) for line in long}) > 1:
+        return bool(long)
+    if not all(_is_box(line.values) for line in long):
+        return True
+    if any(value.is_integer() and abs(value) > 1 for line in long for value in line.values[4:]):
+        return False  # visibility, or the number of a track: no corner lies there
+    raise DataError(
+        f"{labels[long[0].image]}: line {long[0].number}: {len(long[0].values)} values behind the "
+        "class, as in all longer lines, can be a box and more columns, or a polygon; for keypoints "
+        "say kpt_shape: [POINTS, VALUES] in the data.yaml, for polygons repeat the first corner of "
+        "one of them at its end"
+    )
+
+
+def _is_box(values: Sequence[float]) -> bool:
+    """Whether the first four values are a box within the image."""
+    x, y, width, height = values[:4]
+    sides = ((x, width), (y, height))
+    return all(
+        size > 0 and middle - size / 2 >= -EDGE and middle + size / 2 <= 1 + EDGE
+        for middle, size in sides
+    )
+
+
+def _around(corners: Sequence[float]) -> list[float]:
+    """Give x, y, width, height of the box around a polygon."""
+    x, y = corners[::2], corners[1::2]
+    nan = float("nan")
+    if any(value != value for value in corners):
+        return [nan, nan, nan, nan]
+    return [min(x), min(y), max(x) - min(x), max(y) - min(y)]

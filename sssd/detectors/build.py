@@ -14,6 +14,7 @@ from sssd.detectors.torchvision import (
     RetinaNetDetector,
     TorchvisionDetector,
 )
+from sssd.detectors.transform import AnyShapeTransform
 from sssd.detectors.weights import load_weights
 
 DetectorName = Literal["fcos", "retinanet", "fasterrcnn"]
@@ -75,6 +76,7 @@ def build_detector(config: DetectorConfig, num_classes: int) -> Detector:
         OSError: weights that can not be downloaded or read.
     """
     detector = _build(config, num_classes)
+    detector.model.transform = AnyShapeTransform(detector.model.transform)
     if config.start_from is not None:
         load_weights(detector.model, config.start_from, "--detector.start-from")
     return detector

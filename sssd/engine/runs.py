@@ -133,5 +133,5 @@ def evaluation_data(run: Run, **changes: Any) -> DataConfig:
     """The run's data settings, with those that are given in place of its own."""
     given = {name: value for name, value in changes.items() if value is not None}
     if "val" in given:  # the run's own folder and format belong to its own file
-        given = {"val_images": None, "format": None, **given}
+        given = {"val_images": None, "val_split": "val", "format": None, **given}
     return dataclasses.replace(run.data, **given)

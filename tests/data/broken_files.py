@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
 Document = dict[str, Any]
 WIDTH, HEIGHT = 64, 48
@@ -91,8 +92,10 @@ def _pixels(mode: str, name: str = "one.png") -> Callable[[Document, Path], obje
 
     def harm(document: Document, images: Path) -> None:
         image = Image.open(images / "one.jpg")
-        if mode == "I;16":
-            grey = np.asarray(image.convert("L")).astype(np.uint16) * 257
+        if mode.startswith("I;"):
+            grey = np.asarray(image.convert("L")).astype(np.uint16)
+            grey[0, 0] = 255
+            grey = grey * 257 if mode == "I;16" else grey * 16
             image = Image.fromarray(grey)
         else:
             image = image.convert(mode)
@@ -102,14 +105,22 @@ def _pixels(mode: str, name: str = "one.png") -> Callable[[Document, Path], obje
     return harm
 
 
-def _turned(stated: tuple[int, int]) -> Callable[[Document, Path], object]:
-    """Store the first image lying on its side, with an EXIF note to turn it."""
+def exif_of(orientation: int | str) -> bytes:
+    """EXIF data with an orientation of any kind, which Pillow would not write."""
+    text = isinstance(orientation, str)
+    value = orientation.encode() + b"\0" if text else struct.pack("<I", orientation)
+    entry = struct.pack("<HHI", 0x0112, 2 if text else 4, len(value) if text else 1)
+    place = value.ljust(4, b"\0") if len(value) <= 4 else struct.pack("<I", 26)
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + place + bytes(4) + value
+
+
+def _turned(
+    stated: tuple[int, int], orientation: int | str = 6
+) -> Callable[[Document, Path], object]:
+    """Store the first image with an EXIF note to turn it."""
 
     def harm(document: Document, images: Path) -> None:
-        image = Image.open(images / "one.jpg")
-        exif = image.getexif()
-        exif[ExifTags.Base.Orientation] = 6
-        image.save(images / "turned.jpg", exif=exif)
+        Image.open(images / "one.jpg").save(images / "turned.jpg", exif=exif_of(orientation))
         record = document["images"][0]
         record.update(file_name="turned.jpg", width=stated[0], height=stated[1])
 
@@ -267,6 +278,30 @@ ERRORS = [
         boxes=2,
     ),
     Broken(
+        "crowd as a word",
+        _annotation(iscrowd="yes"),
+        JSON + "annotation 13: incomplete annotation: 'iscrowd' and 'ignore' must be 0 or 1, not "
+        "'yes'",
+        boxes=2,
+    ),
+    Broken(
+        "an id beyond 64 bits",
+        lambda document, _: document["images"].append({"id": 2**64, "file_name": "two.png"}),
+        JSON + f"image {2**64}: incomplete image: its id is beyond 64 bits; give it a smaller",
+    ),
+    Broken(
+        "a file name that is none",
+        lambda document, _: document["images"].append({"id": 3, "file_name": "a\0b"}),
+        JSON + "image 3: incomplete image: no file can be called 'a\\x00b'",
+    ),
+    Broken(
+        "HEIC under another name",
+        lambda _, images: (images / "one.jpg").write_bytes(b"\0\0\0\x18ftypheic"),
+        "one.jpg: image 1: unreadable image: it is HEIC or the like, which is not decoded; convert",
+        images=1,
+        boxes=2,
+    ),
+    Broken(
         "box above",
         _box(7, -9, 5, 4),
         JSON + "annotation 13: box outside: no part of it lies in the image: x 7, y -9, width 5, "
@@ -314,6 +349,43 @@ NOTES = [
         "turned.jpg: image 1: EXIF rotation: orientation 6, turned upright when it is read",
     ),
     Broken(
+        "EXIF orientation 0",
+        _turned((WIDTH, HEIGHT), 0),
+        "turned.jpg: image 1: unknown EXIF orientation: 0 is none of 1 to 8: it is read as it is",
+    ),
+    Broken(
+        "EXIF orientation 65537",
+        _turned((WIDTH, HEIGHT), 65537),
+        "turned.jpg: image 1: unknown EXIF orientation: 65537 is none of 1 to 8: it is read as",
+    ),
+    Broken(
+        "text in EXIF orientation",
+        _turned((WIDTH, HEIGHT), "6"),
+        "turned.jpg: image 1: unknown EXIF orientation: '6' is none of 1 to 8: it is read as it",
+    ),
+    Broken(
+        "box below one pixel",
+        _box(9, 9, 0.5, 4),
+        JSON + "annotation 13: box below one pixel: augmentation leaves it out, evaluation counts "
+        f"it: x 9, y 9, width 0.5, height 4 {BOX}",
+    ),
+    Broken(
+        "the same object twice",
+        lambda document, _: document["annotations"][1].update(bbox=[1.5, 2.5, 3, 4], category_id=1),
+        JSON + "annotation 13: same object twice: the same box and category as annotation 12",
+    ),
+    Broken(
+        "one file under two ids",
+        lambda document, _: document["images"][1].update(file_name="one.jpg"),
+        "one.jpg: image 2: one file under two ids: image 1 has it, too; each is trained on without",
+    ),
+    Broken(
+        "12 of 16 bits",
+        _pixels("I;12"),
+        "one.png: image 1: unusual pixels: mode I;16, converted to 8-bit RGB when it is read; "
+        "nearly black, its values end at 4080: --data.pixel-range 0 4095?",
+    ),
+    Broken(
         "CMYK",
         _pixels("CMYK", "cmyk.jpg"),
         "cmyk.jpg: image 1: unusual pixels: mode CMYK, converted to 8-bit RGB when it is read",
@@ -347,7 +419,7 @@ NOT_COCO = {
         '{"images": [], "annotations": [], "categories": []}',
         "'categories' is empty, so there is nothing to detect",
     ),
-    "bytes": ("\udcff\udcfe\udc80", "not a json file: "),
+    "bytes": ("\udcff\udcfd\udc80", "is not UTF-8, and nothing says which encoding it is"),
 }
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def test_categories_must_agree(config: DataConfig) -> None:
     document = json.loads(config.val.read_text())
     document["categories"][0]["name"] = "lynx"
     config.val.write_text(json.dumps(document))
-    with pytest.raises(DataError, match=r"different categories: \{1: 'cat', .* \{1: 'lynx'"):
+    with pytest.raises(DataError, match=r"val\.json has other categories.* 'lynx' is none of 2 cl"):
         build_datasets(config)
 
 
@@ -80,3 +80,41 @@ def test_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sssd.data.demo.demo_data.__defaults__", (None, 160, 6, 3))
     train_set, validation_set = build_datasets(DataConfig(format="demo"))
     assert (len(train_set), len(validation_set)) == (6, 3)
+
+
+def test_images_in_both_sets_are_told(config: DataConfig) -> None:
+    console = Console(file=io.StringIO(), width=500)
+    build_datasets(config, console)
+    shown = console.file.getvalue()
+    assert "image 1: image in both sets: it is the training image" in shown
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"flip": 1.5}, "--data.flip is 1.5; a probability"),
+        ({"scale": 0.5}, "--data.scale is 0.5; at least 1"),
+        ({"pixel_range": (9, 2)}, "--data.pixel-range is 9 2; the first must be the smaller"),
+    ],
+)
+def test_numbers_out_of_range_name_their_flag(values: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DataConfig(**values)
+
+
+def test_a_set_without_images(config: DataConfig) -> None:
+    assert config.val is not None
+    config.val.write_text('{"images": [], "annotations": [], "categories": [{"id": 1}]}')
+    with pytest.raises(DataError, match=r"val\.json: it holds no images"):
+        build_datasets(config)
+
+
+def test_the_range_of_values_is_kept(config: DataConfig) -> None:
+    """Of a setting read back from json, too."""
+    plain, _ = build_datasets(config)
+    sets = [
+        build_datasets(DataConfig(**{**vars(config), "pixel_range": r}))[0]
+        for r in ((0, 9), [0, 9])
+    ]
+    assert sets[0].fingerprint == sets[1].fingerprint != plain.fingerprint
+    assert sets[0].subset([0]).pixel_range == (0, 9)

@@ -97,8 +97,24 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
     path = write(good(tmp_path), tmp_path)
     for name in ("one.jpg", "two.png"):
         (tmp_path / "train" / name).unlink()
+    with pytest.raises(DataError, match=r"its images are neither in .*--data\.train-images"):
+        check(path)
     with pytest.raises(DataError, match="none of its 2 images can be used"):
-        check(path).resolve("drop")
+        check(path, tmp_path / "train").resolve("drop")
+
+
+def test_what_drop_leaves_out_is_counted(tmp_path: Path) -> None:
+    document = good(tmp_path)
+    (tmp_path / "train" / "one.jpg").unlink()  # with one object
+    document["annotations"][2]["bbox"] = [1, 1, 0, 5]
+    document["images"].append({"id": 3})
+    report = check(write(document, tmp_path))
+    message = "leaves out 2 of 3 images and 2 of 3 known objects (1 in those images)"
+    assert message in report.summary()
+    with pytest.raises(DataError) as raised:
+        report.resolve("raise")
+    assert message in str(raised.value)
+    assert (len(report.resolve("drop")), len(report.resolve("drop").boxes)) == (1, 1)
 
 
 def test_long_lists_are_cut(tmp_path: Path) -> None:
@@ -122,7 +138,7 @@ def test_resolve_refuses_another_word(tmp_path: Path) -> None:
 def test_a_path_that_is_no_data_set(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         read_dataset(tmp_path / "nothing")
-    with pytest.raises(DataError, match="neither a COCO json file, nor a VOC folder"):
+    with pytest.raises(DataError, match=r"neither a COCO json, or a folder .*it holds nothing"):
         read_dataset(tmp_path)
 
 

@@ -1,15 +1,18 @@
 """Images of every pixel format as upright RGB."""
 
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from broken_files import exif_of
 from PIL import ExifTags, Image
 
 from sssd.data import DataError, read_image
-from sssd.data.images import read_size
+from sssd.data.images import orientation, read_size
 
 HEIGHT, WIDTH = 6, 9
 PIXELS = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
@@ -109,4 +112,64 @@ def test_truncated_files_name_themselves(suffix: str, tmp_path: Path) -> None:
     path = save(Image.fromarray(np.tile(PIXELS, (30, 30, 1))), tmp_path / f"a.{suffix}")
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(DataError, match=rf"a\.{suffix}: the image cannot be read: .*truncated"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("stated", ["6", "left", 0, 9, 65537])
+def test_an_orientation_that_is_none(stated: object, tmp_path: Path) -> None:
+    """Such an image is taken as it is stored, and its size too."""
+    path = save(Image.fromarray(PIXELS), tmp_path / "a.png", exif=exif_of(stated))
+    np.testing.assert_array_equal(as_pixels(read_image(path)), PIXELS)
+    assert read_size(path) == (WIDTH, HEIGHT)
+    with Image.open(path) as image:
+        assert orientation(image) == 1
+
+
+def test_damaged_exif_is_none(tmp_path: Path) -> None:
+    path = save(Image.fromarray(PIXELS), tmp_path / "a.png", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    np.testing.assert_array_equal(as_pixels(read_image(path)), PIXELS)
+
+
+@pytest.mark.parametrize(
+    ("values", "pixel_range", "expected"),
+    [
+        (np.array([[0, 2048, 4095]], np.uint16), None, [0, 8, 15]),
+        (np.array([[0, 2048, 4095]], np.uint16), (0, 4095), [0, 128, 255]),
+        (np.array([[90, 150, 250]], np.uint16), (100, 200), [0, 128, 255]),
+        (np.array([[0, 0.5, 1.5]], np.float32), (0, 1), [0, 128, 255]),
+        (np.array([[-1, np.nan, np.inf]], np.float32), (-1, 1), [0, 0, 255]),
+        (np.array([[-100, 0, 100]], np.int32), (-100, 100), [0, 128, 255]),
+        (np.array([[0, 128, 255]], np.uint8), (0, 1), [0, 128, 255]),  # 8 bits are what they are
+    ],
+)
+def test_a_range_of_values(
+    values: np.ndarray, pixel_range: tuple[float, float] | None, expected: list, tmp_path: Path
+) -> None:
+    path = save(Image.fromarray(values), tmp_path / "a.tif")
+    assert read_image(path, pixel_range)[0, 0].tolist() == expected
+
+
+def test_floats_need_a_range(tmp_path: Path) -> None:
+    path = save(Image.fromarray(np.zeros((2, 3), np.float32)), tmp_path / "a.tif")
+    with pytest.raises(DataError, match=r"a\.tif: .*mode F.* give it by --pixel-range LOW HIGH"):
+        read_image(path)
+
+
+def test_very_large_pictures_are_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(Image.fromarray(PIXELS), tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", PIXELS.size // 3 // 2 - 1)
+    for read in (read_image, read_size):
+        with pytest.raises(DataError, match="set the environment variable SSSD_MAX_PIXELS"):
+            read(path)
+    code = "from sssd.data.images import Image; print(Image.MAX_IMAGE_PIXELS)"
+    for value, expected in (("2000000000", "2000000000"), ("many", "SSSD_MAX_PIXELS is 'many'")):
+        monkeypatch.setenv("SSSD_MAX_PIXELS", value)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert expected in done.stdout + done.stderr
+
+
+def test_heic_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "IMG_1.jpg"
+    path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    with pytest.raises(DataError, match=r"IMG_1\.jpg: .*HEIC.*convert it to JPEG"):
         read_image(path)

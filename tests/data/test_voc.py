@@ -110,8 +110,11 @@ def test_an_unusable_xml_leaves_its_image_out(harm: str, root: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"split": "test"}, r"test\.txt: the list of the split's images does not exist"),
-        ({"images": "nowhere"}, "nowhere: this folder of a VOC dataset does not exist; say where"),
+        ({"split": "test"}, "no part is called 'test'; it has train, val: choose by --split"),
+        (
+            {"images": "nowhere"},
+            "nowhere: this folder does not exist; name the images' by --images",
+        ),
     ],
 )
 def test_what_is_missing_is_named(arguments: dict, message: str, root: Path) -> None:
@@ -122,7 +125,7 @@ def test_what_is_missing_is_named(arguments: dict, message: str, root: Path) -> 
 def test_no_objects_at_all(root: Path) -> None:
     for path in (root / "Annotations").iterdir():
         write_xml(root, path.stem, [])
-    with pytest.raises(DataError, match="no xml file names an object"):
+    with pytest.raises(DataError, match="no xml file below it names an object"):
         read_voc(root)
 
 

@@ -1,0 +1,80 @@
+"""What is no mistake in data, or does no harm here, but should be known."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+
+from sssd.data.dataset import DetectionDataset
+from sssd.data.faults import Fault
+
+
+def notes(dataset: DetectionDataset) -> Iterator[Fault]:
+    """Give what is no mistake, or does no harm here, but should be known."""
+    boxes = dataset.boxes
+
+    def note(kind: str, image: int, record: str, message: str) -> Fault:
+        return Fault(kind, dataset.label_file(image), record, message, "note")
+
+    for row in np.flatnonzero(boxes.crowd):
+        name = f"{dataset.record_name} {boxes.records[row]}"
+        message = "not trained on, but kept for evaluation"
+        yield note("crowd region", boxes.image_index[row], name, message)
+    filled = boxes.image_index[~boxes.crowd]
+    for image in np.setdiff1d(np.arange(len(dataset)), filled):
+        kind, message = "image without objects", "it is trained on as background"
+        if not os.path.exists(dataset.label_file(image)):
+            kind, message = (
+                "image without label file",
+                "it is trained on as background, if so meant",
+            )
+        yield note(kind, image, f"image {dataset.image_id(image)!r}", message)
+    yield from _doubles(dataset)
+    for name in sorted({name for name in dataset.classes if dataset.classes.count(name) > 1}):
+        message = f"{dataset.classes.count(name)} categories have this name"
+        yield Fault("duplicate category name", dataset.source, f"category {name}", message, "note")
+
+
+def _doubles(dataset: DetectionDataset) -> Iterator[Fault]:
+    """Give what is in the data twice."""
+    boxes = dataset.boxes
+    objects = np.column_stack([boxes.image_index, boxes.labels, boxes.crowd, boxes.xywh])
+    _, first, which = np.unique(objects, axis=0, return_index=True, return_inverse=True)
+    for row in np.setdiff1d(np.arange(len(boxes)), first):
+        image = boxes.image_index[row]
+        other = boxes.records[first[which.reshape(-1)[row]]]
+        message = f"the same box and category as {dataset.record_name} {other}"
+        record = f"{dataset.record_name} {boxes.records[row]}"
+        yield Fault("same object twice", dataset.label_file(image), record, message, "note")
+    seen: dict[str, int] = {}
+    for row, path in enumerate(map(os.path.normpath, dataset.image_paths)):
+        if (other := seen.setdefault(path, row)) != row:
+            message = (
+                f"image {dataset.image_id(other)!r} has it, too; each is trained on without the "
+                "objects of the other: give both one id"
+            )
+            record = f"image {dataset.image_id(row)!r}"
+            yield Fault("one file under two ids", path, record, message, "note")
+
+
+def common_images(first: DetectionDataset, second: DetectionDataset) -> Iterator[Fault]:
+    """Note the images of one set that are in another one, too: by their files' size and ending."""
+    known: dict[tuple[int, bytes], str] = {}
+    sizes = {os.path.getsize(path) for path in second.image_paths if os.path.isfile(path)}
+    for path in first.image_paths:
+        if os.path.isfile(path) and os.path.getsize(path) in sizes:
+            known[_signature(path)] = path
+    for row, path in enumerate(second.image_paths):
+        if os.path.isfile(path) and (other := known.get(_signature(path))):
+            record = f"image {second.image_id(row)!r}"
+            message = f"it is the training image {other}: it will be found too well"
+            yield Fault("image in both sets", path, record, message, "note")
+
+
+def _signature(path: str) -> tuple[int, bytes]:
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        file.seek(max(0, size - 4096))
+        return size, file.read()

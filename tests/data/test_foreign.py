@@ -1,0 +1,443 @@
+"""What people's files really hold: read rightly, or refused in one line with file and way out."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from exporters import (
+    CAT,
+    DOG,
+    DOG_LINE,
+    FLAT,
+    NAMES,
+    PHOTO,
+    VOC_SPLIT,
+    YOLO_SPLIT,
+    coco,
+    write,
+    xml,
+)
+from pycocotools import mask as masks
+
+from sssd.data import DataError, check, read_dataset, read_voc, read_yolo
+from sssd.data.__main__ import main
+from sssd.data.build import DataConfig, build_datasets, build_validation_set
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*bad records are left out")
+RLE = masks.encode(np.asfortranarray(np.pad(np.ones((24, 32), np.uint8), ((12, 12), (8, 24)))))
+RUNS = [8 * 48 + 12, *[24, 24] * 31, 24, 12 + 24 * 48]  # column by column
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("names: {0: cat, '1': dog}", ["cat", "dog"]),
+        ("names: {'1': dog, '0': cat}\nnc: 2", ["cat", "dog"]),
+        ("names: [yes, no]", ["yes", "no"]),  # no truth values
+        ("names: [1, 2.0]", ["1", "2.0"]),
+        ("names: thing\nnc: 1", ["thing"]),
+        ("nc: 2", ["class_0", "class_1"]),
+        ("names: {0: cat, 2: dog}", "names must be numbered from 0 without a gap: 1 has none"),
+        ("names: {cat: 0, dog: 1}", "names must be numbered from 0"),
+        ("names: cat, dog", "names must be a list of the classes, not 'cat, dog'"),
+        ("names: 2", "names must be a list of the classes, not '2'"),
+        ("names: [cat, [dog]]", r"names must be a list of the classes; \[\['dog'\]\] is not"),
+        ("names: [cat, dog]\nnc: 3", "nc is 3, but names has 2"),
+        ("names: [cat, dog]\nnc: many", "nc must be the number of classes, not 'many'"),
+        ("names: [cat, dog]\nkpt_shape: 17", r"kpt_shape must be \[POINTS, VALUES\]"),
+        ("other: 1", r"no class names; write them, one a line, to .*classes\.txt"),
+    ],
+)
+def test_names_of_a_data_yaml(text: str, names: list[str] | str, tmp_path: Path) -> None:
+    pytest.importorskip("yaml", reason="PyYAML is an optional dependency")
+    files = {
+        "labels/train/a.txt": "0 0.5 0.5 0.5 0.5\n",
+        "data.yaml": f"train: images/train\n{text}\n",
+    }
+    write(tmp_path, {**YOLO_SPLIT, **files})
+    if isinstance(names, str):
+        with pytest.raises(DataError, match=rf"data\.yaml: {names}"):
+            read_dataset(tmp_path / "data.yaml")
+    else:
+        assert read_dataset(tmp_path / "data.yaml").classes == names
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("1 0.3 0.4 0.4 0.4 0.3 0.3", "can be a box and more columns, or a polygon"),
+        ("1 0.3 0.4 0.4 0.4 0.3 0.3 2 0.1 0.1 0", [6.4, 9.6, 32, 28.8]),
+        ("1 0.3 0.4 0.4 0.4 0.9 5", [6.4, 9.6, 32, 28.8]),  # score and track
+        ("1 0.3 0.4 0.4 0.4 0.9", [6.4, 9.6, 32, 28.8]),
+        ("1 17 0.3 0.4 0.4 0.4", "incomplete annotation"),  # the track before the box
+        ("1 0.1 0.25 0.5 0.25 0.5 0.75", [6.4, 12, 32, 36]),
+        ("1 0.1 0.25 0.5 0.25 0.5 7.75", "incomplete annotation"),
+        ("1 10 20 30 40", "incomplete annotation"),  # pixels
+        ("1,0.3,0.4,0.4,0.4", "incomplete annotation"),
+    ],
+)
+def test_columns_of_a_label_file(line: str, expected: Any, tmp_path: Path) -> None:
+    write(tmp_path, {"images/a.jpg": PHOTO, "labels/a.txt": line, "classes.txt": NAMES})
+    if isinstance(expected, list):
+        np.testing.assert_allclose(read_yolo(tmp_path)[0][1]["boxes"], [expected], rtol=1e-6)
+    elif expected.startswith("can be"):
+        with pytest.raises(DataError, match=rf"a\.txt: line 1: .*{expected}"):
+            read_yolo(tmp_path)
+    else:
+        assert [fault.kind for fault in read_yolo(tmp_path).faults] == [expected]
+
+
+def test_kpt_shape_counts_the_columns(tmp_path: Path) -> None:
+    pytest.importorskip("yaml", reason="PyYAML is an optional dependency")
+    lines = "1 0.3 0.4 0.4 0.4 0.3 0.3\n1 0.3 0.4 0.4 0.4\n1 0.3 0.4 0.4 0.4 0.1 0.1 0.2 0.2\n"
+    yaml = "train: images\nkpt_shape: [1, 2]\nnames: [cat, dog]\n"
+    write(tmp_path, {"images/a.jpg": PHOTO, "labels/a.txt": lines, "data.yaml": yaml})
+    dataset = read_yolo(tmp_path)
+    np.testing.assert_allclose(dataset[0][1]["boxes"], [[6.4, 9.6, 32, 28.8]] * 2, rtol=1e-6)
+    (fault, note) = dataset.faults
+    assert fault.record == "line 3"
+    assert "neither a box in fractions of the image, 2 values of keypoints," in fault.message
+    assert note.kind == "more columns"
+
+
+MASKS: list[tuple[Any, Any]] = [
+    ([[8, 12, 40, 12, 40, 36, 8, 36]], DOG),
+    ([[8, 12, 20, 12, 20, 36], [30, 20, 40, 20, 40, 30]], DOG),
+    ({"size": [48, 64], "counts": RLE["counts"].decode()}, DOG),
+    ({"size": [48, 64], "counts": RUNS}, DOG),
+    ({"size": [48, 64], "counts": RUNS[:-1]}, None),
+    ({"size": [64, 48], "counts": RUNS}, None),
+    ({"size": [48, 64], "counts": RLE["counts"].decode()[:-1] + "o"}, None),
+    ([[8, 12, 40]], None),
+    ([], None),
+]
+
+
+@pytest.mark.parametrize(("mask", "box"), MASKS)
+@pytest.mark.parametrize("bbox", [None, []])
+def test_a_mask_has_a_box(mask: Any, box: Any, bbox: Any, tmp_path: Path) -> None:
+    document = coco(("a.jpg", "dog"), segmentation=mask, bbox=bbox)
+    write(tmp_path, {"a.jpg": PHOTO, "x.json": document})
+    dataset = read_dataset(tmp_path / "x.json")
+    if box:
+        assert dataset[0][1]["boxes"].tolist() == [box]
+    else:
+        assert [fault.kind for fault in dataset.faults] == ["incomplete annotation"]
+
+
+@pytest.mark.parametrize(
+    ("values", "crowd", "area"),
+    [
+        ({"iscrowd": "0"}, False, 768),
+        ({"iscrowd": "1"}, True, 768),
+        ({"iscrowd": 0.0, "area": 0}, False, 768),
+        ({"iscrowd": None, "area": "700"}, False, 768),
+        ({"ignore": 1, "area": 700}, True, 700),
+        ({"ignore": 0, "area": -3}, False, 768),
+        ({"iscrowd": True, "area": 10**400}, True, 768),
+        ({"iscrowd": "crowd"}, None, None),
+        ({"iscrowd": 2}, None, None),
+    ],
+)
+def test_flags_and_areas(values: dict, crowd: Any, area: Any, tmp_path: Path) -> None:
+    write(tmp_path, {"a.jpg": PHOTO, "x.json": coco(("a.jpg", "dog"), **values)})
+    dataset = read_dataset(tmp_path / "x.json")
+    records = [(bool(r["iscrowd"]), r["area"]) for r in dataset.ground_truth()["annotations"]]
+    assert records == ([] if crowd is None else [(crowd, area)])
+    assert len(dataset.faults) == (crowd is None)
+
+
+def _fractions(document: dict) -> None:
+    for record in document["annotations"]:
+        record["bbox"] = [0.1, 0.2, 0.5, 0.5]
+
+
+def _corners(document: dict) -> None:
+    document["annotations"] = [
+        {**document["annotations"][0], "id": n + 1, "bbox": [20, 10, 60, 40]} for n in range(4)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (_fractions, "fractions of the image; multiply"),
+        (_corners, "x1, y1, x2, y2 by all appearance"),
+    ],
+)
+def test_boxes_in_other_units(harm: Callable[[dict], None], message: str, tmp_path: Path) -> None:
+    document = coco(("a.jpg", "dog"), ("b.jpg", "cat"))
+    harm(document)
+    write(tmp_path, {**FLAT, "x.json": document})
+    with pytest.raises(DataError, match=rf"x\.json: .*{message}"):
+        read_dataset(tmp_path / "x.json")
+
+
+def test_ids_beyond_64_bits(tmp_path: Path) -> None:
+    document = coco(("a.jpg", "dog"), ("b.jpg", "cat"))
+    document["images"][0]["id"] = document["annotations"][0]["image_id"] = 2**70
+    document["annotations"][1]["id"] = 2**80
+    document["categories"][0]["id"] = document["annotations"][1]["category_id"] = 2**90
+    write(tmp_path, {**FLAT, "x.json": document})
+    dataset = read_dataset(tmp_path / "x.json")
+    assert dataset[0][1]["boxes"].tolist() == [CAT]
+    assert [str(fault) for fault in dataset.faults if fault.kind == "incomplete image"] == [
+        f"{tmp_path}/x.json: image {2**70}: incomplete image: its id is beyond 64 bits; give it a "
+        "smaller number or a text"
+    ]
+
+
+VOC_CASES: dict[str, tuple[dict[str, Any], dict[str, list]]] = {
+    "a name with spaces": (
+        {
+            "Annotations/my a.xml": xml("dog", "x.jpg"),
+            "JPEGImages/my a.jpg": PHOTO,
+            "ImageSets/Main/train.txt": "my a 1\n",
+        },
+        {"my a.jpg": [DOG]},
+    ),
+    "a copy whose image is gone": (
+        {"a.xml": xml("dog", "a.jpg"), "a.jpg": PHOTO, "c.xml": xml("cat", "a.jpg")},
+        {"a.jpg": [DOG]},
+    ),
+    "a renamed xml": ({"c.xml": xml("dog", "a.jpg"), "a.jpg": PHOTO}, {"a.jpg": [DOG]}),
+    "the ending in the xml's name": (
+        {"a.jpg.xml": xml("dog", ""), "a.jpg": PHOTO},
+        {"a.jpg": [DOG]},
+    ),
+    "two images of one stem": (
+        {
+            "a.xml": xml("dog", "a.png"),
+            "a.jpg": PHOTO,
+            "a.png": PHOTO,
+            "b.xml": xml("cat", "?"),
+            "b.jpg": PHOTO,
+            "b.png": PHOTO,
+        },
+        {"a.png": [DOG]},
+    ),
+    "the same names in two folders": (
+        {"1/a.xml": xml("dog", "a.jpg"), "1/a.jpg": PHOTO, "2/a.xml": xml("cat", "a.jpg")},
+        {"a.jpg": [DOG]},
+    ),
+    "gb2312, declared": (
+        {
+            "a.xml": b'<?xml version="1.0" encoding="GB2312"?>'
+            + xml("dog", "猫.jpg").encode("gbk"),
+            "a.jpg": PHOTO,
+        },
+        {"a.jpg": [DOG]},
+    ),
+    "GBK in a path alone": (
+        {"a.xml": xml("dog", "猫.jpg").encode("gbk"), "a.jpg": PHOTO},
+        {"a.jpg": [DOG]},
+    ),
+    "UTF-16": ({"a.xml": xml("dog", "a.jpg").encode("utf-16"), "a.jpg": PHOTO}, {"a.jpg": [DOG]}),
+    "a turned box": (
+        {
+            "a.xml": xml(
+                "dog", "a.jpg", "<object><name>dog</name><robndbox><cx>3</cx></robndbox></object>"
+            ),
+            "a.jpg": PHOTO,
+        },
+        {"a.jpg": [DOG]},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VOC_CASES)
+def test_voc(name: str, tmp_path: Path) -> None:
+    files, expected = VOC_CASES[name]
+    dataset = read_voc(write(tmp_path, files))
+    found = {
+        Path(path).name: dataset.targets(index)[0].tolist()
+        for index, path in enumerate(dataset.image_paths)
+    }
+    assert found == expected
+    lost = sum(name.endswith(".xml") for name in files) - len(expected)
+    assert sum(fault.kind == "missing image" for fault in dataset.faults) == lost
+
+
+TEXTS: dict[str, tuple[dict[str, Any], str, list[str] | str]] = {
+    "classes in GBK": (
+        {"classes.txt": "猫\n狗\n".encode("gbk")},
+        "",
+        r"classes\.txt: .* is not UTF-8",
+    ),
+    "classes with a mark": ({"classes.txt": "\ufeff猫\r\n狗\r\n".encode()}, "", ["猫", "狗"]),
+    "classes in UTF-16": ({"classes.txt": "猫\n狗\n".encode("utf-16")}, "", ["猫", "狗"]),
+    "a gap in the classes": ({"classes.txt": "cat\n\ndog\n"}, "", r"classes\.txt: line 2 is empty"),
+    "a comment in Shift_JIS": (
+        {"data.yaml": "# 猫\ntrain: images\nnames: [cat, dog]".encode("shift_jis")},
+        "",
+        ["cat", "dog"],
+    ),
+    "names in Shift_JIS": (
+        {"data.yaml": "train: images\nnames: [猫, 犬]".encode("shift_jis")},
+        "",
+        r"data\.yaml: .* is not UTF-8",
+    ),
+    "a label file with a mark": (
+        {"classes.txt": NAMES, "labels/a.txt": "\ufeff" + DOG_LINE},
+        "",
+        ["cat", "dog"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_encodings(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("yaml", reason="PyYAML is an optional dependency")
+    files, path, expected = TEXTS[name]
+    write(tmp_path, {"images/a.jpg": PHOTO, "labels/a.txt": DOG_LINE, **files})
+    if isinstance(expected, str):
+        with pytest.raises(DataError, match=expected) as raised:
+            read_dataset(tmp_path / path)
+        assert "\n" not in str(raised.value)
+    else:
+        dataset = read_dataset(tmp_path / path)
+        assert dataset.classes == expected
+        assert dataset[0][1]["boxes"].tolist() == [DOG]
+
+
+def test_an_xml_class_of_unknown_encoding(tmp_path: Path) -> None:
+    text = xml("dog", "a.jpg").replace("<name>dog", "<name>狗").encode("gbk")
+    write(tmp_path, {"a.xml": text, "a.jpg": PHOTO})
+    with pytest.raises(DataError, match=r"a\.xml: .* is not UTF-8, and nothing says"):
+        read_voc(tmp_path)
+    write(tmp_path, {"b.xml": xml("cat", "b.jpg"), "b.jpg": PHOTO})
+    (fault,) = read_voc(tmp_path).faults
+    assert "save it as UTF-8" in fault.message
+
+
+def test_a_label_file_without_an_image(tmp_path: Path) -> None:
+    write(tmp_path, {**YOLO_SPLIT, "classes.txt": NAMES, "labels/train/c.txt": DOG_LINE})
+    (fault,) = read_yolo(tmp_path).faults
+    assert str(fault).endswith(
+        "labels/train/c.txt: missing image: no image has the name of this label file"
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "path", "split", "message"),
+    [
+        (YOLO_SPLIT, "", "test", "no part is called 'test'; it has train, val: choose by --split"),
+        (YOLO_SPLIT, "images/train", "train", "no data set: .*; .* is one"),
+        (VOC_SPLIT, "JPEGImages", "train", "no data set: .*; .* is one"),
+        (FLAT, "", "train", r"no data set: .*it holds 2 x \.jpg"),
+        (
+            {**YOLO_SPLIT, **VOC_SPLIT},
+            "",
+            "train",
+            "annotations of voc and yolo; choose by --format",
+        ),
+        ({"pets/x.json": "[]"}, "petz", "train", "does not exist; .*pets does"),
+        ({"a.zip": ""}, "a.zip", "train", "no data set; unpack it"),
+        (
+            {"x.json": coco(("a.jpg", "dog")), "a.jpg": PHOTO},
+            "x.json",
+            "test",
+            "a json file is one part",
+        ),
+        (
+            {
+                "train/a.jpg": PHOTO,
+                "train2/a.jpg": PHOTO,
+                "train2/a.txt": DOG_LINE,
+                "classes.txt": NAMES,
+            },
+            "",
+            "val",
+            "no part is called 'val'; it has train, train2",
+        ),
+        (
+            {"a.json": coco(("a.jpg", "dog")), "b.json": coco(("a.jpg", "dog"))},
+            "",
+            "train",
+            "name one of its json files: .*a.json, .*b.json",
+        ),
+        (
+            {"obj.data": "names = obj.names\n", "obj.names": NAMES},
+            "",
+            "train",
+            "it names no images",
+        ),
+        (
+            {"train.txt": "data/a.jpg\ndata/b.jpg\n", "obj.names": NAMES},
+            "train.txt",
+            "train",
+            "no image of it can be used; data/a.jpg does not exist",
+        ),
+    ],
+)
+def test_messages(
+    files: dict,
+    path: str,
+    split: str,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write(tmp_path, files)
+    assert main(["check", str(tmp_path / path), "--split", split]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    with pytest.raises(DataError, match=message):
+        raise DataError(error)
+
+
+def test_a_set_without_objects_stops(tmp_path: Path) -> None:
+    files = {**YOLO_SPLIT, "classes.txt": NAMES, "labels/train/a.txt": "", "labels/val/b.txt": ""}
+    write(tmp_path, files)
+    config = DataConfig(train=tmp_path, val=tmp_path)
+    with pytest.raises(
+        DataError, match=r"--data\.train: .* holds 1 images without a single object"
+    ):
+        build_datasets(config)
+    with pytest.raises(DataError, match=r"--data\.val: .* without a single object"):
+        build_validation_set(config)
+
+
+def test_a_part_with_fewer_classes(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {
+            "train/a.xml": xml("dog", ""),
+            "train/c.xml": xml("cat", ""),
+            "train/a.jpg": PHOTO,
+            "train/c.jpg": PHOTO,
+            "valid/b.xml": xml("dog", ""),
+            "valid/b.jpg": PHOTO,
+        },
+    )
+    config = DataConfig(train=tmp_path / "train", val=tmp_path / "valid")
+    _, val_set = build_datasets(config)
+    assert val_set.classes == ["cat", "dog"]
+    assert val_set.targets(0)[1].tolist() == [1]
+    assert val_set.ground_truth()["annotations"][0]["category_id"] == 2
+
+
+def test_hints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = coco(("a.jpg", "dog"), ("a.jpg", "cat"), ("b.jpg", "dog"))
+    document["annotations"].append({**document["annotations"][2], "id": 9})
+    write(tmp_path, {**FLAT, "x.json": document})
+    notes = {(fault.kind, fault.record) for fault in check(tmp_path / "x.json").notes}
+    assert notes == {("same object twice", "annotation 9"), ("one file under two ids", "image 1")}
+    assert main(["check", str(tmp_path / "x.json")]) == 0
+    capsys.readouterr()
+
+    write(
+        tmp_path / "voc",
+        {"a.xml": xml("dog", ""), "a.jpg": PHOTO, "b.jpg": PHOTO, "c.heic": b"\0\0\0\x18ftypheic"},
+    )
+    notes = {(f.kind, Path(f.file).name) for f in check(tmp_path / "voc").notes}
+    assert notes == {("image without xml", "b.jpg"), ("image without xml", "c.heic")}
+    write(
+        tmp_path / "yolo",
+        {"a.txt": DOG_LINE, "a.heic": b"\0\0\0\x18ftypheic", "classes.txt": NAMES, "b.jpg": PHOTO},
+    )
+    report = check(tmp_path / "yolo")
+    assert "convert it to JPEG" in report.errors[0].message
+    assert [note.kind for note in report.notes] == ["image without label file"]
