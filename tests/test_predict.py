@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -181,6 +182,29 @@ def test_it_never_reads_what_it_drew_nor_writes_over_what_it_did_not(
     status, message = fails(capsys, str(run), str(images), "--out", str(images.parent))
     assert (status, "1.png is there already" in message) == (2, True)
     assert (images / "1.png").read_bytes() == original
+
+
+@pytest.mark.parametrize("size", [(1, 700), (700, 1), (1, 1)])
+def test_images_thinner_than_the_network_can_resize(
+    size: tuple[int, int], run: Path, tmp_path: Path
+) -> None:
+    Image.new("RGB", size, "red").save(tmp_path / "thin.png")
+    assert main([str(run), str(tmp_path / "thin.png"), "--out", str(tmp_path / "out")]) == 0
+    assert Image.open(tmp_path / "out" / "images" / "thin.png").size == size
+
+
+def test_a_float_image_is_read_with_its_range(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(np.linspace(0, 0.5, 64 * 64, dtype=np.float32).reshape(64, 64)).save(
+        tmp_path / "float.tif"
+    )
+    out = tmp_path / "out"
+    arguments = [str(run), str(tmp_path / "float.tif"), "--out", str(out)]
+    assert main(arguments) == 1
+    assert "--pixel-range" in capsys.readouterr().err
+    assert main([*arguments, "--pixel-range", "0", "0.5", "--draw-above", "1"]) == 0
+    assert Image.open(out / "images" / "float.png").getextrema() == ((0, 255),) * 3
 
 
 @pytest.mark.parametrize("name", ["x" * 251, "猫" * 83])
