@@ -25,8 +25,8 @@ def test_they_are_learnt_from_and_searched(
     (resized,) = batch.sizes
     assert min(resized) >= 1
     assert max(resized) <= 448
-    expected = [0.0, 0.0, resized[1], resized[0]]
-    torch.testing.assert_close(batch.targets[0]["boxes"][0].tolist(), expected)
+    expected = torch.tensor([[0.0, 0.0, resized[1], resized[0]]])
+    torch.testing.assert_close(batch.targets[0]["boxes"], expected)
     with torch.no_grad():
         (found,) = detector.eval()([image])
     assert (found["boxes"][:, 2:] <= torch.tensor([width, height]) + 1e-3).all()
