@@ -89,8 +89,6 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.eva
         command = tyro.cli(Evaluate, prog=prog, args=arguments)
         run = open_run(command.run, choose_device(command.device))
         dataset = build_validation_set(evaluation_data(run, **asdict(command.data)), console)
-        if len(dataset) == 0:
-            raise ValueError(f"--data.val: {dataset.source} holds no images")
         category_ids = run.category_ids_in(dataset)
     if None in category_ids:
         missing = [c for c, i in zip(run.classes, category_ids, strict=True) if i is None]
@@ -98,8 +96,6 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.eva
             f"{Path(dataset.source).name} has {len(run.classes) - len(missing)} of the run's "
             f"{len(run.classes)} classes, known by their names; detections of the others are left "
             f"out: {', '.join(missing)}",
-            markup=False,
-            highlight=False,
             soft_wrap=True,
         )
     with exit_on(FAILED, RunError, DataError, WorkerKilled, ImportError):

@@ -105,9 +105,6 @@ def prepare(config: Config, console: Console) -> Prepared:
     config.engine.part_size(distributed.world_size())
     config.engine.require_packages()
     train_set, validation_set = distributed.from_first(lambda: build_datasets(config.data, console))
-    for name, dataset in (("train", train_set), ("val", validation_set)):
-        if len(dataset) == 0:
-            raise ValueError(f"--data.{name}: {dataset.source} holds no images")
     torch.manual_seed(config.engine.seed)
     detector_config = config.detector
     if config.resume:  # its checkpoint holds what has become of those weights
@@ -144,7 +141,7 @@ def execute(prepared: Prepared, config: Config, title: str, run: Path, console: 
         if iteration > 0:
             console.print(f"goes on behind iteration {iteration}", soft_wrap=True)
         for name, (was, now) in changed.items():
-            console.print(f"  with {name} {now}, which was {was}", markup=False, soft_wrap=True)
+            console.print(f"  with {name} {now}, which was {was}", soft_wrap=True)
 
     outcome = train(
         method,

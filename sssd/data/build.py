@@ -101,7 +101,7 @@ def build_datasets(
     reports = check(train_set), check(validation_set)
     if console is not None:
         console.print(reports[0])
-        console.print(reports[1].summary(), markup=False, soft_wrap=True)
+        console.print(reports[1].summary(), soft_wrap=True)
         for report in reports:
             _tell(console, report.lines())
         common = list(common_images(train_set, validation_set))
@@ -144,11 +144,13 @@ def _read(config: DataConfig, name: Literal["train", "val"]) -> DetectionDataset
 
 def _tell(console: Console, lines: Iterable[str]) -> None:
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def _with_objects(dataset: DetectionDataset, flag: str) -> DetectionDataset:
     """Refuses data in which there is nothing to learn or to find."""
+    if len(dataset) == 0:
+        raise DataError(f"{flag}: {dataset.source} holds no images")
     if dataset.boxes.crowd.all():
         raise DataError(
             f"{flag}: {dataset.source} holds {len(dataset)} images without a single object; are "
