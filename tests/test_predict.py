@@ -7,6 +7,7 @@ import signal
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,9 +103,9 @@ def found_in(out: Path) -> set[str]:
 def on_reading(monkeypatch: pytest.MonkeyPatch, name: str, happens: Callable[[], object]) -> None:
     """Lets something happen when a file of this name is read; what it returns are the pixels."""
 
-    def read(path: Path) -> object:
+    def read(path: Path, *rest: Any) -> object:
         happened = happens() if path.name == name else None
-        return read_image(path) if happened is None else happened
+        return read_image(path, *rest) if happened is None else happened
 
     monkeypatch.setattr("sssd.predict.read_image", read)
 

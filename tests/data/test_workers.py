@@ -35,10 +35,10 @@ def scenes(tmp_path: Path) -> DetectionDataset:
 def kill_when_opened(monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
     read_image = dataset.read_image
 
-    def lethal(path: str) -> object:
+    def lethal(path: str, *rest: object) -> object:
         if Path(path).stem == str(LETHAL):
             os.kill(os.getpid(), number)
-        return read_image(path)
+        return read_image(path, *rest)
 
     monkeypatch.setattr(dataset, "read_image", lethal)
 

@@ -213,4 +213,4 @@ def test_offsets_beyond_32_bits(tmp_path):
     command = [compiler, "-std=c++17", "-O1", f"-I{ROOT}", source, "-o", program]
     subprocess.run(command, check=True)
     printed = subprocess.run([program], capture_output=True, text=True, check=False).stdout
-    assert printed == "channels: same\nchannel: same\n"
+    assert printed == "channels: same\nimages_and_cells: same\n"
