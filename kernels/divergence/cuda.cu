@@ -8,8 +8,6 @@ const char* with_member(const Settings& settings, Call call) {
   switch (member_of(settings)) {
     case Member::js:
       return call(Js());
-    case Member::js_beta:
-      return call(JsBeta());
     case Member::kl:
       return call(Kl());
     case Member::softmax_mse:

@@ -6,8 +6,7 @@
 namespace sssd::divergence {
 
 template <class Member, bool kStrided>
-__global__ void __launch_bounds__(kBackwardThreads,
-                                  kStrided ? kBlocks<Member> : kBackwardBlocks<Member>)
+__global__ void __launch_bounds__(kBackwardThreads, kStrided ? kBlocks<Member> : kBackwardBlocks)
     backward_kernel(const __grid_constant__ Launch launch) {
   SSSD_DYNAMIC_SHARED(
       stage);  // the saved planes of the tile's rows, and what scales their gradient

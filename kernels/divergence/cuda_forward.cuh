@@ -50,11 +50,10 @@ struct Chunk {
 };
 
 // Element from + j, for a `from` that only the running thread knows: registers have no addresses.
-template <int kStep>
 __device__ __forceinline__ float pick(const float (&x)[kElements], int from, int j) {
   float picked = x[j];
 #pragma unroll
-  for (int i = kStep; i < kElements; i += kStep) picked = from == i ? x[i + j] : picked;
+  for (int i = kHalf; i < kElements; i += kHalf) picked = from == i ? x[i + j] : picked;
   return picked;
 }
 
@@ -176,14 +175,13 @@ __device__ __forceinline__ void forward_tile(const Launch& launch) {
       chunk.recall(launch, tile, start + c * vectors, kept);
     else if (!stays || c + 1 < chunks)
       chunk.load(launch, tile, start + c * vectors, nullptr);
-    constexpr int kStep = kStrided ? kHalf : kTogether<Member>;
 #pragma unroll 1
-    for (int from = 0; from < kElements; from += kStep) {
+    for (int from = 0; from < kElements; from += kHalf) {
 #pragma unroll
-      for (int j = 0; j < kStep; ++j) {
+      for (int j = 0; j < kHalf; ++j) {
         Sums term;
-        Member::term(constants, row[j % kRows], pick<kStep>(chunk.a, from, j),
-                     pick<kStep>(chunk.b, from, j), term);
+        Member::term(constants, row[j % kRows], pick(chunk.a, from, j), pick(chunk.b, from, j),
+                     term);
         if (chunk.exists >> (from + j) & 1) sums[j % kRows].add(term);
       }
     }

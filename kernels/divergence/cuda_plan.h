@@ -63,12 +63,8 @@ SSSD_HOST_DEVICE inline int64_t piece_elements(const Level& level, const LevelPl
 
 constexpr int kElements = 8;  // a chunk: of each map, that a thread holds in registers
 // That it computes with at a time: four fill the pipelines, and eight would need more registers
-// than let several blocks share an SM. 512 threads have 128 each: two terms with beta fill those.
+// than let several blocks share an SM.
 constexpr int kHalf = kElements / 2;
-template <class Member>
-constexpr int kTogether = kHalf;
-template <>
-constexpr int kTogether<struct JsBeta> = 2;
 constexpr int kStridedWidth = 4;  // rows that a thread has elements of
 // Threads of a block, at most: a contiguous row may be long, so more share it.
 constexpr int kStridedThreads = 256, kContiguousThreads = 512, kBackwardThreads = 256;
@@ -88,20 +84,13 @@ constexpr int kBlocks = 2;
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
 template <>
 constexpr int kBlocks<struct Js> = 2 - kFewer / 2;
-template <>
-constexpr int kBlocks<struct JsBeta> = 1;
 #else
 template <>
 constexpr int kBlocks<struct Js> = 3 - kFewer;
-template <>
-constexpr int kBlocks<struct JsBeta> = kFewer ? 1 : 2;
 #endif
 template <>
 constexpr int kBlocks<struct Kl> = 3 - kFewer;
 // The same for a contiguous thread in backward.
-template <class Member>
 constexpr int kBackwardBlocks = 3;
-template <>
-constexpr int kBackwardBlocks<struct JsBeta> = 2;
 
 }  // namespace sssd::divergence

@@ -23,7 +23,6 @@ struct Settings {
   bool
       unbiased;  // standardize: variance over n - 1, eps added to the deviation, not under the root
   double temperature;  // softmax
-  double beta;         // js: mixture beta * student + (1 - beta) * teacher
   double eps;          // standardize, l2, cosine
 };
 
@@ -31,20 +30,19 @@ struct Settings {
 constexpr double kRootFloor = 1e-12;
 
 // One kernel instantiation each; `cosine` is `affine` with unit rows.
-enum class Member : int32_t { js, js_beta, kl, softmax_mse, affine };
+enum class Member : int32_t { js, kl, softmax_mse, affine };
 
 SSSD_HOST_DEVICE inline Member member_of(const Settings& settings) {
   if (settings.normalize != Normalize::softmax) return Member::affine;
   if (settings.measure == Measure::kl) return Member::kl;
   if (settings.measure == Measure::mse) return Member::softmax_mse;
-  return settings.beta == 0.5 ? Member::js : Member::js_beta;
+  return Member::js;
 }
 
 // Numbers saved a row between forward and backward, each a plane of Levels::rows values.
 SSSD_HOST_DEVICE inline int saved_planes(const Settings& settings) {
   switch (member_of(settings)) {
     case Member::js:
-    case Member::js_beta:
       return 4;
     case Member::kl:
       return 3;

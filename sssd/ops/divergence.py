@@ -27,7 +27,6 @@ def feature_divergence(
     normalize: Normalize = "softmax",
     divergence: Measure = "js",
     temperature: float = 1.0,
-    beta: float = 0.5,
     eps: float | None = None,
     unbiased: bool = False,
     root: Root = None,
@@ -62,8 +61,6 @@ def feature_divergence(
             teacher), "mse" (squared difference), "cosine" (1 - cosine). The first three need
             softmax rows; cosine needs any other.
         temperature: of the softmax.
-        beta: weight of the student in the Jensen-Shannon mixture, in (0, 1):
-            m = beta p + (1 - beta) q, D = beta KL(p || m) + (1 - beta) KL(q || m).
         eps: standardize: added to the variance, or (unbiased) to the deviation; l2, cosine: the
             shortest length. Default 1e-5, 1e-6 if unbiased, 1e-12 for lengths.
         unbiased: standardize by the variance over n - 1.
@@ -99,7 +96,7 @@ def feature_divergence(
         "over": over, "normalize": normalize, "divergence": divergence, "root": root,
         "elements": elements, "rows": rows, "reduction": reduction,
     }  # fmt: skip
-    temperature, beta, eps = check_settings(given, temperature, beta, eps)
+    temperature, eps = check_settings(given, temperature, eps)
     students, teachers = check_maps(student, teacher)
     weights = None if row_weights is None else check_weights(student, row_weights, students, over)
     if divergence == "reverse_kl":
@@ -109,7 +106,7 @@ def feature_divergence(
     settings: dict[str, Any] = {
         "over": over, "normalize": normalize, "divergence": divergence, "root": root,
         "rows": rows, "elements": elements, "unbiased": unbiased, "temperature": temperature,
-        "beta": beta, "eps": eps,
+        "eps": eps,
     }  # fmt: skip
     wide = students[0] if students[0].dtype == torch.float64 else teachers[0]
     choice = backends.choose(divergence_kernels.OPERATOR, wide, backend)

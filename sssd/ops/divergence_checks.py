@@ -23,9 +23,9 @@ _ALLOWED: dict[str, tuple[Any, ...]] = {
 
 
 def check_settings(
-    given: dict[str, Any], temperature: float, beta: float, eps: float | None
-) -> tuple[float, float, float | None]:
-    """The three numbers, after all settings are found to have a meaning together."""
+    given: dict[str, Any], temperature: float, eps: float | None
+) -> tuple[float, float | None]:
+    """Temperature and eps, after all settings are found to have a meaning together."""
     if given["over"] == "channel":
         raise ValueError(
             "over is 'channel': pass 'images_and_cells', its new name (one row a channel, over "
@@ -46,15 +46,13 @@ def check_settings(
             "divergence 'cosine' compares directions, but normalize is 'softmax': pass "
             "normalize='l2', 'standardize' or 'none'"
         )
-    temperature, beta = as_number("temperature", temperature), as_number("beta", beta)
+    temperature = as_number("temperature", temperature)
     if not 0 < temperature < float("inf"):
         raise ValueError(f"temperature is {temperature}: expected a positive number")
-    if not 0 < beta < 1:
-        raise ValueError(f"beta is {beta}: expected a number between 0 and 1, 0.5 is symmetric")
     eps = None if eps is None else as_number("eps", eps)
     if eps is not None and not 0 < eps < float("inf"):
         raise ValueError(f"eps is {eps}: expected a positive number")
-    return temperature, beta, eps
+    return temperature, eps
 
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)

@@ -23,9 +23,9 @@ _NUMBERED: dict[str, tuple[Any, ...]] = {
 }
 _SETTINGS = (
     "int over, int normalize, int divergence, int root, int rows, int elements, bool unbiased, "
-    "float temperature, float beta, float eps"
+    "float temperature, float eps"
 )
-SETTINGS_COUNT = 10
+SETTINGS_COUNT = 9
 _TRITON = "sssd.ops.triton.divergence"
 
 OPERATOR = Operator("divergence_forward", triton=True)

@@ -39,7 +39,6 @@ Settings settings_of(const py::dict& given) {
   settings.elements = Elements(given["elements"].cast<int>());
   settings.unbiased = given["unbiased"].cast<bool>();
   settings.temperature = given["temperature"].cast<double>();
-  settings.beta = given["beta"].cast<double>();
   settings.eps = given["eps"].cast<double>();
   return settings;
 }

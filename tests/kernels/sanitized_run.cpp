@@ -66,7 +66,7 @@ void run(const std::vector<Shape>& shapes, Settings settings, bool half) {
 int main(int arguments, char**) try {
   Settings settings{};
   settings.normalize = Normalize::softmax;
-  settings.temperature = 1, settings.beta = 0.5, settings.eps = 1e-5;
+  settings.temperature = 1, settings.eps = 1e-5;
   settings.root = Root::level;
   const auto play = [](host_cuda::Chip chip) {
     host_cuda::Settings machine;

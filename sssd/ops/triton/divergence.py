@@ -41,7 +41,6 @@ class Call(NamedTuple):
     elements: int
     unbiased: bool
     temperature: float
-    beta: float
     eps: float
 
     @property
@@ -150,7 +149,7 @@ def divergence_forward(
                     a, b, stats, *layout, call.scale, NORMALIZE=call.normalize, **layout.constants
                 )
             kernels.terms_kernel[grid](
-                a, b, stats, sums, *layout, call.scale, call.beta, call.eps, **constants,
+                a, b, stats, sums, *layout, call.scale, call.eps, **constants,
                 **layout.constants, PARTS=TILES[layout.inner > 1][2],
             )  # fmt: skip
             kernels.rows_kernel[(triton.cdiv(rows, ROWS_AT_A_TIME),)](
@@ -227,7 +226,7 @@ def divergence_backward(
                 a, b, grads[0][level] if need_student else a,
                 grads[1][level] if need_teacher else b, planes,
                 slopes_of(call, slope[level], planes[0, :rows], count, weights),
-                *layout, saved.shape[1], call.scale, call.beta,
+                *layout, saved.shape[1], call.scale,
                 NORMALIZE=call.normalize, DIVERGENCE=call.divergence, PLANES=call.planes,
                 NEED_STUDENT=need_student, NEED_TEACHER=need_teacher, **layout.constants,
             )  # fmt: skip

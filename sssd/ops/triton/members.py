@@ -30,14 +30,14 @@ def psi(x, one_plus):
 
 
 @triton.jit
-def js(p, q, gap, beta):
-    """Jensen-Shannon: beta KL(p, m) + (1 - beta) KL(q, m) with m = beta p + (1 - beta) q."""
-    other = 1.0 - beta
-    m = beta * p + other * q
+def js(p, q, gap):
+    """Jensen-Shannon: (KL(p, m) + KL(q, m)) / 2, where p = m (1 + x) and q = m (1 - x)."""
+    m = 0.5 * (p + q)
     per_m = 1.0 / tl.where(m == 0.0, 1.0, m)
-    up = beta * m * psi(other * gap * per_m, p * per_m)
-    down = other * m * psi(-beta * gap * per_m, q * per_m)
-    cross = beta * other * gap
+    x = 0.5 * gap * per_m
+    up = 0.5 * m * psi(x, p * per_m)
+    down = 0.5 * m * psi(-x, q * per_m)
+    cross = 0.25 * gap
     return up + down, tl.where(p == 0.0, 0.0, up + cross), tl.where(q == 0.0, 0.0, down - cross)
 
 
@@ -64,10 +64,10 @@ def cosine(p, q, gap):
 
 
 @triton.jit
-def divergence_of(DIVERGENCE: tl.constexpr, p, q, gap, x, beta):
+def divergence_of(DIVERGENCE: tl.constexpr, p, q, gap, x):
     """The divergence by its number."""
     if DIVERGENCE == JS:
-        return js(p, q, gap, beta)
+        return js(p, q, gap)
     elif DIVERGENCE == KL:
         return kl(q, gap, x)
     elif DIVERGENCE == MSE:
