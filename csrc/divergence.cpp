@@ -6,9 +6,6 @@
 
 #include "csrc/glue.h"
 #include "kernels/divergence/cpu.h"
-#ifdef SSSD_WITH_CUDA
-#include "kernels/divergence/cuda.h"
-#endif
 
 namespace {
 

@@ -1,7 +1,8 @@
 // The backward kernel: one sweep, from the planes that forward saved.
 #pragma once
 
-#include "kernels/divergence/cuda_forward.cuh"
+#include "kernels/divergence/cuda_tile.cuh"
+#include "kernels/divergence/members.h"
 
 namespace sssd::divergence {
 
