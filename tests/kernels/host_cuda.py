@@ -61,7 +61,7 @@ def run(
 ) -> Result:
     """Forward, and backward where `grad_values` (P,) is given, as csrc/divergence.cpp runs them.
 
-    `play` says on which machine (tests/kernels/emulator.h).
+    `play` says on which machine (tests/kernels/emulator/binding.h).
     """
     chosen = DEFAULTS | options
     settings = {key: CODES[key][chosen[key]] for key in CODES}

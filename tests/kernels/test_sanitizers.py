@@ -19,8 +19,8 @@ def run(
     """Builds sanitized_run.cpp and the kernels under `sources`; runs all levels or few."""
     common = [compiler(), "-std=c++20", "-O1", "-g1", "-I.", *HOST, *flags]
     commands = [
-        [*common, *WARNINGS, "-c", f"kernels/host_cuda/{runner}.cpp", "-o", "{out}/runner.o"],
-        [*common, *WARNINGS, "-c", "kernels/host_cuda/runtime.cpp", "-o", "{out}/runtime.o"],
+        [*common, *WARNINGS, "-c", f"tests/kernels/emulator/{runner}.cpp", "-o", "{out}/runner.o"],
+        [*common, *WARNINGS, "-c", "tests/kernels/emulator/runtime.cpp", "-o", "{out}/runtime.o"],
         [*common, "-c", "tests/kernels/sanitized_run.cpp", "-o", "{out}/run.o"],
         [*common, "-x", "c++", "-c", "kernels/divergence/cuda.cu", "-o", "{out}/kernels.o"],
         [
