@@ -12,6 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from sssd.ops.divergence_kernels import number
 from sssd.ops.triton.members import (
     COSINE,
     INFINITY,
@@ -23,7 +24,9 @@ from sssd.ops.triton.members import (
     psi,
 )
 
-NONE, SOFTMAX, STANDARDIZE, L2 = (tl.constexpr(i) for i in range(4))  # _NUMBERED["normalize"]
+SOFTMAX, STANDARDIZE = (
+    tl.constexpr(number("normalize", name)) for name in ("softmax", "standardize")
+)
 # Nothing of an argument but its type is part of what a kernel is compiled for.
 SCALARS = (
     "rows", "inner", "outer_stride", "length", "segment_stride", "pieces", "parts",

@@ -5,7 +5,7 @@
 A divergence of two elements p (student) and q (teacher) of normalised rows, with gap = p - q and
 x = log(p / q), is a function f(p, q) that gives f >= 0, p df/dp and q df/dq, up to what adds the
 same to all rows: a multiple of gap, whose sum over a softmax row is 0. To add one, write its
-function, name it in `divergence_of`, and give `divergence_kernels._NUMBERED` its name.
+function, name it in `divergence_of`, and in the settings of sssd/ops/divergence_kernels.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-JS, KL, MSE, COSINE = (tl.constexpr(i) for i in range(4))  # divergence_kernels._NUMBERED
+from sssd.ops.divergence_kernels import number
+
+JS, KL, MSE, COSINE = (
+    tl.constexpr(number("divergence", name)) for name in ("js", "kl", "mse", "cosine")
+)
 LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
 LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 INFINITY: tl.constexpr = tl.constexpr(float("inf"))
