@@ -6,9 +6,6 @@
 
 #include "csrc/glue.h"
 #include "kernels/divergence/cpu.h"
-#ifdef SSSD_WITH_CUDA
-#include "kernels/divergence/cuda.h"
-#endif
 
 namespace {
 
@@ -55,7 +52,7 @@ struct Call {
 
   Call(const Tensors& student, const Tensors& teacher, const Tensors& weights, int64_t over,
        int64_t normalize, int64_t measure, int64_t root, int64_t rows_how, int64_t elements,
-       bool unbiased, double temperature, double beta, double eps)
+       bool unbiased, double temperature, double eps)
       : settings{divergence::Normalize(normalize),
                  divergence::Measure(measure),
                  divergence::Root(root),
@@ -63,7 +60,6 @@ struct Call {
                  divergence::Elements(elements),
                  unbiased,
                  temperature,
-                 beta,
                  eps} {
     STD_TORCH_CHECK(!student.empty() && student.size() == teacher.size(),
                     "student and teacher must hold the same number of levels, at least one");
@@ -204,9 +200,9 @@ std::tuple<Tensor, Tensor, Tensor> divergence_forward(Tensors student, Tensors t
                                                       int64_t normalize, int64_t measure,
                                                       int64_t root, int64_t rows, int64_t elements,
                                                       bool unbiased, double temperature,
-                                                      double beta, double eps) {
+                                                      double eps) {
   const Call call(student, teacher, row_weights, over, normalize, measure, root, rows, elements,
-                  unbiased, temperature, beta, eps);
+                  unbiased, temperature, eps);
   const Tensor& like = student[0];
   const int64_t levels = int64_t(student.size());
   const int64_t planes = divergence::saved_planes(call.settings);
@@ -222,10 +218,10 @@ std::tuple<Tensors, Tensors> divergence_backward(Tensor grad_values, Tensors stu
                                                  Tensor factors, Tensor saved, int64_t over,
                                                  int64_t normalize, int64_t measure, int64_t root,
                                                  int64_t rows, int64_t elements, bool unbiased,
-                                                 double temperature, double beta, double eps,
-                                                 bool need_student, bool need_teacher) {
+                                                 double temperature, double eps, bool need_student,
+                                                 bool need_teacher) {
   Call call(student, teacher, row_weights, over, normalize, measure, root, rows, elements, unbiased,
-            temperature, beta, eps);
+            temperature, eps);
   const int64_t levels = int64_t(student.size());
   STD_TORCH_CHECK(grad_values.numel() == levels && grad_values.scalar_type() == call.value_type(),
                   "grad_values must hold one value a level");

@@ -1,4 +1,4 @@
-// What this build holds, for sssd.ops.backends and for bug reports.
+// What this build holds, for sssd.ops.dispatch and for bug reports.
 #include <torch/csrc/stable/library.h>
 
 #include <vector>

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sssd.ops.backends import LIBRARY_PATH
+from sssd.ops.dispatch import LIBRARY_PATH
 from tests.ops.test_build import toolkit
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,13 +1,12 @@
 // What a CUDA kernel of this project stands on: element types, counted global accesses, warp
-// shuffles, launches. With SSSD_HOST_CUDA the same names run on the CPU (kernels/host_cuda).
+// shuffles, launches. With SSSD_HOST_CUDA the names come from a
+// header that is included before: the tests' emulator, which runs them on the CPU.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
-#ifdef SSSD_HOST_CUDA
-#include "kernels/host_cuda/host_cuda.h"
-#else
+#ifndef SSSD_HOST_CUDA
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>

@@ -10,7 +10,6 @@ template <class S>
 struct Constants {
   S scale;           // softmax: log2(e) / temperature
   S gradient_scale;  // what every gradient of the member is multiplied by
-  S beta;
   S eps;
   S count;     // elements of a row
   S variance;  // standardize: 1 / count, or 1 / (count - 1) unbiased
@@ -22,11 +21,9 @@ struct Constants {
     cosine = settings.measure == Measure::cosine;
     gradient_scale = S(1);
     if (member == Member::js) gradient_scale = S(0.5 / settings.temperature);
-    if (member == Member::js_beta || member == Member::kl)
-      gradient_scale = S(1 / settings.temperature);
+    if (member == Member::kl) gradient_scale = S(1 / settings.temperature);
     if (member == Member::softmax_mse) gradient_scale = S(2 / settings.temperature);
     if (member == Member::affine && !cosine) gradient_scale = S(2);
-    beta = S(settings.beta);
     eps = S(settings.eps);
     count = S(double(row_length));
     centre = settings.normalize == Normalize::standardize;

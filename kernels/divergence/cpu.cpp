@@ -294,8 +294,6 @@ auto with_member(const Settings& settings, F&& f) {
   switch (member_of(settings)) {
     case Member::js:
       return f(Driver<Js, S>());
-    case Member::js_beta:
-      return f(Driver<JsBeta, S>());
     case Member::kl:
       return f(Driver<Kl, S>());
     case Member::softmax_mse:

@@ -1,15 +1,175 @@
-#include "kernels/divergence/cuda_launch.cuh"
+// Launches the kernels: what the device allows, then forward or backward of the member that was
+// asked for, its strided levels and its contiguous ones.
+#include <atomic>
+
+#include "kernels/divergence/cuda_backward.cuh"
+#include "kernels/divergence/cuda_forward.cuh"
 
 namespace sssd::divergence {
 namespace {
+
+constexpr int kMaxTiles = 0x7fffffff;
+constexpr const char* kTooManyTiles = "the maps have more rows than one launch can take";
+
+constexpr int kMostCluster = 8;  // blocks that every chip with clusters can run together
+
+// What the current device lets the forward kernels of one member and layout use.
+template <class Member, bool kStrided>
+class Allowed {
+ public:
+  // Null, or what CUDA refused.
+  const char* find() {
+    if (const char* error = device::message(cudaGetDevice(&device_))) return error;
+    const int64_t chip = device_ < kDevices ? known_[device_].load() : 0;
+    if (chip) {
+      chip_ = {chip / 16, static_cast<int>(chip % 16)};
+      return nullptr;
+    }
+    int bytes = 0, clusters = 0;
+    for (const cudaError_t error :
+         {cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device_),
+          cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, device_)})
+      if (const char* refused = device::message(error)) return refused;
+    remember({bytes, clusters ? largest_cluster(bytes) : 1});
+    return nullptr;
+  }
+  const Chip& chip() const { return chip_; }
+  // A cluster was refused: from now on, none.
+  void forget_clusters() { remember({chip_.shared_bytes, 1}); }
+
+  Launch plan(const Levels& levels, const Settings& settings) const {
+    return plan_launch(levels, settings, chip_, kStrided, false);
+  }
+  // Floats of workspace: enough also if a cluster is refused.
+  int64_t workspace(const Levels& levels, const Settings& settings) const {
+    const Chip alone = {chip_.shared_bytes, 1};
+    return std::max(workspace_floats(plan(levels, settings)),
+                    workspace_floats(plan_launch(levels, settings, alone, kStrided, false)));
+  }
+
+ private:
+  static constexpr int kDevices = 64;
+  static inline std::atomic<int64_t> known_[kDevices];  // of each device: bytes * 16 + blocks
+  int device_ = 0;
+  Chip chip_;
+
+  void remember(const Chip& chip) {
+    chip_ = chip;
+    if (device_ < kDevices) known_[device_] = chip.shared_bytes * 16 + chip.cluster;
+  }
+  // How many blocks with all of shared memory can run together: fewer than usual on a slice of a
+  // chip, and 1 if CUDA cannot tell.
+  static int largest_cluster(int bytes) {
+    const auto kernel = forward_kernel<Member, kStrided, true>;
+    const device::Configuration configuration(
+        {kMostCluster, kForwardThreads<kStrided>, bytes, kMostCluster}, nullptr);
+    int blocks = 1;
+    if (device::message(device::allow_shared(kernel, bytes)) ||
+        device::message(
+            cudaOccupancyMaxPotentialClusterSize(&blocks, kernel, &configuration.config)))
+      return 1;
+    return floor_power_of_two(blocks, 1, kMostCluster);
+  }
+};
+
+// Adds to `floats` the workspace that the levels of one layout need.
+template <class Member, bool kStrided>
+const char* add_workspace(const Levels& levels, const Settings& settings, int64_t& floats) {
+  Allowed<Member, kStrided> allowed;
+  const char* const error = allowed.find();
+  if (!error) floats += allowed.workspace(levels, settings);
+  return error;
+}
+template <class Member>
+const char* workspace(const Levels& levels, const Settings& settings, int64_t& floats) {
+  floats = 0;
+  const char* const error = add_workspace<Member, true>(levels, settings, floats);
+  return error ? error : add_workspace<Member, false>(levels, settings, floats);
+}
+
+template <class Member, bool kStrided>
+cudaError_t forward_launch(const Launch& launch, cudaStream_t stream) {
+  const int threads = launch.threads;
+  const int scratch_bytes = 2 * launch.scratch * static_cast<int>(sizeof(float));
+  const int chunk_bytes = threads * 2 * launch.stash_vectors * static_cast<int>(sizeof(Bits));
+  cudaError_t error = cudaSuccess;
+  if (const Launch cut = only_pieces(launch); cut.levels.tiles > 0) {
+    using Stats = typename Member::template Stats<float>;
+    error = device::launch(statistics_kernel<Stats, kStrided>,
+                           {cut.levels.tiles, threads, scratch_bytes}, stream, cut);
+  }
+  if (error == cudaSuccess && launch.levels.tiles > 0) {
+    const auto kernel = launch.cluster > 1 ? forward_kernel<Member, kStrided, true>
+                                           : forward_kernel<Member, kStrided, false>;
+    error = device::launch(
+        kernel,
+        {launch.levels.tiles, threads, scratch_bytes + launch.stash * chunk_bytes, launch.cluster},
+        stream, launch);
+  }
+  if (error != cudaSuccess) return error;
+  return device::launch(finish_kernel<Member, kStrided>, {launch.levels.count, kFinishThreads},
+                        stream, launch);
+}
+
+template <class Member, bool kStrided>
+const char* forward(const Levels& levels, const Settings& settings, float* saved, float* values,
+                    float* factors, float*& workspace, cudaStream_t stream) {
+  Allowed<Member, kStrided> allowed;
+  if (const char* error = allowed.find()) return error;
+  float* const mine = workspace;
+  workspace += allowed.workspace(levels, settings);
+  while (true) {
+    Launch launch = allowed.plan(levels, settings);
+    if (launch.levels.count == 0) return nullptr;
+    if (launch.levels.tiles > kMaxTiles) return kTooManyTiles;
+    launch.saved = saved, launch.values = values, launch.factors = factors;
+    launch.piece_stats = mine;
+    launch.piece_sums = launch.piece_stats + 4 * launch.slots;
+    launch.tile_sums = launch.piece_sums + 4 * launch.slots;
+    const char* const error = device::message(forward_launch<Member, kStrided>(launch, stream));
+    if (!error || launch.cluster == 1) return error;
+    allowed.forget_clusters();
+  }
+}
+template <class Member>
+const char* forward(const Levels& levels, const Settings& settings, float* saved, float* values,
+                    float* factors, float* workspace, void* stream_pointer) {
+  const auto stream = static_cast<cudaStream_t>(stream_pointer);
+  const char* const error =
+      forward<Member, true>(levels, settings, saved, values, factors, workspace, stream);
+  return error
+             ? error
+             : forward<Member, false>(levels, settings, saved, values, factors, workspace, stream);
+}
+
+template <class Member, bool kStrided>
+const char* backward(const Levels& levels, const Settings& settings, const float* saved,
+                     const float* factors, const float* grad_values, cudaStream_t stream) {
+  Launch launch = plan_launch(levels, settings, {}, kStrided, true);
+  if (launch.levels.tiles == 0) return nullptr;
+  if (launch.levels.tiles > kMaxTiles) return kTooManyTiles;
+  launch.saved = const_cast<float*>(saved), launch.factors = const_cast<float*>(factors);
+  launch.grad_values = grad_values;
+  const int bytes = launch.scratch * static_cast<int>(sizeof(float));
+  return device::message(device::launch(backward_kernel<Member, kStrided>,
+                                        {launch.levels.tiles, launch.threads, bytes}, stream,
+                                        launch));
+}
+template <class Member>
+const char* backward(const Levels& levels, const Settings& settings, const float* saved,
+                     const float* factors, const float* grad_values, void* stream_pointer) {
+  const auto stream = static_cast<cudaStream_t>(stream_pointer);
+  const char* const error =
+      backward<Member, true>(levels, settings, saved, factors, grad_values, stream);
+  return error ? error
+               : backward<Member, false>(levels, settings, saved, factors, grad_values, stream);
+}
 
 template <class Call>
 const char* with_member(const Settings& settings, Call call) {
   switch (member_of(settings)) {
     case Member::js:
       return call(Js());
-    case Member::js_beta:
-      return call(JsBeta());
     case Member::kl:
       return call(Kl());
     case Member::softmax_mse:

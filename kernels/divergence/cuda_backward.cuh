@@ -1,13 +1,13 @@
 // The backward kernel: one sweep, from the planes that forward saved.
 #pragma once
 
-#include "kernels/divergence/cuda_forward.cuh"
+#include "kernels/divergence/cuda_tile.cuh"
+#include "kernels/divergence/members.h"
 
 namespace sssd::divergence {
 
 template <class Member, bool kStrided>
-__global__ void __launch_bounds__(kBackwardThreads,
-                                  kStrided ? kBlocks<Member> : kBackwardBlocks<Member>)
+__global__ void __launch_bounds__(kBackwardThreads, kStrided ? kBlocks<Member> : kBackwardBlocks)
     backward_kernel(const __grid_constant__ Launch launch) {
   SSSD_DYNAMIC_SHARED(
       stage);  // the saved planes of the tile's rows, and what scales their gradient

@@ -1,80 +1,205 @@
-// The forward kernels: statistics of pieces (only where rows are read twice), and the divergence of
-// rows.
+// The forward kernels: statistics of pieces (only where rows are read twice), the divergence of
+// rows, and what the rows of a level come to.
 #pragma once
 
-#include "kernels/divergence/cuda_fragment.cuh"
-#include "kernels/divergence/cuda_statistics.cuh"
+#include "kernels/divergence/cuda_tile.cuh"
+#include "kernels/divergence/members.h"
 
 namespace sssd::divergence {
 
-// The elements of both maps that a thread works on at a time.
-template <bool kStrided>
-struct Chunk {
-  using TileT = Tile<kStrided>;
-  float a[kElements], b[kElements];
-  uint32_t exists;  // a bit an element
+// ---- the statistics of a row --------------------------------------------------------------------
+// From the elements of one thread to those of the whole row. Both kinds join the same way: agree on
+// an anchor (the largest logit; the mean), then add up around it.
 
-  // From memory; and kept in `slot`, unless that is null, for the second sweep.
-  __device__ __forceinline__ void load(const Launch& launch, const TileT& tile, int first,
-                                       Bits* slot) {
-    Fragment student, teacher;
-    student.load(tile, tile.level.student, launch.levels.student_dtype, first);
-    teacher.load(tile, tile.level.teacher, launch.levels.teacher_dtype, first);
-    student.settle(tile, launch.levels.student_dtype);
-    teacher.settle(tile, launch.levels.teacher_dtype);
-    if (slot) {
-      student.keep(slot, launch.stash_vectors);
-      teacher.keep(slot + launch.stash_vectors * blockDim.x, launch.stash_vectors);
-    }
-    widen(launch, tile, student, teacher, first);
-  }
-  __device__ __forceinline__ void recall(const Launch& launch, const TileT& tile, int first,
-                                         const Bits* slot) {
-    Fragment student, teacher;
-    student.recall(slot, launch.stash_vectors);
-    teacher.recall(slot + launch.stash_vectors * blockDim.x, launch.stash_vectors);
-    widen(launch, tile, student, teacher, first);
-  }
-
- private:
-  __device__ __forceinline__ void widen(const Launch& launch, const TileT& tile,
-                                        const Fragment& student, const Fragment& teacher,
-                                        int first) {
-    student.widen(launch.levels.student_dtype, a);
-    teacher.widen(launch.levels.teacher_dtype, b);
-    exists = 0;
+// Adds the elements x[j], x[j + stride], ... whose bit is set in `exists`. Selects, not branches,
+// so that the exponentials of all elements are under way together.
+__device__ __forceinline__ void accumulate(SoftmaxStats<float>& stats, const float (&x)[kElements],
+                                           int j, int stride, uint32_t exists, bool first,
+                                           const Constants<float>& c) {
+  float most = -infinity<float>();
+  float logits[kElements];
 #pragma unroll
-    for (int i = 0; i < kElements; ++i)
-      if (tile.chunk_exists(first, i)) exists |= 1u << i;
+  for (int i = 0; i < kElements; ++i) {
+    logits[i] = exists >> i & 1 ? x[i] : -infinity<float>();
+    if (i % stride == j) most = larger(most, logits[i]);
+  }
+  if (first)
+    stats.max = most;
+  else
+    stats.raise(larger(stats.max, most), c.scale);
+#pragma unroll
+  for (int i = 0; i < kElements; ++i)
+    if (i % stride == j) stats.add(logits[i], c.scale);
+}
+__device__ __forceinline__ void accumulate(Moments<float>& stats, const float (&x)[kElements],
+                                           int j, int stride, uint32_t exists, bool,
+                                           const Constants<float>& c) {
+  Moments<float> part;
+#pragma unroll
+  for (int i = 0; i < kElements; ++i)
+    if (i % stride == j) {
+      part.count += exists >> i & 1 ? 1.0f : 0.0f;
+      part.mean += exists >> i & 1 ? x[i] : 0.0f;
+    }
+  part.mean = c.centre && part.count > 0 ? fast_div(part.mean, part.count) : 0.0f;
+#pragma unroll
+  for (int i = 0; i < kElements; ++i)
+    if (i % stride == j) {
+      const float gap = exists >> i & 1 ? x[i] - part.mean : 0.0f;
+      part.squares += gap * gap;
+    }
+  stats.merge(part, c.scale);
+}
+
+// The sums of a row as numbers, so that they are reduced and stored alike for every member.
+template <class Sums>
+constexpr int kParts = sizeof(Sums) / sizeof(float);
+__device__ __forceinline__ float& part(RowSums<float>& sums, int n) {
+  return n == 0 ? sums.a : n == 1 ? sums.b : sums.third;
+}
+__device__ __forceinline__ float& part(SoftmaxMse::Sums<float>& sums, int n) {
+  return n == 3 ? sums.value : part(static_cast<RowSums<float>&>(sums), n);
+}
+
+template <class Stats>
+struct Joining;  // how the statistics of the threads of a row become those of the row
+
+template <>
+struct Joining<SoftmaxStats<float>> {
+  using Anchor = Max;
+  using Stats = SoftmaxStats<float>;
+  static __device__ __forceinline__ float anchor(const Stats& stats) { return stats.max; }
+  static __device__ __forceinline__ void move(Stats& stats, float anchor, float,
+                                              const Constants<float>& c) {
+    stats.raise(anchor, c.scale);
+  }
+  static __device__ __forceinline__ float& sum(Stats& stats) { return stats.sum; }
+  static __device__ __forceinline__ Stats unpack(float anchor, float sum, float) {
+    Stats stats;
+    stats.max = anchor, stats.sum = sum;
+    return stats;
+  }
+  static __device__ __forceinline__ float pack(const Stats& stats) { return stats.max; }
+};
+
+template <>
+struct Joining<Moments<float>> {
+  using Anchor = Add;
+  using Stats = Moments<float>;
+  static __device__ __forceinline__ float anchor(const Stats& stats) {
+    return stats.count * stats.mean;
+  }
+  static __device__ __forceinline__ void move(Stats& stats, float total, float count,
+                                              const Constants<float>&) {
+    const float mean = count > 0 ? total / count : 0.0f;
+    const float gap = stats.mean - mean;
+    stats.squares += stats.count * gap * gap;
+    stats.mean = mean, stats.count = count;
+  }
+  static __device__ __forceinline__ float& sum(Stats& stats) { return stats.squares; }
+  static __device__ __forceinline__ Stats unpack(float mean, float squares, float count) {
+    Stats stats;
+    stats.mean = mean, stats.squares = squares, stats.count = count;
+    return stats;
+  }
+  static __device__ __forceinline__ float pack(const Stats& stats) { return stats.mean; }
+};
+
+// The statistics of both maps for the rows of a thread.
+template <class Stats, bool kStrided>
+struct RowStatistics {
+  using TileT = Tile<kStrided>;
+  static constexpr int kRows = TileT::kRows;
+  Stats a[kRows], b[kRows];
+
+  __device__ __forceinline__ void accumulate(const TileT& tile, const float (&x)[kElements],
+                                             const float (&y)[kElements], uint32_t exists,
+                                             bool first) {
+#pragma unroll
+    for (int j = 0; j < kRows; ++j) {
+      divergence::accumulate(a[j], x, j, kRows, exists, first, tile.plan.constants);
+      divergence::accumulate(b[j], y, j, kRows, exists, first, tile.plan.constants);
+    }
+  }
+
+  // Merges the pieces slice, slice + slices, ... of each row, so that the threads share them out.
+  __device__ __forceinline__ void read_pieces(const Launch& launch, const TileT& tile) {
+    using J = Joining<Stats>;
+#pragma unroll 1
+    for (int64_t piece = tile.slice; piece < tile.plan.pieces; piece += tile.slices) {
+      const float count = static_cast<float>(piece_elements(tile.level, tile.plan, piece));
+      float x[4][kRows];
+#pragma unroll
+      for (int p = 0; p < 4; ++p) read_plane(launch, tile, piece, p, x[p]);
+#pragma unroll
+      for (int j = 0; j < kRows; ++j) {
+        if (tile.tile_row(j) >= tile.rows_left) continue;
+        a[j].merge(J::unpack(x[0][j], x[1][j], count), tile.plan.constants.scale);
+        b[j].merge(J::unpack(x[2][j], x[3][j], count), tile.plan.constants.scale);
+      }
+    }
+  }
+  // One of the four numbers of a piece, for the rows of a thread that exist. Of a vector all do, or
+  // none: beside the last row there is no whole vector to load.
+  static __device__ __forceinline__ void read_plane(const Launch& launch, const TileT& tile,
+                                                    int64_t piece, int plane, float (&x)[kRows]) {
+    const float* from = launch.piece_stats + plane * launch.slots;
+    const auto slot = [&](int j) {
+      return piece_slot<kStrided>(tile.level, tile.plan, tile.level_row(tile.tile_row(j)), piece);
+    };
+    if constexpr (kStrided)
+      if (tile.plan.vectors) {
+        if (tile.row >= tile.rows_left) return;
+        const device::Bits bits =
+            device::load_written(reinterpret_cast<const device::Bits*>(from + slot(0)));
+#pragma unroll
+        for (int j = 0; j < kRows; ++j) x[j] = device::float_from_bits(bits.word[j]);
+        return;
+      }
+#pragma unroll
+    for (int j = 0; j < kRows; ++j)
+      if (tile.tile_row(j) < tile.rows_left) x[j] = device::load_written(from + slot(j));
+  }
+  // The same for a single row, after the launch that wrote it.
+  static __device__ __forceinline__ void read_piece(const Launch& launch, const Level& level,
+                                                    const LevelPlan& plan, int64_t row,
+                                                    int64_t piece, Stats& a, Stats& b) {
+    const float* stats = launch.piece_stats + piece_slot<kStrided>(level, plan, row, piece);
+    const float count = static_cast<float>(piece_elements(level, plan, piece));
+    using J = Joining<Stats>;
+    a = J::unpack(device::load(stats), device::load(stats + launch.slots), count);
+    b = J::unpack(device::load(stats + 2 * launch.slots), device::load(stats + 3 * launch.slots),
+                  count);
+  }
+
+  // Joins over the threads of a row; `count` is the number of elements they have together.
+  __device__ __forceinline__ void join(const TileT& tile, float count, float* scratch,
+                                       float* more_scratch) {
+    using J = Joining<Stats>;
+    float x[2][kRows];
+#pragma unroll
+    for (int j = 0; j < kRows; ++j) x[0][j] = J::anchor(a[j]), x[1][j] = J::anchor(b[j]);
+    reduce(tile, x, scratch, typename J::Anchor());
+#pragma unroll
+    for (int j = 0; j < kRows; ++j) {
+      J::move(a[j], x[0][j], count, tile.plan.constants);
+      J::move(b[j], x[1][j], count, tile.plan.constants);
+      x[0][j] = J::sum(a[j]), x[1][j] = J::sum(b[j]);
+    }
+    reduce(tile, x, more_scratch, Add());
+#pragma unroll
+    for (int j = 0; j < kRows; ++j) J::sum(a[j]) = x[0][j], J::sum(b[j]) = x[1][j];
   }
 };
 
+// ---- the kernels --------------------------------------------------------------------------------
+
 // Element from + j, for a `from` that only the running thread knows: registers have no addresses.
-template <int kStep>
 __device__ __forceinline__ float pick(const float (&x)[kElements], int from, int j) {
   float picked = x[j];
 #pragma unroll
-  for (int i = kStep; i < kElements; i += kStep) picked = from == i ? x[i + j] : picked;
+  for (int i = kHalf; i < kElements; i += kHalf) picked = from == i ? x[i + j] : picked;
   return picked;
-}
-
-// Calls write(tile row, j) in the one thread that answers for each row.
-template <bool kStrided, class Write>
-__device__ __forceinline__ void for_own_rows(const Tile<kStrided>& tile, Write write) {
-  if (tile.slice != 0) return;
-#pragma unroll
-  for (int j = 0; j < Tile<kStrided>::kRows; ++j)
-    if (tile.tile_row(j) < tile.rows_left) write(tile.tile_row(j), j);
-}
-
-// Writes `planes` staged values of every row of the tile, neighbouring rows by neighbouring
-// threads.
-template <bool kStrided>
-__device__ __forceinline__ void write_planes(const Tile<kStrided>& tile, const float* stage,
-                                             int planes, float* to, int64_t plane_length) {
-  for (int r = threadIdx.x; r < tile.rows_left; r += blockDim.x)
-    for (int p = 0; p < planes; ++p)
-      device::store(to + p * plane_length + tile.slot0 + r, stage[p * tile.rows + r]);
 }
 
 template <bool kStrided>
@@ -111,11 +236,6 @@ __global__ void __launch_bounds__(kForwardThreads<kStrided>, 1)
     statistics.accumulate(tile, chunk.a, chunk.b, chunk.exists, first == 0);
   }
   write_pieces(launch, tile, statistics, scratch);
-}
-
-// A row that is left out may hold NaN.
-__device__ __forceinline__ float weighted(float weight, float x) {
-  return weight == 0.0f ? 0.0f : weight * x;
 }
 
 // Adds x over a warp; every lane gets the result.
@@ -176,14 +296,13 @@ __device__ __forceinline__ void forward_tile(const Launch& launch) {
       chunk.recall(launch, tile, start + c * vectors, kept);
     else if (!stays || c + 1 < chunks)
       chunk.load(launch, tile, start + c * vectors, nullptr);
-    constexpr int kStep = kStrided ? kHalf : kTogether<Member>;
 #pragma unroll 1
-    for (int from = 0; from < kElements; from += kStep) {
+    for (int from = 0; from < kElements; from += kHalf) {
 #pragma unroll
-      for (int j = 0; j < kStep; ++j) {
+      for (int j = 0; j < kHalf; ++j) {
         Sums term;
-        Member::term(constants, row[j % kRows], pick<kStep>(chunk.a, from, j),
-                     pick<kStep>(chunk.b, from, j), term);
+        Member::term(constants, row[j % kRows], pick(chunk.a, from, j), pick(chunk.b, from, j),
+                     term);
         if (chunk.exists >> (from + j) & 1) sums[j % kRows].add(term);
       }
     }
@@ -238,6 +357,60 @@ __global__ void __launch_bounds__(kForwardThreads<kStrided>,
     forward_kernel(const __grid_constant__ Launch launch) {
   if constexpr (device::kClusters || !kClustered)
     forward_tile<Member, kStrided, kClustered>(launch);
+}
+
+// One block a level: adds the tiles, or joins the pieces of the rows, always in the same order.
+template <class Member, bool kStrided>
+__global__ void __launch_bounds__(kFinishThreads)
+    finish_kernel(const __grid_constant__ Launch launch) {
+  SSSD_SHARED(float, warp_sums, [2][kFinishThreads / device::kWarp]);
+  const Level& level = launch.levels.level[blockIdx.x];
+  const LevelPlan& plan = launch.plan[blockIdx.x];
+  const int64_t rows = level.rows();
+  float total = 0.0f, weights = 0.0f;
+  if (plan.pieces == 1) {
+    const int64_t tiles = static_cast<int>(blockIdx.x) + 1 < launch.levels.count
+                              ? launch.levels.level[blockIdx.x + 1].tile0 - level.tile0
+                              : launch.levels.tiles - level.tile0;
+    for (int64_t t = threadIdx.x; t < tiles; t += blockDim.x) {
+      total += device::load(launch.tile_sums + 2 * (level.tile0 + t));
+      weights += device::load(launch.tile_sums + 2 * (level.tile0 + t) + 1);
+    }
+  } else {
+    using Stats = typename Member::template Stats<float>;
+    for (int64_t r = threadIdx.x; r < rows; r += blockDim.x) {
+      Stats a, b;
+      typename Member::template Sums<float> sums, more;
+      for (int64_t piece = 0; piece < plan.pieces; ++piece) {
+        Stats other_a, other_b;
+        RowStatistics<Stats, kStrided>::read_piece(launch, level, plan, r, piece, other_a, other_b);
+        a.merge(other_a, plan.constants.scale), b.merge(other_b, plan.constants.scale);
+        const float* from = launch.piece_sums + piece_slot<kStrided>(level, plan, r, piece);
+        for (int n = 0; n < kParts<decltype(sums)>; ++n)
+          part(more, n) = device::load(from + n * launch.slots);
+        sums.add(more);
+      }
+      const auto row = Member::prepare(plan.constants, a, b);
+      Member::save(plan.constants, row, sums, [&](int plane, float value) {
+        device::store(launch.saved + plane * launch.levels.rows + level.row0 + r, value);
+      });
+      const float weight = level.weights ? device::load(level.weights + r) : 1.0f;
+      const float value = Member::finish(plan.constants, row, sums);
+      total += weighted(weight, contribution(launch.settings.root, plan.element_scale, value));
+      weights += weight;
+    }
+  }
+  total = warp_sum(total), weights = warp_sum(weights);
+  const int warp = threadIdx.x / device::kWarp;
+  if (threadIdx.x % device::kWarp == 0) warp_sums[0][warp] = total, warp_sums[1][warp] = weights;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  for (int w = 1; w < kFinishThreads / device::kWarp; ++w)
+    total += warp_sums[0][w], weights += warp_sums[1][w];
+  if (!level.weights) weights = static_cast<float>(rows);
+  const LevelValue<float> value = level_value(launch.settings, total, weights);
+  device::store(launch.values + plan.index, value.value);
+  device::store(launch.factors + plan.index, value.factor);
 }
 
 }  // namespace sssd::divergence

@@ -23,7 +23,6 @@ struct Settings {
   bool
       unbiased;  // standardize: variance over n - 1, eps added to the deviation, not under the root
   double temperature;  // softmax
-  double beta;         // js: mixture beta * student + (1 - beta) * teacher
   double eps;          // standardize, l2, cosine
 };
 
@@ -31,20 +30,19 @@ struct Settings {
 constexpr double kRootFloor = 1e-12;
 
 // One kernel instantiation each; `cosine` is `affine` with unit rows.
-enum class Member : int32_t { js, js_beta, kl, softmax_mse, affine };
+enum class Member : int32_t { js, kl, softmax_mse, affine };
 
 SSSD_HOST_DEVICE inline Member member_of(const Settings& settings) {
   if (settings.normalize != Normalize::softmax) return Member::affine;
   if (settings.measure == Measure::kl) return Member::kl;
   if (settings.measure == Measure::mse) return Member::softmax_mse;
-  return settings.beta == 0.5 ? Member::js : Member::js_beta;
+  return Member::js;
 }
 
 // Numbers saved a row between forward and backward, each a plane of Levels::rows values.
 SSSD_HOST_DEVICE inline int saved_planes(const Settings& settings) {
   switch (member_of(settings)) {
     case Member::js:
-    case Member::js_beta:
       return 4;
     case Member::kl:
       return 3;
@@ -106,5 +104,22 @@ SSSD_HOST_DEVICE inline LevelValue<T> level_value(const Settings& settings, T su
   }
   return {value, factor};
 }
+
+// ---- the launchers on CUDA, in cuda.cu ----------------------------------------------------------
+
+// They take raw pointers of the current device, a stream, and the levels of a call (at most
+// kMaxLevels; `tile0` and `tiles` are set there), and return null, or a message about what CUDA
+// refused. Nothing synchronises with the host.
+
+// Sets the floats of workspace that forward needs.
+const char* cuda_workspace(const Levels& levels, const Settings& settings, int64_t& floats);
+
+// Writes saved [saved_planes][levels.rows], values [levels.count] and factors [levels.count].
+const char* cuda_forward(const Levels& levels, const Settings& settings, float* saved,
+                         float* values, float* factors, float* workspace, void* stream);
+
+// Writes the gradients that the levels ask for, given d loss / d values.
+const char* cuda_backward(const Levels& levels, const Settings& settings, const float* saved,
+                          const float* factors, const float* grad_values, void* stream);
 
 }  // namespace sssd::divergence

@@ -1,7 +1,7 @@
 """The operators: fused kernels where they are built, plain PyTorch everywhere."""
 
-from sssd.ops.backends import use_backend
 from sssd.ops.boxes import paint_boxes, pool_boxes
+from sssd.ops.dispatch import use_backend
 from sssd.ops.divergence import (
     channel_kl,
     feature_divergence,

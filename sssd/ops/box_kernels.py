@@ -11,13 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sssd.ops import registration
-from sssd.ops.backends import Operator
+from sssd.ops import dispatch
 
 _TRITON = "sssd.ops.triton.boxes"
-POOL = Operator("box_pool", triton=True)
-PAINT = Operator("box_paint", triton=True)
-HEATMAP = Operator("label_heatmap", triton=True)
+POOL = "box_pool"
+PAINT = "box_paint"
+HEATMAP = "label_heatmap"
 
 # Enumerations cross the boundary as numbers, in the order of kernels/boxes/boxes.h.
 PROFILES = ("box", "pyramid", "gaussian", "gaussian_legacy")
@@ -60,7 +59,7 @@ def _pool_fake(
 
 def _pool_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     levels, boxes, image_index, ctx.image_size, ctx.mean = inputs
-    registration.save(ctx, boxes, image_index)
+    dispatch.save(ctx, boxes, image_index)
     ctx.batch = levels[0].shape[0]
     ctx.shapes = [tuple(level.shape[2:]) for level in levels]
     ctx.channels_last = [int(is_channels_last(level)) for level in levels]
@@ -68,9 +67,9 @@ def _pool_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _pool_backward(backend: str) -> Any:
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        boxes, image_index = registration.saved(ctx)
+        boxes, image_index = dispatch.saved(ctx)
         wanted = [place for place, need in enumerate(ctx.needs_input_grad[0]) if need]
-        painted = registration.call(
+        painted = dispatch.call(
             "box_paint",
             backend,
             # Not grad[wanted]: a list would be copied to an accelerator, which waits for it.
@@ -109,14 +108,14 @@ def _paint_fake(
 
 def _paint_setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     values, boxes, image_index, ctx.image_size, *_, ctx.mean = inputs
-    registration.save(ctx, boxes, image_index)
+    dispatch.save(ctx, boxes, image_index)
     ctx.per_level = values.dim() == 3
 
 
 def _paint_backward(backend: str) -> Any:
     def backward(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
-        boxes, image_index = registration.saved(ctx)
-        pooled = registration.call(
+        boxes, image_index = dispatch.saved(ctx)
+        pooled = dispatch.call(
             "box_pool", backend, grads, boxes, image_index, ctx.image_size, ctx.mean
         )
         grad = pooled if ctx.per_level else pooled.sum(0)
@@ -157,7 +156,7 @@ def _heatmap_backward(backend: str) -> Any:
     return backward
 
 
-registration.define(
+dispatch.define(
     "box_pool(Tensor[] levels, Tensor boxes, Tensor image_index, int[] image_size, bool mean)"
     " -> Tensor",
     fake=_pool_fake,
@@ -165,7 +164,7 @@ registration.define(
     setup_context=_pool_setup,
     triton_module=_TRITON,
 )
-registration.define(
+dispatch.define(
     "box_paint(Tensor values, Tensor boxes, Tensor image_index, int[] image_size, int[] shapes,"
     " int batch, int[] channels_last, bool mean) -> Tensor[]",
     fake=_paint_fake,
@@ -173,7 +172,7 @@ registration.define(
     setup_context=_paint_setup,
     triton_module=_TRITON,
 )
-registration.define(
+dispatch.define(
     "label_heatmap(Tensor boxes, Tensor labels, Tensor image_index, int[] image_size,"
     " int[] shapes, int batch, int classes, int profile, int combine, float min_overlap,"
     " Tensor? assigned, Tensor? strength, Tensor like) -> Tensor[]",

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sssd.ops import box_kernels, registration
-from sssd.ops.backends import choose
+from sssd.ops import box_kernels, dispatch
 from sssd.ops.inputs import Maps, as_list
 from sssd.ops.objects import (
     check_batch_size,
@@ -68,10 +67,10 @@ def pool_boxes(
     levels = as_list("levels", levels)
     batch_size = _check_levels(levels, boxes)
     check_objects(boxes, image_index, image_size, batch_size, check=check)
-    choice = choose(box_kernels.POOL, levels[0], backend)
+    choice = dispatch.choose(box_kernels.POOL, levels[0], backend)
     if choice.backend == "reference":
         return reference.pool_boxes(levels, boxes, image_index, image_size)
-    return registration.call(
+    return dispatch.call(
         "box_pool", choice.backend, levels, boxes.detach(), image_index, list(image_size), True
     )
 
@@ -133,11 +132,11 @@ def paint_boxes(
         raise ValueError(
             f"memory_format is {memory_format}: pass torch.contiguous_format or torch.channels_last"
         )
-    choice = choose(box_kernels.PAINT, values, backend)
+    choice = dispatch.choose(box_kernels.PAINT, values, backend)
     if choice.backend == "reference":
         painted = reference.paint_boxes(values, boxes, image_index, image_size, shapes, batch_size)
         return [level.contiguous(memory_format=memory_format) for level in painted]
-    return registration.call(
+    return dispatch.call(
         "box_paint",
         choice.backend,
         values,

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from sssd.ops import backends, divergence_kernels
-from sssd.ops.divergence_checks import check_maps, check_settings, check_weights, in_format_of
-from sssd.ops.inputs import Maps
+from sssd.ops import dispatch, divergence_kernels
+from sssd.ops.divergence_kernels import CHOICES, Elements, Measure, Normalize, Over, Root, Rows
+from sssd.ops.inputs import Maps, as_number, check_maps, check_weights, in_format_of
 from sssd.ops.reference import divergence as reference
 
-Over = Literal["channels", "cells", "image", "images_and_cells"]
-Normalize = Literal["softmax", "standardize", "l2", "none"]
-Measure = Literal["js", "kl", "reverse_kl", "mse", "cosine"]
-Root = Literal["level", "row"] | None
 Reduction = Literal["mean", "sum", "none"]
 
 
@@ -27,12 +23,11 @@ def feature_divergence(
     normalize: Normalize = "softmax",
     divergence: Measure = "js",
     temperature: float = 1.0,
-    beta: float = 0.5,
     eps: float | None = None,
     unbiased: bool = False,
     root: Root = None,
-    elements: Literal["sum", "mean"] = "sum",
-    rows: Literal["mean", "sum"] = "mean",
+    elements: Elements = "sum",
+    rows: Rows = "mean",
     row_weights: Maps | None = None,
     reduction: Reduction = "mean",
     backend: str | None = None,
@@ -62,8 +57,6 @@ def feature_divergence(
             teacher), "mse" (squared difference), "cosine" (1 - cosine). The first three need
             softmax rows; cosine needs any other.
         temperature: of the softmax.
-        beta: weight of the student in the Jensen-Shannon mixture, in (0, 1):
-            m = beta p + (1 - beta) q, D = beta KL(p || m) + (1 - beta) KL(q || m).
         eps: standardize: added to the variance, or (unbiased) to the deviation; l2, cosine: the
             shortest length. Default 1e-5, 1e-6 if unbiased, 1e-12 for lengths.
         unbiased: standardize by the variance over n - 1.
@@ -99,7 +92,7 @@ def feature_divergence(
         "over": over, "normalize": normalize, "divergence": divergence, "root": root,
         "elements": elements, "rows": rows, "reduction": reduction,
     }  # fmt: skip
-    temperature, beta, eps = check_settings(given, temperature, beta, eps)
+    temperature, eps = _check_settings(given, temperature, eps)
     students, teachers = check_maps(student, teacher)
     weights = None if row_weights is None else check_weights(student, row_weights, students, over)
     if divergence == "reverse_kl":
@@ -109,10 +102,10 @@ def feature_divergence(
     settings: dict[str, Any] = {
         "over": over, "normalize": normalize, "divergence": divergence, "root": root,
         "rows": rows, "elements": elements, "unbiased": unbiased, "temperature": temperature,
-        "beta": beta, "eps": eps,
+        "eps": eps,
     }  # fmt: skip
     wide = students[0] if students[0].dtype == torch.float64 else teachers[0]
-    choice = backends.choose(divergence_kernels.OPERATOR, wide, backend)
+    choice = dispatch.choose(divergence_kernels.OPERATOR, wide, backend)
     if choice.backend == "reference":
         values = reference.feature_divergence(students, teachers, weights, **settings)
     else:
@@ -123,6 +116,40 @@ def feature_divergence(
     return values.mean() if reduction == "mean" else values.sum()
 
 
+def _check_settings(
+    given: dict[str, Any], temperature: float, eps: float | None
+) -> tuple[float, float | None]:
+    """Temperature and eps, after all settings are found to have a meaning together."""
+    if given["over"] == "channel":
+        raise ValueError(
+            "over is 'channel': pass 'images_and_cells', its new name (one row a channel, over "
+            "images and cells), or 'channels' (one row a cell, over its channels)"
+        )
+    for name, value in given.items():
+        choices = CHOICES.get(name, get_args(Reduction))
+        if value not in choices:
+            allowed = ", ".join(repr(v) for v in choices)
+            raise ValueError(f"{name} is {value!r}: expected one of {allowed}")
+    softmax = given["normalize"] == "softmax"
+    if given["divergence"] in ("js", "kl", "reverse_kl") and not softmax:
+        raise ValueError(
+            f"divergence {given['divergence']!r} compares distributions, but normalize is "
+            f"{given['normalize']!r}: pass normalize='softmax', or divergence 'mse' or 'cosine'"
+        )
+    if given["divergence"] == "cosine" and softmax:
+        raise ValueError(
+            "divergence 'cosine' compares directions, but normalize is 'softmax': pass "
+            "normalize='l2', 'standardize' or 'none'"
+        )
+    temperature = as_number("temperature", temperature)
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"temperature is {temperature}: expected a positive number")
+    eps = None if eps is None else as_number("eps", eps)
+    if eps is not None and not 0 < eps < float("inf"):
+        raise ValueError(f"eps is {eps}: expected a positive number")
+    return temperature, eps
+
+
 def js_distance(
     student: Maps,
     teacher: Maps,
@@ -130,7 +157,7 @@ def js_distance(
     over: Over = "channels",
     temperature: float = 1.0,
     root: Root = "level",
-    elements: Literal["sum", "mean"] = "sum",
+    elements: Elements = "sum",
     row_weights: Maps | None = None,
     reduction: Reduction = "mean",
     backend: str | None = None,

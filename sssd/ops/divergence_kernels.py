@@ -3,32 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from sssd.ops import registration
-from sssd.ops.backends import Operator
+from sssd.ops import dispatch
 from sssd.ops.reference.divergence import REDUCED
 
-# Enumerations cross the boundary as numbers, in the order of kernels/divergence/divergence.h.
-_NUMBERED: dict[str, tuple[Any, ...]] = {
-    "over": ("channels", "cells", "image", "images_and_cells"),
-    "normalize": ("none", "softmax", "standardize", "l2"),
-    "divergence": ("js", "kl", "mse", "cosine"),
-    "root": (None, "level", "row"),
-    "rows": ("mean", "sum"),
-    "elements": ("sum", "mean"),
+# The settings, here alone: an enumeration crosses the boundary as its place in the list, which is
+# the order of kernels/divergence/divergence.h; the schema and the checks are made of these.
+Over = Literal["channels", "cells", "image", "images_and_cells"]
+Normalize = Literal["none", "softmax", "standardize", "l2"]
+Measure = Literal["js", "kl", "mse", "cosine", "reverse_kl"]  # the last is kl, the lists swapped
+Root = Literal[None, "level", "row"]
+Rows = Literal["mean", "sum"]
+Elements = Literal["sum", "mean"]
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "over": get_args(Over),
+    "normalize": get_args(Normalize),
+    "divergence": get_args(Measure),
+    "root": get_args(Root),
+    "rows": get_args(Rows),
+    "elements": get_args(Elements),
 }
-_SETTINGS = (
-    "int over, int normalize, int divergence, int root, int rows, int elements, bool unbiased, "
-    "float temperature, float beta, float eps"
+_OTHERS = {"unbiased": "bool", "temperature": "float", "eps": "float"}
+_SETTINGS = ", ".join(
+    f"{kind} {name}" for name, kind in (dict.fromkeys(CHOICES, "int") | _OTHERS).items()
 )
-SETTINGS_COUNT = 10
 _TRITON = "sssd.ops.triton.divergence"
 
-OPERATOR = Operator("divergence_forward", triton=True)
+OPERATOR = "divergence_forward"
+
+
+def number(setting: str, value: str | None) -> int:
+    """An enumeration's value as the schema takes it."""
+    return CHOICES[setting].index(value)
+
+
+def numbers(settings: dict[str, Any]) -> list[Any]:
+    """All settings by name as the schema takes them."""
+    return [number(name, settings[name]) for name in CHOICES] + [settings[n] for n in _OTHERS]
 
 
 def run(
@@ -40,19 +55,15 @@ def run(
 ) -> Tensor:
     """The P values, (P,), by a fused backend; the maps of a level share one memory format."""
     weights = [w.contiguous() for w in row_weights or []]
-    numbers = [
-        _NUMBERED[name].index(value) if name in _NUMBERED else value
-        for name, value in settings.items()
-    ]
-    return registration.call("divergence_forward", backend, student, teacher, weights, *numbers)[0]
+    return dispatch.call(OPERATOR, backend, student, teacher, weights, *numbers(settings))[0]
 
 
 def saved_planes(normalize: int, divergence: int) -> int:
     """Numbers saved a row, as `saved_planes` in kernels/divergence/divergence.h counts them."""
-    name = _NUMBERED["divergence"][divergence]
-    if _NUMBERED["normalize"][normalize] == "softmax":
+    name = CHOICES["divergence"][divergence]
+    if CHOICES["normalize"][normalize] == "softmax":
         return {"js": 4, "kl": 3, "mse": 5}[name]
-    return 1 if _NUMBERED["normalize"][normalize] == "none" and name == "mse" else 7
+    return 1 if CHOICES["normalize"][normalize] == "none" and name == "mse" else 7
 
 
 def _value_dtype(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> torch.dtype:
@@ -64,7 +75,7 @@ def _forward_fake(
     student: list[Tensor], teacher: list[Tensor], row_weights: list[Tensor], *settings: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     over, normalize, divergence = settings[:3]
-    dims = REDUCED[_NUMBERED["over"][over]]
+    dims = REDUCED[CHOICES["over"][over]]
     rows = 0
     for x in student:
         count = 1
@@ -85,19 +96,19 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.set_materialize_grads(False)  # else backward would be handed zeros as large as `saved`
     ctx.levels = len(student)
     ctx.settings = inputs[3:]
-    registration.save(ctx, *student, *teacher, *row_weights, factors, saved)
+    dispatch.save(ctx, *student, *teacher, *row_weights, factors, saved)
 
 
 def _backward_with(backend: str) -> Any:
     def backward(ctx: Any, grad_values: Tensor | None, *_: Any) -> tuple[Any, ...]:
-        *maps, factors, saved = registration.saved(ctx)
+        *maps, factors, saved = dispatch.saved(ctx)
         levels = ctx.levels
-        nothing = [None] * (len(maps) - 2 * levels), *[None] * SETTINGS_COUNT
+        nothing = [None] * (len(maps) - 2 * levels), *[None] * len(ctx.settings)
         if grad_values is None:
             return ([None] * levels, [None] * levels, *nothing)
         student, teacher, weights = maps[:levels], maps[levels : 2 * levels], maps[2 * levels :]
         needs = [any(side) for side in ctx.needs_input_grad[:2]]
-        grads = registration.call(
+        grads = dispatch.call(
             "divergence_backward", backend,
             grad_values, student, teacher, weights, factors, saved, *ctx.settings, *needs,
         )  # fmt: skip
@@ -126,7 +137,7 @@ def _backward_fake(
     )
 
 
-registration.define(
+dispatch.define(
     "divergence_forward(Tensor[] student, Tensor[] teacher, Tensor[] row_weights, "
     f"{_SETTINGS}) -> (Tensor values, Tensor factors, Tensor saved)",
     fake=_forward_fake,
@@ -134,11 +145,11 @@ registration.define(
     setup_context=_setup_context,
     triton_module=_TRITON,
 )
-registration.define(
+dispatch.define(
     "divergence_backward(Tensor grad_values, Tensor[] student, Tensor[] teacher, "
     f"Tensor[] row_weights, Tensor factors, Tensor saved, {_SETTINGS}, "
     "bool need_student, bool need_teacher) -> (Tensor[] student, Tensor[] teacher)",
     fake=_backward_fake,
-    **registration.no_double_backward("sssd.ops.feature_divergence"),
+    **dispatch.no_double_backward("sssd.ops.feature_divergence"),
     triton_module=_TRITON,
 )

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sssd.ops import backends, box_kernels, divergence_kernels
-from sssd.ops.backends import Operator
+from sssd.ops import box_kernels, dispatch, divergence_kernels
 from sssd.ops.inputs import Maps, as_list
 
-OPERATORS: dict[str, Operator] = {
+OPERATORS: dict[str, str] = {
     **dict.fromkeys(
         ("feature_divergence", "js_distance", "js_divergence", "channel_kl", "pixel_kl"),
         divergence_kernels.OPERATOR,
@@ -47,7 +46,7 @@ def explain(
     if name not in OPERATORS:
         raise ValueError(f"operator is {name!r}: expected one of {', '.join(OPERATORS)}")
     tensors = as_list("tensors", tensors, dims=None)
-    choice = backends.choose(OPERATORS[name], tensors[0], backend)
+    choice = dispatch.choose(OPERATORS[name], tensors[0], backend)
     first = tensors[0]
     count = f"{len(tensors)} {str(first.dtype).removeprefix('torch.')} tensor" + "s" * (
         len(tensors) != 1

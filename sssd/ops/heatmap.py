@@ -8,8 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sssd.ops import box_kernels, registration
-from sssd.ops.backends import choose
+from sssd.ops import box_kernels, dispatch
 from sssd.ops.inputs import as_number
 from sssd.ops.objects import (
     Assign,
@@ -106,7 +105,7 @@ def label_heatmap(
     check_floating("dtype", dtype)
     shown = assigned_levels(boxes, image_size, shapes, assign)
     like = boxes.new_empty(0, dtype=dtype)
-    choice = choose(box_kernels.HEATMAP, like, backend)
+    choice = dispatch.choose(box_kernels.HEATMAP, like, backend)
     if choice.backend == "reference":
         return reference.label_heatmap(
             boxes,
@@ -123,7 +122,7 @@ def label_heatmap(
             strength=strength,
             dtype=dtype,
         )
-    return registration.call(
+    return dispatch.call(
         "label_heatmap",
         choice.backend,
         boxes.detach(),

@@ -17,8 +17,8 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "kernel_tests"
-HOST = ["-DSSSD_HOST_CUDA", "-include", "kernels/host_cuda/host_cuda.h"]
-# Every access of an instrumented kernel is seen by kernels/host_cuda/every_access.cpp.
+HOST = ["-DSSSD_HOST_CUDA", "-include", "tests/kernels/emulator/host_cuda.h"]
+# Every access of an instrumented kernel is seen by tests/kernels/emulator/every_access.cpp.
 SEEN = ["-g1", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"]
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
 DTYPES = {torch.float32: 0, torch.bfloat16: 2, torch.float16: 3}  # of kernels/common/levels.h
@@ -61,7 +61,7 @@ def host_module(name: str, kernels: str, binding: str) -> ModuleType:
     sources = {
         "kernels": [*SEEN, "-x", "c++", kernels],
         **{
-            part: [f"kernels/host_cuda/{part}.cpp"]
+            part: [f"tests/kernels/emulator/{part}.cpp"]
             for part in ("fibers", "runtime", "every_access")
         },
         "module": [f"-DSSSD_MODULE={name}", *include, binding],

@@ -1,6 +1,6 @@
 // The CUDA launchers of the box operators, run on the CPU, for Python. Tests only.
 #include "kernels/boxes/cuda.h"
-#include "tests/kernels/emulator.h"
+#include "tests/kernels/emulator/binding.h"
 
 namespace py = pybind11;
 using namespace sssd;

@@ -22,7 +22,7 @@ CODES: dict[str, dict[Any, int]] = {
 }
 DEFAULTS = {
     "over": "channels", "normalize": "softmax", "divergence": "js", "root": None, "rows": "mean",
-    "elements": "sum", "unbiased": False, "temperature": 1.0, "beta": 0.5, "eps": 1e-5,
+    "elements": "sum", "unbiased": False, "temperature": 1.0, "eps": 1e-5,
 }  # fmt: skip
 BEYOND = 64  # floats that are watched
 
@@ -61,12 +61,12 @@ def run(
 ) -> Result:
     """Forward, and backward where `grad_values` (P,) is given, as csrc/divergence.cpp runs them.
 
-    `play` says on which machine (tests/kernels/emulator.h).
+    `play` says on which machine (tests/kernels/emulator/binding.h).
     """
     chosen = DEFAULTS | options
     settings = {key: CODES[key][chosen[key]] for key in CODES}
     settings["measure"] = settings.pop("divergence")
-    settings |= {key: chosen[key] for key in ("unbiased", "temperature", "beta", "eps")}
+    settings |= {key: chosen[key] for key in ("unbiased", "temperature", "eps")}
     grads = tuple(
         [torch.full_like(x, math.nan) for x in side] if grad_values is not None and asked else []
         for side, asked in zip((student, teacher), wanted, strict=True)

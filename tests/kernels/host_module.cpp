@@ -1,6 +1,6 @@
 // The CUDA launchers of the divergence operator, run on the CPU, for Python. Tests only.
-#include "kernels/divergence/cuda.h"
-#include "tests/kernels/emulator.h"
+#include "kernels/divergence/divergence.h"
+#include "tests/kernels/emulator/binding.h"
 
 namespace py = pybind11;
 using namespace sssd;
@@ -39,7 +39,6 @@ Settings settings_of(const py::dict& given) {
   settings.elements = Elements(given["elements"].cast<int>());
   settings.unbiased = given["unbiased"].cast<bool>();
   settings.temperature = given["temperature"].cast<double>();
-  settings.beta = given["beta"].cast<double>();
   settings.eps = given["eps"].cast<double>();
   return settings;
 }

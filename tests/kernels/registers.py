@@ -32,7 +32,7 @@ def readable(mangled: str) -> str:
     if match is None:
         return ""
     member = re.findall(
-        r"(?<=\d)(?:Js|JsBeta|Kl|SoftmaxMse|Affine|SoftmaxStats|Moments)(?=[EIL]|$)", match[2]
+        r"(?<=\d)(?:Js|Kl|SoftmaxMse|Affine|SoftmaxStats|Moments)(?=[EIL]|$)", match[2]
     )
     layout = "strided" if match[3] == "1" else "contiguous"
     return " ".join([match[1], *member, layout, *["clustered"] * (match[4] == "1")])

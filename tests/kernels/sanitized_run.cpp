@@ -4,7 +4,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "kernels/divergence/cuda_launch.cuh"
+#include "kernels/divergence/divergence.h"
 
 using namespace sssd;
 using namespace sssd::divergence;
@@ -19,7 +19,6 @@ void check(const char* error) {
   if (error) throw std::runtime_error(error);
 }
 
-template <class Member>
 void run(const std::vector<Shape>& shapes, Settings settings, bool half) {
   const int bytes = half ? 2 : 4;
   std::vector<std::vector<uint8_t>> maps, gradients;
@@ -51,12 +50,12 @@ void run(const std::vector<Shape>& shapes, Settings settings, bool half) {
     level.weights = weights.back().data();
   }
   int64_t floats = 0;
-  check(workspace<Member>(levels, settings, floats));
+  check(cuda_workspace(levels, settings, floats));
   std::vector<float> saved(saved_planes(settings) * levels.rows), values(levels.count);
   std::vector<float> factors(levels.count), work(floats), ones(levels.count, 1.0f);
-  check(forward<Member>(levels, settings, saved.data(), values.data(), factors.data(), work.data(),
-                        nullptr));
-  check(backward<Member>(levels, settings, saved.data(), factors.data(), ones.data(), nullptr));
+  check(cuda_forward(levels, settings, saved.data(), values.data(), factors.data(), work.data(),
+                     nullptr));
+  check(cuda_backward(levels, settings, saved.data(), factors.data(), ones.data(), nullptr));
   for (const float value : values) std::printf("%.6f ", value);
   std::printf("\n");
 }
@@ -66,7 +65,7 @@ void run(const std::vector<Shape>& shapes, Settings settings, bool half) {
 int main(int arguments, char**) try {
   Settings settings{};
   settings.normalize = Normalize::softmax;
-  settings.temperature = 1, settings.beta = 0.5, settings.eps = 1e-5;
+  settings.temperature = 1, settings.eps = 1e-5;
   settings.root = Root::level;
   const auto play = [](host_cuda::Chip chip) {
     host_cuda::Settings machine;
@@ -79,18 +78,16 @@ int main(int arguments, char**) try {
   const std::vector<Shape> few = {{1, 1, 33, 7}, {1, 1, 1300, 5}, {3, 1, 77, 1}, {1, 1, 2051, 1}};
   std::vector<Shape> all = {{2, 1, 40, 32}, {3, 1, 96, 1}, {1, 1, 20800, 1}, {2, 3, 21, 1}};
   all.insert(all.end(), few.begin(), few.end());
-  run<Js>(arguments > 1 ? few : all, settings, false);
+  run(arguments > 1 ? few : all, settings, false);
   // Rows that two blocks keep together.
   play({90, 16 << 10, 2});
-  run<Js>({{1, 1, 4001, 1}, {1, 1, 500, 8}}, settings, false);
-#ifndef SSSD_ONE_MEMBER
+  run({{1, 1, 4001, 1}, {1, 1, 500, 8}}, settings, false);
   if (arguments > 1) return 0;
   play(host_cuda::kChips[2]);
-  run<Js>({{1, 1, 4550, 24}}, settings, false);  // pieces, and rows that fill no tile
-  run<Js>(all, settings, true);
+  run({{1, 1, 4550, 24}}, settings, false);  // pieces, and rows that fill no tile
+  run(all, settings, true);
   settings.normalize = Normalize::standardize, settings.measure = Measure::mse;
-  run<Affine>(all, settings, false);
-#endif
+  run(all, settings, false);
   return 0;
 } catch (const std::exception& error) {
   std::fprintf(stderr, "%s\n", error.what());

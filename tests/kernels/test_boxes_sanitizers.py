@@ -17,8 +17,8 @@ def run(flags: list[str], runner: str, sources: Path = ROOT) -> subprocess.Compl
     """Builds sanitized_boxes.cpp with the kernels under `sources`, and runs it."""
     common = [compiler(), "-std=c++20", "-O1", "-g1", "-I.", *HOST, *flags]
     commands = [
-        [*common, *WARNINGS, "-c", f"kernels/host_cuda/{runner}.cpp", "-o", "{out}/runner.o"],
-        [*common, *WARNINGS, "-c", "kernels/host_cuda/runtime.cpp", "-o", "{out}/runtime.o"],
+        [*common, *WARNINGS, "-c", f"tests/kernels/emulator/{runner}.cpp", "-o", "{out}/runner.o"],
+        [*common, *WARNINGS, "-c", "tests/kernels/emulator/runtime.cpp", "-o", "{out}/runtime.o"],
         [*common, *WARNINGS, "-x", "c++", "-c", "kernels/boxes/cuda.cu", "-o", "{out}/kernels.o"],
         [*common, "-c", "tests/kernels/sanitized_boxes.cpp", "-o", "{out}/run.o"],
         [

@@ -66,7 +66,7 @@ def answers() -> dict[str, str]:
     common = [compiler(), "-std=c++20", "-O1", "-I.", *HOST, *WARNINGS]
     parts = {
         "planted": [*SEEN, "tests/kernels/planted.cpp"],
-        **{p: [f"kernels/host_cuda/{p}.cpp"] for p in ("fibers", "runtime", "every_access")},
+        **{p: [f"tests/kernels/emulator/{p}.cpp"] for p in ("fibers", "runtime", "every_access")},
     }
     commands = [[*common, "-c", *parts[part], "-o", f"{{out}}/{part}.o"] for part in parts]
     commands.append([compiler(), *(f"{{out}}/{part}.o" for part in parts), "-o", "{out}/planted"])

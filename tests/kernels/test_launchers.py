@@ -35,7 +35,7 @@ def test_launchers_call_nothing_that_waits() -> None:
     called = set()
     for folder in ("kernels", "csrc"):
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in (".h", ".cu", ".cuh", ".cpp") and path.parent.name != "host_cuda":
+            if path.suffix in (".h", ".cu", ".cuh", ".cpp"):
                 called |= set(re.findall(r"\b(cuda[A-Z]\w+)\(", path.read_text()))
     assert "cudaLaunchKernelEx" in called
     assert called <= HARMLESS
@@ -60,7 +60,7 @@ def long_rows(module: ModuleType, form: torch.memory_format, **play: Any) -> tor
     return run(module, *both, over="cells", play=SMALL | play).saved
 
 
-@pytest.mark.parametrize("options", [FAMILY[i] for i in (0, 2, 3, 4, 5)], ids=str)
+@pytest.mark.parametrize("options", [FAMILY[i] for i in (0, 2, 3, 4)], ids=str)
 @pytest.mark.parametrize("memory_format", FORMATS)
 def test_the_occupancy_is_asked_for_the_kernel_that_is_launched(
     module: ModuleType, memory_format: torch.memory_format, options: dict[str, Any]

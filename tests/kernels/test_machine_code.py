@@ -64,7 +64,7 @@ def test_whole_vectors(code: dict[str, Counter[str]]) -> None:
         assert any(i.startswith("LDG") and ".128" in i for i in used), name
         if kernel.startswith("backward"):
             assert any(i.startswith("STG") and ".128" in i for i in used), name
-    assert checked == 24 * len(recorded()) + 10 * len(CLUSTERS & recorded())
+    assert checked == 20 * len(recorded()) + 8 * len(CLUSTERS & recorded())
 
 
 def _readable(name: str) -> str:

@@ -8,14 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from sssd.ops.backends import has_native
+from sssd.ops import dispatch
 
 IMAGE_SIZE = (96, 160)
 SHAPES = [(12, 20), (7, 11), (3, 5), (1, 1)]
 
-needs_library = pytest.mark.skipif(
-    not has_native("box_pool", "CPU"), reason="the native operators are not built"
-)
+needs_library = pytest.mark.skipif(bool(dispatch.MISSING), reason=dispatch.MISSING)
 BACKENDS = ["reference", pytest.param("cpu", marks=needs_library)]
 FORMATS = [torch.contiguous_format, torch.channels_last]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]

@@ -10,7 +10,7 @@ MEMBERS = {
     "js": {},
     "js_level": {"root": "level", "temperature": 2.0},
     "js_row": {"root": "row", "elements": "mean"},
-    "js_beta": {"beta": 0.3, "root": "level", "rows": "sum"},
+    "js_sum": {"root": "level", "rows": "sum"},
     "kl": {"divergence": "kl", "temperature": 4.0},
     "reverse_kl": {"divergence": "reverse_kl", "elements": "mean"},
     "softmax_mse": {"divergence": "mse", "root": "row"},

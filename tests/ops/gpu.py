@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sssd.ops import backends
+from sssd.ops import dispatch
 
 DEVICE = "cuda"
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -13,7 +13,7 @@ BACKENDS = pytest.mark.parametrize("backend", ["cuda", "triton"])
 def skip_unless(operator, backend):
     """Skip, with the reason, what a backend cannot run on the device."""
     try:
-        backends.choose(operator, torch.empty(1, device=DEVICE), backend)
+        dispatch.choose(operator, torch.empty(1, device=DEVICE), backend)
     except ValueError as error:
         pytest.skip(str(error))
 

@@ -47,7 +47,6 @@ def test_bad_maps(student, teacher, error, message):
         ({"divergence": "cosine"}, "'cosine' compares directions.*normalize='l2'"),
         ({"temperature": 0.0}, "temperature is 0.0"),
         ({"temperature": float("nan")}, "temperature is nan"),
-        ({"beta": 1.0}, "beta is 1.0"),
         ({"eps": -1.0}, "eps is -1.0"),
         ({"root": "rows"}, "root is 'rows'"),
         ({"reduction": "max"}, "reduction is 'max'"),
@@ -61,7 +60,7 @@ def test_bad_settings(settings, message):
         feature_divergence(MAPS, MAPS, **settings)
 
 
-@pytest.mark.parametrize("name", ["temperature", "beta", "eps"])
+@pytest.mark.parametrize("name", ["temperature", "eps"])
 def test_a_setting_that_wants_a_gradient_is_refused(name):
     def loss(value):
         return feature_divergence(MAPS, MAPS, **{name: value})
@@ -124,7 +123,7 @@ def test_bad_weights(weights, error, message):
 
 
 def test_a_direct_call_with_maps_of_another_layout_is_refused():
-    over_channels = (0, 1, 0, 1, 0, 0, False, 1.0, 0.5, 0.0)
+    over_channels = (0, 1, 0, 1, 0, 0, False, 1.0, 0.0)
     forward = torch.ops.sssd.divergence_forward
     dense = torch.zeros(2, 4, 3, 5)
     last = dense.to(memory_format=torch.channels_last)

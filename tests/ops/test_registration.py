@@ -5,7 +5,7 @@ import torch
 from torch.autograd import forward_ad
 
 from sssd.ops import (
-    backends,
+    dispatch,
     feature_divergence,
     js_distance,
     label_heatmap,
@@ -15,7 +15,7 @@ from sssd.ops import (
 )
 from tests.ops.divergence_cases import MEMBERS, make_maps
 
-NATIVE = pytest.mark.skipif(bool(backends.MISSING), reason=backends.MISSING)
+NATIVE = pytest.mark.skipif(bool(dispatch.MISSING), reason=dispatch.MISSING)
 BACKENDS = [pytest.param("cpu", marks=NATIVE), "reference"]
 BOXES = torch.tensor([[0.0, 0.0, 9.0, 9.0], [3.0, 3.0, 8.0, 8.0]])
 INDEX = torch.tensor([0, 1])

@@ -22,7 +22,6 @@ def feature_divergence(
     normalize: str,
     divergence: str,
     temperature: float,
-    beta: float,
     eps: float,
     unbiased: bool,
     root: str | None,
@@ -40,7 +39,7 @@ def feature_divergence(
             values.append((a.sum() + b.sum()) * 0.0)
             continue
         if normalize == "softmax":
-            each = _softmax_rows(a, b, dims, temperature, divergence, beta)
+            each = _softmax_rows(a, b, dims, temperature, divergence)
         else:
             each = _affine_rows(a, b, dims, normalize, divergence, eps, unbiased)
         if elements == "mean":
@@ -79,7 +78,7 @@ def _weighted(each: Tensor, weights: Tensor) -> Tensor:
 
 
 def _softmax_rows(
-    a: Tensor, b: Tensor, dims: tuple[int, ...], temperature: float, divergence: str, beta: float
+    a: Tensor, b: Tensor, dims: tuple[int, ...], temperature: float, divergence: str
 ) -> Tensor:
     """One divergence a row, of softmax(a / temperature) and softmax(b / temperature)."""
     lowest = -math.inf
@@ -94,12 +93,10 @@ def _softmax_rows(
     d = (a - b) / temperature - (lse_a - lse_b)  # log p - log q, the logits subtracted first
     gap = _gap(p, q, d)  # p - q
     if divergence == "js":
-        # m as a multiple w of the larger mass, which it shares: nothing is divided by a small m.
-        large, weight = torch.maximum(p, q), torch.where(d > 0, d.new_full((), beta), 1 - beta)
-        w = weight + (1 - weight) * (-d.abs()).exp()
-        rest = -torch.expm1(-d.abs())
-        up, down = psi((1 - weight) * rest / w), psi(-weight * rest / w)  # x/m - 1 of the two
-        term = large * w * (weight * up + (1 - weight) * down)
+        # p + q as a multiple of the larger mass, which it shares: nothing is divided by a small m.
+        both = 1 + (-d.abs()).exp()
+        x = -torch.expm1(-d.abs()) / both  # the masses are m (1 + x) and m (1 - x)
+        term = torch.maximum(p, q) * both / 4 * (psi(x) + psi(-x))
     elif divergence == "kl":  # q (e^d - 1 - d)
         near = d.abs() < 0.15
         small = torch.where(near, d, 0.0)

@@ -14,13 +14,11 @@ import torch
 import triton
 from torch import Tensor
 
-from sssd.ops.divergence_kernels import saved_planes
+from sssd.ops.divergence_kernels import CHOICES, number, saved_planes
 from sssd.ops.reference.divergence import REDUCED, ROOT_FLOOR
 from sssd.ops.triton import divergence_kernels as kernels
 
-CHANNELS, CELLS, IMAGE, CHANNEL = range(4)  # the numbers of divergence_kernels._NUMBERED
-NONE, SOFTMAX, STANDARDIZE, L2 = range(4)
-ROOT_LEVEL, ROOT_ROW = 1, 2
+ROOT_LEVEL, ROOT_ROW = number("root", "level"), number("root", "row")
 # Of a program, if neighbours in memory are rows, or elements: rows, elements of them at a time, and
 # pieces whose results it reads at a time.
 TILES = {True: (64, 8, 4), False: (2, 256, 64)}
@@ -41,7 +39,6 @@ class Call(NamedTuple):
     elements: int
     unbiased: bool
     temperature: float
-    beta: float
     eps: float
 
     @property
@@ -57,7 +54,7 @@ class Call(NamedTuple):
     @property
     def kept(self) -> list[int]:
         """The dimensions that number the rows."""
-        return [d for d in range(4) if d not in tuple(REDUCED.values())[self.over]]
+        return [d for d in range(4) if d not in REDUCED[CHOICES["over"][self.over]]]
 
     def rows_and_elements(self, x: Tensor) -> tuple[int, int]:
         """Of a map: rows, and elements of a row."""
@@ -66,7 +63,7 @@ class Call(NamedTuple):
 
     def share(self, count: int) -> float:
         """What the elements of a row are multiplied by."""
-        return 1 / max(1, count) if self.elements == 1 else 1.0
+        return 1 / max(1, count) if self.elements == number("elements", "mean") else 1.0
 
 
 class Layout(NamedTuple):
@@ -104,18 +101,19 @@ def layout_of(x: Tensor, over: int) -> Layout:
     """How the rows of a map (B, C, H, W), in either memory format, lie, cut into enough pieces."""
     images, channels, cells = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
     whole, last = channels * cells, not x.is_contiguous()
+    name = CHOICES["over"][over]
     outer, inner, stride, segments, length = {
-        CHANNELS: (images, cells, whole, 1, channels),
-        CELLS: (images * channels, 1, cells, 1, cells),
-        IMAGE: (images, 1, whole, 1, whole),
-        CHANNEL: (channels, 1, cells, images, cells),
-    }[over]
-    if last and over != IMAGE:
+        "channels": (images, cells, whole, 1, channels),
+        "cells": (images * channels, 1, cells, 1, cells),
+        "image": (images, 1, whole, 1, whole),
+        "images_and_cells": (channels, 1, cells, images, cells),
+    }[name]
+    if last and name != "image":
         outer, inner, stride, segments, length = {
-            CHANNELS: (images * cells, 1, channels, 1, channels),
-            CELLS: (images, channels, whole, 1, cells),
-            CHANNEL: (1, channels, whole, 1, images * cells),
-        }[over]
+            "channels": (images * cells, 1, channels, 1, channels),
+            "cells": (images, channels, whole, 1, cells),
+            "images_and_cells": (1, channels, whole, 1, images * cells),
+        }[name]
     uncut = Layout(outer * inner, inner, stride, length, whole, segments, 1, length)
     few = math.isqrt(length * segments // ELEMENTS_A_READ) // segments
     parts = max(1, min(PROGRAMS // (uncut.tiles * segments), few, MOST_PARTS))
@@ -150,7 +148,7 @@ def divergence_forward(
                     a, b, stats, *layout, call.scale, NORMALIZE=call.normalize, **layout.constants
                 )
             kernels.terms_kernel[grid](
-                a, b, stats, sums, *layout, call.scale, call.beta, call.eps, **constants,
+                a, b, stats, sums, *layout, call.scale, call.eps, **constants,
                 **layout.constants, PARTS=TILES[layout.inner > 1][2],
             )  # fmt: skip
             kernels.rows_kernel[(triton.cdiv(rows, ROWS_AT_A_TIME),)](
@@ -179,7 +177,7 @@ def values_of(
         totals.append(total)
     value, total = torch.stack(values), torch.stack(totals)
     slope = torch.ones_like(value)
-    if call.rows == 0:  # the mean
+    if call.rows == number("rows", "mean"):
         slope = torch.where(total == 0, 0.0, 1 / torch.where(total == 0, 1.0, total))
         value = torch.where(total == 0, 0.0, value * slope)
     if call.root == ROOT_LEVEL:
@@ -227,7 +225,7 @@ def divergence_backward(
                 a, b, grads[0][level] if need_student else a,
                 grads[1][level] if need_teacher else b, planes,
                 slopes_of(call, slope[level], planes[0, :rows], count, weights),
-                *layout, saved.shape[1], call.scale, call.beta,
+                *layout, saved.shape[1], call.scale,
                 NORMALIZE=call.normalize, DIVERGENCE=call.divergence, PLANES=call.planes,
                 NEED_STUDENT=need_student, NEED_TEACHER=need_teacher, **layout.constants,
             )  # fmt: skip

@@ -12,6 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from sssd.ops.divergence_kernels import number
 from sssd.ops.triton.members import (
     COSINE,
     INFINITY,
@@ -23,7 +24,9 @@ from sssd.ops.triton.members import (
     psi,
 )
 
-NONE, SOFTMAX, STANDARDIZE, L2 = (tl.constexpr(i) for i in range(4))  # _NUMBERED["normalize"]
+SOFTMAX, STANDARDIZE = (
+    tl.constexpr(number("normalize", name)) for name in ("softmax", "standardize")
+)
 # Nothing of an argument but its type is part of what a kernel is compiled for.
 SCALARS = (
     "rows", "inner", "outer_stride", "length", "segment_stride", "pieces", "parts",
@@ -194,7 +197,7 @@ def affine_row(
 def terms_kernel(
     student, teacher, stats, sums, rows: tl.int64, inner: tl.int64, outer_stride: tl.int64,
     length: tl.int64, segment_stride: tl.int64, pieces: tl.int64, parts: tl.int64,
-    piece_length: tl.int64, scale, beta, eps,
+    piece_length: tl.int64, scale, eps,
     NORMALIZE: tl.constexpr, DIVERGENCE: tl.constexpr, UNBIASED: tl.constexpr,
     PLANES: tl.constexpr, STRIDED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
     PARTS: tl.constexpr,
@@ -230,7 +233,7 @@ def terms_kernel(
                 p = (a - stat_a[:, None]) * scale_a[:, None]
                 q = (b - stat_b[:, None]) * scale_b[:, None]
             gap, x = p - q, p
-        f, u, v = divergence_of(DIVERGENCE, p, q, gap, x, beta)
+        f, u, v = divergence_of(DIVERGENCE, p, q, gap, x)
         sum_f += tl.sum(tl.where(exists, f, 0.0), 1)
         sum_a += tl.sum(tl.where(exists, u, 0.0), 1)
         if PLANES > 4:  # else it follows from the others
@@ -301,7 +304,7 @@ def rows_kernel(
 def backward_kernel(
     student, teacher, grad_student, grad_teacher, saved, slopes, rows: tl.int64, inner: tl.int64,
     outer_stride: tl.int64, length: tl.int64, segment_stride: tl.int64,
-    pieces: tl.int64, parts: tl.int64, piece_length: tl.int64, all_rows: tl.int64, scale, beta,
+    pieces: tl.int64, parts: tl.int64, piece_length: tl.int64, all_rows: tl.int64, scale,
     NORMALIZE: tl.constexpr, DIVERGENCE: tl.constexpr, PLANES: tl.constexpr,
     NEED_STUDENT: tl.constexpr, NEED_TEACHER: tl.constexpr, STRIDED: tl.constexpr,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
@@ -343,14 +346,14 @@ def backward_kernel(
             p, q, gap, x = masses(
                 a, b, mean_a[:, None], mean_b[:, None], 0.0, 0.0, delta[:, None], scale
             )
-            _, u, v = divergence_of(DIVERGENCE, p, q, gap, x, beta)
+            _, u, v = divergence_of(DIVERGENCE, p, q, gap, x)
             grad_a, grad_b = u - p * sum_a[:, None], v - q * sum_b[:, None]
         elif PLANES > 1:
             y, z = (a - mean_a[:, None]) * scale_a, (b - mean_b[:, None]) * scale_b
-            _, u, v = divergence_of(DIVERGENCE, 1.0, 1.0, y - z, y, beta)  # df/dp, df/dq
+            _, u, v = divergence_of(DIVERGENCE, 1.0, 1.0, y - z, y)  # df/dp, df/dq
             grad_a, grad_b = u * scale_a - y * sum_a[:, None], v * scale_b - z * sum_b[:, None]
         else:
-            _, grad_a, grad_b = divergence_of(DIVERGENCE, 1.0, 1.0, a - b, a, beta)
+            _, grad_a, grad_b = divergence_of(DIVERGENCE, 1.0, 1.0, a - b, a)
         if NEED_STUDENT:
             grad = tl.where(still, 0.0, grad_a * slope).to(grad_student.dtype.element_ty)
             tl.store(grad_student + at, grad, mask=exists)

@@ -5,7 +5,7 @@
 A divergence of two elements p (student) and q (teacher) of normalised rows, with gap = p - q and
 x = log(p / q), is a function f(p, q) that gives f >= 0, p df/dp and q df/dq, up to what adds the
 same to all rows: a multiple of gap, whose sum over a softmax row is 0. To add one, write its
-function, name it in `divergence_of`, and give `divergence_kernels._NUMBERED` its name.
+function, name it in `divergence_of`, and in the settings of sssd/ops/divergence_kernels.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-JS, KL, MSE, COSINE = (tl.constexpr(i) for i in range(4))  # divergence_kernels._NUMBERED
+from sssd.ops.divergence_kernels import number
+
+JS, KL, MSE, COSINE = (
+    tl.constexpr(number("divergence", name)) for name in ("js", "kl", "mse", "cosine")
+)
 LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
 LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 INFINITY: tl.constexpr = tl.constexpr(float("inf"))
@@ -30,14 +34,14 @@ def psi(x, one_plus):
 
 
 @triton.jit
-def js(p, q, gap, beta):
-    """Jensen-Shannon: beta KL(p, m) + (1 - beta) KL(q, m) with m = beta p + (1 - beta) q."""
-    other = 1.0 - beta
-    m = beta * p + other * q
+def js(p, q, gap):
+    """Jensen-Shannon: (KL(p, m) + KL(q, m)) / 2, where p = m (1 + x) and q = m (1 - x)."""
+    m = 0.5 * (p + q)
     per_m = 1.0 / tl.where(m == 0.0, 1.0, m)
-    up = beta * m * psi(other * gap * per_m, p * per_m)
-    down = other * m * psi(-beta * gap * per_m, q * per_m)
-    cross = beta * other * gap
+    x = 0.5 * gap * per_m
+    up = 0.5 * m * psi(x, p * per_m)
+    down = 0.5 * m * psi(-x, q * per_m)
+    cross = 0.25 * gap
     return up + down, tl.where(p == 0.0, 0.0, up + cross), tl.where(q == 0.0, 0.0, down - cross)
 
 
@@ -64,10 +68,10 @@ def cosine(p, q, gap):
 
 
 @triton.jit
-def divergence_of(DIVERGENCE: tl.constexpr, p, q, gap, x, beta):
+def divergence_of(DIVERGENCE: tl.constexpr, p, q, gap, x):
     """The divergence by its number."""
     if DIVERGENCE == JS:
-        return js(p, q, gap, beta)
+        return js(p, q, gap)
     elif DIVERGENCE == KL:
         return kl(q, gap, x)
     elif DIVERGENCE == MSE:

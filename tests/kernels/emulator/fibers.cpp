@@ -9,7 +9,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "kernels/host_cuda/shared_memory.h"
+#include "tests/kernels/emulator/shared_memory.h"
 
 thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 

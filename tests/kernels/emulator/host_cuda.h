@@ -25,7 +25,7 @@
 using std::max;
 using std::min;
 
-#include "kernels/host_cuda/runtime.h"
+#include "tests/kernels/emulator/runtime.h"
 
 extern thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;  // of the running thread
 

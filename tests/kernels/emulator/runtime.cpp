@@ -1,11 +1,11 @@
 // The limits of the chip that is played: a launch beyond them is refused, as the device would.
-#include "kernels/host_cuda/runtime.h"
+#include "tests/kernels/emulator/runtime.h"
 
 #include <dlfcn.h>
 
 #include <map>
 
-#include "kernels/host_cuda/host_cuda.h"
+#include "tests/kernels/emulator/host_cuda.h"
 
 namespace host_cuda {
 

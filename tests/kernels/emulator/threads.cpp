@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-#include "kernels/host_cuda/shared_memory.h"
+#include "tests/kernels/emulator/shared_memory.h"
 
 thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 

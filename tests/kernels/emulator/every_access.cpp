@@ -5,7 +5,7 @@
 
 #include <sstream>
 
-#include "kernels/host_cuda/shared_memory.h"
+#include "tests/kernels/emulator/shared_memory.h"
 
 namespace {
 

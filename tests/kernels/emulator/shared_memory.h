@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels/host_cuda/host_cuda.h"
+#include "tests/kernels/emulator/host_cuda.h"
 
 namespace host_cuda {
 

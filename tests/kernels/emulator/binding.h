@@ -6,7 +6,7 @@
 
 #include <stdexcept>
 
-#include "kernels/host_cuda/host_cuda.h"
+#include "tests/kernels/emulator/host_cuda.h"
 
 inline void throw_if(const char* error) {
   if (error) throw std::runtime_error(error);

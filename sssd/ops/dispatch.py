@@ -1,0 +1,283 @@
+"""Chooses the backend of an operator, and calls it: one rule and one registration for all.
+
+Schemas, fakes and gradients are registered here once for every backend. The library (csrc/) adds
+its kernels for CPU and CUDA to them. Triton runs on CUDA tensors too, so what it serves stands as
+an operator of its own, `sssd::NAME_triton`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import Tensor
+
+BACKENDS = ("auto", "cuda", "triton", "cpu", "reference")
+LIBRARY_PATH = Path(__file__).parent.parent / "_C.so"
+BUILD_COMMAND = "python setup.py build_ext"
+
+_default = "auto"
+R = TypeVar("R")
+
+
+class Choice(NamedTuple):
+    """The backend that runs, and why."""
+
+    backend: str
+    reason: str
+
+
+def _load_library() -> str:
+    """Load the native operators; return why they are missing, or nothing."""
+    if not LIBRARY_PATH.exists():
+        return f"the native operators are not built (run `{BUILD_COMMAND}` in the checkout)"
+    try:
+        torch.ops.load_library(str(LIBRARY_PATH))
+    except OSError as error:
+        return f"{LIBRARY_PATH.name} does not load ({error}); rebuild it with `{BUILD_COMMAND}`"
+    return ""
+
+
+MISSING = _load_library()
+if MISSING:
+    warnings.warn(
+        f"sssd: {MISSING}; the plain PyTorch reference runs instead: same results, slower",
+        stacklevel=2,
+    )
+
+
+def check_backend(backend: str, place: str = "backend") -> str:
+    """Return `backend` if it is one of `BACKENDS`; else raise ValueError naming the place."""
+    if backend not in BACKENDS:
+        raise ValueError(f"{place} is {backend!r}: expected one of {', '.join(BACKENDS)}")
+    return backend
+
+
+_default = check_backend(os.environ.get("SSSD_BACKEND", "auto"), "environment SSSD_BACKEND")
+
+
+@contextmanager
+def use_backend(backend: str) -> Iterator[None]:
+    """Run the operators called inside by one backend, whatever `SSSD_BACKEND` says.
+
+    Args:
+        backend: "auto", "cuda", "triton", "cpu" or "reference".
+
+    Raises:
+        ValueError: for another name.
+
+    Example:
+        >>> with use_backend("reference"):
+        ...     pass
+    """
+    global _default
+    before, _default = _default, check_backend(backend)
+    try:
+        yield
+    finally:
+        _default = before
+
+
+def _constant(function: Callable[..., R]) -> Callable[..., R]:
+    """Ask a function once for each argument; torch.compile, too, asks it while it traces."""
+    cached = functools.cache(function)
+
+    @functools.wraps(function)
+    def ask(*args: Hashable) -> R:
+        return cached(*args)
+
+    # All that `torch.compiler.assume_constant_result` does, beside importing torch._dynamo, which
+    # takes longer than torch itself.
+    ask._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return ask
+
+
+@_constant
+def _has_cuda() -> bool:
+    """Whether the library was built with CUDA kernels."""
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    return not MISSING and has("sssd::divergence_forward", "CUDA")
+
+
+@_constant
+def _has_triton() -> bool:
+    """Whether Triton can be imported."""
+    return importlib.util.find_spec("triton") is not None
+
+
+@_constant
+def _cuda_code_for(device: int) -> str:
+    """Why the library cannot run on a CUDA device, or nothing."""
+    major, minor = torch.cuda.get_device_capability(device)
+    # Machine code serves its own major version from its minor upwards; PTX everything newer.
+    built, ptx = torch.ops.sssd.cuda_architectures(), torch.ops.sssd.cuda_ptx()
+    if any(a // 10 == major and a % 10 <= minor for a in built):
+        return ""
+    if any(a <= 10 * major + minor for a in ptx):
+        return ""
+    return (
+        f"the library has no code for sm_{major}{minor}, only for {built} and as PTX {ptx} "
+        f"(`CUDAARCHS={major}{minor} {BUILD_COMMAND}` builds it)"
+    )
+
+
+def _why_not(backend: str, tensor: Tensor) -> str:
+    """Why a backend cannot run on such a tensor, or nothing."""
+    device, dtype = tensor.device, tensor.dtype
+    if backend == "reference":
+        return ""
+    if backend == "cpu":
+        return MISSING if device.type == "cpu" else f"the tensors are on {device}"
+    if device.type != "cuda":
+        return f"the tensors are on {device}"
+    if dtype == torch.float64:
+        return "it does not compute in float64"
+    if backend == "triton":
+        return "" if _has_triton() else "the package `triton` is not installed"
+    if not _has_cuda():
+        return MISSING or f"the library was built without CUDA (`{BUILD_COMMAND}` with nvcc)"
+    return _cuda_code_for(device.index or 0)
+
+
+def choose(operator: str, tensor: Tensor, backend: str | None = None) -> Choice:
+    """Choose the backend of one call.
+
+    Args:
+        operator: what is to run, for the message.
+        tensor: one of its inputs, for the device and the dtype.
+        backend: asked for by the caller; None takes the context's, then `SSSD_BACKEND`'s.
+
+    Returns:
+        The backend and why.
+
+    Raises:
+        ValueError: for an unknown name, or a backend that was asked for and cannot run.
+    """
+    asked = _default if backend is None else check_backend(backend)
+    if asked != "auto":
+        obstacle = _why_not(asked, tensor)
+        if obstacle:
+            raise ValueError(
+                f"backend {asked!r} cannot run {operator}: {obstacle}; "
+                "pass backend='auto' or move the tensors"
+            )
+        return Choice(asked, "asked for")
+    obstacles: list[str] = []
+    for candidate in ("cuda", "triton") if tensor.device.type == "cuda" else ("cpu",):
+        obstacle = _why_not(candidate, tensor)
+        if not obstacle:
+            reason = "; ".join([f"the fastest for {tensor.device.type} tensors", *obstacles])
+            return Choice(candidate, reason)
+        obstacles.append(f"not {candidate}: {obstacle}")
+    return Choice("reference", "; ".join(obstacles))
+
+
+# ---- the operators -------------------------------------------------------------------------------
+
+_LIBRARY = torch.library.Library("sssd", "FRAGMENT")
+
+
+def define(
+    schema: str,
+    *,
+    fake: Callable[..., Any],
+    backward: Callable[[str], Callable[..., Any]],
+    setup_context: Callable[..., None],
+    triton_module: str,
+) -> None:
+    """Register an operator: schema, shapes, gradient, and Triton's form of it.
+
+    Args:
+        schema: `name(arguments) -> results`.
+        fake: the results' shapes, dtypes and memory formats, without data.
+        backward: from a backend's name to the gradient formula on it, as
+            `torch.library.register_autograd` takes it.
+        setup_context: what it saves.
+        triton_module: module with a function `name` of the same signature; imported when called.
+    """
+    name = schema.split("(")[0]
+
+    def run_triton(*args: Any) -> Any:
+        first = args[0] if isinstance(args[0], Tensor) else args[0][0]
+        with torch.cuda.device_of(first):  # Triton launches on the current device
+            return getattr(importlib.import_module(triton_module), name)(*args)
+
+    for backend, each in (("native", name), ("triton", f"{name}_triton")):
+        _LIBRARY.define(schema.replace(name, each, 1), tags=(torch.Tag.pt2_compliant_tag,))
+        torch.library.register_fake(f"sssd::{each}", fake, lib=_LIBRARY)
+        torch.library.register_autograd(
+            f"sssd::{each}", backward(backend), setup_context=setup_context, lib=_LIBRARY
+        )
+    _LIBRARY.impl(f"{name}_triton", run_triton, "CUDA")
+
+
+def kernel(name: str, backend: str) -> Callable[..., Any]:
+    """The registered operator that runs `name` on a backend other than the reference."""
+    return getattr(torch.ops.sssd, f"{name}_triton" if backend == "triton" else name).default
+
+
+def call(name: str, backend: str, *args: Any) -> Any:
+    """Run `name` on a backend other than the reference.
+
+    Raises:
+        RuntimeError: for a derivative that no fused kernel has, which would be lost in silence.
+    """
+    tensors = [x for arg in args for x in (arg if isinstance(arg, list) else [arg])]
+    if torch._C._are_functorch_transforms_active() or any(
+        isinstance(x, Tensor) and _is_transformed(x) for x in tensors
+    ):
+        raise RuntimeError(
+            f"sssd::{name} was called with dual numbers (forward-mode differentiation), batched "
+            "gradients, or inside a transform of torch.func (grad, vmap, jvp, jacrev, ...): the "
+            "fused kernels know none of these; pass backend='reference', or call inside "
+            "sssd.ops.use_backend('reference'), which knows all"
+        )
+    return kernel(name, backend)(*args)
+
+
+def _is_transformed(x: Tensor) -> bool:
+    """Whether it is a dual number, or one of autograd's batched gradients."""
+    if forward_ad.unpack_dual(x).tangent is not None:
+        return True
+    return not torch.compiler.is_compiling() and torch._C._functorch.is_legacy_batchedtensor(x)
+
+
+def save(ctx: Any, *tensors: Tensor | None) -> None:
+    """Keep tensors for the backward pass, also those of torch.inference_mode.
+
+    Autograd refuses the latter since it cannot see whether they were changed; they are constants.
+    """
+    ctx.constants = [x if x is not None and x.is_inference() else None for x in tensors]
+    pairs = zip(tensors, ctx.constants, strict=True)
+    ctx.save_for_backward(*(x if constant is None else None for x, constant in pairs))
+
+
+def saved(ctx: Any) -> list[Any]:
+    """What `save` kept, in its order."""
+    pairs = zip(ctx.saved_tensors, ctx.constants, strict=True)
+    return [x if constant is None else constant for x, constant in pairs]
+
+
+def no_double_backward(reference: str) -> dict[str, Callable[..., Any]]:
+    """Backward of a backward operator: an error that names the way out."""
+
+    def backward(ctx: Any, *grads: Any) -> Any:
+        raise RuntimeError(
+            f"{reference} was differentiated twice: its fused backward has no gradient of its own; "
+            f"call {reference}(..., backend='reference'), which is differentiable any number of "
+            "times"
+        )
+
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    return {"backward": lambda backend: backward, "setup_context": setup_context}
