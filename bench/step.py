@@ -68,8 +68,8 @@ class NoFusion(nn.Module):
 
 def head_twice(method: Method) -> AbstractContextManager[object]:
     """Neither fusion, adapter nor distance from now on."""
-    method.fusion, method.adapter = NoFusion(), nn.Identity()
-    method.distances = no_distances  # type: ignore[assignment]
+    part = method.distillation
+    part.fusion, part.adapter, part.distance = NoFusion(), nn.Identity(), no_distances
     return nullcontext()
 
 
@@ -91,7 +91,7 @@ def published_distances(student: Maps, teacher: Maps) -> tuple[Tensor, Tensor]:
 
 def as_published(method: Method) -> AbstractContextManager[object]:
     """While it lasts, LGD's fusion runs the loops."""
-    method.distances = published_distances  # type: ignore[attr-defined]
+    method.distillation.distance = published_distances
     return patch.multiple(
         "sssd.fusion.objects", pool_boxes=peers.looped_pool, paint_boxes=peers.looped_paint
     )

@@ -3,6 +3,7 @@ milestones.
 """
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 REFERENCE_BATCH = 16  # images a step for which a recipe states its learning rate
@@ -44,15 +45,11 @@ class ScheduleConfig:
         if self.learning_rate <= 0:
             raise ValueError(f"--schedule.learning-rate is {self.learning_rate}; must be > 0")
 
-    def milestones_passed(self, iteration: int) -> int:
-        """How many milestones lie at or before an iteration."""
-        return bisect_right(self.milestones, iteration)
-
     def factor(self, iteration: int) -> float:
         """Learning rate of an iteration, as a fraction of the scaled base."""
         if self.zero_from is not None and iteration >= self.zero_from:
             return 0.0
-        decay = self.gamma ** self.milestones_passed(iteration)
+        decay = self.gamma ** bisect_right(self.milestones, iteration)
         if iteration >= self.warmup:
             return decay
         progress = iteration / self.warmup
@@ -103,15 +100,20 @@ class CoefficientConfig:
         """Whether distillation is over at an iteration."""
         return self.stop is not None and iteration >= self.stop
 
-    def acting(self, iteration: int, schedule: ScheduleConfig) -> float:
+    def acting(self, iteration: int, milestones: Sequence[int]) -> float:
         """Lambda as the student feels it: 0 before the start."""
-        return self.at(iteration, schedule) if iteration >= self.start else 0.0
+        return self.at(iteration, milestones) if iteration >= self.start else 0.0
 
-    def at(self, iteration: int, schedule: ScheduleConfig) -> float:
-        """Lambda at an iteration (SSSD, section 3.3; Figure 3)."""
+    def at(self, iteration: int, milestones: Sequence[int]) -> float:
+        """Lambda at an iteration (SSSD, section 3.3; Figure 3).
+
+        Args:
+            iteration: optimiser steps taken before it.
+            milestones: iterations at which the learning rate falls, ascending.
+        """
         if self.has_stopped(iteration):
             return 0.0
         begun = [i for i in self.steps if i <= iteration]
         if begun:
             return self.steps[max(begun)]
-        return self.value * self.step_factor ** schedule.milestones_passed(iteration)
+        return self.value * self.step_factor ** bisect_right(milestones, iteration)

@@ -82,7 +82,7 @@ def test_step_of_lgd_as_published():
         patch.object(peers, "looped_masks", wraps=peers.looped_masks) as masks,
     ):
         published = lgd(images, targets, 0).losses
-        assert lgd.distances is bench_step.published_distances
+        assert lgd.distillation.distance is bench_step.published_distances
     levels = len(lgd.detector.maps(lgd.detector.prepare(images, targets)))
     assert masks.call_count == 2 * levels * len(images), "to pool and to paint"
     torch.testing.assert_close(published, ours, atol=1e-4, rtol=1e-4)

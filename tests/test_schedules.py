@@ -6,7 +6,8 @@ import pytest
 
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 
-SCHEDULE = ScheduleConfig(iterations=180_000, milestones=(120_000, 160_000), warmup=1000)
+MILESTONES = (120_000, 160_000)
+SCHEDULE = ScheduleConfig(iterations=180_000, milestones=MILESTONES, warmup=1000)
 
 
 @pytest.mark.parametrize(
@@ -30,26 +31,26 @@ def test_learning_rate_is_stated_for_sixteen_images() -> None:
 
 def test_stepwise_coefficient_follows_the_milestones() -> None:
     coefficient = CoefficientConfig(value=75.0, step_factor=2.0)
-    values = [coefficient.at(i, SCHEDULE) for i in (0, 119_999, 120_000, 160_000)]
+    values = [coefficient.at(i, MILESTONES) for i in (0, 119_999, 120_000, 160_000)]
     assert values == [75.0, 75.0, 150.0, 300.0]
 
 
 def test_explicit_steps_replace_the_rule() -> None:
     coefficient = CoefficientConfig(value=75.0, steps={120_000: 100.0, 150_000: 20.0})
-    values = [coefficient.at(i, SCHEDULE) for i in (0, 120_000, 149_999, 160_000)]
+    values = [coefficient.at(i, MILESTONES) for i in (0, 120_000, 149_999, 160_000)]
     assert values == [75.0, 100.0, 100.0, 20.0]
 
 
 def test_distillation_stops() -> None:
     coefficient = CoefficientConfig(value=1.0, stop=130_000)
-    assert coefficient.at(129_999, SCHEDULE) == 1.0
-    assert coefficient.at(130_000, SCHEDULE) == 0.0
+    assert coefficient.at(129_999, MILESTONES) == 1.0
+    assert coefficient.at(130_000, MILESTONES) == 0.0
 
 
 def test_lambda_acts_on_the_student_from_the_start_to_the_stop() -> None:
     coefficient = CoefficientConfig(value=75.0, step_factor=2.0, start=30_000, stop=130_000)
-    assert coefficient.at(0, SCHEDULE) == 75.0, "what the adapter learns by"
-    acting = [coefficient.acting(i, SCHEDULE) for i in (0, 29_999, 30_000, 120_000, 130_000)]
+    assert coefficient.at(0, MILESTONES) == 75.0, "what the adapter learns by"
+    acting = [coefficient.acting(i, MILESTONES) for i in (0, 29_999, 30_000, 120_000, 130_000)]
     assert acting == [0.0, 0.0, 75.0, 150.0, 0.0]
 
 

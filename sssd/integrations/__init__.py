@@ -1,6 +1,6 @@
 """Smooth self-distillation inside other people's detectors."""
 
-from sssd.integrations.distillation import SelfDistillation
+from sssd.distillation import SelfDistillation
 from sssd.integrations.tap import Tap
 from sssd.integrations.targets import boxes_in_pixels, split_by_image
 

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_convert
 
 from sssd.ops.objects import to_device
 
@@ -17,12 +16,21 @@ def boxes_in_pixels(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     Returns:
         (n, 4) fp32 xyxy in pixels.
 
+    Raises:
+        ValueError: boxes of another form, such as oriented ones, which have an angle too.
+
     Example:
         >>> boxes_in_pixels(torch.tensor([[0.5, 0.5, 0.5, 1.0]]), (100, 200))
         tensor([[ 50.,   0., 150., 100.]])
     """
+    if boxes.numel() and (boxes.dim() != 2 or boxes.shape[1] != 4):
+        raise ValueError(
+            f"boxes has shape {tuple(boxes.shape)}: expected (n, 4), centre x and y, width, height"
+        )
     height, width = image_size
-    corners = box_convert(boxes.float().reshape(-1, 4), "cxcywh", "xyxy")
+    boxes = boxes.float().reshape(-1, 4)
+    centre, half = boxes[:, :2], boxes[:, 2:] / 2
+    corners = torch.cat([centre - half, centre + half], 1)
     return torch.stack([corners[:, 0::2] * width, corners[:, 1::2] * height], -1).flatten(1)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.image_list import ImageList
 
-from sssd.integrations.distillation import SelfDistillation
+from sssd.distillation import SelfDistillation
 from sssd.integrations.tap import Tap
 
 ATTRIBUTE = "self_distillation"  # the model's new part
@@ -33,7 +33,8 @@ def attach(model: nn.Module, num_classes: int | None = None, **settings: Any) ->
         model: an FCOS, RetinaNet or FasterRCNN, or a subclass.
         num_classes: number of different labels, the background's included for Faster R-CNN; by
             default the head says it.
-        settings: of `SelfDistillation`: coefficient, start, fusion, adapter, distance.
+        settings: of `SelfDistillation`: coefficient, milestones, fusion, adapter, distance,
+            teacher_every.
 
     Returns:
         The new part.
@@ -50,7 +51,8 @@ def attach(model: nn.Module, num_classes: int | None = None, **settings: Any) ->
         )
     if hasattr(model, ATTRIBUTE):
         raise ValueError("model has self-distillation already; detach(model) takes it off")
-    part = SelfDistillation(num_classes or _num_classes(model), _width(model), **settings)
+    with torch.random.fork_rng(devices=[]):  # what the model draws is as without this part
+        part = SelfDistillation(num_classes or _num_classes(model), _width(model), **settings)
     part.to(next(model.backbone.parameters()).device)
     setattr(model, ATTRIBUTE, part)
     part.attachment = _Attachment(model, part)
@@ -112,10 +114,10 @@ class _Attachment:
             features = OrderedDict(zip(named, enhanced, strict=True))
             return _head_losses(self.model, images, features, targets)
 
-        return {
-            **losses,
-            **self.part(list(named.values()), targets, (height, width), head_losses),
-        }
+        added = self.part(
+            list(named.values()), targets, (height, width), head_losses, model, model.backbone
+        )
+        return {**losses, **added}
 
 
 def _head_losses(

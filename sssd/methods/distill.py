@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sssd.detectors import Detector, Maps, Targets
+from sssd.distillation import SelfDistillation
 from sssd.fusion import Adapter, HeatmapFusion, RelationFusion
 from sssd.methods.base import (
     AdapterName,
@@ -17,7 +18,7 @@ from sssd.methods.base import (
     MethodConfig,
     StepResult,
 )
-from sssd.methods.gradients import GradientShares, without_gradient, zero_for
+from sssd.methods.gradients import GradientShares, without_gradient
 from sssd.schedules import ScheduleConfig
 
 
@@ -34,29 +35,27 @@ def build_adapter(name: AdapterName, width: int) -> nn.Module:
 
 
 class LabelGuided(Method):
-    """Trains a detector beside an implicit teacher made of its own maps and the labels.
-
-    K_e = fusion(K, labels) goes through the shared head; a distance draws the student's maps
-    towards it:
+    """Trains a detector by `SelfDistillation`: beside an implicit teacher made of K and the labels.
 
         L = L_det(K) + L_det(K_e) + lambda * distance(adapter(K), stop_gradient(K_e))
 
-    Which loss trains what: detection on K the backbone, pyramid and head; detection on K_e the
-    head, the fusion and, unless detached, the backbone through the fusion's view of K; the
-    distance the adapter, if there is one, and, from the coefficient's start on, the backbone and
-    pyramid. The backbone is trained by nothing in its first `frozen_backbone` iterations. From the
-    coefficient's stop on there is only L_det(K), and no fusion, second pass or adapter is computed.
-    Every iteration gives the same parameters a gradient, be it zero: what DDP needs (it goes on
-    sending zeros for what rests).
+    The detection losses on K train the backbone, pyramid and head; which of the others trains what,
+    and when, stands at `SelfDistillation`. The backbone is trained by nothing in its first
+    `frozen_backbone` iterations.
     """
 
     def __init__(self, detector: Detector, config: MethodConfig, schedule: ScheduleConfig) -> None:
         super().__init__(detector, config, schedule)
-        self.fusion = build_fusion(config.fusion, detector.num_classes, detector.width)
-        self.adapter = build_adapter(config.adapter, detector.width)
-        if config.coefficient.is_off:  # no gradient will come: DDP must not wait for one
-            self.fusion.requires_grad_(False)
-            self.adapter.requires_grad_(False)
+        self.distillation = SelfDistillation(
+            detector.num_classes,
+            detector.width,
+            coefficient=config.coefficient,
+            milestones=schedule.milestones,
+            fusion=build_fusion(config.fusion, detector.num_classes, detector.width),
+            adapter=build_adapter(config.adapter, detector.width),
+            distance=self.distances,
+            teacher_every=config.teacher_every,
+        )
 
     @abstractmethod
     def distances(self, student: Maps, teacher: Maps) -> tuple[Tensor, Tensor]:
@@ -73,7 +72,7 @@ class LabelGuided(Method):
     def forward(self, images: Sequence[Tensor], targets: Targets, iteration: int) -> StepResult:
         """Detection losses on K and K_e and the distance between them: see `Method.forward`."""
         batch, objects = self.prepare(images, targets)
-        if self.config.coefficient.is_off:
+        if self.distillation.coefficient.is_off:
             maps = self.detector.maps(batch)
             assignment = self.detector.assign(maps, batch)
             losses = self.detection_losses("detection", maps, batch, assignment)
@@ -87,60 +86,36 @@ class LabelGuided(Method):
         shares = GradientShares(kinds, maps, self.watches_gradients)
         watched = shares.watch("detection", maps)
         losses = self.detection_losses("detection", watched, batch, assignment)
-
-        if self.config.coefficient.has_stopped(iteration):
-            losses["distillation"] = zero_for(self.fusion, self.adapter)
-            return StepResult(losses, {"lambda": 0.0, **shares.metrics()})
-
-        taught = self._is_taught(iteration)
-        with torch.set_grad_enabled(taught):
-            sources = shares.watch("teacher", maps)
-            enhanced: Maps = self.fusion(sources, objects, batch.image_size)  # K_e
-        if taught:
-            losses |= self.detection_losses("teacher", enhanced, batch, assignment)
-
-        coefficient = self.config.coefficient.at(iteration, self.schedule)
-        started = iteration >= self.config.coefficient.start
-        student = shares.watch("distillation", maps) if started else [m.detach() for m in maps]
-        adapted = [self.adapter(m) for m in student]
-        distance, by_level = self.distances(adapted, [m.detach() for m in enhanced])
-        losses["distillation"] = coefficient * distance
-        if not taught:
-            losses["distillation"] = losses["distillation"] + zero_for(self.fusion)
-        acting = self.config.coefficient.acting(iteration, self.schedule)
-        metrics: dict[str, Tensor | float] = {"lambda": acting}
-        metrics |= {f"distance/level{i}": d for i, d in enumerate(by_level.detach().unbind())}
-        return StepResult(losses, metrics | shares.metrics())
-
-    def _is_taught(self, iteration: int) -> bool:
-        """Whether the head sees K_e.
-
-        Counted from 1, as the iterations that are logged are: every n-th is taught and shown.
-        """
-        stopped = self.config.coefficient.has_stopped(iteration)
-        return not stopped and (iteration + 1) % self.config.teacher_every == 0
+        distilled = self.distillation.distil(
+            maps,
+            objects,
+            batch.image_size,
+            lambda enhanced: self.detection_losses("teacher", enhanced, batch, assignment),
+            self.detector,
+            self.detector.backbone,
+            step=iteration,
+            watch=shares.watch,
+        )
+        losses |= distilled.teacher | {"distillation": distilled.distillation}
+        return StepResult(losses, distilled.metrics | shares.metrics())
 
     def resting(self, iteration: int) -> list[nn.Module]:
         """Backbone, fusion and adapter while nothing trains them: see `Method.resting`."""
-        coefficient = self.config.coefficient
-        if coefficient.is_off:
+        if self.distillation.coefficient.is_off:
             return []
-        rests = (
-            (self.detector.backbone, iteration < self.config.frozen_backbone),
-            (self.fusion, not self._is_taught(iteration)),
-            (self.adapter, coefficient.at(iteration, self.schedule) == 0),
-        )
-        return [part for part, rested in rests if rested]
+        frozen = iteration < self.config.frozen_backbone
+        return [self.detector.backbone] * frozen + self.distillation.resting(iteration)
 
     @torch.no_grad()
     def compare(self, images: Sequence[Tensor], targets: Targets) -> Comparison | None:
         """K behind the adapter, and K_e, as the distance sees them: see `Method.compare`."""
-        if self.config.coefficient.is_off:
+        if self.distillation.coefficient.is_off:
             return None
         batch, objects = self.prepare(images, targets)
         maps = self.detector.maps(batch)
-        enhanced: Maps = self.fusion(maps, objects, batch.image_size)
-        student, teacher = self.sides([self.adapter(m) for m in maps], enhanced)
+        enhanced: Maps = self.distillation.fusion(maps, objects, batch.image_size)
+        adapted = [self.distillation.adapter(m) for m in maps]
+        student, teacher = self.sides(adapted, enhanced)
         cells, name = self.cell_distances(student, teacher)
         return Comparison(batch, student, teacher, cells, name)
 

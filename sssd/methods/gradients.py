@@ -1,14 +1,15 @@
-"""Gradients that are watched, and gradients of zero."""
+"""Gradients that are watched, and gradients that are cut off."""
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sssd.detectors import Maps
+from sssd.distillation import zero_for
 
 
 class GradientShares:
@@ -59,29 +60,6 @@ class GradientShares:
         norms[row] = torch.linalg.vector_norm(gradient.detach(), dtype=torch.float32)
         tiny = torch.finfo(torch.float32).tiny  # nothing arrived at all: a share of 0
         self.shares[level] = norms[-1] / norms.sum().clamp_min(tiny)
-
-
-class _Zero(torch.autograd.Function):
-    """Zero as a function of parameters, with gradients of zero whatever comes down."""
-
-    @staticmethod
-    def forward(ctx: Any, *parameters: Tensor) -> Tensor:
-        ctx.save_for_backward(*parameters)
-        return parameters[0].new_zeros(())
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
-        return tuple(torch.zeros_like(parameter) for parameter in ctx.saved_tensors)
-
-
-def zero_for(*modules: nn.Module) -> Tensor:
-    """A zero that gives every trained parameter of some modules a gradient of zero.
-
-    What is left out of an iteration must still be in its graph: DistributedDataParallel waits for
-    a gradient of every parameter. `Method.resting` names what the optimizer then leaves alone.
-    """
-    trained = [p for module in modules for p in module.parameters() if p.requires_grad]
-    return cast(Tensor, _Zero.apply(*trained)) if trained else torch.zeros(())
 
 
 @contextmanager

@@ -10,10 +10,11 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork
 
 from sssd.detectors import Detector, Maps, Targets
 from sssd.detectors.weights import load_weights
+from sssd.distillation import running_state_kept, zero_for
 from sssd.fusion import Adapter, ColorMapEncoder, Objects, normalize_map
 from sssd.losses import standardized_mse
 from sssd.methods.base import Comparison, Method, MethodConfig, StepResult
-from sssd.methods.gradients import GradientShares, zero_for
+from sssd.methods.gradients import GradientShares
 from sssd.schedules import ScheduleConfig
 
 
@@ -54,12 +55,13 @@ class LabelEnc(Method):
         shares = GradientShares(("detection", "distillation"), maps, self.watches_gradients)
         watched = shares.watch("detection", maps)
         losses = self.detection_losses("detection", watched, batch, assignment)
-        coefficient = self.config.coefficient.acting(iteration, self.schedule)
+        coefficient = self.config.coefficient.acting(iteration, self.schedule.milestones)
         metrics: dict[str, Tensor | float] = {"lambda": coefficient}
         if self.shares_head or coefficient:
             encoded = self.encode(objects, batch.image_size)
         if self.shares_head:
-            losses |= self.detection_losses("teacher", encoded, batch, assignment)
+            with running_state_kept(self.detector, self.detector.backbone):
+                losses |= self.detection_losses("teacher", encoded, batch, assignment)
         if coefficient:
             student = [self.adapter(m) for m in shares.watch("distillation", maps)]
             by_level = standardized_mse(student, [m.detach() for m in encoded], over="image")
@@ -71,7 +73,11 @@ class LabelEnc(Method):
 
     def resting(self, iteration: int) -> list[nn.Module]:
         """The adapter while the distance weighs nothing: see `Method.resting`."""
-        return [] if self.config.coefficient.acting(iteration, self.schedule) else [self.adapter]
+        return (
+            []
+            if self.config.coefficient.acting(iteration, self.schedule.milestones)
+            else [self.adapter]
+        )
 
     @torch.no_grad()
     def compare(self, images: Sequence[Tensor], targets: Targets) -> Comparison | None:

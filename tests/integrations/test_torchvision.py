@@ -12,7 +12,6 @@ from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from sssd.fusion import HeatmapFusion
 from sssd.integrations.torchvision import attach, detach
 from tests.small import images_and_targets
 
@@ -32,10 +31,6 @@ def build(kind: str) -> nn.Module:
     return KINDS[kind](backbone, num_classes=CLASSES, min_size=64, max_size=96)
 
 
-def attach_heatmap(model: nn.Module, **settings: object) -> nn.Module:
-    return attach(model, fusion=HeatmapFusion(CLASSES, 256), **settings)
-
-
 def losses_of(model: nn.Module) -> dict[str, Tensor]:
     images, targets = images_and_targets()
     torch.manual_seed(1)  # Faster R-CNN samples
@@ -46,7 +41,7 @@ def losses_of(model: nn.Module) -> dict[str, Tensor]:
 def test_losses_are_added_and_reach_every_part(kind: str) -> None:
     model = build(kind)
     plain = losses_of(model)
-    part = attach_heatmap(model)
+    part = attach(model)
     losses = losses_of(model)
     assert {n: v.item() for n, v in losses.items() if n in plain} == pytest.approx(
         {n: v.item() for n, v in plain.items()}
@@ -70,7 +65,7 @@ def test_evaluation_and_a_detached_model_are_as_before(kind: str) -> None:
     images, _ = images_and_targets()
     model.eval()
     expected = model(images)
-    part = attach_heatmap(model)
+    part = attach(model)
     for found, wanted in zip(model(images), expected, strict=True):
         assert torch.equal(found["boxes"], wanted["boxes"])
     assert part.step == 0
@@ -84,21 +79,40 @@ def test_evaluation_and_a_detached_model_are_as_before(kind: str) -> None:
 
 def test_the_coefficient_weighs_and_follows_the_steps() -> None:
     model = build("fcos")
-    part = attach_heatmap(model, coefficient=lambda step: [1.0, 3.0][step], start=1)
+    part = attach(model, coefficient={"steps": {1: 3.0}, "start": 1})
     first, second = losses_of(model), losses_of(model)
     ratio = second["loss_distillation"] / first["loss_distillation"]
     assert ratio.item() == pytest.approx(3.0, rel=1e-2)  # batch norm's buffers move
     weight = model.backbone.body.conv1.weight
     assert torch.autograd.grad(first["loss_distillation"], weight, allow_unused=True) == (None,)
     assert torch.autograd.grad(second["loss_distillation"], weight)[0].abs().sum() > 0
+    assert pickle.loads(pickle.dumps(model)).self_distillation.coefficient == part.coefficient
     other = build("fcos")
-    attach_heatmap(other).load_state_dict(part.state_dict())
+    attach(other).load_state_dict(part.state_dict())
     assert other.self_distillation.step == 2
+
+
+@pytest.mark.parametrize("kind", ["fcos", "fasterrcnn"])
+def test_a_coefficient_of_zero_is_plain_training_bit_for_bit(kind: str) -> None:
+    found = []
+    for attached in (False, True):
+        model = build(kind)
+        if attached:
+            attach(model, coefficient=0.0)
+        losses = model(*images_and_targets())  # Faster R-CNN samples
+        sum(losses.values()).backward()
+        if attached:
+            detach(model)
+        gradients = {name: p.grad for name, p in model.named_parameters()}
+        found.append({**losses, **gradients, **dict(model.named_buffers())})
+    plain, off = found
+    assert plain.keys() == off.keys()
+    assert all(torch.equal(off[name], value) for name, value in plain.items())
 
 
 def test_copies_do_not_fire() -> None:
     model = build("fcos")
-    attach_heatmap(model)
+    attach(model)
     duplicate = copy.deepcopy(model)
     assert "loss_distillation" not in losses_of(duplicate)
     assert model.self_distillation.step == duplicate.self_distillation.step == 0
@@ -108,7 +122,7 @@ def test_copies_do_not_fire() -> None:
 
 def test_a_pickled_model_distils_by_itself() -> None:
     model = build("fcos")
-    attach_heatmap(model)
+    attach(model)
     restored = pickle.loads(pickle.dumps(model))
     assert "loss_distillation" in losses_of(restored)
     assert model.self_distillation.step == 0
@@ -116,7 +130,7 @@ def test_a_pickled_model_distils_by_itself() -> None:
 
 def test_captured_maps_are_dropped_after_the_loss() -> None:
     model = build("fcos")
-    attach_heatmap(model)
+    attach(model)
     seen: list[weakref.ref[Tensor]] = []
     model.backbone.register_forward_hook(
         lambda module, args, maps: seen.append(weakref.ref(maps["0"])) and None
@@ -129,7 +143,7 @@ def test_captured_maps_are_dropped_after_the_loss() -> None:
 
 def test_a_backbone_that_was_replaced_is_found_out() -> None:
     model = build("fcos")
-    attach_heatmap(model)
+    attach(model)
     model.backbone = build("fcos").backbone
     with pytest.raises(RuntimeError, match=r"model\.backbone captured 0 outputs"):
         losses_of(model)
@@ -137,7 +151,7 @@ def test_a_backbone_that_was_replaced_is_found_out() -> None:
 
 def test_a_backbone_that_runs_twice_is_found_out() -> None:
     model = build("fcos")
-    attach_heatmap(model)
+    attach(model)
     again = model.backbone.register_forward_hook(
         lambda module, args, maps: module.forward(*args) and None
     )
@@ -150,7 +164,7 @@ def test_a_backbone_that_runs_twice_is_found_out() -> None:
 
 def test_an_interrupted_step_leaves_nothing_behind() -> None:
     model = build("fcos")
-    attach_heatmap(model)
+    attach(model)
     head, model.head = model.head, nn.Identity()
     with pytest.raises(Exception):  # noqa: B017, PT011 - whatever torchvision says
         losses_of(model)
@@ -162,6 +176,6 @@ def test_what_can_not_be_attached_to_is_refused() -> None:
     with pytest.raises(TypeError, match=r"model is a Linear.*before DistributedDataParallel"):
         attach(nn.Linear(1, 1))
     model = build("fcos")
-    attach_heatmap(model)
+    attach(model)
     with pytest.raises(ValueError, match="already"):
         attach(model)

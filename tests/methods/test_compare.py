@@ -31,8 +31,9 @@ def maps_of(method: Method) -> tuple[Maps, Maps]:
     """K behind the adapter, and K_e."""
     batch = method.detector.prepare(*images_and_targets())
     maps = method.detector.maps(batch)
-    enhanced = method.fusion(maps, pack_objects(batch.targets), batch.image_size)
-    return [method.adapter(m) for m in maps], enhanced
+    part = method.distillation
+    enhanced = part.fusion(maps, pack_objects(batch.targets), batch.image_size)
+    return [part.adapter(m) for m in maps], enhanced
 
 
 @pytest.mark.parametrize("over", ["channels", "cells"])

@@ -5,8 +5,9 @@ import copy
 import pytest
 import torch
 
+from sssd.distillation import zero_for
 from sssd.methods import FusionConfig, Method, MethodConfig, build_method
-from sssd.methods.gradients import GradientShares, zero_for
+from sssd.methods.gradients import GradientShares
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 from tests.small import images_and_targets, small_detector
 
@@ -50,7 +51,7 @@ def test_shares_of_a_step_follow_the_start_of_distillation_and_lambda() -> None:
     built = build(coefficient=CoefficientConfig(value=1.0, start=2))
     before = backward(built, 1)
     after = backward(built, 2)
-    built.config = MethodConfig(name="lgd", coefficient=CoefficientConfig(value=3.0))
+    built.distillation.coefficient = CoefficientConfig(value=3.0)
     tripled = backward(built, 2)
     for level in range(5):
         for kind in ("detection", "teacher"):
@@ -87,7 +88,7 @@ def test_every_iteration_gives_the_same_parameters_a_gradient(fusion: str) -> No
     for iteration in range(7):
         backward(built, iteration)
         assert {n for n, p in built.named_parameters() if p.grad is not None} == trained
-        teaches = any(p.grad.abs().sum() > 0 for p in built.fusion.parameters())
+        teaches = any(p.grad.abs().sum() > 0 for p in built.distillation.fusion.parameters())
         assert teaches == (iteration == 2), "every third, until the stop"
         moves = any(p.grad.abs().sum() > 0 for p in built.detector.backbone.parameters())
         assert moves == (iteration >= 4)

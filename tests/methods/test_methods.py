@@ -47,8 +47,8 @@ def trained_by(method: Method, kind: str, iteration: int) -> set[str]:
         "backbone": student.backbone,
         "pyramid": student.pyramid,
         "head": student.head,
-        "fusion": method.fusion,
-        "adapter": method.adapter,
+        "fusion": method.distillation.fusion,
+        "adapter": method.distillation.adapter,
     }
     return {
         name
@@ -91,7 +91,7 @@ def test_a_detached_fusion_keeps_the_teachers_losses_from_the_student(
     detector: str, fusion: str
 ) -> None:
     built = build(detector, "sssd", fusion)
-    built.fusion.detach = True
+    built.distillation.fusion.detach = True
     assert trained_by(built, "teacher", 0) == {"head", "fusion"}
 
 
@@ -150,7 +150,8 @@ def test_behind_its_stop_distillation_costs_nothing(method: str, tmp_path: Path)
     trained = [p for p in built.parameters() if p.requires_grad]
     assert all(p.grad is not None for p in trained), "what DistributedDataParallel waits for"
     rests = [part.state_dict().keys() for part in built.resting(5)]
-    parts = [built.adapter] if method == "labelenc_step2" else [built.fusion, built.adapter]
+    part = built.distillation if method != "labelenc_step2" else built
+    parts = [part.adapter] if part is built else [part.fusion, part.adapter]
     assert rests == [part.state_dict().keys() for part in parts]
 
 

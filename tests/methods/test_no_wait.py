@@ -11,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from sssd.detectors import Batch, Detector
-from sssd.integrations import SelfDistillation, split_by_image
+from sssd.distillation import SelfDistillation
+from sssd.integrations import split_by_image
 from sssd.methods import FusionConfig, MethodConfig, build_method
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 from tests.tiny import WIDTH, _backbone
@@ -130,7 +131,7 @@ def test_self_distillation_copies_once_wherever_the_targets_are(held: str) -> No
     maps = [torch.zeros(2, WIDTH, 8, 12, device=DEVICE, requires_grad=True)]
     given = [{name: x.to(held) for name, x in target.items()} for target in targets()]
     with Copies() as copies:
-        losses = part(maps, given, IMAGE_SIZE, lambda enhanced: {"loss": enhanced[0].mean()})
+        losses = part(maps, given, IMAGE_SIZE, lambda enhanced: {"loss": enhanced[0].mean()}, part)
         sum(losses.values()).backward()
     assert copies.found == ["pinned"]
 

@@ -17,7 +17,7 @@ def test_a_short_run_distils_and_lowers_its_rate_as_the_long_one(name: str, leng
     pairs += [(config.schedule.warmup, recipe.schedule.warmup)]
     pairs += [(config.schedule.zero_from or 0, recipe.schedule.zero_from or 0)]
     assert all(abs(few - many * ratio) <= 0.5 for few, many in pairs)
-    assert config.method.coefficient.acting(length - 1, config.schedule) > 0
+    assert config.method.coefficient.acting(length - 1, config.schedule.milestones) > 0
     assert config.schedule.factor(length - 1) < 1
 
 

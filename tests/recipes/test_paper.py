@@ -70,7 +70,8 @@ def test_lgd_and_sssd(stage: str) -> None:
     for method in ("lgd", "sssd"):
         stepwise, short = (PAPER[f"{stage}_{method}_{kind}"]() for kind in ("stepwise", "90k"))
         value = stepwise.method.coefficient.value
-        at = [stepwise.method.coefficient.at(i, stepwise.schedule) for i in (119_999, 120_000)]
+        milestones = stepwise.schedule.milestones
+        at = [stepwise.method.coefficient.at(i, milestones) for i in (119_999, 120_000)]
         assert at == [value, 2 * value]
         assert short.schedule.iterations == 90_000
         assert short.schedule.milestones == (60_000, 80_000)

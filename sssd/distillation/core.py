@@ -1,0 +1,283 @@
+"""Label-guided self-distillation: K and labels to K_e, what is drawn to it, and what takes which
+gradient.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from sssd.distillation.running_state import running_state_kept
+from sssd.fusion import Adapter, HeatmapFusion, Objects, pack_objects
+from sssd.ops import js_distance
+from sssd.ops.inputs import Maps, as_list, as_number
+from sssd.schedules import CoefficientConfig
+
+HeadLosses = Callable[[list[Tensor]], Mapping[str, Tensor]]
+Distance = Callable[[list[Tensor], list[Tensor]], Tensor | tuple[Tensor, Tensor]]
+Watch = Callable[[str, list[Tensor]], list[Tensor]]
+
+
+class Distilled(NamedTuple):
+    """What a step of self-distillation yields.
+
+    Attributes:
+        teacher: the head's losses on K_e, by the head's names; none in a step without them.
+        distillation: lambda times the distance.
+        metrics: detached scalars: "lambda" as the student feels it, and "distance/level..." where
+            the distance tells its levels.
+    """
+
+    teacher: dict[str, Tensor]
+    distillation: Tensor
+    metrics: dict[str, Tensor | float]
+
+
+class SelfDistillation(nn.Module):
+    """Losses that draw a detector's maps towards maps that know the labels.
+
+        K_e = fusion(K, labels)
+        losses = head_losses(K_e) + lambda * distance(adapter(K), stop_gradient(K_e))
+
+    `head_losses` is the detector's own head on K_e: it is what makes K_e worth following. It trains
+    the head, the fusion and, through the fusion's view of K, the detector; the distance trains the
+    adapter and, from the coefficient's start on, the detector. From its stop on nothing is
+    computed. Every step gives the same parameters a gradient, be it zero, which
+    DistributedDataParallel waits for. The module has parameters: make it a part of the model before
+    the optimizer and DistributedDataParallel are made.
+
+    Args:
+        num_classes: labels are 0 .. num_classes - 1.
+        width: channels of every map.
+        coefficient: lambda, a number or how it moves: a `CoefficientConfig`, or its fields as a
+            dict, such as {"value": 4.7, "steps": {120_000: 9.4}}. A lambda of 0 is plain training:
+            no losses, and parameters that want no gradient.
+        milestones: steps at which the learning rate falls, and lambda is multiplied by the
+            coefficient's `step_factor`.
+        fusion: component that makes K_e; `HeatmapFusion(num_classes, width)` by default, the
+            cheap one of our recipes; LGD's is `RelationFusion`.
+        adapter: module on the student's maps; `Adapter(width, separable=True)` by default; LGD's
+            is `Adapter(width)`, `nn.Identity()` leaves it out.
+        distance: of two lists of maps; the Jensen-Shannon distance by default. It returns a scalar,
+            or a scalar and what each level contributes to it (P,).
+        teacher_every: the head runs on K_e every so many steps.
+
+    Attributes:
+        step: training steps so far, a buffer: it is in the state dict and in copies of the module.
+        metrics: of the last `forward`: see `Distilled`.
+
+    Example:
+        >>> distillation = SelfDistillation(num_classes=3, width=64)
+        >>> maps = [torch.randn(1, 64, 8, 8), torch.randn(1, 64, 4, 4)]
+        >>> boxes = torch.tensor([[4.0, 4.0, 30.0, 30.0]])
+        >>> targets = [{"boxes": boxes, "labels": torch.tensor([2])}]
+        >>> head = nn.Conv2d(64, 3, 1)
+        >>> losses = distillation(
+        ...     maps, targets, (64, 64), lambda k: {"loss_cls": head(k[0]).mean()}, head
+        ... )
+        >>> sorted(losses)
+        ['loss_distillation', 'teacher_loss_cls']
+
+    Source: Deng et al., ICIP 2023 (arXiv 2303.05015); Zhang et al., AAAI 2022 (arXiv 2109.11496).
+    """
+
+    attachment: Any = None  # the hooks of the integration that made this part
+    step: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        width: int,
+        *,
+        coefficient: float | Mapping[str, Any] | CoefficientConfig = 1.0,
+        milestones: Sequence[int] = (),
+        fusion: nn.Module | None = None,
+        adapter: nn.Module | None = None,
+        distance: Distance = js_distance,
+        teacher_every: int = 1,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.coefficient = _as_coefficient(coefficient)
+        self.milestones = tuple(milestones)
+        self.fusion = HeatmapFusion(num_classes, width) if fusion is None else fusion
+        self.adapter = Adapter(width, separable=True) if adapter is None else adapter
+        self.distance = distance
+        self.teacher_every = teacher_every
+        self.metrics: dict[str, Tensor | float] = {}
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self._step_on_host: int | None = 0  # None: unknown, `step` must be read, and waited for
+        if self.coefficient.is_off:  # no gradient will come: DDP must not wait for one
+            self.requires_grad_(False)
+
+    def forward(
+        self,
+        maps: Maps,
+        targets: Sequence[dict[str, Tensor]],
+        image_size: tuple[int, int],
+        head_losses: HeadLosses,
+        model: nn.Module,
+        *besides: nn.Module,
+        step: int | None = None,
+    ) -> dict[str, Tensor]:
+        """Losses of one training step, to be added to the detector's own.
+
+        Args:
+            maps: P maps (B, width, H_l, W_l), finest first; a list, or a dict of a backbone.
+            targets: for each image boxes (n, 4) xyxy in pixels of the padded batch and labels (n,),
+                on the device of the maps or the host.
+            image_size: (H, W) of the padded batch.
+            head_losses: the detector's losses of other maps of these shapes, by name.
+            model: the detector, or its head, whose running state the losses on K_e must not change:
+                see `running_state_kept`.
+            besides: parts of the model that those losses do not run, such as its backbone.
+            step: training steps before this one, as the trainer counts them; by default the
+                number of calls so far.
+
+        Returns:
+            "teacher_NAME" for every loss NAME of the head, and "loss_distillation"; nothing where
+            lambda is 0 throughout.
+
+        Raises:
+            ValueError: another number of targets than images, or, on the host, a label that is no
+                class.
+        """
+        maps = as_list("maps", maps)
+        if len(targets) != len(maps[0]):
+            raise ValueError(f"targets: {len(targets)} for a batch of {len(maps[0])} images")
+        if self.coefficient.is_off:
+            return {}
+        objects = pack_objects(targets, maps[0].device, self.num_classes)
+        distilled = self.distil(
+            maps, objects, image_size, head_losses, model, *besides, step=self._count(step)
+        )
+        self.metrics = distilled.metrics
+        losses = {f"teacher_{name}": loss for name, loss in distilled.teacher.items()}
+        return losses | {"loss_distillation": distilled.distillation}
+
+    def distil(
+        self,
+        maps: list[Tensor],
+        objects: Objects,
+        image_size: tuple[int, int],
+        head_losses: HeadLosses,
+        model: nn.Module,
+        *besides: nn.Module,
+        step: int,
+        watch: Watch = lambda kind, maps: maps,
+    ) -> Distilled:
+        """Losses of a step whose number is given: see `forward`, which counts and packs for it.
+
+        Args:
+            maps: P maps (B, width, H_l, W_l), finest first.
+            objects: the packed targets.
+            image_size: (H, W) of the padded batch.
+            head_losses: see `forward`.
+            model: see `forward`.
+            besides: see `forward`.
+            step: training steps before this one.
+            watch: given "teacher" or "distillation" and the maps, returns aliases of them that the
+                losses of this kind are computed from.
+        """
+        if self.coefficient.has_stopped(step):
+            return Distilled({}, zero_for(self.fusion, self.adapter), {"lambda": 0.0})
+        is_taught = self.is_taught(step)
+        with torch.set_grad_enabled(is_taught and torch.is_grad_enabled()):
+            enhanced = self.fusion(watch("teacher", maps), objects, image_size)  # K_e
+        teacher: dict[str, Tensor] = {}
+        if is_taught:
+            with running_state_kept(model, self, *besides):
+                teacher = dict(head_losses(enhanced))
+
+        started = step >= self.coefficient.start
+        student = watch("distillation", maps) if started else [m.detach() for m in maps]
+        adapted = [self.adapter(m) for m in student]
+        distance = self.distance(adapted, [m.detach() for m in enhanced])
+        total, levels = distance if isinstance(distance, tuple) else (distance, None)
+        loss = self.coefficient.at(step, self.milestones) * total
+        if not is_taught:
+            loss = loss + zero_for(self.fusion)
+        metrics: dict[str, Tensor | float] = {
+            "lambda": self.coefficient.acting(step, self.milestones)
+        }
+        if levels is not None:
+            metrics |= {f"distance/level{i}": d for i, d in enumerate(levels.detach().unbind())}
+        return Distilled(teacher, loss, metrics)
+
+    def is_taught(self, step: int) -> bool:
+        """Whether the head sees K_e.
+
+        Counted from 1, as the iterations that are logged are: every n-th is taught and shown.
+        """
+        return not self.coefficient.has_stopped(step) and (step + 1) % self.teacher_every == 0
+
+    def resting(self, step: int) -> list[nn.Module]:
+        """Fusion and adapter while no loss trains them: their gradients are zero.
+
+        Take those away before the optimizer's step, which would let weight decay move the part.
+        """
+        rests = (
+            (self.fusion, not self.is_taught(step)),
+            (self.adapter, self.coefficient.at(step, self.milestones) == 0),
+        )
+        return [part for part, rested in rests if rested]
+
+    def _count(self, step: int | None) -> int:
+        if step is None:
+            step = int(self.step) if self._step_on_host is None else self._step_on_host
+        self._step_on_host = step + 1
+        self.step.fill_(step + 1)
+        return step
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies: something else may move their buffer."""
+        return {**self.__dict__, "_step_on_host": None}
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *others: Any, **options: Any
+    ) -> None:
+        if (saved := state_dict.pop(f"{prefix}_extra_state", None)) is not None:
+            state_dict[f"{prefix}step"] = saved  # where the step was before it was a buffer
+        super()._load_from_state_dict(state_dict, prefix, *others, **options)
+        self._step_on_host = None
+
+
+def _as_coefficient(given: float | Mapping[str, Any] | CoefficientConfig) -> CoefficientConfig:
+    if isinstance(given, CoefficientConfig):
+        return given
+    if isinstance(given, Mapping):
+        steps = {
+            int(step): value for step, value in given.get("steps", {}).items()
+        }  # JSON: strings
+        return CoefficientConfig(**{**given, "steps": steps})
+    if callable(given):
+        raise TypeError(
+            "coefficient is a function, which no checkpoint can hold: pass a number, or how it "
+            'moves as data, {"value": 4.7, "steps": {120_000: 9.4}}'
+        )
+    return CoefficientConfig(value=as_number("coefficient", given))
+
+
+class _Zero(torch.autograd.Function):
+    """Zero as a function of parameters, with gradients of zero whatever comes down."""
+
+    @staticmethod
+    def forward(ctx: Any, *parameters: Tensor) -> Tensor:
+        ctx.save_for_backward(*parameters)
+        return parameters[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.zeros_like(parameter) for parameter in ctx.saved_tensors)
+
+
+def zero_for(*modules: nn.Module) -> Tensor:
+    """A zero that gives every trained parameter of some modules a gradient of zero.
+
+    What is left out of a step must still be in its graph: DistributedDataParallel waits for a
+    gradient of every parameter. `SelfDistillation.resting` names what the optimizer then leaves
+    alone.
+    """
+    trained = [p for module in modules for p in module.parameters() if p.requires_grad]
+    return cast(Tensor, _Zero.apply(*trained)) if trained else torch.zeros(())

@@ -1,0 +1,182 @@
+"""Self-distillation as any trainer uses it."""
+
+import copy
+import io
+import pickle
+from collections import OrderedDict
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sssd.distillation import SelfDistillation
+from sssd.ops import js_distance
+from sssd.schedules import CoefficientConfig
+
+
+def maps() -> list[Tensor]:
+    torch.manual_seed(0)
+    return [torch.randn(2, 64, size, size, requires_grad=True) for size in (8, 4)]
+
+
+TARGETS = [
+    {"boxes": torch.tensor([[4.0, 4.0, 30.0, 30.0]]), "labels": torch.tensor([2])},
+    {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},
+]
+
+
+def step(
+    part: SelfDistillation, given: Any = None, head: Any = lambda k: {}, **options: Any
+) -> dict[str, Tensor]:
+    """Losses of a step; the head is a function, without state."""
+    given = maps() if given is None else given
+    return part(given, TARGETS, (64, 64), head, nn.Identity(), **options)
+
+
+def test_the_distance_reaches_the_maps_and_not_the_teacher() -> None:
+    distillation = SelfDistillation(3, 64)
+    student = maps()
+    losses = step(distillation, student, lambda k: {"loss_cls": k[0].square().mean()})
+    assert sorted(losses) == ["loss_distillation", "teacher_loss_cls"]
+    losses["loss_distillation"].backward()
+    assert all(m.grad is not None and m.grad.abs().sum() > 0 for m in student)
+    assert all(p.grad is None for p in distillation.fusion.parameters())
+
+
+def test_maps_may_be_the_dict_of_a_backbone_and_labels_must_be_classes() -> None:
+    distillation = SelfDistillation(3, 64)
+    named = OrderedDict(zip(("0", "pool"), maps(), strict=True))
+    losses = [
+        step(distillation, given, lambda k: {"loss": k[1].mean()}) for given in (named, maps())
+    ]
+    assert losses[0] == losses[1]
+    with pytest.raises(ValueError, match=r"labels has values outside 0 \.\. 1 .* row 0"):
+        step(SelfDistillation(2, 64))
+
+
+STEPWISE = {"value": 2.0, "steps": {"2": 4.0}, "start": 1, "stop": 4}  # as JSON holds it
+
+
+def one(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
+    """A distance of 1: the loss is lambda."""
+    return torch.ones(()) + 0 * student[0].sum()
+
+
+def lambdas(part: SelfDistillation, steps: int) -> list[float]:
+    return [step(part)["loss_distillation"].item() for _ in range(steps)]
+
+
+def test_lambda_follows_the_steps_and_starts_and_stops() -> None:
+    part = SelfDistillation(3, 64, coefficient=STEPWISE, distance=one)
+    reaches, shown = [], []
+    for _ in range(5):
+        student = maps()
+        step(part, student)["loss_distillation"].backward()
+        reaches.append(any(m.grad is not None for m in student))
+        shown.append(part.metrics["lambda"])
+    assert reaches == [False, True, True, True, False]
+    assert shown == [0.0, 2.0, 4.0, 4.0, 0.0]
+    assert part.coefficient == CoefficientConfig(value=2.0, steps={2: 4.0}, start=1, stop=4)
+    rule = CoefficientConfig(value=1.0, step_factor=3.0)
+    by_rule = SelfDistillation(3, 64, coefficient=rule, milestones=[1, 2], distance=one)
+    assert lambdas(by_rule, 3) == [1.0, 3.0, 9.0]
+
+
+def test_behind_the_stop_there_is_no_second_pass_and_every_parameter_has_a_gradient() -> None:
+    part = SelfDistillation(3, 64, coefficient={"value": 1.0, "stop": 0})
+    losses = step(part, head=lambda k: pytest.fail("the head ran"))
+    assert losses.keys() == {"loss_distillation"}
+    losses["loss_distillation"].backward()
+    assert all(p.grad is not None and not p.grad.any() for p in part.parameters())
+    assert part.resting(0) == [part.fusion, part.adapter]
+
+
+def test_the_head_sees_enhanced_maps_only_every_nth_step() -> None:
+    part = SelfDistillation(3, 64, teacher_every=2)
+    taught = [len(step(part, head=lambda k: {"loss": k[0].mean()})) == 2 for _ in range(4)]
+    assert taught == [False, True, False, True]
+    assert [part.resting(i) for i in (0, 1)] == [[part.fusion], []]
+
+
+def test_a_lambda_of_zero_adds_nothing_and_wants_no_gradient() -> None:
+    part = SelfDistillation(3, 64, coefficient=0)
+    assert step(part, head=lambda k: pytest.fail("the head ran")) == {}
+    assert not any(p.requires_grad for p in part.parameters())
+
+
+def test_a_function_is_no_coefficient() -> None:
+    with pytest.raises(TypeError, match=r'function, which no checkpoint can hold.*"steps"'):
+        SelfDistillation(3, 64, coefficient=lambda i: 1.0)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="coefficient is a str: expected a number"):
+        SelfDistillation(3, 64, coefficient="1")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="vlaue"):
+        SelfDistillation(3, 64, coefficient={"vlaue": 1.0})
+
+
+def saved_and_loaded(part: SelfDistillation) -> SelfDistillation:
+    file = io.BytesIO()
+    torch.save(part.state_dict(), file)
+    file.seek(0)
+    fresh = SelfDistillation(3, 64, coefficient=STEPWISE, distance=one)
+    fresh.load_state_dict(torch.load(file, weights_only=True))
+    return fresh
+
+
+def of_the_old_form(part: SelfDistillation) -> SelfDistillation:
+    state = part.state_dict()
+    state["_extra_state"] = state.pop("step")
+    fresh = SelfDistillation(3, 64, coefficient=STEPWISE, distance=one)
+    fresh.load_state_dict(state)
+    return fresh
+
+
+def averaged(part: SelfDistillation) -> SelfDistillation:
+    """A moving average made before training, whose buffers are copied (mmengine, torch)."""
+    average = copy.deepcopy(SelfDistillation(3, 64, coefficient=STEPWISE, distance=one))
+    for own, other in zip(average.buffers(), part.buffers(), strict=True):
+        own.data.copy_(other.data)
+    return saved_and_loaded(average)
+
+
+COPIES = {
+    "deep copy": copy.deepcopy,
+    "pickle": lambda part: pickle.loads(pickle.dumps(part)),
+    "state dict": saved_and_loaded,
+    "state dict, old": of_the_old_form,
+    "moving average": averaged,
+}
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_whatever_is_saved_goes_on_with_the_step(name: str) -> None:
+    part = SelfDistillation(3, 64, coefficient=STEPWISE, distance=one)
+    assert lambdas(part, 2) == [2.0, 2.0]
+    copied = COPIES[name](part)
+    assert lambdas(copied, 3) == [4.0, 4.0, 0.0]
+    assert (int(part.step), int(copied.step)) == (2, 5)
+
+
+def test_the_trainers_own_count_replaces_ours() -> None:
+    part = SelfDistillation(3, 64, coefficient=STEPWISE, distance=one)
+    values = [step(part, step=i)["loss_distillation"].item() for i in (2, 2, 4)]
+    assert values == [4.0, 4.0, 0.0]
+    assert part.step == 5
+
+
+def test_another_adapter() -> None:
+    seen: list[list[Tensor]] = []
+
+    def distance(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
+        seen.append(student)
+        return js_distance(student, teacher)
+
+    distillation = SelfDistillation(3, 64, adapter=nn.Identity(), distance=distance)
+    student = maps()
+    step(distillation, student)
+    assert all(a is b for a, b in zip(seen[0], student, strict=True))
+
+
+def test_targets_must_fit_the_batch() -> None:
+    with pytest.raises(ValueError, match="targets: 1 for a batch of 2 images"):
+        SelfDistillation(3, 64)(maps(), TARGETS[:1], (64, 64), lambda k: {}, nn.Identity())
