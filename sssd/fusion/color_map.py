@@ -1,16 +1,21 @@
 """Label encoder of LabelEnc: a colour map of the labels to pyramid maps, without the image."""
 
+from __future__ import annotations
+
 import copy
 from collections import OrderedDict
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork
 
 from sssd.fusion.objects import Objects
 from sssd.ops import label_heatmap
 from sssd.ops.objects import to_device
+
+if TYPE_CHECKING:  # torchvision's is copied, which needs no import
+    from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork
 
 
 class Bottleneck(nn.Module):
