@@ -33,8 +33,8 @@ format: $(VENV)/ready
 # The metadata's dependencies, at the versions of constraints.txt.
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt setuptools cmake ninja pybind11 torch
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --no-build-isolation --editable '.[demo,fast-eval,dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt setuptools cmake ninja torch
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	touch $@
 
 clean:

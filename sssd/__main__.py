@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
-from sssd.commands import plain_output
+from sssd.commands import WRONG_USE, exit_on, plain_output
 
 COMMANDS = {
     "train": "train a detector",
@@ -33,7 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     # Only the command that is asked for is imported: all of them take seconds.
     module = f"sssd.{name}.__main__" if name in ("data", "experiments") else f"sssd.{name}"
-    run: Callable[[list[str]], int] = import_module(module).main
+    with exit_on(WRONG_USE, ImportError):  # `sssd.extras`
+        run: Callable[[list[str]], int] = import_module(module).main
     return run(rest)
 
 

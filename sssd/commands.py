@@ -1,13 +1,16 @@
 """What the commands share: messages for people, and exit status 2 (wrong use) or 1 (failed)."""
 
+from __future__ import annotations
+
 import io
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.console import Console
 
 WRONG_USE, FAILED = 2, 1
 
@@ -31,6 +34,8 @@ def plain_console(**options: Any) -> Console:
     Args:
         options: of `rich.console.Console`.
     """
+    from rich.console import Console
+
     return Console(markup=False, emoji=False, highlight=False, **options)
 
 

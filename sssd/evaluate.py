@@ -12,6 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+import sssd.extras  # noqa: F401  it comes before what may be missing
+
+# isort: split
 import tyro
 from rich.console import Console
 from rich.progress import track

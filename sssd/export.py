@@ -15,6 +15,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import sssd.extras  # noqa: F401  it comes before what may be missing
+
+# isort: split
 import torch
 import tyro
 from torch import Tensor, nn

@@ -2,16 +2,17 @@
 
 Every loss takes the student's maps and the teacher's, P maps (B, C, H_l, W_l) each, and gives a
 float32 scalar. The teacher takes a gradient unless it is detached. Each docstring names the weight
-that the published recipe gives the loss beside the detector's own. tests/test_originals.py holds
-the values to those of the authors' code.
+that the published recipe gives the loss beside the detector's own; the classes below are the same
+losses as modules, times that weight. tests/test_originals.py holds the values to those of the
+authors' code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from sssd.ops import channel_kl, feature_divergence, js_distance, pixel_kl
 from sssd.ops.inputs import Maps, as_list, as_pair
@@ -200,3 +201,111 @@ LOSSES: dict[str, Loss] = {
     "pkd": pkd_loss,
     "cosine": cosine_loss,
 }
+
+
+class DistillationLoss(nn.Module):
+    """A loss of this file times its weight, as a module without parameters or state.
+
+    Args:
+        function: the loss.
+        weight: what it is multiplied by; at least 0.
+        settings: keyword arguments of the function.
+
+    Example:
+        >>> import torch
+        >>> loss = CWDLoss(temperature=2)
+        >>> loss
+        CWDLoss(weight=10.0, temperature=2)
+        >>> maps = [torch.randn(1, 4, 2, 2)]
+        >>> float(loss(maps, maps))
+        0.0
+    """
+
+    def __init__(self, function: Callable[..., Tensor], weight: float, **settings: Any) -> None:
+        super().__init__()
+        if not weight >= 0:
+            raise ValueError(f"weight is {weight}: expected a number of at least 0")
+        self.function, self.weight, self.settings = function, weight, settings
+
+    def forward(self, student: Maps, teacher: Maps, *by_cell: Maps) -> Tensor:
+        """Weighted loss, a float32 scalar.
+
+        Args:
+            student: P maps (B, C, H_l, W_l).
+            teacher: P maps of the same shapes.
+            by_cell: P maps (B, H_l, W_l), where the function takes a third argument.
+        """
+        return self.weight * self.function(student, teacher, *by_cell, **self.settings)
+
+    def extra_repr(self) -> str:
+        """The weight and the settings."""
+        named = {"weight": self.weight, **self.settings}
+        return ", ".join(f"{name}={value!r}" for name, value in named.items())
+
+
+class SSSDLoss(DistillationLoss):
+    """`sssd_loss` with the weight of our recipes, the paper's 75 for 256 channels."""
+
+    def __init__(
+        self,
+        weight: float = 4.7,
+        over: Literal["channels", "cells"] = "channels",
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__(sssd_loss, weight, over=over, temperature=temperature)
+
+
+class CWDLoss(DistillationLoss):
+    """`cwd_loss` with mmrazor's settings for the maps of a pyramid."""
+
+    def __init__(self, weight: float = 10.0, temperature: float = 1.0) -> None:
+        super().__init__(cwd_loss, weight, temperature=temperature)
+
+
+class PixelKLLoss(DistillationLoss):
+    """`pixel_kl_loss` with the weight of its paper."""
+
+    def __init__(self, weight: float = 10.0, temperature: float = 1.0) -> None:
+        super().__init__(pixel_kl_loss, weight, temperature=temperature)
+
+
+class LGDLoss(DistillationLoss):
+    """`lgd_loss` with the weight of its paper."""
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__(lgd_loss, weight)
+
+
+class LabelEncLoss(DistillationLoss):
+    """`labelenc_loss` with the weight of its paper."""
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__(labelenc_loss, weight)
+
+
+class PKDLoss(DistillationLoss):
+    """`pkd_loss` with mmrazor's weight for Faster R-CNN; RetinaNet's is 10."""
+
+    def __init__(self, weight: float = 6.0) -> None:
+        super().__init__(pkd_loss, weight)
+
+
+class CosineLoss(DistillationLoss):
+    """`cosine_loss`, for which no weight is published."""
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__(cosine_loss, weight)
+
+
+class UltralyticsLoss(DistillationLoss):
+    """`ultralytics_loss`, whose third argument is the scores, with Ultralytics' weight an image."""
+
+    def __init__(self, weight: float = 6.0) -> None:
+        super().__init__(ultralytics_loss, weight)
+
+
+class WeightedMSELoss(DistillationLoss):
+    """`weighted_mse_loss`, whose third argument is the cells' weights, with FGD's for RetinaNet."""
+
+    def __init__(self, weight: float = 1e-3) -> None:
+        super().__init__(weighted_mse_loss, weight)

@@ -17,6 +17,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
+import sssd.extras  # noqa: F401  it comes before what may be missing
+
+# isort: split
 import torch
 import tyro
 from PIL import Image

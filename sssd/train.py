@@ -21,6 +21,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+import sssd.extras  # noqa: F401  it comes before what may be missing
+
+# isort: split
 import torch
 import tyro
 from rich.console import Console

@@ -1,5 +1,8 @@
 """Each published loss against its formula, written out as its paper or its code has it."""
 
+import inspect
+import pickle
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -113,3 +116,48 @@ def test_js_is_a_quarter_of_kl_for_small_gaps(maps):
     ratio = losses.sssd_loss(student[:1], teacher[:1]) ** 2
     ratio = losses.pixel_kl_loss(student[:1], teacher[:1]) / ratio
     assert ratio.item() == pytest.approx(4, rel=1e-2)
+
+
+MODULES = {  # weight and settings of the paper, or of the code that is named in its place
+    "sssd": (losses.SSSDLoss, 4.7, {"over": "channels", "temperature": 1.0}),
+    "cwd": (losses.CWDLoss, 10, {"temperature": 1.0}),
+    "pixel_kl": (losses.PixelKLLoss, 10, {"temperature": 1.0}),
+    "lgd": (losses.LGDLoss, 1, {}),
+    "labelenc": (losses.LabelEncLoss, 1, {}),
+    "pkd": (losses.PKDLoss, 6, {}),
+    "cosine": (losses.CosineLoss, 1, {}),
+    "ultralytics": (losses.UltralyticsLoss, 6, {}),
+    "weighted_mse": (losses.WeightedMSELoss, 1e-3, {}),
+}
+
+
+def test_every_loss_is_a_module_too():
+    functions = {n for n, f in vars(losses).items() if n.endswith("_loss") and callable(f)}
+    assert {f"{name}_loss" for name in MODULES} == functions
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_module(name, maps):
+    student, teacher = maps
+    scores = [torch.rand(x.shape[0], *x.shape[2:]) for x in student]
+    by_cell = [scores] if name in ("ultralytics", "weighted_mse") else []
+    kind, weight, settings = MODULES[name]
+    function = getattr(losses, f"{name}_loss")
+    module = kind()
+    expected = weight * function(student, teacher, *by_cell, **settings)
+    torch.testing.assert_close(module(student, teacher, *by_cell), expected)
+    changed = {k: "cells" if k == "over" else 2.5 for k in settings}
+    other = pickle.loads(pickle.dumps(kind(weight=0.5, **changed)))
+    expected = 0.5 * function(student, teacher, *by_cell, **changed)
+    torch.testing.assert_close(other(student, teacher, *by_cell), expected)
+    said = ", ".join(f"{k}={v!r}" for k, v in {"weight": 0.5, **changed}.items())
+    assert repr(other) == f"{kind.__name__}({said})"
+    assert not module.state_dict()
+    assert not list(module.parameters())
+    assert set(inspect.signature(kind).parameters) == {"weight", *settings}
+
+
+@pytest.mark.parametrize("weight", [-1, float("nan")])
+def test_a_weight_that_is_none_is_refused(weight):
+    with pytest.raises(ValueError, match="weight is"):
+        losses.LGDLoss(weight=weight)

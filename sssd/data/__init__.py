@@ -1,5 +1,8 @@
 """Detection data: files of any format as one dataset, its check, and batches for training."""
 
+import sssd.extras  # noqa: F401  it comes before what may be missing
+
+# isort: split
 from sssd.data.augment import training_transform
 from sssd.data.check import Report, check
 from sssd.data.coco import read_coco

@@ -134,7 +134,7 @@ def _load(path: Path) -> dict[str, Any]:
         import yaml  # type: ignore[import-untyped]
     except ImportError:
         raise ImportError(
-            f"to read {path}: pip install 'sssd[yolo]', or move it away and name its classes in "
+            f"to read {path}: pip install 'sssd[train]', or move it away and name its classes in "
             f"{path.parent / 'classes.txt'}"
         ) from None
     text = read_text(path)

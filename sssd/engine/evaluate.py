@@ -152,7 +152,7 @@ def _engine(name: str) -> tuple[Any, Any]:
             from faster_coco_eval import COCO, COCOeval_faster
         except ImportError:
             raise ImportError(
-                "engine 'faster-coco-eval' is not installed: pip install sssd[fast-eval]"
+                "engine 'faster-coco-eval' is not installed: pip install 'sssd[train]'"
             ) from None
         return COCO, COCOeval_faster
     raise ValueError(f"engine must be 'pycocotools' or 'faster-coco-eval', not {name!r}")

@@ -91,7 +91,7 @@ class EngineConfig:
         needs = {
             "--engine.tensorboard": (self.tensorboard, "tensorboard", "tensorboard"),
             "--engine.evaluate-with faster-coco-eval": (
-                self.evaluate_with == "faster-coco-eval", "faster_coco_eval", "fast-eval",
+                self.evaluate_with == "faster-coco-eval", "faster_coco_eval", "train",
             ),
         }  # fmt: skip
         for flag, (wanted, module, extra) in needs.items():

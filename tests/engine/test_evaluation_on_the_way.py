@@ -66,7 +66,7 @@ def test_the_fast_engine_gives_the_same_rows_and_leaves_the_end_to_pycocotools(
         (
             {"evaluate_with": "faster-coco-eval"},
             "faster_coco_eval",
-            r"--engine\.evaluate-with .*sssd\[fast-eval\]",
+            r"--engine\.evaluate-with .*sssd\[train\]",
         ),
     ],
 )

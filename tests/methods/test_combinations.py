@@ -70,8 +70,6 @@ def step_2(step_1: Method, folder: Path) -> MethodConfig:
 def test_two_steps_give_every_parameter_a_finite_gradient(
     detector: str, backbone: str, name: str, tmp_path: Path
 ) -> None:
-    if backbone == "efficientnet_lite0":
-        pytest.importorskip("efficientnet_lite_pytorch", reason="needs the demo extra")
     method = build((METHODS | OTHER_SETTINGS)[name], detector, backbone)
     train_two_steps(method)
     if name == "labelenc":

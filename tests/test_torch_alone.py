@@ -1,0 +1,107 @@
+"""`pip install sssd` without extras: what works with torch alone, and what says what is missing."""
+
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+USE = """
+import torch
+
+import sssd
+import sssd.fusion, sssd.losses, sssd.ops, sssd.schedules
+
+assert sssd.js_distance is sssd.ops.js_distance
+maps = [torch.randn(2, 64, s, s, requires_grad=True) for s in (8, 4)]
+boxes = torch.tensor([[4.0, 4.0, 30.0, 30.0]])
+labels = torch.tensor([2])
+targets = [{"boxes": boxes, "labels": labels}, {"boxes": boxes[:0], "labels": labels[:0]}]
+objects = sssd.fusion.pack_objects(targets)
+enhanced = sssd.fusion.HeatmapFusion(3, 64)(maps, objects, (64, 64))
+pooled = sssd.ops.pool_boxes(maps, boxes, torch.tensor([0]), (64, 64))
+loss = sssd.js_distance(maps, enhanced) + sssd.losses.CWDLoss()(maps, enhanced) + pooled.sum()
+loss.backward()
+assert all(x.grad.isfinite().all() and x.grad.any() for x in maps)
+print("done")
+"""
+
+
+def brought_by(wanted: str) -> set[str]:
+    """The distributions that `pip install` of one brings."""
+    found: set[str] = set()
+    names = [wanted]
+    while names:
+        name = re.sub(r"[-_.]+", "-", names.pop()).lower()
+        if name not in found:
+            found.add(name)
+            try:
+                lines = requires(name) or []
+            except PackageNotFoundError:  # it is for another platform
+                continue
+            names += [re.split(r"[^\w.-]", s)[0] for s in lines if "extra ==" not in s]
+    return found
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """In it, Python finds no package but torch, what torch requires, and this one."""
+    kept = brought_by("torch") | {"sssd"}
+    hidden = [
+        package
+        for package, distributions in packages_distributions().items()
+        if not kept & {re.sub(r"[-_.]+", "-", name).lower() for name in distributions}
+    ]
+    assert {"torchvision", "numpy", "PIL", "tyro", "rich", "matplotlib", "yaml"} <= {*hidden}
+    # None in the place of a module: neither `import` nor `find_spec` finds it.
+    code = f"import sys\nsys.modules.update(dict.fromkeys({hidden}))\n"
+    (tmp_path / "sitecustomize.py").write_text(code)
+    return {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+
+
+def test_operators_losses_and_fusion_need_torch_alone(environment: dict[str, str]) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", USE], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stdout) == (0, "done\n"), result.stderr
+
+
+SCRIPT = ["-c", "import sys; from sssd.__main__ import main; sys.exit(main())", "train"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["-m", f"sssd.{name}"] for name in ("train", "evaluate", "data", "experiments")] + [SCRIPT],
+    ids=lambda command: command[-1],
+)
+def test_a_command_without_its_packages_says_what_to_install(
+    command: list[str], environment: dict[str, str]
+) -> None:
+    result = subprocess.run(
+        [sys.executable, *command], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "torchvision" in line
+    assert line.endswith("pip install 'sssd[train]'")
+
+
+def test_help_needs_nothing(environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "sssd", "--help"]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "experiments" in said.stdout
+
+
+def test_a_library_is_told_by_an_import_error(environment: dict[str, str]) -> None:
+    code = "import sssd.data"
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.stderr.splitlines()[-1].startswith("ImportError: ")
+    assert "sssd[train]" in result.stderr
