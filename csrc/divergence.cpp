@@ -14,35 +14,6 @@ using namespace sssd::glue;
 using divergence::Settings;
 using Tensors = std::vector<Tensor>;
 
-// What a row runs over, in the order of the Python face.
-enum class Over { channels, cells, image, images_and_cells };
-
-Level level_of(const Tensor& map, Over over) {
-  const int64_t images = map.size(0), channels = map.size(1), cells = map.size(2) * map.size(3);
-  const int64_t image = channels * cells;
-  const bool last = is_channels_last(map);
-  Level level{};
-  level.segments = level.inner = 1;
-  if (over == Over::channels && !last) {
-    level.outer = images, level.length = channels, level.inner = cells;
-  } else if (over == Over::channels) {
-    level.outer = images * cells, level.length = channels;
-  } else if (over == Over::cells && !last) {
-    level.outer = images * channels, level.length = cells;
-  } else if (over == Over::cells) {
-    level.outer = images, level.length = cells, level.inner = channels;
-  } else if (over == Over::image) {
-    level.outer = images, level.length = image;
-  } else if (!last) {  // one row a channel, a piece of it in every image
-    level.outer = channels, level.segments = images, level.length = cells;
-    level.segment_stride = image;
-  } else {
-    level.outer = 1, level.length = images * cells, level.inner = channels;
-  }
-  level.outer_stride = level.segments > 1 ? cells : level.length * level.inner;
-  return level;
-}
-
 // The maps of one call as launches of at most kMaxLevels levels, with a shared set of saved planes.
 struct Call {
   std::vector<Levels> launches;
@@ -73,7 +44,9 @@ struct Call {
         launches.back().student_dtype = dtype_of(student[0]);
         launches.back().teacher_dtype = dtype_of(teacher[0]);
       }
-      Level level = level_of(student[l], Over(over));
+      const Tensor& map = student[l];
+      Level level = level_of(divergence::Over(over), map.size(0), map.size(1),
+                             map.size(2) * map.size(3), is_channels_last(map));
       level.student = student[l].const_data_ptr();
       level.teacher = teacher[l].const_data_ptr();
       if (!weights.empty()) level.weights = weights_of(weights[l], level);

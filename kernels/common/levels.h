@@ -16,14 +16,8 @@ enum class Dtype : int32_t { f32, f64, bf16, f16 };
 //   element (o, g, r, i) at  o * outer_stride + g * segment_stride + r * inner + i
 //   row     (o, i)       is  o * inner + i, reduced over its segments * length elements
 //
-//                       outer    segments  length   inner
-//   channels, NCHW      B        1         C        H*W    strided: lanes along `inner`
-//   channels, NHWC      B*H*W    1         C        1      contiguous: a row lies in one piece
-//   cells,    NCHW      B*C      1         H*W      1      contiguous
-//   cells,    NHWC      B        1         H*W      C      strided
-//   image,    either    B        1         C*H*W    1      contiguous
-//   channel,  NCHW      C        B         H*W      1      contiguous, in B pieces
-//   channel,  NHWC      1        1         B*H*W    C      strided
+// `level_of` in kernels/divergence/divergence.h gives them: *strided* where neighbours in memory
+// are neighbouring rows (inner > 1), *contiguous* where they are elements of one row.
 //
 // So segments == 1 or inner == 1, always; and a row has the same index in both memory formats.
 struct Level {

@@ -7,6 +7,9 @@
 
 namespace sssd::divergence {
 
+// In the order of sssd/ops/divergence_kernels.py, whose numbers these are (tests/kernels/
+// test_tables.py). Over: what a row runs over.
+enum class Over : int32_t { channels, cells, image, images_and_cells };
 enum class Normalize : int32_t { none, softmax, standardize, l2 };
 // kl is KL(teacher || student); the other way round is the same with the two lists swapped.
 enum class Measure : int32_t { js, kl, mse, cosine };
@@ -25,6 +28,32 @@ struct Settings {
   double temperature;  // softmax
   double eps;          // standardize, l2, cosine
 };
+
+// How the rows of a map (images, channels, cells) lie in memory; pointers and places are not set.
+inline Level level_of(Over over, int64_t images, int64_t channels, int64_t cells,
+                      bool channels_last) {
+  const int64_t image = channels * cells;
+  Level level{};
+  level.segments = level.inner = 1;
+  if (over == Over::channels && !channels_last) {
+    level.outer = images, level.length = channels, level.inner = cells;
+  } else if (over == Over::channels) {
+    level.outer = images * cells, level.length = channels;
+  } else if (over == Over::cells && !channels_last) {
+    level.outer = images * channels, level.length = cells;
+  } else if (over == Over::cells) {
+    level.outer = images, level.length = cells, level.inner = channels;
+  } else if (over == Over::image) {
+    level.outer = images, level.length = image;
+  } else if (!channels_last) {  // one row a channel, a piece of it in every image
+    level.outer = channels, level.segments = images, level.length = cells;
+    level.segment_stride = image;
+  } else {
+    level.outer = 1, level.length = images * cells, level.inner = channels;
+  }
+  level.outer_stride = level.segments > 1 ? cells : level.length * level.inner;
+  return level;
+}
 
 // Below this a divergence counts as 0 for the slope of its root.
 constexpr double kRootFloor = 1e-12;

@@ -6,7 +6,7 @@ Pool and paint are each other's gradient, so that both can be differentiated any
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -19,8 +19,9 @@ PAINT = "box_paint"
 HEATMAP = "label_heatmap"
 
 # Enumerations cross the boundary as numbers, in the order of kernels/boxes/boxes.h.
-PROFILES = ("box", "pyramid", "gaussian", "gaussian_legacy")
-COMBINES = ("max", "sum")
+Profile = Literal["box", "pyramid", "gaussian", "gaussian_legacy"]
+Combine = Literal["max", "sum"]
+PROFILES, COMBINES = get_args(Profile), get_args(Combine)
 
 
 def flat(shapes: Sequence[Sequence[int]]) -> list[int]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from sssd.ops import box_kernels, dispatch
+from sssd.ops.box_kernels import Combine, Profile
 from sssd.ops.inputs import as_number
 from sssd.ops.objects import (
     Assign,
@@ -22,9 +22,6 @@ from sssd.ops.objects import (
     check_range,
 )
 from sssd.ops.reference import heatmap as reference
-
-Profile = Literal["box", "pyramid", "gaussian", "gaussian_legacy"]
-Combine = Literal["max", "sum"]
 
 
 def label_heatmap(

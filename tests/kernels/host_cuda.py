@@ -10,16 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sssd.ops.divergence_kernels import number, numbers
+
 from . import registers
 from .building import DTYPES, host_module
 
-CODES: dict[str, dict[Any, int]] = {
-    "normalize": {"none": 0, "softmax": 1, "standardize": 2, "l2": 3},
-    "divergence": {"js": 0, "kl": 1, "mse": 2, "cosine": 3},
-    "root": {None: 0, "level": 1, "row": 2},
-    "rows": {"mean": 0, "sum": 1},
-    "elements": {"sum": 0, "mean": 1},
-}
 DEFAULTS = {
     "over": "channels", "normalize": "softmax", "divergence": "js", "root": None, "rows": "mean",
     "elements": "sum", "unbiased": False, "temperature": 1.0, "eps": 1e-5,
@@ -64,15 +59,13 @@ def run(
     `play` says on which machine (tests/kernels/emulator/binding.h).
     """
     chosen = DEFAULTS | options
-    settings = {key: CODES[key][chosen[key]] for key in CODES}
-    settings["measure"] = settings.pop("divergence")
-    settings |= {key: chosen[key] for key in ("unbiased", "temperature", "eps")}
+    settings = settings_of(**chosen)
     grads = tuple(
         [torch.full_like(x, math.nan) for x in side] if grad_values is not None and asked else []
         for side, asked in zip((student, teacher), wanted, strict=True)
     )
     levels = [
-        rows_of(a, chosen["over"])
+        map_of(a, chosen["over"])
         | {
             "student": a.data_ptr(),
             "teacher": b.data_ptr(),
@@ -103,21 +96,16 @@ def run(
     return result
 
 
-def rows_of(x: Tensor, over: str) -> dict[str, int]:
-    """How the rows of a map lie in memory: the table of kernels/common/levels.h."""
+def settings_of(**options: Any) -> dict[str, Any]:
+    """The settings by name, as the module takes them."""
+    chosen = DEFAULTS | options
+    return dict(zip(DEFAULTS, numbers(chosen), strict=True))
+
+
+def map_of(x: Tensor, over: str) -> dict[str, int]:
+    """A map and what its rows run over, as the module takes them."""
     images, channels, height, width = x.shape
-    cells = height * width
-    last = not x.is_contiguous()
-    whole = channels * cells
-    table = {
-        ("channels", False): (images, 1, channels, cells, whole, 0),
-        ("channels", True): (images * cells, 1, channels, 1, channels, 0),
-        ("cells", False): (images * channels, 1, cells, 1, cells, 0),
-        ("cells", True): (images, 1, cells, channels, whole, 0),
-        ("image", False): (images, 1, whole, 1, whole, 0),
-        ("image", True): (images, 1, whole, 1, whole, 0),
-        ("images_and_cells", False): (channels, images, cells, 1, cells, whole),
-        ("images_and_cells", True): (1, 1, images * cells, channels, whole, 0),
-    }
-    names = ("outer", "segments", "length", "inner", "outer_stride", "segment_stride")
-    return dict(zip(names, table[over, last], strict=True))
+    return {
+        "over": number("over", over), "images": images, "channels": channels,
+        "cells": height * width, "channels_last": not x.is_contiguous(),
+    }  # fmt: skip

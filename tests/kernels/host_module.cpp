@@ -17,13 +17,12 @@ Levels levels_of(const py::list& list, int student_dtype, int teacher_dtype) {
     const auto number = [&](const char* name) { return entry[name].cast<int64_t>(); };
     const auto pointer = [&](const char* name) { return reinterpret_cast<void*>(number(name)); };
     Level& level = levels.level[levels.count++];
+    level = level_of(Over(number("over")), number("images"), number("channels"), number("cells"),
+                     number("channels_last") != 0);
     level.student = pointer("student"), level.teacher = pointer("teacher");
     level.grad_student = pointer("grad_student"), level.grad_teacher = pointer("grad_teacher");
     level.weights = static_cast<const float*>(pointer("weights"));
-    level.outer = number("outer"), level.segments = number("segments");
-    level.length = number("length"), level.inner = number("inner");
-    level.outer_stride = number("outer_stride");
-    level.segment_stride = number("segment_stride");
+    if (entry.contains("outer_stride")) level.outer_stride = number("outer_stride");
     level.row0 = levels.rows;
     levels.rows += level.rows();
   }
@@ -33,7 +32,7 @@ Levels levels_of(const py::list& list, int student_dtype, int teacher_dtype) {
 Settings settings_of(const py::dict& given) {
   Settings settings{};
   settings.normalize = Normalize(given["normalize"].cast<int>());
-  settings.measure = Measure(given["measure"].cast<int>());
+  settings.measure = Measure(given["divergence"].cast<int>());
   settings.root = Root(given["root"].cast<int>());
   settings.rows = Rows(given["rows"].cast<int>());
   settings.elements = Elements(given["elements"].cast<int>());
@@ -48,6 +47,10 @@ float* floats(uintptr_t address) { return reinterpret_cast<float*>(address); }
 }  // namespace
 
 PYBIND11_MODULE(SSSD_MODULE, module) {
+  module.def("layout", [](int over, int64_t images, int64_t channels, int64_t cells, bool last) {
+    const Level l = level_of(Over(over), images, channels, cells, last);
+    return py::make_tuple(l.outer, l.segments, l.length, l.inner, l.outer_stride, l.segment_stride);
+  });
   module.def("sizes", [](const py::list& list, int a, int b, const py::dict& settings) {
     const Levels levels = levels_of(list, a, b);
     int64_t floats = 0;

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sssd.ops.divergence_kernels import CHOICES, numbers
 from sssd.ops.reference.divergence import REDUCED, feature_divergence
 from sssd.ops.triton import divergence as fused
 
-from .host_cuda import CODES, DEFAULTS
+from .host_cuda import DEFAULTS
 
 FP32, BF16, FP16 = torch.float32, torch.bfloat16, torch.float16
-OVER = tuple(REDUCED)
 # Odd sizes, one cell, one channel, rows longer than a program takes at a time (nothing is tuned to
 # the size: `cut` below makes rows of several pieces of these small ones).
 SHAPES = [(2, 12, 3, 5), (1, 5, 1, 1), (1, 1, 4, 2), (2, 40, 3, 12)]
@@ -60,15 +60,7 @@ def run(
     **options: Any,
 ) -> tuple[Tensor, list[Tensor]]:
     """Values, and the gradients of their sum, weighted by 1 to 2."""
-    chosen = DEFAULTS | options
-    given = (
-        OVER.index(chosen["over"]),
-        *(
-            CODES[key][chosen[key]]
-            for key in ("normalize", "divergence", "root", "rows", "elements")
-        ),
-        *(chosen[key] for key in ("unbiased", "temperature", "eps")),
-    )
+    given = numbers(DEFAULTS | options)
     values, factors, saved = fused.divergence_forward(student, teacher, weights, *given)
     upstream = torch.linspace(1, 2, len(student))
     grads = fused.divergence_backward(
@@ -156,7 +148,7 @@ def main() -> None:
     check([a], [b], [], **KL)
 
     empty = [torch.zeros(0, 3, 2, 2), torch.zeros(1, 3, 0, 2), torch.ones(1, 3, 1, 2)]
-    for over in OVER:
+    for over in CHOICES["over"]:
         values, grads = run(empty, empty, [], over=over)
         assert values.tolist() == [0.0, 0.0, 0.0]
         assert [grad.shape for grad in grads] == 2 * [x.shape for x in empty]

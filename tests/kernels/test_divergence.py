@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sssd.ops.reference.divergence import feature_divergence
 
-from .host_cuda import DEFAULTS, run
+from .host_cuda import DEFAULTS, map_of, run, settings_of
 
 ODD = [(1, 3, 7, 11), (2, 40, 5, 7), (2, 5, 1, 1), (1, 1, 3, 5), (3, 33, 2, 9)]
 EVEN = [(2, 64, 8, 8), (1, 256, 4, 8)]
@@ -276,14 +276,9 @@ def test_more_than_two_to_the_31_elements(module: ModuleType) -> None:
     level = {
         "student": student.data_ptr(), "teacher": teacher.data_ptr(),
         "grad_student": grads.data_ptr(), "grad_teacher": 0, "weights": 0,
-        "outer": 2, "segments": 1, "length": channels, "inner": cells,
-        "outer_stride": apart, "segment_stride": 0,
+        "outer_stride": apart, **map_of(near_student[0], "channels"),
     }  # fmt: skip
-    settings = {
-        "normalize": 1, "measure": 0, "root": 0, "rows": 0, "elements": 0, "unbiased": False,
-        "temperature": 1.0, "eps": 1e-5,
-    }  # fmt: skip
-    call = ([level], 3, 3, settings)
+    call = ([level], 3, 3, settings_of())
     rows, planes, floats = module.sizes(*call)
     saved, workspace = torch.empty(planes, rows), torch.empty(floats)
     values, factors, ones = torch.empty(1), torch.empty(1), torch.ones(1)

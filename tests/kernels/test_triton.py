@@ -71,13 +71,19 @@ def compiled(kernel: Any, maps: str, constants: dict[str, Any], capability: int)
     return triton.compile(source, target=target, options={"num_warps": 4})
 
 
+CASES = [
+    ("softmax", "js"), ("softmax", "kl"), ("softmax", "mse"), ("standardize", "mse"),
+    ("none", "cosine"), ("none", "mse"),
+]  # fmt: skip
+
+
 def divergence_kernels(case: int, strided: bool) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Every kernel of one normalisation and divergence, as the launches compile it."""
+    from sssd.ops.divergence_kernels import number, saved_planes
     from sssd.ops.triton import divergence, divergence_kernels
 
-    kind, planes, normalize = [(0, 4, 1), (1, 3, 1), (2, 5, 1), (2, 7, 2), (3, 7, 0), (2, 1, 0)][
-        case
-    ]
+    normalize, kind = number("normalize", CASES[case][0]), number("divergence", CASES[case][1])
+    planes = saved_planes(normalize, kind)
     rows, block, parts = divergence.TILES[strided]
     constants = {
         "DIVERGENCE": kind, "PLANES": planes, "NORMALIZE": normalize, "UNBIASED": case % 2 == 1,

@@ -37,10 +37,9 @@ def psi(x, one_plus):
 def js(p, q, gap):
     """Jensen-Shannon: (KL(p, m) + KL(q, m)) / 2, where p = m (1 + x) and q = m (1 - x)."""
     m = 0.5 * (p + q)
-    per_m = 1.0 / tl.where(m == 0.0, 1.0, m)
-    x = 0.5 * gap * per_m
-    up = 0.5 * m * psi(x, p * per_m)
-    down = 0.5 * m * psi(-x, q * per_m)
+    x = tl.where(m == 0.0, 0.0, 0.5 * gap / m)
+    up = 0.5 * m * psi(x, tl.where(p == 0.0, 0.0, p / m))
+    down = 0.5 * m * psi(-x, tl.where(q == 0.0, 0.0, q / m))
     cross = 0.25 * gap
     return up + down, tl.where(p == 0.0, 0.0, up + cross), tl.where(q == 0.0, 0.0, down - cross)
 
