@@ -187,7 +187,7 @@ class SelfDistillation(nn.Module):
             enhanced = self.fusion(watch("teacher", maps), objects, image_size)  # K_e
         teacher: dict[str, Tensor] = {}
         if is_taught:
-            with running_state_kept(model, self, *besides):
+            with running_state_kept(model, *besides):
                 teacher = dict(head_losses(enhanced))
 
         started = step >= self.coefficient.start
