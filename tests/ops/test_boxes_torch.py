@@ -119,7 +119,7 @@ def test_compiles_once_for_images_and_objects_of_any_number_and_size(backend):
                 for maps in (found, expected)
             ]
             torch.testing.assert_close(*grads)
-        with pytest.raises(RuntimeError, match="outside 0 .. the batch size - 1"):
+        with pytest.raises(RuntimeError, match=r"outside 0 \.\. the batch size - 1"):
             compiled(levels, boxes, index + batch, True)
         with pytest.raises(RuntimeError, match="boxes has non-finite values"):
             compiled(levels, boxes / 0, index, True)
