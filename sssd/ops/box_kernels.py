@@ -158,7 +158,7 @@ def _heatmap_backward(backend: str) -> Any:
 
 
 dispatch.define(
-    "box_pool(Tensor[] levels, Tensor boxes, Tensor image_index, int[] image_size, bool mean)"
+    "box_pool(Tensor[] levels, Tensor boxes, Tensor image_index, SymInt[] image_size, bool mean)"
     " -> Tensor",
     fake=_pool_fake,
     backward=_pool_backward,
@@ -166,16 +166,16 @@ dispatch.define(
     triton_module=_TRITON,
 )
 dispatch.define(
-    "box_paint(Tensor values, Tensor boxes, Tensor image_index, int[] image_size, int[] shapes,"
-    " int batch, int[] channels_last, bool mean) -> Tensor[]",
+    "box_paint(Tensor values, Tensor boxes, Tensor image_index, SymInt[] image_size,"
+    " SymInt[] shapes, SymInt batch, int[] channels_last, bool mean) -> Tensor[]",
     fake=_paint_fake,
     backward=_paint_backward,
     setup_context=_paint_setup,
     triton_module=_TRITON,
 )
 dispatch.define(
-    "label_heatmap(Tensor boxes, Tensor labels, Tensor image_index, int[] image_size,"
-    " int[] shapes, int batch, int classes, int profile, int combine, float min_overlap,"
+    "label_heatmap(Tensor boxes, Tensor labels, Tensor image_index, SymInt[] image_size,"
+    " SymInt[] shapes, SymInt batch, SymInt classes, int profile, int combine, float min_overlap,"
     " Tensor? assigned, Tensor? strength, Tensor like) -> Tensor[]",
     fake=_heatmap_fake,
     backward=_heatmap_backward,

@@ -141,7 +141,8 @@ def check_range(name: str, value: Tensor, end: int, meaning: str, *, check: bool
     if torch.compiler.is_compiling():
         if check:
             inside = (value >= 0) & (value < end)
-            torch._assert_async(inside.all(), f"{name} has a value outside 0 .. {end - 1}")
+            # No number is in the message: one that is formatted would compile anew for each.
+            torch._assert_async(inside.all(), f"{name} has a value outside 0 .. {meaning} - 1")
         return
     if value.device.type != "cpu" and not check:
         return

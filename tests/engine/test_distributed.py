@@ -63,6 +63,7 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "detector", "method"),
     [
@@ -89,12 +90,14 @@ def test_two_processes_of_two_images_are_one_of_four(
         assert row["learning_rate"] == one["learning_rate"]
 
 
+@pytest.mark.slow
 def test_both_processes_hold_the_same_weights(seen: list[dict[str, Any]]) -> None:
     for name in ("fcos", "retinanet", "accumulated", "straight", "resumed"):
         for key, value in seen[0][name].items():
             assert torch.equal(seen[1][name][key], value), f"{name}: {key}"
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_at_the_same_step(
     folder: Path, seen: list[dict[str, Any]]
 ) -> None:
@@ -109,6 +112,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(
     )
 
 
+@pytest.mark.slow
 def test_evaluation_is_shared_and_gathered(folder: Path, seen: list[dict[str, Any]]) -> None:
     dataset = read_coco(folder / "annotations/instances_val.json")
     assert len(dataset) == 5
@@ -116,12 +120,14 @@ def test_evaluation_is_shared_and_gathered(folder: Path, seen: list[dict[str, An
     assert seen[0]["numbers"] == seen[1]["numbers"] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_a_process_without_boxes_gives_every_parameter_a_gradient(
     seen: list[dict[str, Any]],
 ) -> None:
     assert seen[0]["lacking"] == seen[1]["lacking"] == []
 
 
+@pytest.mark.slow
 def test_only_the_first_process_writes_and_talks(folder: Path, seen: list[dict[str, Any]]) -> None:
     assert [one["wrote"] for one in seen] == [True, False]
     assert seen[0]["ranks"] == [0, 1]
@@ -130,6 +136,7 @@ def test_only_the_first_process_writes_and_talks(folder: Path, seen: list[dict[s
     assert sum(line.startswith("1/4 ") for line in lines) == 6, "a line a run"
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_is_refused(folder: Path, seen: object) -> None:
     with pytest.raises(RunError, match=r"processes is 1 now and was 2"):
         two_processes.run(folder, "fcos", "fcos", MethodConfig(name="plain"))
@@ -146,13 +153,27 @@ def test_a_batch_that_can_not_be_shared_names_the_way_out() -> None:
         replace(config, accumulate=0)
 
 
-def test_alone_nothing_is_communicated() -> None:
-    assert distributed.world_size() == 1
-    assert distributed.is_first()
-    assert distributed.gather("a") == ["a"]
-    assert distributed.mean({"loss": 1.5}) == {"loss": 1.5}
+def test_alone_nothing_is_communicated(monkeypatch: pytest.MonkeyPatch) -> None:
+    def communicates(*arguments: object, **options: object) -> None:
+        raise AssertionError("a process alone communicates")
+
+    for name in ("init_process_group", "broadcast", "broadcast_object_list", "all_reduce",
+                 "gather_object", "barrier"):  # fmt: skip
+        monkeypatch.setattr(torch.distributed, name, communicates)
+    model, numbers = torch.nn.BatchNorm1d(2), {"loss": 1.5, "other": -2.0}
+    with distributed.process_group("cpu"):
+        assert (distributed.rank(), distributed.world_size()) == (0, 1)
+        assert distributed.is_first()
+        assert distributed.from_first(lambda: "made") == "made"
+        assert distributed.gather("a") == ["a"]
+        assert distributed.mean(numbers) == numbers
+        assert distributed.largest(7) == 7
+        assert distributed.with_shared_gradients(model) is model
+        with distributed.own_gradients(model):
+            distributed.buffers_from_first(model)
 
 
+@pytest.mark.slow
 def test_the_command_says_how_the_batch_is_shared(tmp_path: Path) -> None:
     process, run = small_training(
         tmp_path,
@@ -166,6 +187,7 @@ def test_the_command_says_how_the_batch_is_shared(tmp_path: Path) -> None:
     assert (run / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_torchrun_passes_a_signal_on_and_the_run_stops_in_order(tmp_path: Path) -> None:
     process, run = small_training(
         tmp_path, "--schedule.iterations", "100000", "--engine.log-every", "1"

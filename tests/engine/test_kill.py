@@ -20,6 +20,7 @@ from tests.killed_run import start
 from tests.scenes import write_scenes
 from tests.torchrun import children, process_of_rank, torchrun
 
+pytestmark = pytest.mark.slow
 KILLS = 21
 EVALUATE_EVERY, ITERATIONS = 4, 16
 SETTINGS = [

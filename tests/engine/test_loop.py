@@ -10,7 +10,6 @@ import torch
 from rich.console import Console
 
 from sssd.data import DetectionDataset, read_coco
-from sssd.detectors import build_detector
 from sssd.detectors.build import DetectorName
 from sssd.engine.log import read_metrics
 from sssd.engine.loop import Outcome, choose_device, train
@@ -20,7 +19,6 @@ from sssd.methods import FusionConfig, Method, MethodConfig, build_method
 from sssd.methods.gradients import GradientShares
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 from tests.scenes import write_scenes
-from tests.small import small_config
 from tests.tiny import tiny_detector
 
 SCHEDULE = ScheduleConfig(iterations=6, learning_rate=0.05, milestones=(4,), warmup=2)
@@ -33,9 +31,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> DetectionDataset:
 
 
 def build(schedule: ScheduleConfig) -> Method:
-    torch.manual_seed(0)
     config = MethodConfig(name="sssd", fusion=FusionConfig(name="heatmap"))
-    return build_method(build_detector(small_config(), 2), config, schedule)
+    return build_method(tiny_detector(), config, schedule)
 
 
 def run_to(
@@ -218,7 +215,7 @@ def test_deterministic_runs_repeat_to_the_last_bit_on_several_threads(
     torch.set_num_threads(2)
     try:
         runs = [
-            tiny_run(dataset, tmp_path / name, config, MethodConfig(), detector="fcos")
+            tiny_run(dataset, tmp_path / name, config, MethodConfig(), 2, detector="fcos")
             for name in ("first", "second")
         ]
     finally:

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from sssd.data import DetectionDataset, read_coco
 from sssd.detectors import build_detector
@@ -45,28 +46,34 @@ def test_a_picture_shows_each_image_and_leaves_the_method_as_it_was(
     assert sizes[1][1] == sizes[0][1]
 
 
-def test_maps_that_agree_have_no_gap(
+def test_the_panels_are_k_k_e_their_difference_and_the_distance(
     dataset: DetectionDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method, drawn = build("sssd"), []
-    compare = method.compare
-
-    def same(images: list, targets: list) -> object:
-        found = compare(images, targets)
-        return found._replace(teacher=found.student, cells=[0 * cells for cells in found.cells])
-
-    monkeypatch.setattr(method, "compare", same)
-    monkeypatch.setattr(
-        "sssd.engine.map_plots._draw_map",
-        lambda axes, values, comparison, **style: (
-            drawn.append(values) or axes.imshow(values, **style)
-        ),
-    )
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
     assert plot_maps(method, dataset, tmp_path / "maps.png", count=1)
-    strength, of_labels, gap, cells = drawn[:4]
-    np.testing.assert_array_equal(strength, of_labels)
-    assert strength.min() > 0
-    assert gap.max() == cells.max() == 0
+    picture, *panels = (axes for axes in drawn[0].axes if axes.images)
+    image, target = dataset[0]
+    np.testing.assert_array_equal(picture.images[0].get_array()[0, 0], image[:, 0, 0])
+
+    pixels = image.as_subclass(torch.Tensor).float() / 255
+    found = method.eval().compare([pixels], [{k: target[k] for k in ("boxes", "labels")}])
+    levels = list(zip(found.student, found.teacher, found.cells, strict=True))[: len(panels) // 4]
+    expected = []
+    for k, k_e, cells in levels:
+        root_mean_square = ((x[0] ** 2).mean(0) ** 0.5 for x in (k, k_e, k - k_e))
+        expected += [*root_mean_square, cells[0]]
+    assert len(panels) == len(expected) == 4 * 3
+    for axes, values in zip(panels, expected, strict=True):
+        np.testing.assert_allclose(axes.images[0].get_array(), values.detach(), rtol=1e-5)
+        assert values.max() > 0
+        corners = [(*r.get_xy(), r.get_width(), r.get_height()) for r in axes.patches]
+        scaled = found.batch.targets[0]["boxes"]
+        scaled = torch.cat([scaled[:, :2], scaled[:, 2:] - scaled[:, :2]], dim=1)
+        np.testing.assert_allclose(corners, scaled)
+    scales = [axes.images[0].get_clim() for axes in panels]
+    assert len(set(scales[0::4] + scales[1::4] + scales[2::4])) == 1, "they can be compared"
+    assert len(set(scales[3::4])) == 1
 
 
 def test_plain_training_has_no_picture(dataset: DetectionDataset, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from sssd.ops import paint_boxes
 from tests.ops import box_accuracy as accuracy
 from tests.ops.rounding import half_ulp
 from tests.ops.test_boxes_geometry import KINDS, boxes_of_kind
+from tests.pairwise import pairwise
 
 from . import host_boxes
 
@@ -41,9 +42,7 @@ def maps(batch: int, channels: int, dtype: torch.dtype, form: torch.memory_forma
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("memory_format", FORMATS)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("channels", "count"), [(40, 30), (3, 9), (32, 1)])
+@pairwise(channels__count=[(40, 30), (3, 9), (32, 1)], dtype=DTYPES, memory_format=FORMATS)
 def test_pool(boxes_module, memory_format, dtype, channels, count):
     boxes, index = objects(count, 2)
     levels = maps(2, channels, dtype, memory_format)
@@ -52,9 +51,9 @@ def test_pool(boxes_module, memory_format, dtype, channels, count):
         accuracy.check_pool(ours, levels, boxes, index, IMAGE_SIZE, mean=mean)
 
 
-@pytest.mark.parametrize("memory_format", FORMATS)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("channels", "count"), [(40, 30), (3, 300), (32, 0), (37, 8)])
+@pairwise(
+    channels__count=[(40, 30), (3, 300), (32, 0), (37, 8)], dtype=DTYPES, memory_format=FORMATS
+)
 def test_paint(boxes_module, memory_format, dtype, channels, count):
     boxes, index = objects(count, 2)
     where = (boxes, index, IMAGE_SIZE)
@@ -66,9 +65,7 @@ def test_paint(boxes_module, memory_format, dtype, channels, count):
         accuracy.check_paint(ours, values, *where, mean=mean)
 
 
-@pytest.mark.parametrize("profile", ["box", "pyramid", "gaussian", "gaussian_legacy"])
-@pytest.mark.parametrize("combine", ["max", "sum"])
-@pytest.mark.parametrize("dtype", DTYPES)
+@pairwise(profile=accuracy.PROFILE, combine=["max", "sum"], dtype=DTYPES)
 def test_heatmap(boxes_module, profile, combine, dtype):
     boxes, index = objects(60, 2)
     labels = torch.arange(60) % 3

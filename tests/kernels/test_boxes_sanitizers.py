@@ -12,6 +12,8 @@ import pytest
 from .building import HOST, ROOT, WARNINGS, cached, compiler
 from .test_sanitizers import MEMORY, RACES, places, planted
 
+pytestmark = pytest.mark.slow
+
 
 def run(flags: list[str], runner: str, sources: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Builds sanitized_boxes.cpp with the kernels under `sources`, and runs it."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sssd.ops.reference.divergence import feature_divergence
+from tests.pairwise import pairwise
 
 from .host_cuda import DEFAULTS, map_of, run, settings_of
 
@@ -76,27 +77,23 @@ def check(
             assert error <= bound, f"level {level}: {error} > {bound}"
 
 
-@pytest.mark.parametrize("memory_format", FORMATS)
-@pytest.mark.parametrize("over", OVER)
-@pytest.mark.parametrize("options", FAMILY, ids=str)
+@pairwise(options=FAMILY, over=OVER, memory_format=FORMATS)
 def test_family(
     module: ModuleType, over: str, memory_format: torch.memory_format, options: dict[str, Any]
 ) -> None:
     check(module, *maps(ODD + EVEN, memory_format=memory_format), over=over, **options)
 
 
-@pytest.mark.parametrize("memory_format", FORMATS)
-@pytest.mark.parametrize("over", OVER)
-@pytest.mark.parametrize(
-    "dtypes",
-    [
+@pairwise(
+    dtypes=[
         (torch.bfloat16, torch.bfloat16),
         (torch.float16, torch.float16),
         (torch.float16, torch.bfloat16),
         (torch.float32, torch.bfloat16),
         (torch.float16, torch.float32),
     ],
-    ids=str,
+    over=OVER,
+    memory_format=FORMATS,
 )
 def test_dtypes(
     module: ModuleType,
@@ -107,18 +104,14 @@ def test_dtypes(
     check(module, *maps(ODD + EVEN, dtypes, memory_format), over=over)
 
 
-@pytest.mark.parametrize("memory_format", FORMATS)
-@pytest.mark.parametrize("over", OVER)
-@pytest.mark.parametrize("options", [{}, FAMILY[4]], ids=str)
+@pairwise(options=[{}, FAMILY[4]], over=OVER, memory_format=FORMATS)
 def test_long_rows(
     module: ModuleType, over: str, memory_format: torch.memory_format, options: dict[str, Any]
 ) -> None:
     check(module, *maps(LONG, memory_format=memory_format), over=over, **options)
 
 
-@pytest.mark.parametrize("memory_format", FORMATS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize("cluster", [1, 2, 8])
+@pairwise(cluster=[1, 2, 8], dtype=[torch.float32, torch.float16], memory_format=FORMATS)
 def test_little_shared_memory(
     module: ModuleType, cluster: int, dtype: torch.dtype, memory_format: torch.memory_format
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from types import ModuleType
 from typing import Any
 
@@ -10,48 +9,14 @@ import pytest
 import torch
 
 from . import host_boxes, registers
-from .building import ROOT
 from .host_cuda import run
 from .test_divergence import FAMILY, FORMATS, maps
 
-# None of these waits, allocates, copies or is refused while a stream is captured.
-HARMLESS = {
-    "cudaDeviceGetAttribute",
-    "cudaFuncSetAttribute",
-    "cudaGetDevice",
-    "cudaGetErrorString",
-    "cudaGetLastError",
-    "cudaLaunchKernelEx",
-    "cudaOccupancyMaxPotentialClusterSize",
-}
 SMALL = {"shared": 32 << 10, "chip": 90}  # so little that these rows need a cluster
 CLUSTERED = {
     torch.contiguous_format: [(1, 4, 100, 130)],
     torch.channels_last: [(1, 24, 60, 65), (2, 24, 9, 11)],
 }
-
-
-def test_launchers_call_nothing_that_waits() -> None:
-    called = set()
-    for folder in ("kernels", "csrc"):
-        for path in (ROOT / folder).rglob("*"):
-            if path.suffix in (".h", ".cu", ".cuh", ".cpp"):
-                called |= set(re.findall(r"\b(cuda[A-Z]\w+)\(", path.read_text()))
-    assert "cudaLaunchKernelEx" in called
-    assert called <= HARMLESS
-
-
-def test_every_launch_is_on_the_stream_and_the_device_of_its_tensors() -> None:
-    """Each function of the glue that launches kernels guards the device and asks for its stream."""
-    launching = 0
-    for path in (ROOT / "csrc").glob("*.cpp"):
-        for part in re.split(r"\n}\n", path.read_text()):
-            for block in re.findall(r"#ifdef SSSD_WITH_CUDA(.*?)#endif", part, re.DOTALL):
-                if "cuda_" in block and "throw_if(" in block:
-                    launching += 1
-                    assert "DeviceGuard" in block, f"{path.name}: {block}"
-                    assert "current_stream(" in block, f"{path.name}: {block}"
-    assert launching >= 2
 
 
 def long_rows(module: ModuleType, form: torch.memory_format, **play: Any) -> torch.Tensor:

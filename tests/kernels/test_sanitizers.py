@@ -6,7 +6,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from .building import BUILD, HOST, ROOT, WARNINGS, cached, compiler
+
+pytestmark = pytest.mark.slow
 
 # std::barrier is atomics and futexes: TSan sees the first and needs nothing of the second.
 MEMORY = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]

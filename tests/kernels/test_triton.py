@@ -215,7 +215,7 @@ def test_images_of_any_size_share_a_few_variants(over: int, variants: Counter[st
 
     draw = random.Random(0)
     settings = (over, 1, 0, 1, 0, 0, False, 1.0, 1e-5)
-    for _ in range(400):
+    for _ in range(100):
         maps = pyramid(draw)
         values, factors, saved = divergence.divergence_forward(maps, maps, [], *settings)
         divergence.divergence_backward(

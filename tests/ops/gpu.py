@@ -7,7 +7,8 @@ from sssd.ops import dispatch
 
 DEVICE = "cuda"
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-BACKENDS = pytest.mark.parametrize("backend", ["cuda", "triton"])
+BACKENDS = ["cuda", "triton"]
+EACH = pytest.mark.parametrize("backend", BACKENDS)
 
 
 def skip_unless(operator, backend):

@@ -19,12 +19,15 @@ from tests.ops.box_cases import (
     needs_library,
     objects,
 )
+from tests.pairwise import pairwise
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("memory_format", FORMATS)
-@pytest.mark.parametrize(("channels", "count"), [(1, 9), (16, 40), (37, 12), (352, 3)])
+@pairwise(
+    backend=BACKENDS,
+    dtype=DTYPES,
+    memory_format=FORMATS,
+    channels__count=[(1, 9), (16, 40), (37, 12), (352, 3)],
+)
 def test_values(backend, dtype, memory_format, channels, count):
     """In float64 against loops, in the others within the error analysis of box_accuracy.py."""
     boxes, index = objects(count, batch=3, seed=channels)
@@ -49,9 +52,11 @@ def test_values(backend, dtype, memory_format, channels, count):
             accuracy.check_paint(painted, values, *where)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("boxes_dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("index_dtype", [torch.int32, torch.int64])
+@pairwise(
+    backend=BACKENDS,
+    boxes_dtype=[torch.float32, torch.float64],
+    index_dtype=[torch.int32, torch.int64],
+)
 def test_kinds_of_objects(backend, boxes_dtype, index_dtype):
     boxes, index = objects(20, batch=2)
     levels = maps(2, 5)

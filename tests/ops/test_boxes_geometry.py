@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +10,7 @@ from torch import Tensor
 from sssd.ops import label_heatmap
 from sssd.ops.reference.boxes import cell_spans
 from tests.ops.box_cases import covered, needs_library
+from tests.pairwise import pairwise
 
 KINDS = ("integer", "float", "sub-pixel", "outside", "degenerate", "not finite", "huge", "tiny")
 
@@ -70,8 +70,7 @@ def moments(spans: Tensor) -> Tensor:
 
 
 @needs_library
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("kind", KINDS)
+@pairwise(kind=KINDS, dtype=[torch.float32, torch.float64])
 def test_native_spans_equal_the_reference_on_many_boxes(kind, dtype):
     # 8 kinds x 2 dtypes x 7 levels x 1,000 boxes: 112,000 spans.
     image_size = (800, 1333)
@@ -114,8 +113,7 @@ def test_any_box_on_any_level(corners, image_size, shape):
 
 
 @needs_library
-@pytest.mark.parametrize("profile", ["box", "pyramid", "gaussian", "gaussian_legacy"])
-@pytest.mark.parametrize("kind", KINDS)
+@pairwise(kind=KINDS, profile=["box", "pyramid", "gaussian", "gaussian_legacy"])
 def test_native_profiles_equal_the_reference_on_many_boxes(kind, profile):
     image_size, shapes = (320, 416), [(40, 52), (10, 13)]
     boxes = boxes_of_kind(kind, 400, image_size, seed=len(kind) + 1).float()

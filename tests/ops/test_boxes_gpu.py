@@ -5,22 +5,24 @@ import torch
 
 from sssd.ops import box_kernels, label_heatmap, paint_boxes, pool_boxes
 from tests.ops import box_accuracy as accuracy
-from tests.ops.box_cases import FORMATS, IMAGE_SIZE, SHAPES, maps, objects
-from tests.ops.gpu import BACKENDS, DEVICE, NEEDS_GPU, replayed, skip_unless
+from tests.ops.box_cases import DTYPES, FORMATS, IMAGE_SIZE, SHAPES, maps, objects
+from tests.ops.gpu import BACKENDS, DEVICE, EACH, NEEDS_GPU, replayed, skip_unless
+from tests.pairwise import pairwise
 
-pytestmark = [NEEDS_GPU, BACKENDS]
-DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-LAYOUTS = pytest.mark.parametrize("memory_format", FORMATS, ids=str)
-COUNTS = pytest.mark.parametrize(("channels", "count"), [(1, 9), (37, 40), (256, 300)])
+pytestmark = NEEDS_GPU
+FACTORS = {
+    "channels__count": [(1, 9), (37, 40), (256, 300)],
+    "memory_format": FORMATS,
+    "dtype": DTYPES[1:],
+    "backend": BACKENDS,
+}
 
 
 def on_device(*tensors, device=DEVICE):
     return tuple(x.to(device) for x in tensors)
 
 
-@DTYPES
-@LAYOUTS
-@COUNTS
+@pairwise(**FACTORS)
 def test_pool(channels, count, memory_format, dtype, backend):
     skip_unless(box_kernels.POOL, backend)
     where = (*on_device(*objects(count, batch=3)), IMAGE_SIZE)
@@ -33,10 +35,7 @@ def test_pool(channels, count, memory_format, dtype, backend):
     assert all(g.stride() == x.stride() for g, x in zip(grads, levels, strict=True))
 
 
-@DTYPES
-@LAYOUTS
-@COUNTS
-@pytest.mark.parametrize("shared", [True, False])
+@pairwise(shared=[True, False], **FACTORS)
 def test_paint(shared, channels, count, memory_format, dtype, backend):
     """The same vectors on every level, or those of each."""
     skip_unless(box_kernels.PAINT, backend)
@@ -51,9 +50,7 @@ def test_paint(shared, channels, count, memory_format, dtype, backend):
         accuracy.check_pool(grad, upstream, *where, mean=False)
 
 
-@DTYPES
-@pytest.mark.parametrize("combine", ["max", "sum"])
-@pytest.mark.parametrize("profile", accuracy.PROFILE)
+@pairwise(profile=accuracy.PROFILE, combine=["max", "sum"], dtype=DTYPES[1:], backend=BACKENDS)
 def test_label_heatmaps(profile, combine, dtype, backend):
     skip_unless(box_kernels.HEATMAP, backend)
     boxes, index = on_device(*objects(60, batch=3))
@@ -64,6 +61,7 @@ def test_label_heatmaps(profile, combine, dtype, backend):
     accuracy.check_heatmap(heat, *where, 5, **options)
 
 
+@EACH
 def test_in_a_cuda_graph(backend):
     skip_unless(box_kernels.POOL, backend)
     boxes, index = on_device(*objects(40, batch=3))
@@ -79,6 +77,7 @@ def test_in_a_cuda_graph(backend):
     assert torch.equal(result, call())
 
 
+@EACH
 def test_on_the_second_device(backend):
     skip_unless(box_kernels.POOL, backend)
     if torch.cuda.device_count() < 2:

@@ -11,6 +11,7 @@ from torch import Tensor
 from sssd.ops.heatmap import label_heatmap
 from sssd.ops.reference.heatmap import gaussian_radius
 from tests.ops.box_cases import BACKENDS, IMAGE_SIZE, SHAPES, covered, needs_library, objects
+from tests.pairwise import pairwise
 
 CLASSES = 5
 PROFILES = ("box", "pyramid", "gaussian", "gaussian_legacy")
@@ -84,10 +85,7 @@ def labelled(count: int, batch: int = 3, seed: int = 0) -> tuple[Tensor, Tensor,
     return boxes.double(), labels, index
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("combine", ["max", "sum"])
-@pytest.mark.parametrize("dtype", DTYPES)
+@pairwise(backend=BACKENDS, profile=PROFILES, combine=["max", "sum"], dtype=DTYPES)
 def test_values(backend, profile, combine, dtype):
     boxes, labels, index = labelled(40)
     strength = torch.rand(40, generator=torch.Generator().manual_seed(3))

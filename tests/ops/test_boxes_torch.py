@@ -93,21 +93,33 @@ def test_opcheck():
             torch.library.opcheck(torch.ops.sssd.box_paint.default, arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_compiles_in_one_graph(backend):
-    boxes, index = objects(7, batch=2)
-    levels = maps(2, 5, torch.float32)
+def test_compiles_once_for_images_and_objects_of_any_number_and_size(backend):
+    def step(levels: list[Tensor], boxes: Tensor, index: Tensor, check: bool) -> list[Tensor]:
+        sizes = [(level.shape[2], level.shape[3]) for level in levels]
+        where = (boxes, index, (8 * sizes[0][0], 8 * sizes[0][1]))
+        pooled = pool_boxes(levels, *where, check=check, backend=backend)
+        return paint_boxes(2 * pooled, *where, sizes, levels[0].shape[0], backend=backend)
 
-    def step(
-        levels: list[Tensor], boxes: Tensor, index: Tensor, check: bool = False
-    ) -> list[Tensor]:
-        pooled = pool_boxes(levels, boxes, index, IMAGE_SIZE, check=check, backend=backend)
-        return paint_boxes(pooled, boxes, index, IMAGE_SIZE, SHAPES, 2, backend=backend)
-
-    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
-    for ours, eager in zip(compiled(levels, boxes, index), step(levels, boxes, index), strict=True):
-        torch.testing.assert_close(ours, eager)
-    with pytest.raises(RuntimeError, match=r"image_index has a value outside 0 \.\. 1"):
-        compiled(levels, boxes, index + 1, check=True)
-    with pytest.raises(RuntimeError, match="boxes has non-finite values"):
-        compiled(levels, boxes / 0, index, check=True)
+    # The reference, which is for checks, compiles anew for another batch size.
+    sizes = ((3, 7, 10), (4, 20, 12), (6, 2, 17)) if backend == "cpu" else ((6, 7, 10),)
+    compiler = "inductor" if backend == "cpu" else "aot_eager"
+    torch._dynamo.reset()
+    compiled = torch.compile(step, fullgraph=True, dynamic=True, backend=compiler)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for batch, count, size in sizes:
+            boxes, index = objects(count, batch)
+            shapes = [(batch, 8, size, size + 1), (batch, 8, 9, size + 3)]
+            levels = [torch.randn(shape, requires_grad=True) for shape in shapes]
+            found, expected = (f(levels, boxes, index, True) for f in (compiled, step))
+            torch.testing.assert_close(found, expected)
+            grads = [
+                torch.autograd.grad(sum(y.square().sum() for y in maps), levels)
+                for maps in (found, expected)
+            ]
+            torch.testing.assert_close(*grads)
+        with pytest.raises(RuntimeError, match=r"outside 0 \.\. the batch size - 1"):
+            compiled(levels, boxes, index + batch, True)
+        with pytest.raises(RuntimeError, match="boxes has non-finite values"):
+            compiled(levels, boxes / 0, index, True)

@@ -18,16 +18,14 @@ from tests.ops.divergence_cases import (
     tolerance_of,
 )
 from tests.ops.rounding import half_ulp
+from tests.pairwise import pairwise
 
 # Not 1 x 1, which test_odd_shapes has: over its cells a row holds one or two elements, and the
 # gradient of a standardised or unit row is 0 by cancellation, which has no relative error.
 SHAPES = [(2, 70, 9, 16), (2, 70, 3, 7), (2, 70, 2, 3)]
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-@pytest.mark.parametrize("memory_format", FORMATS)
-@pytest.mark.parametrize("over", OVER)
-@pytest.mark.parametrize("member", MEMBERS)
+@pairwise(member=MEMBERS, over=OVER, memory_format=FORMATS, dtype=TOLERANCES)
 def test_matches_float64(member, over, memory_format, dtype):
     student, teacher = make_maps(SHAPES, dtype, FORMATS[memory_format])
     tolerance = tolerance_of(member, dtype)
@@ -46,10 +44,10 @@ def test_the_check_of_gradients_sees_a_small_fault(dtype):
             assert_gradient((exact + fault).to(dtype), exact, error)
 
 
-@pytest.mark.parametrize("memory_format", FORMATS)
-@pytest.mark.parametrize("over", OVER)
-@pytest.mark.parametrize(
-    "shape", [(1, 3, 7, 11), (3, 1, 4, 5), (2, 300, 2, 2), (1, 2, 1, 90), (2, 70, 1, 1)]
+@pairwise(
+    shape=[(1, 3, 7, 11), (3, 1, 4, 5), (2, 300, 2, 2), (1, 2, 1, 90), (2, 70, 1, 1)],
+    over=OVER,
+    memory_format=FORMATS,
 )
 def test_odd_shapes(shape, over, memory_format):
     student, teacher = make_maps([shape], memory_format=FORMATS[memory_format])
@@ -85,9 +83,7 @@ def test_mixed_dtypes_and_formats(over):
     assert_matches_truth(student, teacher, over=over, tolerance=tolerance)
 
 
-@pytest.mark.parametrize("memory_format", FORMATS)
-@pytest.mark.parametrize("over", OVER)
-@pytest.mark.parametrize("rows", ["mean", "sum"])
+@pairwise(rows=["mean", "sum"], over=OVER, memory_format=FORMATS)
 def test_row_weights(rows, over, memory_format):
     student, teacher = make_maps(SHAPES, memory_format=FORMATS[memory_format])
     kept = {"channels": (0, 2, 3), "cells": (0, 1), "image": (0,), "images_and_cells": (1,)}[over]
@@ -111,9 +107,7 @@ def test_row_of_weight_zero_may_hold_nan():
     assert grad.isfinite().all()
 
 
-@pytest.mark.parametrize("shape", [(0, 4, 3, 3), (2, 4, 0, 3), (2, 0, 3, 3)])
-@pytest.mark.parametrize("over", OVER)
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pairwise(shape=[(0, 4, 3, 3), (2, 4, 0, 3), (2, 0, 3, 3)], over=OVER, backend=["cpu", "reference"])
 def test_empty_levels_count_zero(shape, over, backend):
     student, teacher = make_maps([shape, (2, 4, 3, 3) if shape[0] else shape])
     values = js_distance(student, teacher, over=over, reduction="none", backend=backend)

@@ -14,9 +14,10 @@ from tests.ops.divergence_cases import (
     make_maps,
     tolerance_of,
 )
-from tests.ops.gpu import BACKENDS, DEVICE, NEEDS_GPU, replayed, skip_unless
+from tests.ops.gpu import BACKENDS, DEVICE, EACH, NEEDS_GPU, replayed, skip_unless
+from tests.pairwise import pairwise
 
-pytestmark = [NEEDS_GPU, BACKENDS]
+pytestmark = NEEDS_GPU
 SHAPES = [(2, 70, 9, 16), (2, 70, 3, 7), (2, 70, 2, 3), (1, 256, 4, 8)]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 SETTINGS = (0, 1, 0, 1, 0, 0, False, 1.0, 1e-5)  # js_distance over channels
@@ -35,38 +36,27 @@ def device_maps(*args, device=DEVICE, **kwargs):
     )
 
 
-@pytest.mark.parametrize("memory_format", FORMATS)
-@pytest.mark.parametrize("over", OVER)
-@pytest.mark.parametrize("member", MEMBERS)
-def test_matches_float64(member, over, memory_format, backend):
-    maps = device_maps(SHAPES, memory_format=FORMATS[memory_format])
-    tolerance = tolerance_of(member, torch.float32, device=True)
+@pairwise(member=MEMBERS, over=OVER, memory_format=FORMATS, dtype=DTYPES, backend=BACKENDS)
+def test_matches_float64(member, over, memory_format, dtype, backend):
+    maps = device_maps(SHAPES, dtype, FORMATS[memory_format])
+    tolerance = tolerance_of(member, dtype, device=True)
     assert_matches_truth(*maps, backend, tolerance, over=over, **MEMBERS[member])
 
 
-@pytest.mark.parametrize("memory_format", FORMATS)
-@pytest.mark.parametrize("over", OVER)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_half_precision(dtype, over, memory_format, backend):
-    maps = device_maps(SHAPES, dtype, FORMATS[memory_format])
-    assert_matches_truth(*maps, backend, ON_A_GPU, over=over, root="level")
-
-
-@pytest.mark.parametrize("memory_format", FORMATS)
-@pytest.mark.parametrize("over", ["cells", "image", "images_and_cells"])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pairwise(over=OVER[1:], memory_format=FORMATS, dtype=DTYPES, backend=BACKENDS)
 def test_long_rows(dtype, over, memory_format, backend):
     """Kept by one block, by a cluster, or read twice, in pieces."""
     maps = device_maps([(2, 24, 100, 168), (2, 24, 25, 42)], dtype, FORMATS[memory_format])
     assert_matches_truth(*maps, backend, ON_A_GPU, over=over)
 
 
+@EACH
 def test_more_levels_than_one_launch_holds(backend):
     maps = device_maps([(1, 4, 2, h) for h in range(1, 36)])
     assert_matches_truth(*maps, backend, ON_A_GPU, root="level")
 
 
-@pytest.mark.parametrize("over", OVER)
+@pairwise(over=OVER, backend=BACKENDS)
 def test_row_weights_and_empty_levels(over, backend):
     shapes = [(2, 6, 3, 5), (2, 6, 0, 4)]
     maps = device_maps(shapes)
@@ -76,6 +66,7 @@ def test_row_weights_and_empty_levels(over, backend):
     assert_matches_truth(*maps, backend, ON_A_GPU, **settings)
 
 
+@EACH
 def test_equal_maps_give_zero_and_no_gradient(backend):
     maps = device_maps([(2, 64, 5, 5)])[0]
     for over in OVER:
@@ -85,7 +76,7 @@ def test_equal_maps_give_zero_and_no_gradient(backend):
         assert (grad == 0).all()
 
 
-@pytest.mark.parametrize("memory_format", FORMATS)
+@pairwise(memory_format=FORMATS, backend=BACKENDS)
 def test_opcheck(memory_format, backend):
     student, teacher = device_maps(SHAPES[:2], memory_format=FORMATS[memory_format])
     forward = dispatch.kernel("divergence_forward", backend)
@@ -102,7 +93,7 @@ def value_and_gradients(student, teacher, backend, **settings):
     return value, *torch.autograd.grad(value, student + teacher)
 
 
-@pytest.mark.parametrize("over", ["channels", "cells"])
+@pairwise(over=["channels", "cells"], backend=BACKENDS)
 def test_bitwise_repeatable_on_any_stream_without_a_sync(over, backend):
     maps = device_maps([(2, 48, 60, 72), (2, 48, 5, 5)])
     expected = value_and_gradients(*maps, backend, over=over)
@@ -118,7 +109,7 @@ def test_bitwise_repeatable_on_any_stream_without_a_sync(over, backend):
     assert all(torch.equal(x, y) for x, y in zip(again, expected, strict=True))
 
 
-@pytest.mark.parametrize("over", ["channels", "cells"])
+@pairwise(over=["channels", "cells"], backend=BACKENDS)
 def test_in_a_cuda_graph(over, backend):
     maps = device_maps([(2, 48, 60, 72), (2, 48, 5, 5)])
     results, replay = replayed(lambda: value_and_gradients(*maps, backend, over=over))
@@ -130,6 +121,7 @@ def test_in_a_cuda_graph(over, backend):
     assert all(torch.equal(x, y) for x, y in zip(results, expected, strict=True))
 
 
+@EACH
 def test_on_the_second_device(backend):
     if torch.cuda.device_count() < 2:
         pytest.skip("one CUDA device only")
@@ -142,7 +134,7 @@ def test_on_the_second_device(backend):
         torch.testing.assert_close(x.cpu(), y.cpu())
 
 
-@pytest.mark.parametrize("memory_format", FORMATS)
+@pairwise(memory_format=FORMATS, backend=BACKENDS)
 def test_more_than_two_to_the_31_elements(memory_format, backend):
     if torch.cuda.mem_get_info()[0] < 30 << 30:
         pytest.skip("less than 30 GiB of free device memory")
@@ -165,6 +157,7 @@ def test_more_than_two_to_the_31_elements(memory_format, backend):
     assert not grad[:1].any()
 
 
+@EACH
 def test_compiles_without_a_graph_break(backend):
     maps = device_maps([(1, 8, 4, 4), (1, 8, 2, 2)])
 
@@ -177,6 +170,7 @@ def test_compiles_without_a_graph_break(backend):
     torch.testing.assert_close(grads, torch.autograd.grad(loss(*maps), both))
 
 
+@EACH
 def test_auto_takes_the_first_that_can(backend):
     text = explain(js_distance, device_maps(SHAPES)[0], backend=backend)
     assert f"backend '{backend}'" in text

@@ -30,24 +30,24 @@ def test_every_row_has_a_recipe() -> None:
     assert len({describe(PAPER[name]()) for name in sweep}) == len(sweep)
 
 
-@pytest.mark.parametrize("name", PAPER)
-def test_what_all_rows_share(name: str) -> None:
-    config = PAPER[name]()
-    engine, schedule, detector = config.engine, config.schedule, config.detector
-    assert (engine.batch_size, engine.optimizer, engine.weight_decay) == (16, "sgd", 1e-4)
-    assert (engine.clip_value, engine.clip_norm, engine.ema_decay) == (1.0, None, None)
-    assert (schedule.warmup, schedule.warmup_factor, schedule.gamma) == (1000, 1e-3, 0.1)
-    assert schedule.learning_rate == (0.02 if "fasterrcnn" in name else 0.01)
-    assert detector.min_size == (640, 672, 704, 736, 768, 800)
-    assert (detector.max_size, detector.width) == (1333, 256)
-    assert detector.backbone == ("resnet50" if "_r50" in name else "resnet101")
-    assert config.data.flip == 0.5
-    assert detector.weights == "imagenet_v1"
-    p5 = "fasterrcnn" in name or ("fcos" in name and "labelenc" in name)
-    assert detector.p6_from == ("p5" if p5 else "c5")
-    assert schedule.zero_from == (
-        None if "stepwise" not in name else 85_000 if "90k" in name else 170_000
-    )
+def test_what_all_rows_share() -> None:
+    for name in PAPER:
+        config = PAPER[name]()
+        engine, schedule, detector = config.engine, config.schedule, config.detector
+        assert (engine.batch_size, engine.optimizer, engine.weight_decay) == (16, "sgd", 1e-4)
+        assert (engine.clip_value, engine.clip_norm, engine.ema_decay) == (1.0, None, None)
+        assert (schedule.warmup, schedule.warmup_factor, schedule.gamma) == (1000, 1e-3, 0.1)
+        assert schedule.learning_rate == (0.02 if "fasterrcnn" in name else 0.01)
+        assert detector.min_size == (640, 672, 704, 736, 768, 800)
+        assert (detector.max_size, detector.width) == (1333, 256)
+        assert detector.backbone == ("resnet50" if "_r50" in name else "resnet101")
+        assert config.data.flip == 0.5
+        assert detector.weights == "imagenet_v1"
+        p5 = "fasterrcnn" in name or ("fcos" in name and "labelenc" in name)
+        assert detector.p6_from == ("p5" if p5 else "c5")
+        assert schedule.zero_from == (
+            None if "stepwise" not in name else 85_000 if "90k" in name else 170_000
+        )
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -90,23 +90,26 @@ def test_labelenc(stage: str) -> None:
     assert (long.schedule.iterations, long.method.coefficient.stop) == (180_000, 160_000)
 
 
-@pytest.mark.parametrize("name", TWINS)
-def test_twins_differ_in_size_alone(name: str) -> None:
-    small = TWINS[name]()
-    large = PAPER[name.removeprefix("small/").replace("_lite0_", "_r50_")]()
-    ratio = large.schedule.iterations / small.schedule.iterations
-    assert ratio == 300
-    assert small.engine == dataclasses.replace(large.engine, batch_size=4)
-    assert small.schedule.learning_rate == large.schedule.learning_rate
-    pairs = list(zip(small.schedule.milestones, large.schedule.milestones, strict=True))
-    few, many = small.method.coefficient, large.method.coefficient
-    pairs += [(few.start, many.start), (small.method.frozen_backbone, large.method.frozen_backbone)]
-    pairs += [*zip(few.steps, many.steps, strict=True), (few.stop or 0, many.stop or 0)]
-    assert all(abs(a * ratio - b) <= ratio / 2 for a, b in pairs)
-    assert list(few.steps.values()) == list(many.steps.values())
-    sizes = {"coefficient": many, "frozen_backbone": large.method.frozen_backbone}
-    assert dataclasses.replace(small.method, **sizes) == large.method
-    assert (few.value, few.step_factor) == (many.value, many.step_factor)
+def test_twins_differ_in_size_alone() -> None:
+    for name in TWINS:
+        small = TWINS[name]()
+        large = PAPER[name.removeprefix("small/").replace("_lite0_", "_r50_")]()
+        ratio = large.schedule.iterations / small.schedule.iterations
+        assert ratio == 300
+        assert small.engine == dataclasses.replace(large.engine, batch_size=4)
+        assert small.schedule.learning_rate == large.schedule.learning_rate
+        pairs = list(zip(small.schedule.milestones, large.schedule.milestones, strict=True))
+        few, many = small.method.coefficient, large.method.coefficient
+        pairs += [
+            (few.start, many.start),
+            (small.method.frozen_backbone, large.method.frozen_backbone),
+        ]
+        pairs += [*zip(few.steps, many.steps, strict=True), (few.stop or 0, many.stop or 0)]
+        assert all(abs(a * ratio - b) <= ratio / 2 for a, b in pairs)
+        assert list(few.steps.values()) == list(many.steps.values())
+        sizes = {"coefficient": many, "frozen_backbone": large.method.frozen_backbone}
+        assert dataclasses.replace(small.method, **sizes) == large.method
+        assert (few.value, few.step_factor) == (many.value, many.step_factor)
 
 
 def test_names_are_those_of_the_command() -> None:
