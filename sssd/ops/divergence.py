@@ -7,8 +7,18 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from sssd.ops import dispatch, divergence_kernels
-from sssd.ops.divergence_kernels import CHOICES, Elements, Measure, Normalize, Over, Root, Rows
+from sssd.ops import dispatch
+from sssd.ops.divergence_kernels import (
+    CHOICES,
+    OPERATOR,
+    Elements,
+    Measure,
+    Normalize,
+    Over,
+    Root,
+    Rows,
+    numbers,
+)
 from sssd.ops.inputs import Maps, as_number, check_maps, check_weights, in_format_of
 from sssd.ops.reference import divergence as reference
 
@@ -105,12 +115,15 @@ def feature_divergence(
         "eps": eps,
     }  # fmt: skip
     wide = students[0] if students[0].dtype == torch.float64 else teachers[0]
-    choice = dispatch.choose(divergence_kernels.OPERATOR, wide, backend)
+    choice = dispatch.choose(OPERATOR, wide, backend)
     if choice.backend == "reference":
         values = reference.feature_divergence(students, teachers, weights, **settings)
     else:
         teachers = [in_format_of(a, b) for a, b in zip(students, teachers, strict=True)]
-        values = divergence_kernels.run(choice.backend, students, teachers, weights, settings)
+        dense = [w.contiguous() for w in weights or []]
+        values, _, _ = dispatch.call(
+            OPERATOR, choice.backend, students, teachers, dense, *numbers(settings)
+        )
     if reduction == "none":
         return values
     return values.mean() if reduction == "mean" else values.sum()

@@ -46,18 +46,6 @@ def numbers(settings: dict[str, Any]) -> list[Any]:
     return [number(name, settings[name]) for name in CHOICES] + [settings[n] for n in _OTHERS]
 
 
-def run(
-    backend: str,
-    student: list[Tensor],
-    teacher: list[Tensor],
-    row_weights: list[Tensor] | None,
-    settings: dict[str, Any],
-) -> Tensor:
-    """The P values, (P,), by a fused backend; the maps of a level share one memory format."""
-    weights = [w.contiguous() for w in row_weights or []]
-    return dispatch.call(OPERATOR, backend, student, teacher, weights, *numbers(settings))[0]
-
-
 def saved_planes(normalize: int, divergence: int) -> int:
     """Numbers saved a row, as `saved_planes` in kernels/divergence/divergence.h counts them."""
     name = CHOICES["divergence"][divergence]

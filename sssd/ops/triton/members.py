@@ -15,9 +15,10 @@ import triton.language as tl
 
 from sssd.ops.divergence_kernels import number
 
-JS, KL, MSE, COSINE = (
-    tl.constexpr(number("divergence", name)) for name in ("js", "kl", "mse", "cosine")
-)
+JS = tl.constexpr(number("divergence", "js"))
+KL = tl.constexpr(number("divergence", "kl"))
+MSE = tl.constexpr(number("divergence", "mse"))
+COSINE = tl.constexpr(number("divergence", "cosine"))
 LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
 LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 INFINITY: tl.constexpr = tl.constexpr(float("inf"))
