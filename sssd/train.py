@@ -35,8 +35,6 @@ from sssd.detectors import build_detector
 from sssd.engine import distributed
 from sssd.engine.evaluate import table
 from sssd.engine.loop import Outcome, train
-from sssd.engine.map_plots import plot_maps
-from sssd.engine.plots import plot_curves, plot_detections
 from sssd.engine.record import by_flag, read_record, read_settings, write_record
 from sssd.engine.resume import compared, refuse_changes
 from sssd.engine.settings import EngineConfig
@@ -160,6 +158,9 @@ def execute(prepared: Prepared, config: Config, title: str, run: Path, console: 
     )
     if not distributed.is_first():
         return outcome
+    from sssd.engine.map_plots import plot_maps  # matplotlib takes seconds, which --help need not
+    from sssd.engine.plots import plot_curves, plot_detections
+
     if outcome.numbers is not None:
         _finish(outcome, method, run, train_set)
         plot_detections(outcome.detector, validation_set, run / "detections.png")

@@ -4,7 +4,6 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from sssd.engine.plots import plt
 from sssd.experiments.runner import Row
 
 SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -47,6 +46,8 @@ def markdown(rows: Sequence[Row], order: Sequence[str]) -> str:
 
 def plot(rows: Sequence[Row], order: Sequence[str], title: str, path: Path) -> None:
     """Draws each run's AP as a dot and each variant's mean as a line."""
+    from sssd.engine.plots import plt  # it takes seconds, which --help need not
+
     table = by_variant(rows)
     names = [name for name in order if name in table]
     figure, axes = plt.subplots(figsize=(7.5, 1.2 + 0.34 * len(names)))
