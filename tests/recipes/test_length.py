@@ -9,7 +9,8 @@ from sssd.train import parse
 @pytest.mark.parametrize("name", ["demo", "small", "coco", "retinanet_r50_sssd_stepwise"])
 @pytest.mark.parametrize("length", [60, 100])
 def test_a_short_run_distils_and_lowers_its_rate_as_the_long_one(name: str, length: int) -> None:
-    config, recipe = parse([name, "--schedule.iterations", str(length)]), RECIPES[name]()
+    _, config = parse([name, "--schedule.iterations", str(length)])
+    recipe = RECIPES[name]()
     ratio = length / recipe.schedule.iterations
     pairs = [(config.method.coefficient.start, recipe.method.coefficient.start)]
     pairs += zip(config.schedule.milestones, recipe.schedule.milestones, strict=True)
@@ -22,7 +23,7 @@ def test_a_short_run_distils_and_lowers_its_rate_as_the_long_one(name: str, leng
 
 def test_what_is_given_stays() -> None:
     flags = ["--schedule.milestones", "50", "--method.coefficient.start", "100"]
-    config = parse(["small", "--schedule.iterations=60", *flags])
+    _, config = parse(["small", "--schedule.iterations=60", *flags])
     assert config.schedule.iterations == 60
     assert config.schedule.milestones == (50,)
     assert config.method.coefficient.start == 100
@@ -31,7 +32,8 @@ def test_what_is_given_stays() -> None:
 
 @pytest.mark.parametrize("name", ["small", "coco"])
 def test_a_run_of_one_iteration_is_one(name: str) -> None:
-    assert parse([name, "--schedule.iterations", "1"]).schedule.iterations == 1
+    _, config = parse([name, "--schedule.iterations", "1"])
+    assert config.schedule.iterations == 1
 
 
 def test_what_is_no_length_is_refused_by_the_parser(capsys: pytest.CaptureFixture[str]) -> None:
