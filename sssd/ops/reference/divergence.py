@@ -38,6 +38,12 @@ def feature_divergence(
         if a.numel() == 0:
             values.append((a.sum() + b.sum()) * 0.0)
             continue
+        weights = None if row_weights is None else row_weights[level].to(wide)
+        if weights is not None:  # a row left out may hold NaN, of which no gradient comes
+            left_out = (weights == 0).reshape(
+                [1 if d in dims else n for d, n in enumerate(a.shape)]
+            )
+            a, b = a.masked_fill(left_out, 0.0), b.masked_fill(left_out, 0.0)
         if normalize == "softmax":
             each = _softmax_rows(a, b, dims, temperature, divergence)
         else:
@@ -46,8 +52,7 @@ def feature_divergence(
             each = each / count
         if root == "row":
             each = safe_root(each)
-        weights = None if row_weights is None else row_weights[level].to(wide)
-        value = each.sum() if weights is None else _weighted(each, weights).sum()
+        value = each.sum() if weights is None else (each * weights).sum()
         if rows == "mean":
             total = value.new_full((), each.numel()) if weights is None else weights.sum()
             value = torch.where(total == 0, 0.0, value / torch.where(total == 0, 1.0, total))
@@ -71,10 +76,6 @@ def psi(x: Tensor) -> Tensor:
     one_plus = torch.where(near | (x <= -1), 1.0, 1 + x)
     far = one_plus * one_plus.log() - x
     return torch.where(near, small * small * series, far)
-
-
-def _weighted(each: Tensor, weights: Tensor) -> Tensor:
-    return torch.where(weights == 0, 0.0, each * weights)  # a row left out may hold NaN
 
 
 def _softmax_rows(
