@@ -93,7 +93,7 @@ FAULTS = [
     ),
     Fault(
         "operators: forward-mode differentiation is a silent 0",
-        "sssd/ops/registration.py",
+        "sssd/ops/dispatch.py",
         "if forward_ad.unpack_dual(x).tangent is not None:",
         "if False:",
         ("tests/ops/test_registration.py", "-k", "dual"),

@@ -15,7 +15,7 @@ USE = """
 import torch
 
 import sssd
-import sssd.fusion, sssd.losses, sssd.ops, sssd.schedules
+import sssd.distillation, sssd.fusion, sssd.losses, sssd.ops, sssd.schedules
 
 assert sssd.js_distance is sssd.ops.js_distance
 maps = [torch.randn(2, 64, s, s, requires_grad=True) for s in (8, 4)]
