@@ -42,7 +42,7 @@ class Result(NamedTuple):
 FAULTS = [
     Fault(
         "CUDA: a vector is loaded beside the last row",
-        "kernels/divergence/cuda_statistics.cuh",
+        "kernels/divergence/cuda_forward.cuh",
         """tile.level_row(tile.tile_row(j)), piece);
     };
     if constexpr (kStrided)
@@ -107,16 +107,16 @@ FAULTS = [
     ),
     Fault(
         "SSSD: the teacher is not detached",
-        "sssd/methods/distill.py",
-        "self.distances(adapted, [m.detach() for m in enhanced])",
-        "self.distances(adapted, enhanced)",
+        "sssd/distillation/core.py",
+        "self.distance(adapted, [m.detach() for m in enhanced])",
+        "self.distance(adapted, enhanced)",
         ("tests/methods/test_methods.py", "-k", "table"),
     ),
     Fault(
         "schedules: milestones one iteration late",
         "sssd/schedules.py",
-        "return bisect_right(self.milestones, iteration)",
-        "return bisect_right(self.milestones, iteration - 1)",
+        "decay = self.gamma ** bisect_right(self.milestones, iteration)",
+        "decay = self.gamma ** bisect_right(self.milestones, iteration - 1)",
         ("tests/test_schedules.py",),
     ),
     Fault(

@@ -59,7 +59,6 @@ Result run(bool over_channels, int64_t apart) {
                    Elements::sum,
                    false,
                    1.0,
-                   0.5,
                    1e-5};
   using Driver = sssd::divergence::SSSD_ISA::Driver<Js, float>;
   float value, factor, one = 1;
