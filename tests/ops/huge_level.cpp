@@ -52,14 +52,8 @@ Result run(bool over_channels, int64_t apart) {
   }
   call.levels.count = 1;
   call.levels.rows = level.rows();
-  call.settings = {Normalize::softmax,
-                   Measure::js,
-                   Root::level,
-                   Rows::mean,
-                   Elements::sum,
-                   false,
-                   1.0,
-                   1e-5};
+  call.settings = {Normalize::softmax, Measure::js, Root::level, Rows::mean,
+                   Elements::sum,      false,       1.0,         1e-5};
   using Driver = sssd::divergence::SSSD_ISA::Driver<Js, float>;
   float value, factor, one = 1;
   std::vector<float> saved(4 * level.rows());
