@@ -1,6 +1,7 @@
 """Checkpoints: written whole or not at all, the last two kept, found again after a crash."""
 
 import contextlib
+import glob
 import os
 import warnings
 from pathlib import Path
@@ -25,6 +26,9 @@ def write_atomically(path: Path, save: Any) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # What a process left of this file that was killed while it wrote.
+        for cut in path.parent.glob(glob.escape(f".{path.name}.") + "*.tmp"):
+            cut.unlink(missing_ok=True)
         with open(temporary, "wb") as file:
             save(file)
             file.flush()

@@ -60,3 +60,11 @@ def test_an_error_that_is_not_the_disk_s_passes(tmp_path: Path) -> None:
         write_atomically(tmp_path / "weights.pt", save)
     assert type(raised.value) is RuntimeError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_of_a_file_goes_when_it_is_written_again(tmp_path):
+    left, other = tmp_path / ".a[1].pt.7.tmp", tmp_path / ".b.pt.7.tmp"
+    left.touch()
+    other.touch()
+    write_atomically(tmp_path / "a[1].pt", lambda file: file.write(b"whole"))
+    assert {path.name for path in tmp_path.iterdir()} == {"a[1].pt", other.name}
