@@ -100,9 +100,9 @@ def _host_of(argument: str, model: nn.Module) -> Host:
                 return host
             break
     raise TypeError(
-        f"{argument} is a {type(model).__name__} of {type(model).__module__}; attach serves {SERVED}, "
-        "before DistributedDataParallel or torch.compile wrap them. For other detectors use "
-        "SelfDistillation: docs/integrations.md"
+        f"{argument} is a {type(model).__name__} of {type(model).__module__}; attach serves "
+        f"{SERVED}, before DistributedDataParallel or torch.compile wrap them. For other "
+        "detectors use SelfDistillation: docs/integrations.md"
     )
 
 
