@@ -165,20 +165,6 @@ const char* backward(const Levels& levels, const Settings& settings, const float
                : backward<Member, false>(levels, settings, saved, factors, grad_values, stream);
 }
 
-template <class Call>
-const char* with_member(const Settings& settings, Call call) {
-  switch (member_of(settings)) {
-    case Member::js:
-      return call(Js());
-    case Member::kl:
-      return call(Kl());
-    case Member::softmax_mse:
-      return call(SoftmaxMse());
-    default:
-      return call(Affine());
-  }
-}
-
 }  // namespace
 
 const char* cuda_workspace(const Levels& levels, const Settings& settings, int64_t& floats) {

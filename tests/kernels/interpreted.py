@@ -106,11 +106,10 @@ def rows_of(maps: list[list[float]]) -> Tensor:
 
 def main() -> None:
     """The table, then maps that are equal or nearly so, what is not finite, and nothing at all."""
-    fused.TILES = {True: (64, 8, 4), False: (32, 32, 4)}  # few programs, rows of several blocks
-    fused.ROWS_AT_A_TIME = 64
-    fused.ELEMENTS_A_READ = 1
+    fused.TILES = {True: (64, 8), False: (32, 32)}  # few programs, rows of several blocks
+    fused.BLOCKS_A_PIECE = 1
     for options, over, last, dtypes, weighted, cut in CASES:
-        fused.MOST_PARTS = 3 if cut else 1
+        fused.PROGRAMS = 1024 if cut else 1
         student, teacher = maps(dtypes, last)
         kept = [d for d in range(4) if d not in REDUCED[over]]
         weights = [torch.rand([x.shape[d] for d in kept]).round(decimals=1) for x in student]

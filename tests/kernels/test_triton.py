@@ -79,23 +79,19 @@ CASES = [
 
 def divergence_kernels(case: int, strided: bool) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Every kernel of one normalisation and divergence, as the launches compile it."""
-    from sssd.ops.divergence_kernels import number, saved_planes
+    from sssd.ops.divergence_kernels import number
     from sssd.ops.triton import divergence, divergence_kernels
 
     normalize, kind = number("normalize", CASES[case][0]), number("divergence", CASES[case][1])
-    planes = saved_planes(normalize, kind)
-    rows, block, parts = divergence.TILES[strided]
+    rows, block = divergence.TILES[strided]
     constants = {
-        "DIVERGENCE": kind, "PLANES": planes, "NORMALIZE": normalize, "UNBIASED": case % 2 == 1,
-        "STRIDED": strided, "ROWS": rows, "BLOCK": block, "PARTS": parts,
-        "NEED_STUDENT": True, "NEED_TEACHER": True,
+        "DIVERGENCE": kind, "NORMALIZE": normalize, "STRIDED": strided, "ROWS": rows,
+        "BLOCK": block, "NEED_STUDENT": True, "NEED_TEACHER": True,
     }  # fmt: skip
-    if planes > 1:
+    if CASES[case] != ("none", "mse"):
         yield divergence_kernels.statistics_kernel, constants
     yield divergence_kernels.terms_kernel, constants
     yield divergence_kernels.backward_kernel, constants
-    row = {"ROWS": divergence.ROWS_AT_A_TIME, "PARTS": 16}
-    yield divergence_kernels.rows_kernel, constants | row
 
 
 def box_kernels(case: int) -> Iterator[tuple[Any, dict[str, Any]]]:
@@ -143,7 +139,7 @@ def assert_no_spills(binary: Path) -> None:
 def test_lanes_follow_memory_offsets_are_of_64_bits_and_nothing_is_atomic(
     strided: bool, tmp_path: Path
 ) -> None:
-    for kernel, constants in [*divergence_kernels(0, strided)][:3]:
+    for kernel, constants in divergence_kernels(0, strided):
         code = compiled(kernel, "*fp32", constants, 90)
         # The loads of maps, (rows, elements): neighbouring lanes are neighbours in memory.
         layouts = dict(re.findall(r"(#blocked\d*) = #ttg.blocked<\{.*?order = (\[.*?\])",
@@ -223,7 +219,7 @@ def test_images_of_any_size_share_a_few_variants(over: int, variants: Counter[st
         )
     # A kernel each that sees elements for rows that are neighbours in memory, and one for others.
     two = ("statistics_kernel", "terms_kernel", "backward_kernel")
-    assert variants == dict.fromkeys(two, 2) | {"rows_kernel": 1}
+    assert variants == dict.fromkeys(two, 2)
 
 
 def test_boxes_share_a_few_variants(variants: Counter[str]) -> None:
