@@ -296,12 +296,10 @@ constexpr CpuKernels<S> kKernels = {
       });
     },
     [](const ForwardCall<S>& call) {
-      with_member(call.settings,
-                  [&](auto member) { Driver<decltype(member), S>::forward(call); });
+      with_member(call.settings, [&](auto member) { Driver<decltype(member), S>::forward(call); });
     },
     [](const BackwardCall<S>& call) {
-      with_member(call.settings,
-                  [&](auto member) { Driver<decltype(member), S>::backward(call); });
+      with_member(call.settings, [&](auto member) { Driver<decltype(member), S>::backward(call); });
     }};
 
 const CpuKernels<float> kernels_f32 = kKernels<float>;

@@ -62,6 +62,11 @@ def run(
     """Values, and the gradients of their sum, weighted by 1 to 2."""
     given = numbers(DEFAULTS | options)
     values, factors, saved = fused.divergence_forward(student, teacher, weights, *given)
+    plain = DEFAULTS | options | {"root": None, "elements": "sum", "rows": "none"}
+    each = feature_divergence(
+        *([x.double() for x in side] for side in (student, teacher)), None, **plain
+    )
+    torch.testing.assert_close(saved[0].double(), each, rtol=1e-5, atol=1e-7, equal_nan=True)
     upstream = torch.linspace(1, 2, len(student))
     grads = fused.divergence_backward(
         upstream, student, teacher, weights, factors, saved, *given, *need

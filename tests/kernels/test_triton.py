@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -156,6 +157,33 @@ def test_lanes_follow_memory_offsets_are_of_64_bits_and_nothing_is_atomic(
         assert all("xi64>" in line for line in blocks), blocks
         (used,) = instructions(binary_of(code, tmp_path)).values()
         assert not [i for i in used if i.split(".")[0] in ("ATOM", "ATOMG", "RED")]
+
+
+# ---- layouts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_rows_hold_the_elements_that_the_reference_reduces(last: bool) -> None:
+    from sssd.ops.reference.divergence import REDUCED
+    from sssd.ops.triton.divergence import layout_of
+
+    for over, *shape in product(REDUCED, (1, 2, 3), (1, 2, 5), (1, 3), (1, 4)):
+        images, channels, height, width = shape
+        places = torch.arange(images * channels * height * width)  # in memory
+        x = places.view(shape)
+        if last:
+            x = places.view(images, height, width, channels).permute(0, 3, 1, 2)
+        kept = [d for d in range(4) if d not in REDUCED[over]]
+        seen = layout_of(x, over)
+        row, segment, element = torch.meshgrid(
+            torch.arange(seen.rows), torch.arange(seen.pieces // seen.parts),
+            torch.arange(seen.length), indexing="ij",
+        )  # fmt: skip
+        at = row // seen.inner * seen.outer_stride + row % seen.inner
+        at = at + segment * seen.segment_stride + element * seen.inner
+        expected = x.permute(*kept, *REDUCED[over]).reshape(seen.rows, -1)
+        found = at.flatten(1).sort(1).values
+        assert torch.equal(found, expected.sort(1).values), (over, shape)
 
 
 # ---- variants ------------------------------------------------------------------------------------

@@ -72,17 +72,16 @@ def layout_of(x: Tensor, over: str) -> Layout:
     whole = sizes[1] * sizes[2]
     strides = (whole, sizes[2], 1) if x.is_contiguous() else (whole, 1, sizes[1])
     reduced = {min(d, 2) for d in REDUCED[over]}
-    *_, last = kept = [d for d in range(3) if d not in reduced]
-    inner = sizes[last] if strides[last] == 1 else 1
-    outer_stride = strides[kept[0] if inner > 1 else last]
-    far, near = ([None, *sorted(reduced, key=lambda d: -strides[d])])[-2:]
-    segments = 1 if far is None else sizes[far]
-    length, segment_stride = sizes[near], whole
-    if far is not None and strides[far] == length * strides[near]:  # the segments follow each other
-        segments, length = 1, segments * length
-    elif far is not None:
-        segment_stride = strides[far]
-    rows = math.prod(sizes[d] for d in kept)
+    kept = [d for d in range(3) if d not in reduced and sizes[d] > 1]
+    inner = sizes[kept[-1]] if kept and strides[kept[-1]] == 1 else 1
+    outer_stride = strides[kept[-1 if inner == 1 else 0]] if kept else whole
+    far, near = max(reduced, key=lambda d: strides[d]), min(reduced, key=lambda d: strides[d])
+    segments, segment_stride, length = 1, whole, sizes[near]
+    if far != near and strides[far] == length * strides[near]:  # they follow each other
+        length *= sizes[far]
+    elif far != near:
+        segments, segment_stride = sizes[far], strides[far]
+    rows = x.numel() // (segments * length)
     uncut = Layout(rows, inner, outer_stride, length, segment_stride, segments, 1, length)
     block = uncut.constants["BLOCK"]
     most = triton.cdiv(length, block * BLOCKS_A_PIECE)
