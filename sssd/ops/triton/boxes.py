@@ -18,18 +18,11 @@ from torch import Tensor
 from sssd.ops.box_kernels import PROFILES, is_channels_last, new_maps
 from sssd.ops.reference.boxes import cell_spans
 from sssd.ops.reference.heatmap import gaussian_windows
+from sssd.ops.triton import generic
 
 CHANNELS = 32  # that a program takes, and of how many cells of an object, or of a level
 CELLS = 64
 HEATMAP_CELLS = 512
-
-# Nothing of an argument but its type is part of what a kernel is compiled for.
-generic = triton.jit(
-    do_not_specialize=[
-        "level", "pooled", "values", "order", "image_index", "start", "spans", "numbers",
-        "strength", "height", "width", "channels", "batch",
-    ]
-)  # fmt: skip
 
 
 @triton.jit

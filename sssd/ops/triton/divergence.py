@@ -7,7 +7,7 @@ what normalises them, the value of a level) is plain PyTorch on a few numbers a 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -91,6 +91,17 @@ def layout_of(x: Tensor, over: str) -> Layout:
     return uncut._replace(pieces=segments * parts, parts=parts, piece_length=piece_length)
 
 
+def levels_of(
+    call: Call, sizes: Sequence[tuple[int, int]], *sides: Sequence[Tensor]
+) -> Iterator[tuple[Layout, slice, list[Tensor]]]:
+    """Of each level with elements: layout, place of its rows among all, and its maps."""
+    first = 0
+    for (rows, _), *maps in zip(sizes, *sides, strict=True):
+        if maps[0].numel():
+            yield layout_of(maps[0], call.over), slice(first, first + rows), maps
+        first += rows
+
+
 class Rows(NamedTuple):
     """What normalises the rows of both sides, in double, (2, rows) each.
 
@@ -156,29 +167,23 @@ def divergence_forward(
     stats = new(2, 2, total, dtype=torch.float64)
     sums = new(3, total, dtype=torch.float32)
     count = torch.cat([new(n, dtype=torch.float64) + length for n, length in sizes])
-    levels, first = [], 0
-    for a, b, (n, _) in zip(student, teacher, sizes, strict=True):
-        if a.numel():
-            levels.append((a, b, layout_of(a, call.over), slice(first, first + n)))
-        first += n
-    for a, b, layout, place in levels:
-        if not call.plain:
-            pieces = sums.new_empty(2, 2, layout.pieces, layout.rows)
-            kernels.statistics_kernel[layout.grid](
-                a, b, pieces, *layout, call.scale, NORMALIZE=call.constants["NORMALIZE"],
-                **layout.constants,
-            )  # fmt: skip
-            stats[..., place] = joined(call, pieces, layout)
+    levels = [*levels_of(call, sizes, student, teacher)]
+    for layout, place, maps in [] if call.plain else levels:
+        pieces = sums.new_empty(2, 2, layout.pieces, layout.rows)
+        kernels.statistics_kernel[layout.grid](
+            *maps, pieces, *layout, call.scale, NORMALIZE=given[1], **layout.constants
+        )
+        stats[..., place] = joined(call, pieces, layout)
     rows = rows_of(call, stats, count)
     dead = (rows.inner == -math.inf).any(0)  # softmax rows with only -inf on a side: they count 0
     saved[1:3] = torch.where(dead, -math.inf, rows.shift)
     saved[3:5] = rows.inner
     if call.normalize == "softmax":
         saved[5] = -(rows.shift * call.scale + rows.inner).diff(dim=0)[0]
-    for a, b, layout, place in levels:
+    for layout, place, maps in levels:
         pieces = sums.new_empty(3, layout.pieces, layout.rows)
         kernels.terms_kernel[layout.grid](
-            a, b, saved[:, place], pieces, *layout, total, call.scale, **call.constants,
+            *maps, saved[:, place], pieces, *layout, total, call.scale, **call.constants,
             **layout.constants,
         )  # fmt: skip
         sums[:, place] = pieces.sum(1)
@@ -225,42 +230,29 @@ def values_of(
 
 
 def divergence_backward(
-    grad_values: Tensor,
-    student: Sequence[Tensor],
-    teacher: Sequence[Tensor],
-    row_weights: Sequence[Tensor],
-    factors: Tensor,
-    saved: Tensor,
-    *given: Any,
-) -> tuple[list[Tensor], list[Tensor]]:
+    grad_values: Tensor, student: Sequence[Tensor], teacher: Sequence[Tensor],
+    row_weights: Sequence[Tensor], factors: Tensor, saved: Tensor, *given: Any,
+) -> tuple[list[Tensor], list[Tensor]]:  # fmt: skip
     """The gradients of the sides that need one."""
     *settings, need_student, need_teacher = given
-    call, rows_and_lengths = Call(*settings), [rows_and_elements(x, settings[0]) for x in student]
-    grads = tuple(
+    call, sizes = Call(*settings), [rows_and_elements(x, settings[0]) for x in student]
+    grads = [
         [torch.empty_like(x) for x in side] if needed else []
         for side, needed in ((student, need_student), (teacher, need_teacher))
-    )
-    sizes = [n for n, _ in rows_and_lengths]
-    _, slopes = shares_of(call, saved[0], rows_and_lengths)
+    ]
+    _, slopes = shares_of(call, saved[0], sizes)
     # Nothing pulls at rows that are infinitely far apart, or dead.
     nowhere = (saved[0] == math.inf) | ((saved[0] == 0) & (saved[1] == -math.inf))
     if row_weights:
         weight = torch.cat([w.flatten() for w in row_weights])
         slopes, nowhere = slopes * weight, nowhere | (weight == 0)
-    slopes = torch.cat(
-        [part * g for part, g in zip(slopes.split(sizes), grad_values * factors, strict=True)]
-    )
-    slopes = slopes.masked_fill(nowhere, 0.0)
-    first = 0
-    for level, (a, b) in enumerate(zip(student, teacher, strict=True)):
-        place = slice(first, first + sizes[level])
-        if a.numel():
-            layout = layout_of(a, call.over)
-            kernels.backward_kernel[layout.grid](
-                a, b, grads[0][level] if need_student else a,
-                grads[1][level] if need_teacher else b, saved[:, place], slopes[place],
-                *layout, saved.shape[1], call.scale, **call.constants,
-                NEED_STUDENT=need_student, NEED_TEACHER=need_teacher, **layout.constants,
-            )  # fmt: skip
-        first = place.stop
+    parts = zip(slopes.split([n for n, _ in sizes]), grad_values * factors, strict=True)
+    slopes = torch.cat([part * grad for part, grad in parts]).masked_fill(nowhere, 0.0)
+    targets = grads[0] or student, grads[1] or teacher  # nothing is written to a map
+    for layout, place, maps in levels_of(call, sizes, student, teacher, *targets):
+        kernels.backward_kernel[layout.grid](
+            *maps, saved[:, place], slopes[place], *layout, saved.shape[1], call.scale,
+            **call.constants, NEED_STUDENT=need_student, NEED_TEACHER=need_teacher,
+            **layout.constants,
+        )  # fmt: skip
     return grads[0], grads[1]

@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 
 from sssd.ops.divergence_kernels import number
+from sssd.ops.triton import generic
 
 JS, KL, MSE = (tl.constexpr(number("divergence", name)) for name in ("js", "kl", "mse"))
 SOFTMAX = tl.constexpr(number("normalize", "softmax"))
@@ -24,15 +25,6 @@ STANDARDIZE = tl.constexpr(number("normalize", "standardize"))
 LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
 INFINITY: tl.constexpr = tl.constexpr(float("inf"))
 TINY: tl.constexpr = tl.constexpr(1e-37)  # for logarithms of what is 0
-
-# Nothing of an argument but its type is part of what a kernel is compiled for.
-generic = triton.jit(
-    do_not_specialize=[
-        "student", "teacher", "grad_student", "grad_teacher", "stats", "sums", "saved", "slopes",
-        "rows", "inner", "outer_stride", "length", "segment_stride", "pieces", "parts",
-        "piece_length", "all_rows",
-    ]
-)  # fmt: skip
 
 
 # ---- the divergences -----------------------------------------------------------------------------
