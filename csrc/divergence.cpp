@@ -236,18 +236,6 @@ std::vector<double> divergence_planes(int64_t normalize, int64_t measure) {
 STABLE_TORCH_LIBRARY_FRAGMENT(sssd, m) {
   m.def("divergence_planes(int normalize, int divergence) -> float[]");
 }
-STABLE_TORCH_LIBRARY_IMPL(sssd, CompositeExplicitAutograd, m) {
-  m.impl("divergence_planes", TORCH_BOX(&divergence_planes));
-}
-
-STABLE_TORCH_LIBRARY_IMPL(sssd, CPU, m) {
-  m.impl("divergence_forward", TORCH_BOX(&divergence_forward));
-  m.impl("divergence_backward", TORCH_BOX(&divergence_backward));
-}
-
-#ifdef SSSD_WITH_CUDA
-STABLE_TORCH_LIBRARY_IMPL(sssd, CUDA, m) {
-  m.impl("divergence_forward", TORCH_BOX(&divergence_forward));
-  m.impl("divergence_backward", TORCH_BOX(&divergence_backward));
-}
-#endif
+SSSD_ON(CompositeExplicitAutograd, divergence_planes)
+SSSD_OPERATOR(divergence_forward)
+SSSD_OPERATOR(divergence_backward)

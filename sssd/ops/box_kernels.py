@@ -71,7 +71,7 @@ def _pool_backward(backend: str) -> Any:
         boxes, image_index = dispatch.saved(ctx)
         wanted = [place for place, need in enumerate(ctx.needs_input_grad[0]) if need]
         painted = dispatch.call(
-            "box_paint",
+            PAINT,
             backend,
             # Not grad[wanted]: a list would be copied to an accelerator, which waits for it.
             grad if len(wanted) == len(ctx.shapes) else torch.stack([grad[p] for p in wanted]),
@@ -116,9 +116,7 @@ def _paint_setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> Non
 def _paint_backward(backend: str) -> Any:
     def backward(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
         boxes, image_index = dispatch.saved(ctx)
-        pooled = dispatch.call(
-            "box_pool", backend, grads, boxes, image_index, ctx.image_size, ctx.mean
-        )
+        pooled = dispatch.call(POOL, backend, grads, boxes, image_index, ctx.image_size, ctx.mean)
         grad = pooled if ctx.per_level else pooled.sum(0)
         return grad, None, None, None, None, None, None, None
 
