@@ -75,7 +75,8 @@ def feature_divergence(
         elements: how the elements of a row are reduced.
         rows: how the rows of a level are reduced; "none" gives the value of every row of every
             level, as the weights below lie (`.split` by their numbers, then `.view`). Then either
-            root is taken of each, and nothing is weighed or reduced.
+            root is taken of each, and nothing is weighed or reduced; its gradients come in float32
+            precision from the fused backends.
         row_weights: P tensors, one weight a row: (B, H_l, W_l) over channels, (B, C) over cells,
             (B,) over the image, (C,) over images and cells. Constants. Weights that add up to 0
             give value 0.

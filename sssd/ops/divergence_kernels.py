@@ -92,8 +92,8 @@ def _forward_fake(backend: str) -> Any:
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     student, teacher, row_weights = inputs[:3]
     _, factors, saved = output
-    every_row = inputs[3 + list(CHOICES).index("rows")] == number("rows", "none")
-    ctx.mark_non_differentiable(*([factors] if every_row else [factors, saved]))
+    alone = inputs[3 + list(CHOICES).index("rows")] == number("rows", "none")  # see `every_row`
+    ctx.mark_non_differentiable(*([factors] if alone else [factors, saved]))
     ctx.set_materialize_grads(False)  # else backward would be handed zeros as large as `saved`
     ctx.levels = len(student)
     ctx.settings = inputs[3:]
@@ -153,10 +153,11 @@ def every_row(
     _, _, saved = dispatch.call(OPERATOR, backend, student, teacher, [], *plain)
     counts = saved_planes(backend, *plain[1:3])
     each = torch.stack([n * plane for n, plane in zip(counts, saved, strict=True) if n]).sum(0)
-    if settings["elements"] == "mean":
-        sizes = [rows_and_elements(x, plain[0]) for x in student]
-        parts = each.split([rows for rows, _ in sizes])
-        each = torch.cat([part / max(1, n) for part, (_, n) in zip(parts, sizes, strict=True)])
+    sizes = [rows_and_elements(x, plain[0]) for x in student]
+    parts = zip(each.split([rows for rows, _ in sizes]), sizes, strict=True)
+    mean = settings["elements"] == "mean"
+    # Of rows without elements nothing is saved: they count 0.
+    each = torch.cat([p / (n if mean else 1) if n else torch.zeros_like(p) for p, (_, n) in parts])
     return safe_root(each) if settings["root"] else each
 
 
