@@ -59,14 +59,5 @@ Tensors box_paint(Tensor values, Tensor boxes, Tensor image_index, Ints image_si
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(sssd, CPU, m) {
-  m.impl("box_pool", TORCH_BOX(&box_pool));
-  m.impl("box_paint", TORCH_BOX(&box_paint));
-}
-
-#ifdef SSSD_WITH_CUDA
-STABLE_TORCH_LIBRARY_IMPL(sssd, CUDA, m) {
-  m.impl("box_pool", TORCH_BOX(&box_pool));
-  m.impl("box_paint", TORCH_BOX(&box_paint));
-}
-#endif
+SSSD_OPERATOR(box_pool)
+SSSD_OPERATOR(box_paint)

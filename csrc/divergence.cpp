@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "csrc/glue.h"
-#include "kernels/divergence/cpu.h"
+#include "kernels/divergence/members.h"
 
 namespace {
 
@@ -213,16 +213,29 @@ std::tuple<Tensors, Tensors> divergence_backward(Tensor grad_values, Tensors stu
   return {grad_student, grad_teacher};
 }
 
+// What each saved plane counts in a row's divergence, which is linear in them: one number a plane.
+std::vector<double> divergence_planes(int64_t normalize, int64_t measure) {
+  Settings settings{};
+  settings.normalize = divergence::Normalize(normalize);
+  settings.measure = divergence::Measure(measure);
+  settings.temperature = 1;
+  return divergence::with_member(settings, [&](auto member) {
+    using Member = decltype(member);
+    const divergence::Constants<double> constants(settings, 1);
+    std::vector<double> counts;
+    for (int unit = 0; unit < divergence::saved_planes(settings); ++unit)
+      counts.push_back(Member::saved_divergence(
+          constants, Member::template load<double>(
+                         constants, [&](int plane) { return plane == unit ? 1.0 : 0.0; })));
+    return counts;
+  });
+}
+
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(sssd, CPU, m) {
-  m.impl("divergence_forward", TORCH_BOX(&divergence_forward));
-  m.impl("divergence_backward", TORCH_BOX(&divergence_backward));
+STABLE_TORCH_LIBRARY_FRAGMENT(sssd, m) {
+  m.def("divergence_planes(int normalize, int divergence) -> float[]");
 }
-
-#ifdef SSSD_WITH_CUDA
-STABLE_TORCH_LIBRARY_IMPL(sssd, CUDA, m) {
-  m.impl("divergence_forward", TORCH_BOX(&divergence_forward));
-  m.impl("divergence_backward", TORCH_BOX(&divergence_backward));
-}
-#endif
+SSSD_ON(CompositeExplicitAutograd, divergence_planes)
+SSSD_OPERATOR(divergence_forward)
+SSSD_OPERATOR(divergence_backward)

@@ -13,6 +13,15 @@
 #include "kernels/common/large_pages.h"
 #include "kernels/common/levels.h"
 
+// Registers a function of this name as the operator, for every device that the build serves.
+#define SSSD_ON(device, name) \
+  STABLE_TORCH_LIBRARY_IMPL(sssd, device, m) { m.impl(#name, TORCH_BOX(&name)); }
+#ifdef SSSD_WITH_CUDA
+#define SSSD_OPERATOR(name) SSSD_ON(CPU, name) SSSD_ON(CUDA, name)
+#else
+#define SSSD_OPERATOR(name) SSSD_ON(CPU, name)
+#endif
+
 namespace sssd::glue {
 
 using torch::headeronly::ScalarType;

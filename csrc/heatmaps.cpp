@@ -79,8 +79,4 @@ Tensors label_heatmap(Tensor boxes, Tensor labels, Tensor image_index, Ints imag
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(sssd, CPU, m) { m.impl("label_heatmap", TORCH_BOX(&label_heatmap)); }
-
-#ifdef SSSD_WITH_CUDA
-STABLE_TORCH_LIBRARY_IMPL(sssd, CUDA, m) { m.impl("label_heatmap", TORCH_BOX(&label_heatmap)); }
-#endif
+SSSD_OPERATOR(label_heatmap)

@@ -1,5 +1,5 @@
-// Label heatmaps on the CPU. Every profile is made of one factor a row and one
-// a column, so that an object costs (height + width) exponentials and height x width products.
+// Label heatmaps on the CPU. Every profile is made of one factor a row and one a column, so that an
+// object costs (height + width) exponentials and height x width products.
 #pragma once
 
 #include <cmath>
@@ -118,11 +118,13 @@ void heatmap(const HeatmapProblem& problem, const Objects& objects, ParallelFor 
   using A = accumulator_t<T>;
   const int64_t levels = problem.levels.count, width = widest(problem.levels);
   const int64_t tasks = problem.batch * problem.classes * levels;
-  run_tasks(parallel, tasks, Order::ascending, [&](int64_t begin, int64_t end) {
-    Scratch<A> columns(width), rows(kTileRows * width);
-    for (int64_t task = begin; task < end; ++task)
-      heatmap_plane<T>(problem, objects, static_cast<int>(task % levels), task / levels,
-                       columns.get(), rows.get());
+  run_tasks(parallel, tasks, Order::ascending, [&] {
+    return [&, columns = Scratch<A>(width), rows = Scratch<A>(kTileRows * width)](
+               int64_t begin, int64_t end) mutable {
+      for (int64_t task = begin; task < end; ++task)
+        heatmap_plane<T>(problem, objects, static_cast<int>(task % levels), task / levels,
+                         columns.get(), rows.get());
+    };
   });
 }
 

@@ -194,15 +194,16 @@ void paint(const PaintProblem& problem, const Objects& objects, ParallelFor para
   const int64_t plane_tasks = any_level(problem.levels, false) ? problem.batch * blocks : 0;
   const RowTiles tiles(problem.levels, problem.batch);
   const int64_t row_tasks = any_level(problem.levels, true) ? tiles.total : 0;
-  run_tasks(parallel, plane_tasks + row_tasks, Order::ascending, [&](int64_t begin, int64_t end) {
-    Painter<T> painter(problem, objects);
-    for (int64_t task = begin; task < end; ++task) {
-      if (task < plane_tasks)
-        painter.paint_planes(task / blocks, task % blocks * kLanes);
-      else
-        painter.paint_rows(tiles.at(problem.levels, task - plane_tasks));
-    }
-    finish_stream();
+  run_tasks(parallel, plane_tasks + row_tasks, Order::ascending, [&] {
+    return [&, painter = Painter<T>(problem, objects)](int64_t begin, int64_t end) mutable {
+      for (int64_t task = begin; task < end; ++task) {
+        if (task < plane_tasks)
+          painter.paint_planes(task / blocks, task % blocks * kLanes);
+        else
+          painter.paint_rows(tiles.at(problem.levels, task - plane_tasks));
+      }
+      finish_stream();
+    };
   });
 }
 

@@ -204,20 +204,21 @@ void pool(const PoolProblem& problem, const Objects& objects, ParallelFor parall
   const int64_t plane_tasks =
       any_level(problem.levels, false) ? divide_up(problem.channels, kLanes) * per_block : 0;
   const int64_t cell_tasks = any_level(problem.levels, true) ? objects.count * levels : 0;
-  run_tasks(parallel, plane_tasks + cell_tasks, Order::ascending, [&](int64_t begin, int64_t end) {
-    PlanePooler<T> planes(problem, objects);
-    for (int64_t task = begin; task < end; ++task) {
-      if (task < plane_tasks) {
-        const int level = static_cast<int>(task % per_block / problem.batch);
-        if (!problem.levels.level[level].channels_last)
-          planes.pool(level, task % problem.batch, task / per_block * kLanes);
-      } else {
-        const int level = static_cast<int>((task - plane_tasks) % levels);
-        const int64_t k = (task - plane_tasks) / levels;
-        if (problem.levels.level[level].channels_last)
-          pool_channels_last<T>(problem, objects, level, k, objects.image[k]);
+  run_tasks(parallel, plane_tasks + cell_tasks, Order::ascending, [&] {
+    return [&, planes = PlanePooler<T>(problem, objects)](int64_t begin, int64_t end) mutable {
+      for (int64_t task = begin; task < end; ++task) {
+        if (task < plane_tasks) {
+          const int level = static_cast<int>(task % per_block / problem.batch);
+          if (!problem.levels.level[level].channels_last)
+            planes.pool(level, task % problem.batch, task / per_block * kLanes);
+        } else {
+          const int level = static_cast<int>((task - plane_tasks) % levels);
+          const int64_t k = (task - plane_tasks) / levels;
+          if (problem.levels.level[level].channels_last)
+            pool_channels_last<T>(problem, objects, level, k, objects.image[k]);
+        }
       }
-    }
+    };
   });
 }
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <type_traits>
 
 #include "kernels/common/inline.h"
 
@@ -17,29 +16,32 @@ namespace SSSD_ISA {
 // Backward begins where forward ended: that is still in cache.
 enum class Order { ascending, descending };
 
-// body(begin, end) over runs of tasks. Tasks differ in size, and threads in speed: a thread takes
-// half of its share of what is left, time and again. So it works on neighbours, which share pages
-// of memory, and none is waited for long.
-template <class F>
-void run_tasks(ParallelFor parallel, int64_t tasks, Order order, F&& body) {
+// Each thread calls new_body() once, for a body(begin, end) with the memory it works in, and that
+// over runs of tasks. Tasks differ in size, and threads in speed: a thread takes half of its share
+// of what is left, time and again. So it works on neighbours, which share pages of memory, and none
+// is waited for long.
+template <class NewBody>
+void run_tasks(ParallelFor parallel, int64_t tasks, Order order, const NewBody& new_body) {
   if (tasks == 0) return;
   struct Queue {
-    std::remove_reference_t<F>& body;
+    const NewBody& new_body;
     const int64_t tasks;
     const Order order;
     int64_t next;
-  } queue{body, tasks, order, 0};
+  } queue{new_body, tasks, order, 0};
   auto work = [](int64_t begin, int64_t end, void* context) {
     Queue& queue = *static_cast<Queue*>(context);
     const int64_t tasks = queue.tasks, share = end - begin;
     int64_t first = __atomic_load_n(&queue.next, __ATOMIC_RELAXED);
+    if (first >= tasks) return;
+    auto body = queue.new_body();
     while (first < tasks) {
       const int64_t half = share * (tasks - first) / tasks / 2, count = half > 1 ? half : 1;
       if (!__atomic_compare_exchange_n(&queue.next, &first, first + count, true, __ATOMIC_RELAXED,
                                        __ATOMIC_RELAXED))
         continue;  // `first` is what another thread has left
       const int64_t from = queue.order == Order::ascending ? first : tasks - first - count;
-      queue.body(from, from + count);
+      body(from, from + count);
       first = __atomic_load_n(&queue.next, __ATOMIC_RELAXED);
     }
   };

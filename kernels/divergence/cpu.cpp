@@ -1,10 +1,7 @@
 // The divergence family on the CPU: runs a call's units and pieces as tasks, and adds up what they
 // leave in index order. Compiled once for each instruction set: SSSD_ISA names it (CMakeLists.txt).
-#include "kernels/divergence/cpu.h"
-
 #include <new>
 
-#include "kernels/common/tasks.h"
 #include "kernels/divergence/cpu_kernels.h"
 
 namespace sssd::divergence::SSSD_ISA {
@@ -131,12 +128,14 @@ struct Driver {
   static void each_task(ParallelFor parallel, const Place* places, int levels, Order order,
                         F&& body) {
     const int64_t tasks = places[levels - 1].tasks_before + places[levels - 1].plan.tasks;
-    run_tasks(parallel, tasks, order, [&](int64_t begin, int64_t end) {
-      for (int64_t task = begin; task < end; ++task) {
-        int l = 0;
-        while (l + 1 < levels && task >= places[l + 1].tasks_before) ++l;
-        body(l, task - places[l].tasks_before);
-      }
+    run_tasks(parallel, tasks, order, [&] {
+      return [&](int64_t begin, int64_t end) {
+        for (int64_t task = begin; task < end; ++task) {
+          int l = 0;
+          while (l + 1 < levels && task >= places[l + 1].tasks_before) ++l;
+          body(l, task - places[l].tasks_before);
+        }
+      };
     });
   }
 
@@ -289,30 +288,18 @@ struct Driver {
   }
 };
 
-template <class S, class F>
-auto with_member(const Settings& settings, F&& f) {
-  switch (member_of(settings)) {
-    case Member::js:
-      return f(Driver<Js, S>());
-    case Member::kl:
-      return f(Driver<Kl, S>());
-    case Member::softmax_mse:
-      return f(Driver<SoftmaxMse, S>());
-    default:
-      return f(Driver<Affine, S>());
-  }
-}
-
 template <class S>
 constexpr CpuKernels<S> kKernels = {
     [](const Levels& levels, const Settings& settings) {
-      return with_member<S>(settings, [&](auto driver) { return driver.workspace_bytes(levels); });
+      return with_member(settings, [&](auto member) {
+        return Driver<decltype(member), S>::workspace_bytes(levels);
+      });
     },
     [](const ForwardCall<S>& call) {
-      with_member<S>(call.settings, [&](auto driver) { driver.forward(call); });
+      with_member(call.settings, [&](auto member) { Driver<decltype(member), S>::forward(call); });
     },
     [](const BackwardCall<S>& call) {
-      with_member<S>(call.settings, [&](auto driver) { driver.backward(call); });
+      with_member(call.settings, [&](auto member) { Driver<decltype(member), S>::backward(call); });
     }};
 
 const CpuKernels<float> kernels_f32 = kKernels<float>;

@@ -3,7 +3,6 @@
 #pragma once
 
 #include "kernels/common/twice.h"
-#include "kernels/divergence/cpu.h"
 #include "kernels/divergence/cpu_tiles.h"
 #include "kernels/divergence/members.h"
 

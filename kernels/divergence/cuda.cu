@@ -1,6 +1,7 @@
 // Launches the kernels: what the device allows, then forward or backward of the member that was
 // asked for, its strided levels and its contiguous ones.
 #include <atomic>
+#include <type_traits>
 
 #include "kernels/divergence/cuda_backward.cuh"
 #include "kernels/divergence/cuda_forward.cuh"
@@ -72,21 +73,6 @@ class Allowed {
   }
 };
 
-// Adds to `floats` the workspace that the levels of one layout need.
-template <class Member, bool kStrided>
-const char* add_workspace(const Levels& levels, const Settings& settings, int64_t& floats) {
-  Allowed<Member, kStrided> allowed;
-  const char* const error = allowed.find();
-  if (!error) floats += allowed.workspace(levels, settings);
-  return error;
-}
-template <class Member>
-const char* workspace(const Levels& levels, const Settings& settings, int64_t& floats) {
-  floats = 0;
-  const char* const error = add_workspace<Member, true>(levels, settings, floats);
-  return error ? error : add_workspace<Member, false>(levels, settings, floats);
-}
-
 template <class Member, bool kStrided>
 cudaError_t forward_launch(const Launch& launch, cudaStream_t stream) {
   const int threads = launch.threads;
@@ -131,17 +117,6 @@ const char* forward(const Levels& levels, const Settings& settings, float* saved
     allowed.forget_clusters();
   }
 }
-template <class Member>
-const char* forward(const Levels& levels, const Settings& settings, float* saved, float* values,
-                    float* factors, float* workspace, void* stream_pointer) {
-  const auto stream = static_cast<cudaStream_t>(stream_pointer);
-  const char* const error =
-      forward<Member, true>(levels, settings, saved, values, factors, workspace, stream);
-  return error
-             ? error
-             : forward<Member, false>(levels, settings, saved, values, factors, workspace, stream);
-}
-
 template <class Member, bool kStrided>
 const char* backward(const Levels& levels, const Settings& settings, const float* saved,
                      const float* factors, const float* grad_values, cudaStream_t stream) {
@@ -155,48 +130,40 @@ const char* backward(const Levels& levels, const Settings& settings, const float
                                         {launch.levels.tiles, launch.threads, bytes}, stream,
                                         launch));
 }
-template <class Member>
-const char* backward(const Levels& levels, const Settings& settings, const float* saved,
-                     const float* factors, const float* grad_values, void* stream_pointer) {
-  const auto stream = static_cast<cudaStream_t>(stream_pointer);
-  const char* const error =
-      backward<Member, true>(levels, settings, saved, factors, grad_values, stream);
-  return error ? error
-               : backward<Member, false>(levels, settings, saved, factors, grad_values, stream);
-}
-
+// call(member, whether strided) for the levels of either layout: null, or what CUDA refused.
 template <class Call>
-const char* with_member(const Settings& settings, Call call) {
-  switch (member_of(settings)) {
-    case Member::js:
-      return call(Js());
-    case Member::kl:
-      return call(Kl());
-    case Member::softmax_mse:
-      return call(SoftmaxMse());
-    default:
-      return call(Affine());
-  }
+const char* each_layout(const Settings& settings, Call call) {
+  return with_member(settings, [&](auto member) {
+    const char* const error = call(member, std::true_type());
+    return error ? error : call(member, std::false_type());
+  });
 }
 
 }  // namespace
 
 const char* cuda_workspace(const Levels& levels, const Settings& settings, int64_t& floats) {
-  return with_member(
-      settings, [&](auto member) { return workspace<decltype(member)>(levels, settings, floats); });
+  floats = 0;
+  return each_layout(settings, [&](auto member, auto strided) {
+    Allowed<decltype(member), strided.value> allowed;
+    const char* const error = allowed.find();
+    if (!error) floats += allowed.workspace(levels, settings);
+    return error;
+  });
 }
 
 const char* cuda_forward(const Levels& levels, const Settings& settings, float* saved,
                          float* values, float* factors, float* workspace, void* stream) {
-  return with_member(settings, [&](auto member) {
-    return forward<decltype(member)>(levels, settings, saved, values, factors, workspace, stream);
+  return each_layout(settings, [&](auto member, auto strided) {
+    return forward<decltype(member), strided.value>(levels, settings, saved, values, factors,
+                                                    workspace, static_cast<cudaStream_t>(stream));
   });
 }
 
 const char* cuda_backward(const Levels& levels, const Settings& settings, const float* saved,
                           const float* factors, const float* grad_values, void* stream) {
-  return with_member(settings, [&](auto member) {
-    return backward<decltype(member)>(levels, settings, saved, factors, grad_values, stream);
+  return each_layout(settings, [&](auto member, auto strided) {
+    return backward<decltype(member), strided.value>(levels, settings, saved, factors, grad_values,
+                                                     static_cast<cudaStream_t>(stream));
   });
 }
 

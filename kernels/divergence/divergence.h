@@ -1,9 +1,12 @@
-// The divergence family as plain data: what a call computes, what it saves, and how a level's rows
-// become one number. The mathematics of a member is in members.h; README.md derives it.
+// The divergence family as plain data: what a call computes, what it saves, how a level's rows
+// become one number, and what runs it. The mathematics of a member is in members.h; README.md
+// derives it.
 #pragma once
 
+#include "kernels/common/cpu_isa.h"
 #include "kernels/common/levels.h"
 #include "kernels/common/scalar_math.h"
+#include "kernels/common/tasks.h"
 
 namespace sssd::divergence {
 
@@ -14,7 +17,8 @@ enum class Normalize : int32_t { none, softmax, standardize, l2 };
 // kl is KL(teacher || student); the other way round is the same with the two lists swapped.
 enum class Measure : int32_t { js, kl, mse, cosine };
 enum class Root : int32_t { none, level, row };
-enum class Rows : int32_t { mean, sum };      // how the rows of a level are added up
+// How the rows of a level are added up; none is a sum of which only the saved rows are wanted.
+enum class Rows : int32_t { mean, sum, none };
 enum class Elements : int32_t { sum, mean };  // how the elements of a row are
 
 struct Settings {
@@ -132,6 +136,55 @@ SSSD_HOST_DEVICE inline LevelValue<T> level_value(const Settings& settings, T su
     value = root;
   }
   return {value, factor};
+}
+
+// ---- the kernels on the CPU, in cpu.cpp ---------------------------------------------------------
+
+// T is the type of sums, values and saved planes: float, or double where a side is double.
+template <class T>
+struct ForwardCall {
+  Levels levels;
+  Settings settings;
+  T* values;   // (levels.count)
+  T* factors;  // (levels.count)
+  T* saved;    // (saved_planes, levels.rows)
+  void* workspace;
+  ParallelFor parallel;
+};
+
+template <class T>
+struct BackwardCall {
+  Levels levels;
+  Settings settings;
+  const T* grad_values;
+  const T* factors;
+  const T* saved;
+  ParallelFor parallel;
+};
+
+template <class T>
+struct CpuKernels {
+  int64_t (*workspace_bytes)(const Levels&, const Settings&);
+  void (*forward)(const ForwardCall<T>&);
+  void (*backward)(const BackwardCall<T>&);
+};
+namespace baseline {  // compiled once for each instruction set
+extern const CpuKernels<float> kernels_f32;
+extern const CpuKernels<double> kernels_f64;
+}  // namespace baseline
+namespace avx2 {
+extern const CpuKernels<float> kernels_f32;
+}
+namespace avx512 {
+extern const CpuKernels<float> kernels_f32;
+}
+
+template <class T>
+const CpuKernels<T>& cpu_kernels() {
+  if constexpr (sizeof(T) == sizeof(double))
+    return baseline::kernels_f64;
+  else
+    return SSSD_FOR_THIS_CPU(kernels_f32);
 }
 
 // ---- the launchers on CUDA, in cuda.cu ----------------------------------------------------------

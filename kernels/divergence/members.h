@@ -18,3 +18,22 @@
 #include "kernels/divergence/affine.h"
 #include "kernels/divergence/js.h"
 #include "kernels/divergence/kl_mse.h"
+
+namespace sssd::divergence {
+
+// call(member) with the one that the settings ask for.
+template <class Call>
+auto with_member(const Settings& settings, Call call) {
+  switch (member_of(settings)) {
+    case Member::js:
+      return call(Js());
+    case Member::kl:
+      return call(Kl());
+    case Member::softmax_mse:
+      return call(SoftmaxMse());
+    default:
+      return call(Affine());
+  }
+}
+
+}  // namespace sssd::divergence

@@ -1,14 +1,12 @@
 """Smooth and stepwise self-distillation (Deng et al., ICIP 2023, arXiv 2303.05015)."""
 
-import math
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sssd.detectors import Maps
 from sssd.methods.distill import LabelGuided, standardize
 from sssd.ops import js_distance
+from sssd.ops.reference.divergence import softmax_terms
 
 
 class SSSD(LabelGuided):
@@ -48,16 +46,14 @@ class SSSD(LabelGuided):
 
     def cell_distances(self, student: Maps, teacher: Maps) -> tuple[Maps, str]:
         """Root of each cell's part of the divergence: see `LabelGuided`."""
-        pairs = zip(student, teacher, strict=True)
-        return [self._cell_distance(s, t) for s, t in pairs], "JS distance"
-
-    def _cell_distance(self, student: Tensor, teacher: Tensor) -> Tensor:
-        def log_softmax(m: Tensor) -> Tensor:
-            logits = m.double().flatten(2) / self.config.temperature
-            return F.log_softmax(logits, 1 if self.config.over == "channels" else 2)
-
-        p, q = log_softmax(student), log_softmax(teacher)  # (B, C, H_l * W_l)
-        middle = torch.logaddexp(p, q) - math.log(2)
-        terms = (p.exp() * (p - middle) + q.exp() * (q - middle)) / 2
-        cells = terms.sum(1) if self.config.over == "channels" else terms.mean(1)
-        return cells.clamp_min(0).sqrt().float().unflatten(1, student.shape[2:])
+        temperature = self.config.temperature
+        if self.config.over == "channels":  # a cell is a row
+            each = js_distance(student, teacher, temperature=temperature, rows="none")
+            cells = [m[:, 0] for m in student]  # (B, H_l, W_l)
+            parts = each.split([c.numel() for c in cells])
+            return [p.view(c.shape) for p, c in zip(parts, cells, strict=True)], "JS distance"
+        terms = [
+            softmax_terms(s.double(), t.double(), (2, 3), temperature, "js")
+            for s, t in zip(student, teacher, strict=True)
+        ]
+        return [t.mean(1).sqrt().float() for t in terms], "JS distance"

@@ -71,7 +71,7 @@ def _pool_backward(backend: str) -> Any:
         boxes, image_index = dispatch.saved(ctx)
         wanted = [place for place, need in enumerate(ctx.needs_input_grad[0]) if need]
         painted = dispatch.call(
-            "box_paint",
+            PAINT,
             backend,
             # Not grad[wanted]: a list would be copied to an accelerator, which waits for it.
             grad if len(wanted) == len(ctx.shapes) else torch.stack([grad[p] for p in wanted]),
@@ -116,9 +116,7 @@ def _paint_setup(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> Non
 def _paint_backward(backend: str) -> Any:
     def backward(ctx: Any, grads: list[Tensor]) -> tuple[Any, ...]:
         boxes, image_index = dispatch.saved(ctx)
-        pooled = dispatch.call(
-            "box_pool", backend, grads, boxes, image_index, ctx.image_size, ctx.mean
-        )
+        pooled = dispatch.call(POOL, backend, grads, boxes, image_index, ctx.image_size, ctx.mean)
         grad = pooled if ctx.per_level else pooled.sum(0)
         return grad, None, None, None, None, None, None, None
 
@@ -128,21 +126,8 @@ def _paint_backward(backend: str) -> Any:
 # ---- heatmaps ------------------------------------------------------------------------------------
 
 
-def _heatmap_fake(
-    boxes: Tensor,
-    labels: Tensor,
-    image_index: Tensor,
-    image_size: list[int],
-    shapes: list[int],
-    batch: int,
-    classes: int,
-    profile: int,
-    combine: int,
-    min_overlap: float,
-    assigned: Tensor | None,
-    strength: Tensor | None,
-    like: Tensor,
-) -> list[Tensor]:
+def _heatmap_fake(*args: Any) -> list[Tensor]:
+    _, _, _, _, shapes, batch, classes, *_, like = args
     return new_maps(like, batch, classes, shapes, [0] * (len(shapes) // 2))
 
 
@@ -160,7 +145,7 @@ def _heatmap_backward(backend: str) -> Any:
 dispatch.define(
     "box_pool(Tensor[] levels, Tensor boxes, Tensor image_index, SymInt[] image_size, bool mean)"
     " -> Tensor",
-    fake=_pool_fake,
+    fake=lambda backend: _pool_fake,
     backward=_pool_backward,
     setup_context=_pool_setup,
     triton_module=_TRITON,
@@ -168,7 +153,7 @@ dispatch.define(
 dispatch.define(
     "box_paint(Tensor values, Tensor boxes, Tensor image_index, SymInt[] image_size,"
     " SymInt[] shapes, SymInt batch, int[] channels_last, bool mean) -> Tensor[]",
-    fake=_paint_fake,
+    fake=lambda backend: _paint_fake,
     backward=_paint_backward,
     setup_context=_paint_setup,
     triton_module=_TRITON,
@@ -177,7 +162,7 @@ dispatch.define(
     "label_heatmap(Tensor boxes, Tensor labels, Tensor image_index, SymInt[] image_size,"
     " SymInt[] shapes, SymInt batch, SymInt classes, int profile, int combine, float min_overlap,"
     " Tensor? assigned, Tensor? strength, Tensor like) -> Tensor[]",
-    fake=_heatmap_fake,
+    fake=lambda backend: _heatmap_fake,
     backward=_heatmap_backward,
     setup_context=_heatmap_setup,
     triton_module=_TRITON,

@@ -71,7 +71,13 @@ def pool_boxes(
     if choice.backend == "reference":
         return reference.pool_boxes(levels, boxes, image_index, image_size)
     return dispatch.call(
-        "box_pool", choice.backend, levels, boxes.detach(), image_index, list(image_size), True
+        box_kernels.POOL,
+        choice.backend,
+        levels,
+        boxes.detach(),
+        image_index,
+        list(image_size),
+        True,
     )
 
 
@@ -137,7 +143,7 @@ def paint_boxes(
         painted = reference.paint_boxes(values, boxes, image_index, image_size, shapes, batch_size)
         return [level.contiguous(memory_format=memory_format) for level in painted]
     return dispatch.call(
-        "box_paint",
+        box_kernels.PAINT,
         choice.backend,
         values,
         boxes.detach(),

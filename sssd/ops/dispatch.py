@@ -198,9 +198,9 @@ def define(
 
     Args:
         schema: `name(arguments) -> results`.
-        fake: the results' shapes, dtypes and memory formats, without data.
-        backward: from a backend's name to the gradient formula on it, as
-            `torch.library.register_autograd` takes it.
+        fake: from a backend's name ("native" or "triton") to the results' shapes, dtypes and memory
+            formats on it, without data, as `torch.library.register_fake` takes it.
+        backward: likewise to the gradient formula, as `torch.library.register_autograd` does.
         setup_context: what it saves.
         triton_module: module with a function `name` of the same signature; imported when called.
     """
@@ -213,7 +213,7 @@ def define(
 
     for backend, each in (("native", name), ("triton", f"{name}_triton")):
         _LIBRARY.define(schema.replace(name, each, 1), tags=(torch.Tag.pt2_compliant_tag,))
-        torch.library.register_fake(f"sssd::{each}", fake, lib=_LIBRARY)
+        torch.library.register_fake(f"sssd::{each}", fake(backend), lib=_LIBRARY)
         torch.library.register_autograd(
             f"sssd::{each}", backward(backend), setup_context=setup_context, lib=_LIBRARY
         )

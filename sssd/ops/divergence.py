@@ -17,6 +17,7 @@ from sssd.ops.divergence_kernels import (
     Over,
     Root,
     Rows,
+    every_row,
     numbers,
 )
 from sssd.ops.inputs import Maps, as_number, check_maps, check_weights, in_format_of
@@ -72,7 +73,10 @@ def feature_divergence(
         unbiased: standardize by the variance over n - 1.
         root: "level", "row" or None. Slope 0 where the divergence is below 1e-12.
         elements: how the elements of a row are reduced.
-        rows: how the rows of a level are reduced.
+        rows: how the rows of a level are reduced; "none" gives the value of every row of every
+            level, as the weights below lie (`.split` by their numbers, then `.view`). Then either
+            root is taken of each, and nothing is weighed or reduced; its gradients come in float32
+            precision from the fused backends.
         row_weights: P tensors, one weight a row: (B, H_l, W_l) over channels, (B, C) over cells,
             (B,) over the image, (C,) over images and cells. Constants. Weights that add up to 0
             give value 0.
@@ -80,8 +84,9 @@ def feature_divergence(
         backend: "auto", "cuda", "triton", "cpu" or "reference"; None takes the current default.
 
     Returns:
-        float32 scalar, or (P,) for reduction="none"; float64 if an input is. Differentiable in
-        student and teacher; nothing is written for the one that needs no gradient.
+        float32 scalar, (P,) for reduction="none", or all rows, (R,), for rows="none"; float64 if an
+        input is. Differentiable in student and teacher; nothing is written for the one that needs
+        no gradient.
 
     Raises:
         TypeError: for a dtype that is not served, dtypes that differ within a list, what is no list
@@ -103,6 +108,10 @@ def feature_divergence(
         "elements": elements, "rows": rows, "reduction": reduction,
     }  # fmt: skip
     temperature, eps = _check_settings(given, temperature, eps)
+    if rows == "none" and row_weights is not None:
+        raise ValueError(
+            "row_weights are given, but rows='none' weighs nothing: multiply what it gives"
+        )
     students, teachers = check_maps(student, teacher)
     weights = None if row_weights is None else check_weights(student, row_weights, students, over)
     if divergence == "reverse_kl":
@@ -110,7 +119,8 @@ def feature_divergence(
     if eps is None:
         eps = 1e-12 if "l2" in normalize or divergence == "cosine" else 1e-6 if unbiased else 1e-5
     settings: dict[str, Any] = {
-        "over": over, "normalize": normalize, "divergence": divergence, "root": root,
+        "over": over, "normalize": normalize, "divergence": divergence,
+        "root": "row" if root and rows == "none" else root,
         "rows": rows, "elements": elements, "unbiased": unbiased, "temperature": temperature,
         "eps": eps,
     }  # fmt: skip
@@ -120,11 +130,13 @@ def feature_divergence(
         values = reference.feature_divergence(students, teachers, weights, **settings)
     else:
         teachers = [in_format_of(a, b) for a, b in zip(students, teachers, strict=True)]
+        if rows == "none":
+            return every_row(choice.backend, students, teachers, settings)
         dense = [w.contiguous() for w in weights or []]
         values, _, _ = dispatch.call(
             OPERATOR, choice.backend, students, teachers, dense, *numbers(settings)
         )
-    if reduction == "none":
+    if reduction == "none" or rows == "none":
         return values
     return values.mean() if reduction == "mean" else values.sum()
 
@@ -143,6 +155,11 @@ def _check_settings(
         if value not in choices:
             allowed = ", ".join(repr(v) for v in choices)
             raise ValueError(f"{name} is {value!r}: expected one of {allowed}")
+    if given["rows"] == "none" and given["reduction"] == "sum":
+        raise ValueError(
+            "reduction is 'sum', but rows='none' reduces nothing: add up what it gives, or pass "
+            "rows='sum'"
+        )
     softmax = given["normalize"] == "softmax"
     if given["divergence"] in ("js", "kl", "reverse_kl") and not softmax:
         raise ValueError(
@@ -171,6 +188,7 @@ def js_distance(
     temperature: float = 1.0,
     root: Root = "level",
     elements: Elements = "sum",
+    rows: Rows = "mean",
     row_weights: Maps | None = None,
     reduction: Reduction = "mean",
     backend: str | None = None,
@@ -187,12 +205,13 @@ def js_distance(
         temperature: of both softmaxes.
         root: "level", "row" (mean of the rows' distances) or None (the divergence).
         elements: "mean" divides each row by its length, as `kl_div(reduction="mean")` does.
+        rows: "mean", "sum" or "none", the distance of every row: see `feature_divergence`.
         row_weights: P tensors, one weight a row, such as foreground masks.
         reduction: "mean", "sum" or "none" over the levels.
         backend: "auto", "cuda", "triton", "cpu" or "reference".
 
     Returns:
-        float32 scalar, or (P,) for reduction="none".
+        float32 scalar, (P,) for reduction="none", or all rows, (R,), for rows="none".
 
     Raises:
         TypeError, ValueError: as `feature_divergence`.
@@ -201,12 +220,14 @@ def js_distance(
         >>> maps = [torch.randn(1, 8, 4, 4)]
         >>> float(js_distance(maps, maps))
         0.0
+        >>> js_distance(maps, maps, rows="none").view(1, 4, 4).shape  # a picture
+        torch.Size([1, 4, 4])
 
     Source: Deng et al., "SSSD", ICIP 2023, arXiv 2303.05015.
     """
     return feature_divergence(
         student, teacher, over=over, temperature=temperature, root=root, elements=elements,
-        row_weights=row_weights, reduction=reduction, backend=backend,
+        rows=rows, row_weights=row_weights, reduction=reduction, backend=backend,
     )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
-"""The divergence operator as the dispatcher knows it: schema, fake, gradient."""
+"""The divergence operator as the dispatcher knows it: schema, fake, gradient, every row."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sssd.ops import dispatch
-from sssd.ops.reference.divergence import REDUCED
+from sssd.ops.reference.divergence import REDUCED, safe_root
 
 # The settings, here alone: an enumeration crosses the boundary as its place in the list, which is
 # the order of kernels/divergence/divergence.h; the schema and the checks are made of these.
@@ -17,7 +18,7 @@ Over = Literal["channels", "cells", "image", "images_and_cells"]
 Normalize = Literal["none", "softmax", "standardize", "l2"]
 Measure = Literal["js", "kl", "mse", "cosine", "reverse_kl"]  # the last is kl, the lists swapped
 Root = Literal[None, "level", "row"]
-Rows = Literal["mean", "sum"]
+Rows = Literal["mean", "sum", "none"]
 Elements = Literal["sum", "mean"]
 CHOICES: dict[str, tuple[Any, ...]] = {
     "over": get_args(Over),
@@ -46,12 +47,28 @@ def numbers(settings: dict[str, Any]) -> list[Any]:
     return [number(name, settings[name]) for name in CHOICES] + [settings[n] for n in _OTHERS]
 
 
-def saved_planes(normalize: int, divergence: int) -> int:
-    """Numbers saved a row, as `saved_planes` in kernels/divergence/divergence.h counts them."""
-    name = CHOICES["divergence"][divergence]
-    if CHOICES["normalize"][normalize] == "softmax":
-        return {"js": 4, "kl": 3, "mse": 5}[name]
-    return 1 if CHOICES["normalize"][normalize] == "none" and name == "mse" else 7
+# What each plane of numbers that forward saves of the rows counts in their divergences. The library
+# says it of its own, by the numbers of `normalize` and `divergence`.
+TRITON_PLANES = (1.0, *[0.0] * 7)
+_NATIVE_PLANES = {
+    (normalize, divergence): tuple(torch.ops.sssd.divergence_planes(normalize, divergence))
+    for normalize in range(len(CHOICES["normalize"]))
+    for divergence in range(len(CHOICES["divergence"]))
+    if not dispatch.MISSING
+}
+
+
+def saved_planes(backend: str, normalize: int, divergence: int) -> tuple[float, ...]:
+    """What each saved plane of a backend counts in the divergences of the rows."""
+    return TRITON_PLANES if backend == "triton" else _NATIVE_PLANES[normalize, divergence]
+
+
+def rows_and_elements(x: Tensor, over: int) -> tuple[int, int]:
+    """Of a map (B, C, H, W): how many rows, and how many elements each has."""
+    dims = REDUCED[CHOICES["over"][over]]
+    counts = [math.prod(n for d, n in enumerate(x.shape) if (d in dims) is wanted)
+              for wanted in (False, True)]  # fmt: skip
+    return counts[0], counts[1]
 
 
 def _value_dtype(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> torch.dtype:
@@ -59,28 +76,24 @@ def _value_dtype(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> torch.
     return torch.float64 if torch.float64 in dtypes else torch.float32
 
 
-def _forward_fake(
-    student: list[Tensor], teacher: list[Tensor], row_weights: list[Tensor], *settings: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    over, normalize, divergence = settings[:3]
-    dims = REDUCED[CHOICES["over"][over]]
-    rows = 0
-    for x in student:
-        count = 1
-        for d in range(4):
-            count *= 1 if d in dims else x.shape[d]
-        rows += count
-    new = student[0].new_empty
-    dtype = _value_dtype(student, teacher)
-    planes = saved_planes(normalize, divergence)
-    levels = len(student)
-    return new(levels, dtype=dtype), new(levels, dtype=dtype), new(planes, rows, dtype=dtype)
+def _forward_fake(backend: str) -> Any:
+    def fake(
+        student: list[Tensor], teacher: list[Tensor], row_weights: list[Tensor], *settings: Any
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        over, normalize, divergence = settings[:3]
+        rows = sum(rows_and_elements(x, over)[0] for x in student)
+        new, dtype = student[0].new_empty, _value_dtype(student, teacher)
+        planes, levels = len(saved_planes(backend, normalize, divergence)), len(student)
+        return new(levels, dtype=dtype), new(levels, dtype=dtype), new(planes, rows, dtype=dtype)
+
+    return fake
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     student, teacher, row_weights = inputs[:3]
     _, factors, saved = output
-    ctx.mark_non_differentiable(factors, saved)
+    alone = inputs[3 + list(CHOICES).index("rows")] == number("rows", "none")  # see `every_row`
+    ctx.mark_non_differentiable(*([factors] if alone else [factors, saved]))
     ctx.set_materialize_grads(False)  # else backward would be handed zeros as large as `saved`
     ctx.levels = len(student)
     ctx.settings = inputs[3:]
@@ -88,13 +101,20 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 
 def _backward_with(backend: str) -> Any:
-    def backward(ctx: Any, grad_values: Tensor | None, *_: Any) -> tuple[Any, ...]:
+    def backward(
+        ctx: Any, grad_values: Tensor | None, _: Tensor | None, grad_saved: Tensor | None
+    ) -> tuple[Any, ...]:
         *maps, factors, saved = dispatch.saved(ctx)
         levels = ctx.levels
         nothing = [None] * (len(maps) - 2 * levels), *[None] * len(ctx.settings)
-        if grad_values is None:
+        if grad_values is None and grad_saved is None:
             return ([None] * levels, [None] * levels, *nothing)
         student, teacher, weights = maps[:levels], maps[levels : 2 * levels], maps[2 * levels :]
+        if grad_saved is not None:  # rows="none": of the rows' divergences, as weights of their sum
+            counts = saved_planes(backend, *ctx.settings[1:3])
+            each = grad_saved[counts.index(max(counts))] / max(counts)
+            sizes = [rows_and_elements(x, ctx.settings[0])[0] for x in student]
+            weights, grad_values = list(each.float().split(sizes)), torch.ones_like(factors)
         needs = [any(side) for side in ctx.needs_input_grad[:2]]
         grads = dispatch.call(
             "divergence_backward", backend,
@@ -125,6 +145,22 @@ def _backward_fake(
     )
 
 
+def every_row(
+    backend: str, student: list[Tensor], teacher: list[Tensor], settings: dict[str, Any]
+) -> Tensor:
+    """The values of all rows, (R,), from what forward saves of each for its gradient."""
+    plain = numbers(settings | {"root": None, "elements": "sum"})
+    _, _, saved = dispatch.call(OPERATOR, backend, student, teacher, [], *plain)
+    counts = saved_planes(backend, *plain[1:3])
+    each = torch.stack([n * plane for n, plane in zip(counts, saved, strict=True) if n]).sum(0)
+    sizes = [rows_and_elements(x, plain[0]) for x in student]
+    parts = zip(each.split([rows for rows, _ in sizes]), sizes, strict=True)
+    mean = settings["elements"] == "mean"
+    # Of rows without elements nothing is saved: they count 0.
+    each = torch.cat([p / (n if mean else 1) if n else torch.zeros_like(p) for p, (_, n) in parts])
+    return safe_root(each) if settings["root"] else each
+
+
 dispatch.define(
     "divergence_forward(Tensor[] student, Tensor[] teacher, Tensor[] row_weights, "
     f"{_SETTINGS}) -> (Tensor values, Tensor factors, Tensor saved)",
@@ -137,7 +173,7 @@ dispatch.define(
     "divergence_backward(Tensor grad_values, Tensor[] student, Tensor[] teacher, "
     f"Tensor[] row_weights, Tensor factors, Tensor saved, {_SETTINGS}, "
     "bool need_student, bool need_teacher) -> (Tensor[] student, Tensor[] teacher)",
-    fake=_backward_fake,
+    fake=lambda backend: _backward_fake,
     **dispatch.no_double_backward("sssd.ops.feature_divergence"),
     triton_module=_TRITON,
 )

@@ -120,7 +120,7 @@ def label_heatmap(
             dtype=dtype,
         )
     return dispatch.call(
-        "label_heatmap",
+        box_kernels.HEATMAP,
         choice.backend,
         boxes.detach(),
         labels,

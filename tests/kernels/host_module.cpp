@@ -47,10 +47,6 @@ float* floats(uintptr_t address) { return reinterpret_cast<float*>(address); }
 }  // namespace
 
 PYBIND11_MODULE(SSSD_MODULE, module) {
-  module.def("layout", [](int over, int64_t images, int64_t channels, int64_t cells, bool last) {
-    const Level l = level_of(Over(over), images, channels, cells, last);
-    return py::make_tuple(l.outer, l.segments, l.length, l.inner, l.outer_stride, l.segment_stride);
-  });
   module.def("sizes", [](const py::list& list, int a, int b, const py::dict& settings) {
     const Levels levels = levels_of(list, a, b);
     int64_t floats = 0;

@@ -62,6 +62,11 @@ def run(
     """Values, and the gradients of their sum, weighted by 1 to 2."""
     given = numbers(DEFAULTS | options)
     values, factors, saved = fused.divergence_forward(student, teacher, weights, *given)
+    plain = DEFAULTS | options | {"root": None, "elements": "sum", "rows": "none"}
+    each = feature_divergence(
+        *([x.double() for x in side] for side in (student, teacher)), None, **plain
+    )
+    torch.testing.assert_close(saved[0].double(), each, rtol=1e-5, atol=1e-7, equal_nan=True)
     upstream = torch.linspace(1, 2, len(student))
     grads = fused.divergence_backward(
         upstream, student, teacher, weights, factors, saved, *given, *need
@@ -106,11 +111,10 @@ def rows_of(maps: list[list[float]]) -> Tensor:
 
 def main() -> None:
     """The table, then maps that are equal or nearly so, what is not finite, and nothing at all."""
-    fused.TILES = {True: (64, 8, 4), False: (32, 32, 4)}  # few programs, rows of several blocks
-    fused.ROWS_AT_A_TIME = 64
-    fused.ELEMENTS_A_READ = 1
+    fused.TILES = {True: (64, 8), False: (32, 32)}  # few programs, rows of several blocks
+    fused.BLOCKS_A_PIECE = 1
     for options, over, last, dtypes, weighted, cut in CASES:
-        fused.MOST_PARTS = 3 if cut else 1
+        fused.PROGRAMS = 1024 if cut else 1
         student, teacher = maps(dtypes, last)
         kept = [d for d in range(4) if d not in REDUCED[over]]
         weights = [torch.rand([x.shape[d] for d in kept]).round(decimals=1) for x in student]

@@ -50,18 +50,18 @@ def run(
 
 
 def one_member(name: str) -> Path:
-    """A copy of the sources whose launchers know the JS distance alone: the sanitizers are slow."""
+    """A copy of the sources that know the JS distance alone: the sanitizers are slow."""
     copy = BUILD / "planted" / f"{name}-{os.getpid()}"
     shutil.rmtree(copy, ignore_errors=True)
     for folder in ("kernels", "tests/kernels"):
         shutil.copytree(
             ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("*.py", "__pycache__")
         )
-    launchers = copy / "kernels/divergence/cuda.cu"
+    members = copy / "kernels/divergence/members.h"
     switch = re.compile(r"  switch \(member_of\(settings\)\) \{.*?\n  \}\n", re.DOTALL)
-    alone, count = switch.subn("  return call(Js());\n", launchers.read_text())
-    assert count == 1, "cuda.cu chooses a member in another way"
-    launchers.write_text(alone)
+    alone, count = switch.subn("  return call(Js());\n", members.read_text())
+    assert count == 1, "members.h chooses a member in another way"
+    members.write_text(alone)
     return copy
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -79,23 +80,19 @@ CASES = [
 
 def divergence_kernels(case: int, strided: bool) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Every kernel of one normalisation and divergence, as the launches compile it."""
-    from sssd.ops.divergence_kernels import number, saved_planes
+    from sssd.ops.divergence_kernels import number
     from sssd.ops.triton import divergence, divergence_kernels
 
     normalize, kind = number("normalize", CASES[case][0]), number("divergence", CASES[case][1])
-    planes = saved_planes(normalize, kind)
-    rows, block, parts = divergence.TILES[strided]
+    rows, block = divergence.TILES[strided]
     constants = {
-        "DIVERGENCE": kind, "PLANES": planes, "NORMALIZE": normalize, "UNBIASED": case % 2 == 1,
-        "STRIDED": strided, "ROWS": rows, "BLOCK": block, "PARTS": parts,
-        "NEED_STUDENT": True, "NEED_TEACHER": True,
+        "DIVERGENCE": kind, "NORMALIZE": normalize, "STRIDED": strided, "ROWS": rows,
+        "BLOCK": block, "NEED_STUDENT": True, "NEED_TEACHER": True,
     }  # fmt: skip
-    if planes > 1:
+    if CASES[case] != ("none", "mse"):
         yield divergence_kernels.statistics_kernel, constants
     yield divergence_kernels.terms_kernel, constants
     yield divergence_kernels.backward_kernel, constants
-    row = {"ROWS": divergence.ROWS_AT_A_TIME, "PARTS": 16}
-    yield divergence_kernels.rows_kernel, constants | row
 
 
 def box_kernels(case: int) -> Iterator[tuple[Any, dict[str, Any]]]:
@@ -143,7 +140,7 @@ def assert_no_spills(binary: Path) -> None:
 def test_lanes_follow_memory_offsets_are_of_64_bits_and_nothing_is_atomic(
     strided: bool, tmp_path: Path
 ) -> None:
-    for kernel, constants in [*divergence_kernels(0, strided)][:3]:
+    for kernel, constants in divergence_kernels(0, strided):
         code = compiled(kernel, "*fp32", constants, 90)
         # The loads of maps, (rows, elements): neighbouring lanes are neighbours in memory.
         layouts = dict(re.findall(r"(#blocked\d*) = #ttg.blocked<\{.*?order = (\[.*?\])",
@@ -160,6 +157,33 @@ def test_lanes_follow_memory_offsets_are_of_64_bits_and_nothing_is_atomic(
         assert all("xi64>" in line for line in blocks), blocks
         (used,) = instructions(binary_of(code, tmp_path)).values()
         assert not [i for i in used if i.split(".")[0] in ("ATOM", "ATOMG", "RED")]
+
+
+# ---- layouts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_rows_hold_the_elements_that_the_reference_reduces(last: bool) -> None:
+    from sssd.ops.reference.divergence import REDUCED
+    from sssd.ops.triton.divergence import layout_of
+
+    for over, *shape in product(REDUCED, (1, 2, 3), (1, 2, 5), (1, 3), (1, 4)):
+        images, channels, height, width = shape
+        places = torch.arange(images * channels * height * width)  # in memory
+        x = places.view(shape)
+        if last:
+            x = places.view(images, height, width, channels).permute(0, 3, 1, 2)
+        kept = [d for d in range(4) if d not in REDUCED[over]]
+        seen = layout_of(x, over)
+        row, segment, element = torch.meshgrid(
+            torch.arange(seen.rows), torch.arange(seen.pieces // seen.parts),
+            torch.arange(seen.length), indexing="ij",
+        )  # fmt: skip
+        at = row // seen.inner * seen.outer_stride + row % seen.inner
+        at = at + segment * seen.segment_stride + element * seen.inner
+        expected = x.permute(*kept, *REDUCED[over]).reshape(seen.rows, -1)
+        found = at.flatten(1).sort(1).values
+        assert torch.equal(found, expected.sort(1).values), (over, shape)
 
 
 # ---- variants ------------------------------------------------------------------------------------
@@ -223,7 +247,7 @@ def test_images_of_any_size_share_a_few_variants(over: int, variants: Counter[st
         )
     # A kernel each that sees elements for rows that are neighbours in memory, and one for others.
     two = ("statistics_kernel", "terms_kernel", "backward_kernel")
-    assert variants == dict.fromkeys(two, 2) | {"rows_kernel": 1}
+    assert variants == dict.fromkeys(two, 2)
 
 
 def test_boxes_share_a_few_variants(variants: Counter[str]) -> None:

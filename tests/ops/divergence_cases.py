@@ -78,9 +78,9 @@ def assert_gradient(found, exact, error):
 
 
 def assert_matches_truth(student, teacher, backend="cpu", tolerance=None, **settings):
-    """Values (P,) and both gradients against float64."""
-    upstream = torch.linspace(1, 2, len(student), device=student[0].device)
+    """Values, (P,) or of all rows, and both gradients against float64."""
     values = feature_divergence(student, teacher, reduction="none", backend=backend, **settings)
+    upstream = torch.linspace(1, 2, len(values), device=student[0].device)
     grads = torch.autograd.grad((values * upstream).sum(), student + teacher)
     expected, expected_grads = truth(student, teacher, upstream, **settings)
     value_error, gradient_error = tolerance or TOLERANCES[student[0].dtype]

@@ -66,6 +66,14 @@ def test_row_weights_and_empty_levels(over, backend):
     assert_matches_truth(*maps, backend, ON_A_GPU, **settings)
 
 
+@pairwise(member=MEMBERS, over=OVER, backend=BACKENDS)
+def test_every_row(member, over, backend):
+    value, gradient = tolerance_of(member, torch.float32, device=True)
+    settings = MEMBERS[member] | {"over": over, "rows": "none"}
+    tolerance = 10 * value, gradient  # of a single row
+    assert_matches_truth(*device_maps(SHAPES), backend, tolerance, **settings)
+
+
 @EACH
 def test_equal_maps_give_zero_and_no_gradient(backend):
     maps = device_maps([(2, 64, 5, 5)])[0]

@@ -50,6 +50,8 @@ def test_bad_maps(student, teacher, error, message):
         ({"eps": -1.0}, "eps is -1.0"),
         ({"root": "rows"}, "root is 'rows'"),
         ({"reduction": "max"}, "reduction is 'max'"),
+        ({"rows": "none", "reduction": "sum"}, "rows='none' reduces nothing: add up"),
+        ({"rows": "none", "row_weights": MAPS}, "rows='none' weighs nothing: multiply"),
         ({"backend": "fast"}, "backend is 'fast': expected one of auto, cuda"),
         ({"backend": "cuda"}, "'cuda' cannot run divergence_forward: the tensors are on cpu"),
         ({"backend": "triton"}, "'triton' cannot run divergence_forward: the tensors are on cpu"),

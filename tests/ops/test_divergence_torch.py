@@ -41,6 +41,13 @@ def test_gradcheck(member, over):
 
 
 @NATIVE
+def test_opcheck_where_the_rows_take_gradients():
+    settings = (*SETTINGS[:3], 0, 2, *SETTINGS[5:])
+    maps = make_maps(SHAPES)
+    torch.library.opcheck(dispatch.kernel("divergence_forward", "cpu"), (*maps, [], *settings))
+
+
+@NATIVE
 @pytest.mark.parametrize("needs", [(True, False), (False, True), (False, False)])
 def test_gradient_only_where_asked(needs):
     student, teacher = make_maps([(2, 16, 8, 8)])
@@ -102,7 +109,8 @@ def test_reference_has_a_second_derivative():
 def test_compiles_once_for_maps_of_any_size():
     def loss(student, teacher):
         named = {str(i): 2 * x for i, x in enumerate(student)}
-        return sum(js_distance(named, teacher, over=over) for over in ("channels", "cells"))
+        each = js_distance(student, teacher, over="cells", rows="none")
+        return js_distance(named, teacher) + each.square().sum()
 
     compiled = torch.compile(loss, fullgraph=True, dynamic=True)  # by inductor
     torch._dynamo.reset()

@@ -28,36 +28,38 @@ def feature_divergence(
     elements: str,
     rows: str,
 ) -> Tensor:
-    """The P values of `sssd.ops.feature_divergence`, one a level: (P,)."""
+    """The P values of `sssd.ops.feature_divergence`, one a level: (P,); or all rows, (R,)."""
     values = []
     for level, (a, b) in enumerate(zip(student, teacher, strict=True)):
         dims = REDUCED[over]
         count = math.prod(a.shape[d] for d in dims)
         wide = torch.float64 if torch.float64 in (a.dtype, b.dtype) else torch.float32
         a, b = a.to(wide), b.to(wide)
-        if a.numel() == 0:
-            values.append((a.sum() + b.sum()) * 0.0)
-            continue
         weights = None if row_weights is None else row_weights[level].to(wide)
         if weights is not None:  # a row left out may hold NaN, of which no gradient comes
             left_out = (weights == 0).reshape(
                 [1 if d in dims else n for d, n in enumerate(a.shape)]
             )
             a, b = a.masked_fill(left_out, 0.0), b.masked_fill(left_out, 0.0)
-        if normalize == "softmax":
+        if a.numel() == 0:
+            each = a.sum(dims) + b.sum(dims)
+        elif normalize == "softmax":
             each = _softmax_rows(a, b, dims, temperature, divergence)
         else:
             each = _affine_rows(a, b, dims, normalize, divergence, eps, unbiased)
         if elements == "mean":
-            each = each / count
+            each = each / max(1, count)
         if root == "row":
             each = safe_root(each)
+        if rows == "none":
+            values.append(each.flatten())
+            continue
         value = each.sum() if weights is None else (each * weights).sum()
         if rows == "mean":
             total = value.new_full((), each.numel()) if weights is None else weights.sum()
             value = torch.where(total == 0, 0.0, value / torch.where(total == 0, 1.0, total))
         values.append(safe_root(value) if root == "level" else value)
-    return torch.stack(values)
+    return torch.cat(values) if rows == "none" else torch.stack(values)
 
 
 def safe_root(x: Tensor) -> Tensor:
@@ -82,10 +84,24 @@ def _softmax_rows(
     a: Tensor, b: Tensor, dims: tuple[int, ...], temperature: float, divergence: str
 ) -> Tensor:
     """One divergence a row, of softmax(a / temperature) and softmax(b / temperature)."""
-    lowest = -math.inf
-    alive = (a > lowest).any(dims, True) | a.isnan().any(dims, True)
-    alive = alive & ((b > lowest).any(dims, True) | b.isnan().any(dims, True))  # else: counts 0
-    impossible = ((a == lowest) & (b > lowest) & alive).any(dims)  # KL is infinite there
+    each = softmax_terms(a, b, dims, temperature, divergence).sum(dims)
+    if divergence == "kl":
+        impossible = (a == -math.inf) & (b > -math.inf) & _alive(a, b, dims)
+        each = torch.where(impossible.any(dims), math.inf, each)
+    return each
+
+
+def _alive(a: Tensor, b: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """The rows that hold more than -inf on both sides; others count 0."""
+    some = [(x > -math.inf).any(dims, True) | x.isnan().any(dims, True) for x in (a, b)]
+    return some[0] & some[1]
+
+
+def softmax_terms(
+    a: Tensor, b: Tensor, dims: tuple[int, ...], temperature: float, divergence: str
+) -> Tensor:
+    """What each element adds to the divergence of its row: shaped as the maps."""
+    alive = _alive(a, b, dims)
     a, b = (_finite_low(x, dims, temperature, alive) for x in (a, b))
     lse_a = (a / temperature).logsumexp(dims, keepdim=True)
     lse_b = (b / temperature).logsumexp(dims, keepdim=True)
@@ -107,10 +123,7 @@ def _softmax_rows(
         term = torch.where(near, q * small * small * series, gap - q * d)
     else:
         term = gap * gap
-    each = torch.where(alive, term, 0.0).sum(dims)
-    if divergence == "kl":
-        each = torch.where(impossible, math.inf, each)
-    return each
+    return torch.where(alive, term, 0.0)
 
 
 def _finite_low(x: Tensor, dims: tuple[int, ...], temperature: float, alive: Tensor) -> Tensor:

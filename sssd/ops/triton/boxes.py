@@ -18,18 +18,11 @@ from torch import Tensor
 from sssd.ops.box_kernels import PROFILES, is_channels_last, new_maps
 from sssd.ops.reference.boxes import cell_spans
 from sssd.ops.reference.heatmap import gaussian_windows
+from sssd.ops.triton import generic
 
 CHANNELS = 32  # that a program takes, and of how many cells of an object, or of a level
 CELLS = 64
 HEATMAP_CELLS = 512
-
-# Nothing of an argument but its type is part of what a kernel is compiled for.
-generic = triton.jit(
-    do_not_specialize=[
-        "level", "pooled", "values", "order", "image_index", "start", "spans", "numbers",
-        "strength", "height", "width", "channels", "batch",
-    ]
-)  # fmt: skip
 
 
 @triton.jit
@@ -175,15 +168,9 @@ def box_pool(
 
 
 def box_paint(
-    values: Tensor,
-    boxes: Tensor,
-    image_index: Tensor,
-    image_size: list[int],
-    shapes: list[int],
-    batch: int,
-    channels_last: list[int],
-    mean: bool,
-) -> list[Tensor]:
+    values: Tensor, boxes: Tensor, image_index: Tensor, image_size: list[int], shapes: list[int],
+    batch: int, channels_last: list[int], mean: bool,
+) -> list[Tensor]:  # fmt: skip
     """Maps (B, C, H_l, W_l) with the sum of the vectors of the objects that cover each cell."""
     channels = values.shape[-1]
     maps = new_maps(values, batch, channels, shapes, channels_last)
@@ -202,20 +189,10 @@ def box_paint(
 
 
 def label_heatmap(
-    boxes: Tensor,
-    labels: Tensor,
-    image_index: Tensor,
-    image_size: list[int],
-    shapes: list[int],
-    batch: int,
-    classes: int,
-    profile: int,
-    combine: int,
-    min_overlap: float,
-    assigned: Tensor | None,
-    strength: Tensor | None,
-    like: Tensor,
-) -> list[Tensor]:
+    boxes: Tensor, labels: Tensor, image_index: Tensor, image_size: list[int], shapes: list[int],
+    batch: int, classes: int, profile: int, combine: int, min_overlap: float,
+    assigned: Tensor | None, strength: Tensor | None, like: Tensor,
+) -> list[Tensor]:  # fmt: skip
     """Heatmaps (B, K, H_l, W_l)."""
     maps = new_maps(like, batch, classes, shapes, [0] * (len(shapes) // 2))
     of_class = (labels >= 0) & (labels < classes)

@@ -1,69 +1,39 @@
 """The divergence operator in Triton: the contract of csrc/divergence.cpp.
 
-Forward is three launches a level, backward one. What the divergences of rows come to (elements,
-root, weights, the value of a level) is plain PyTorch on one number a row.
+Forward is two launches a level, backward one. What concerns rows alone (statistics of their pieces,
+what normalises them, the value of a level) is plain PyTorch on a few numbers a row.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 import triton
 from torch import Tensor
 
-from sssd.ops.divergence_kernels import CHOICES, number, saved_planes
+from sssd.ops.divergence_kernels import CHOICES, TRITON_PLANES, rows_and_elements
 from sssd.ops.reference.divergence import REDUCED, ROOT_FLOOR
 from sssd.ops.triton import divergence_kernels as kernels
 
-ROOT_LEVEL, ROOT_ROW = number("root", "level"), number("root", "row")
-# Of a program, if neighbours in memory are rows, or elements: rows, elements of them at a time, and
-# pieces whose results it reads at a time.
-TILES = {True: (64, 8, 4), False: (2, 256, 64)}
-ROWS_AT_A_TIME = 16  # of a program of rows_kernel
+# Of a program, if neighbours in memory are rows, or elements: rows, and elements of them at a time.
+TILES = {True: (64, 8), False: (2, 256)}
 PROGRAMS = 1024  # that fill any GPU
-MOST_PARTS = 256
-ELEMENTS_A_READ = 20  # a piece reads what all pieces say of a row: few, so that the maps are most
+BLOCKS_A_PIECE = 16  # at least, so that what a piece leaves is little beside the maps
 
 
-class Call(NamedTuple):
-    """The settings of the schema."""
+class Call:
+    """The settings of the schema, enumerations by their names."""
 
-    over: int
-    normalize: int
-    divergence: int
-    root: int
-    rows: int
-    elements: int
-    unbiased: bool
-    temperature: float
-    eps: float
-
-    @property
-    def scale(self) -> float:
-        """From logits to base 2."""
-        return 1 / (self.temperature * math.log(2))
-
-    @property
-    def planes(self) -> int:
-        """Numbers saved a row."""
-        return saved_planes(self.normalize, self.divergence)
-
-    @property
-    def kept(self) -> list[int]:
-        """The dimensions that number the rows."""
-        return [d for d in range(4) if d not in REDUCED[CHOICES["over"][self.over]]]
-
-    def rows_and_elements(self, x: Tensor) -> tuple[int, int]:
-        """Of a map: rows, and elements of a row."""
-        rows = math.prod(x.shape[d] for d in self.kept)
-        return rows, x.numel() // max(1, rows)
-
-    def share(self, count: int) -> float:
-        """What the elements of a row are multiplied by."""
-        return 1 / max(1, count) if self.elements == number("elements", "mean") else 1.0
+    def __init__(self, *given: Any) -> None:
+        named = [choices[i] for choices, i in zip(CHOICES.values(), given[:6], strict=True)]
+        self.over, self.normalize, self.divergence, self.root, self.rows, self.elements = named
+        self.unbiased, self.temperature, self.eps = given[6:]
+        self.scale = 1 / (self.temperature * math.log(2))  # from logits to base 2
+        self.plain = self.normalize == "none" and self.divergence != "cosine"
+        self.constants = {"NORMALIZE": given[1], "DIVERGENCE": given[2]}
 
 
 class Layout(NamedTuple):
@@ -85,149 +55,204 @@ class Layout(NamedTuple):
     def constants(self) -> dict[str, Any]:
         """What the kernels are compiled for."""
         strided = self.inner > 1  # neighbours in memory are neighbouring rows
-        rows, block, _ = TILES[strided]
-        return {"STRIDED": strided, "ROWS": rows, "BLOCK": block}
+        return {"STRIDED": strided, "ROWS": TILES[strided][0], "BLOCK": TILES[strided][1]}
 
     @property
-    def tiles(self) -> int:
-        """Programs that cover the rows once."""
-        rows = self.constants["ROWS"]
+    def grid(self) -> tuple[int]:
+        """Programs: one for each piece of a tile of rows."""
+        rows = TILES[self.inner > 1][0]
         if self.inner > 1:
-            return self.rows // self.inner * triton.cdiv(self.inner, rows)
-        return triton.cdiv(self.rows, rows)
+            return (self.rows // self.inner * triton.cdiv(self.inner, rows) * self.pieces,)
+        return (triton.cdiv(self.rows, rows) * self.pieces,)
 
 
-def layout_of(x: Tensor, over: int) -> Layout:
+def layout_of(x: Tensor, over: str) -> Layout:
     """How the rows of a map (B, C, H, W), in either memory format, lie, cut into enough pieces."""
-    images, channels, cells = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
-    whole, last = channels * cells, not x.is_contiguous()
-    name = CHOICES["over"][over]
-    outer, inner, stride, segments, length = {
-        "channels": (images, cells, whole, 1, channels),
-        "cells": (images * channels, 1, cells, 1, cells),
-        "image": (images, 1, whole, 1, whole),
-        "images_and_cells": (channels, 1, cells, images, cells),
-    }[name]
-    if last and name != "image":
-        outer, inner, stride, segments, length = {
-            "channels": (images * cells, 1, channels, 1, channels),
-            "cells": (images, channels, whole, 1, cells),
-            "images_and_cells": (1, channels, whole, 1, images * cells),
-        }[name]
-    uncut = Layout(outer * inner, inner, stride, length, whole, segments, 1, length)
-    few = math.isqrt(length * segments // ELEMENTS_A_READ) // segments
-    parts = max(1, min(PROGRAMS // (uncut.tiles * segments), few, MOST_PARTS))
+    sizes = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
+    whole = sizes[1] * sizes[2]
+    strides = (whole, sizes[2], 1) if x.is_contiguous() else (whole, 1, sizes[1])
+    reduced = {min(d, 2) for d in REDUCED[over]}
+    kept = [d for d in range(3) if d not in reduced and sizes[d] > 1]
+    inner = sizes[kept[-1]] if kept and strides[kept[-1]] == 1 else 1
+    outer_stride = strides[kept[-1 if inner == 1 else 0]] if kept else whole
+    far, near = max(reduced, key=lambda d: strides[d]), min(reduced, key=lambda d: strides[d])
+    segments, segment_stride, length = 1, whole, sizes[near]
+    if far != near and strides[far] == length * strides[near]:  # they follow each other
+        length *= sizes[far]
+    elif far != near:
+        segments, segment_stride = sizes[far], strides[far]
+    rows = x.numel() // (segments * length)
+    uncut = Layout(rows, inner, outer_stride, length, segment_stride, segments, 1, length)
     block = uncut.constants["BLOCK"]
+    most = triton.cdiv(length, block * BLOCKS_A_PIECE)
+    parts = max(1, min(PROGRAMS // uncut.grid[0], most))
     piece_length = triton.cdiv(triton.cdiv(length, parts), block) * block
     parts = triton.cdiv(length, piece_length)
     return uncut._replace(pieces=segments * parts, parts=parts, piece_length=piece_length)
 
 
+def levels_of(
+    call: Call, sizes: Sequence[tuple[int, int]], *sides: Sequence[Tensor]
+) -> Iterator[tuple[Layout, slice, list[Tensor]]]:
+    """Of each level with elements: layout, place of its rows among all, and its maps."""
+    first = 0
+    for (rows, _), *maps in zip(sizes, *sides, strict=True):
+        if maps[0].numel():
+            yield layout_of(maps[0], call.over), slice(first, first + rows), maps
+        first += rows
+
+
+class Rows(NamedTuple):
+    """What normalises the rows of both sides, in double, (2, rows) each.
+
+    Softmax rows: the largest logit, and the logarithm, to base 2, of the sum that follows from it.
+    Others: mean, factor, |y|^2 (1 but for rows shorter than eps, which are divided by eps, where
+    cosine asks), and slope, bend: the gradient loses (slope sum(u) + bend) y of u = y df/dy.
+    """
+
+    shift: Tensor
+    inner: Tensor
+    square: Tensor | float = 1.0
+    slope: Tensor | float = 1.0
+    bend: Tensor | float = 0.0
+
+
+def joined(call: Call, stats: Tensor, layout: Layout) -> Tensor:
+    """Statistics of rows, (2, 2, rows), from those of their pieces, (2, 2, pieces, rows)."""
+    stat, total = stats.double().unbind(1)
+    if call.normalize == "softmax":
+        top = stat.amax(1, keepdim=True)
+        anchor = torch.where(top == -math.inf, 0.0, top)
+        total = total * ((stat - anchor) * call.scale).exp2()
+        return torch.stack((top[:, 0], total.sum(1)), 1)
+    numbers = stat.new_full((layout.pieces, 1), layout.piece_length)
+    numbers[layout.parts - 1 :: layout.parts] -= layout.parts * layout.piece_length - layout.length
+    mean = (stat * numbers).sum(1, keepdim=True) / numbers.sum()
+    return torch.stack((mean[:, 0], (total + numbers * (stat - mean).square()).sum(1)), 1)
+
+
+def rows_of(call: Call, stats: Tensor, count: Tensor) -> Rows:
+    """From the statistics of rows, (2, 2, rows), of so many elements each."""
+    shift, total = stats.unbind(1)
+    if call.normalize == "softmax":
+        return Rows(shift, total.log2())
+    if call.plain:
+        return Rows(shift, torch.ones_like(shift), slope=0.0)
+    if call.normalize == "standardize" and call.divergence != "cosine":
+        if not call.unbiased:
+            return Rows(shift, (total / count + call.eps).rsqrt(), slope=1 / count)
+        freedom = (count - 1).clamp(min=1)
+        deviation = (total / freedom).sqrt()
+        slope = torch.where(deviation == 0, 0.0, (deviation + call.eps) / (freedom * deviation))
+        return Rows(shift, 1 / (deviation + call.eps), slope=slope)
+    short = total.sqrt() < call.eps
+    inner = 1 / torch.where(short, call.eps, total.sqrt())
+    bend = short.double() if call.divergence == "cosine" else 0.0
+    return Rows(shift, inner, torch.where(short, total * inner.square(), 1.0), ~short, bend)
+
+
 def divergence_forward(
     student: Sequence[Tensor], teacher: Sequence[Tensor], row_weights: Sequence[Tensor], *given: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Values and factors, (P,), and the saved planes, (planes, rows)."""
+    """Values and factors, (P,), and the saved planes, (8, rows).
+
+    The planes: the divergence; of both sides `Rows.shift`, then `Rows.inner`; of softmax rows delta
+    (see `normalized` in the kernels); of both sides what the gradient loses.
+    """
     call = Call(*given)
-    sizes = [call.rows_and_elements(x) for x in student]
-    new = student[0].new_empty
-    # Zeros, since levels without elements have rows, too: of divergence 0.
-    saved = student[0].new_zeros(call.planes, sum(n for n, _ in sizes), dtype=torch.float32)
-    constants = {
-        "NORMALIZE": call.normalize, "DIVERGENCE": call.divergence, "UNBIASED": call.unbiased,
-        "PLANES": call.planes,
-    }  # fmt: skip
-    first = 0
-    for a, b, (rows, _) in zip(student, teacher, sizes, strict=True):
-        if a.numel():
-            layout = layout_of(a, call.over)
-            stats = new(5 if call.planes > 1 else 0, layout.pieces, rows, dtype=torch.float32)
-            sums = new(3, layout.pieces, rows, dtype=torch.float32)
-            grid = (layout.tiles * layout.pieces,)
-            if call.planes > 1:
-                kernels.statistics_kernel[grid](
-                    a, b, stats, *layout, call.scale, NORMALIZE=call.normalize, **layout.constants
-                )
-            kernels.terms_kernel[grid](
-                a, b, stats, sums, *layout, call.scale, call.eps, **constants,
-                **layout.constants, PARTS=TILES[layout.inner > 1][2],
-            )  # fmt: skip
-            kernels.rows_kernel[(triton.cdiv(rows, ROWS_AT_A_TIME),)](
-                stats, sums, saved[:, first:], rows, layout.pieces, saved.shape[1], call.scale,
-                call.eps, **constants, ROWS=ROWS_AT_A_TIME, PARTS=16,
-            )  # fmt: skip
-        first += rows
+    sizes = [rows_and_elements(x, given[0]) for x in student]
+    total = sum(n for n, _ in sizes)
+    new = student[0].new_zeros
+    saved = new(len(TRITON_PLANES), total, dtype=torch.float32)
+    stats = new(2, 2, total, dtype=torch.float64)
+    sums = new(3, total, dtype=torch.float32)
+    count = torch.cat([new(n, dtype=torch.float64) + length for n, length in sizes])
+    levels = [*levels_of(call, sizes, student, teacher)]
+    for layout, place, maps in [] if call.plain else levels:
+        pieces = sums.new_empty(2, 2, layout.pieces, layout.rows)
+        kernels.statistics_kernel[layout.grid](
+            *maps, pieces, *layout, call.scale, NORMALIZE=given[1], **layout.constants
+        )
+        stats[..., place] = joined(call, pieces, layout)
+    rows = rows_of(call, stats, count)
+    dead = (rows.inner == -math.inf).any(0)  # softmax rows with only -inf on a side: they count 0
+    saved[1:3] = torch.where(dead, -math.inf, rows.shift)
+    saved[3:5] = rows.inner
+    if call.normalize == "softmax":
+        saved[5] = -(rows.shift * call.scale + rows.inner).diff(dim=0)[0]
+    for layout, place, maps in levels:
+        pieces = sums.new_empty(3, layout.pieces, layout.rows)
+        kernels.terms_kernel[layout.grid](
+            *maps, saved[:, place], pieces, *layout, total, call.scale, **call.constants,
+            **layout.constants,
+        )  # fmt: skip
+        sums[:, place] = pieces.sum(1)
+    saved[0] = sums[0]
+    if call.divergence == "cosine":
+        saved[0] += 1 - 0.5 * torch.as_tensor(rows.square).sum(0)
+    saved[0].masked_fill_(dead | (count == 0), 0.0)
+    if not call.plain:
+        saved[6:8] = sums[1:] * rows.slope + rows.bend
     return *values_of(call, saved[0], sizes, row_weights), saved
+
+
+def shares_of(call: Call, each: Tensor, sizes: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    """What rows add to their levels before weights, and the slope of that by their divergences."""
+    slope = torch.ones_like(each)
+    if call.elements == "mean":
+        for part, (_, length) in zip(slope.split([n for n, _ in sizes]), sizes, strict=True):
+            part.div_(max(1, length))
+    share = each * slope
+    if call.root != "row":
+        return share, slope
+    flat, root = share <= ROOT_FLOOR, share.sqrt()
+    return root, torch.where(flat, 0.0, 0.5 * slope / torch.where(flat, 1.0, root))
 
 
 def values_of(
     call: Call, each: Tensor, sizes: Sequence[tuple[int, int]], row_weights: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Values of levels from the divergences of their rows, and their slopes by a row's share."""
-    values, totals = [], []
-    for level, x in enumerate(each.split([rows for rows, _ in sizes])):
-        share = x * call.share(sizes[level][1])
-        if call.root == ROOT_ROW:
-            share = share.sqrt()
-        total = x.new_full((), float(len(x)))
-        if row_weights:
-            weights = row_weights[level].flatten()
-            share = torch.where(weights == 0, 0.0, share * weights)  # a row left out may hold NaN
-            total = weights.sum()
-        values.append(share.sum())
-        totals.append(total)
-    value, total = torch.stack(values), torch.stack(totals)
+    share, _ = shares_of(call, each, sizes)
+    weights = [w.flatten() for w in row_weights] or [each.new_ones(n) for n, _ in sizes]
+    weight = torch.cat(weights)
+    share = torch.where(weight == 0, 0.0, share * weight)  # a row left out may hold NaN
+    value = torch.stack([part.sum() for part in share.split([n for n, _ in sizes])])
     slope = torch.ones_like(value)
-    if call.rows == number("rows", "mean"):
+    if call.rows == "mean":
+        total = torch.stack([w.sum() for w in weights])
         slope = torch.where(total == 0, 0.0, 1 / torch.where(total == 0, 1.0, total))
         value = torch.where(total == 0, 0.0, value * slope)
-    if call.root == ROOT_LEVEL:
+    if call.root == "level":
         flat, value = value <= ROOT_FLOOR, value.sqrt()
         slope = torch.where(flat, 0.0, slope * 0.5 / torch.where(flat, 1.0, value))
     return value, slope
 
 
-def slopes_of(
-    call: Call, slope: Tensor, each: Tensor, count: int, weights: Tensor | None
-) -> Tensor:
-    """Of a level's value by the divergences of its rows, (rows,), from that by a row's share."""
-    share = call.share(count)
-    if weights is not None:
-        slope = torch.where(weights == 0, 0.0, slope * weights)
-    if call.root == ROOT_ROW:
-        flat = each * share <= ROOT_FLOOR
-        slope = torch.where(flat, 0.0, slope * 0.5 / torch.where(flat, 1.0, each * share).sqrt())
-    return (slope * share).expand(each.shape).contiguous()
-
-
 def divergence_backward(
-    grad_values: Tensor,
-    student: Sequence[Tensor],
-    teacher: Sequence[Tensor],
-    row_weights: Sequence[Tensor],
-    factors: Tensor,
-    saved: Tensor,
-    *given: Any,
-) -> tuple[list[Tensor], list[Tensor]]:
+    grad_values: Tensor, student: Sequence[Tensor], teacher: Sequence[Tensor],
+    row_weights: Sequence[Tensor], factors: Tensor, saved: Tensor, *given: Any,
+) -> tuple[list[Tensor], list[Tensor]]:  # fmt: skip
     """The gradients of the sides that need one."""
     *settings, need_student, need_teacher = given
-    call = Call(*settings)
-    grads = tuple(
+    call, sizes = Call(*settings), [rows_and_elements(x, settings[0]) for x in student]
+    grads = [
         [torch.empty_like(x) for x in side] if needed else []
         for side, needed in ((student, need_student), (teacher, need_teacher))
-    )
-    slope, first = grad_values * factors, 0
-    for level, (a, b) in enumerate(zip(student, teacher, strict=True)):
-        rows, count = call.rows_and_elements(a)
-        if a.numel():
-            planes, layout = saved[:, first:], layout_of(a, call.over)
-            weights = row_weights[level].flatten() if row_weights else None
-            kernels.backward_kernel[(layout.tiles * layout.pieces,)](
-                a, b, grads[0][level] if need_student else a,
-                grads[1][level] if need_teacher else b, planes,
-                slopes_of(call, slope[level], planes[0, :rows], count, weights),
-                *layout, saved.shape[1], call.scale,
-                NORMALIZE=call.normalize, DIVERGENCE=call.divergence, PLANES=call.planes,
-                NEED_STUDENT=need_student, NEED_TEACHER=need_teacher, **layout.constants,
-            )  # fmt: skip
-        first += rows
+    ]
+    _, slopes = shares_of(call, saved[0], sizes)
+    # Nothing pulls at rows that are infinitely far apart, or dead.
+    nowhere = (saved[0] == math.inf) | ((saved[0] == 0) & (saved[1] == -math.inf))
+    if row_weights:
+        weight = torch.cat([w.flatten() for w in row_weights])
+        slopes, nowhere = slopes * weight, nowhere | (weight == 0)
+    parts = zip(slopes.split([n for n, _ in sizes]), grad_values * factors, strict=True)
+    slopes = torch.cat([part * grad for part, grad in parts]).masked_fill(nowhere, 0.0)
+    targets = grads[0] or student, grads[1] or teacher  # nothing is written to a map
+    for layout, place, maps in levels_of(call, sizes, student, teacher, *targets):
+        kernels.backward_kernel[layout.grid](
+            *maps, saved[:, place], slopes[place], *layout, saved.shape[1], call.scale,
+            **call.constants, NEED_STUDENT=need_student, NEED_TEACHER=need_teacher,
+            **layout.constants,
+        )  # fmt: skip
     return grads[0], grads[1]

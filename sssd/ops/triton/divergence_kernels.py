@@ -1,10 +1,14 @@
 # mypy: disable-error-code="no-untyped-def"
 # (what @triton.jit compiles has no Python types)
-"""The kernels of the divergence operator in Triton, for one level.
+"""The divergence operator in Triton, for one level; kernels/divergence/README.md derives it.
 
-A program takes ROWS rows and one piece of them, BLOCK elements at a time. `statistics_kernel` sees
-the elements of a piece, `terms_kernel` sees them again with the statistics of their rows,
-`rows_kernel` adds the pieces up, and `backward_kernel` writes the gradients.
+A program takes ROWS rows and one piece of them, BLOCK elements at a time. `statistics_kernel` and
+`terms_kernel` sum up the elements of a piece, `backward_kernel` writes the gradients.
+
+A divergence of two elements p (student) and q (teacher) of normalised rows, with gap = p - q and
+x = log(p / q), is a function f(p, q) that gives f >= 0, p df/dp and q df/dq, up to what adds the
+same to all rows: a multiple of gap, whose sum over a softmax row is 0. To add one, write its
+function, name it in `divergence_of`, and in the settings of sssd/ops/divergence_kernels.py.
 """
 
 from __future__ import annotations
@@ -13,91 +17,131 @@ import triton
 import triton.language as tl
 
 from sssd.ops.divergence_kernels import number
-from sssd.ops.triton.members import (
-    COSINE,
-    INFINITY,
-    KL,
-    LN2,
-    LOG2_E,
-    divergence_of,
-    masses,
-    psi,
-)
+from sssd.ops.triton import generic
 
-SOFTMAX, STANDARDIZE = (
-    tl.constexpr(number("normalize", name)) for name in ("softmax", "standardize")
-)
-# Nothing of an argument but its type is part of what a kernel is compiled for.
-SCALARS = (
-    "rows", "inner", "outer_stride", "length", "segment_stride", "pieces", "parts",
-    "piece_length", "all_rows",
-)  # fmt: skip
-POINTERS = (
-    "student",
-    "teacher",
-    "grad_student",
-    "grad_teacher",
-    "stats",
-    "sums",
-    "saved",
-    "slopes",
-)
-generic = triton.jit(do_not_specialize=[*SCALARS, *POINTERS])
+JS, KL, MSE = (tl.constexpr(number("divergence", name)) for name in ("js", "kl", "mse"))
+SOFTMAX = tl.constexpr(number("normalize", "softmax"))
+STANDARDIZE = tl.constexpr(number("normalize", "standardize"))
+LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
+INFINITY: tl.constexpr = tl.constexpr(float("inf"))
+TINY: tl.constexpr = tl.constexpr(1e-37)  # for logarithms of what is 0
+
+
+# ---- the divergences -----------------------------------------------------------------------------
 
 
 @triton.jit
-def rows_of(tile, rows, inner, outer_stride, STRIDED: tl.constexpr, ROWS: tl.constexpr):
-    """Of the rows of a tile: number, offset of the first element, whether they exist."""
+def psi(x, one_plus):
+    """(1 + x) log(1 + x) - x for x >= -1, given 1 + x with its own relative accuracy."""
+    series = 1 / 12 + x * (-1 / 20 + x * (1 / 30 + x * (-1 / 42 + x * (1 / 56))))
+    near = x * x * (1 / 2 + x * (-1 / 6 + x * series))
+    far = one_plus * (tl.log2(tl.where(one_plus < TINY, TINY, one_plus)) * LN2) - x
+    return tl.where(tl.abs(x) < 0.15, near, far)
+
+
+@triton.jit
+def js(p, q, gap):
+    """Jensen-Shannon: (KL(p, m) + KL(q, m)) / 2, where p = m (1 + x) and q = m (1 - x)."""
+    m = 0.5 * (p + q)
+    x = tl.where(m == 0.0, 0.0, 0.5 * gap / m)
+    up = 0.5 * m * psi(x, tl.where(p == 0.0, 0.0, p / m))
+    down = 0.5 * m * psi(-x, tl.where(q == 0.0, 0.0, q / m))
+    cross = 0.25 * gap
+    return up + down, tl.where(p == 0.0, 0.0, up + cross), tl.where(q == 0.0, 0.0, down - cross)
+
+
+@triton.jit
+def kl(q, gap, x):
+    """Kullback-Leibler, KL(q, p): q (e^x - 1 - x); infinite where q has mass and p cannot."""
+    series = 1 / 24 + x * (1 / 120 + x * (1 / 720 + x * (1 / 5040)))
+    near = q * x * x * (1 / 2 + x * (1 / 6 + x * series))
+    scaled = tl.where(q == 0.0, 0.0, q * x)
+    term = tl.where(tl.abs(x) < 0.36, near, gap - scaled)
+    return tl.where(x == -INFINITY, INFINITY, term), gap, -scaled
+
+
+@triton.jit
+def mse(p, q, gap):
+    """Squared difference."""
+    return gap * gap, 2.0 * p * gap, -2.0 * q * gap
+
+
+@triton.jit
+def cosine(p, q, gap):
+    """1 - p.q of rows of unit length, as half their squared difference."""
+    return 0.5 * gap * gap, p * gap, -q * gap
+
+
+@triton.jit
+def divergence_of(DIVERGENCE: tl.constexpr, p, q, gap, x):
+    """The divergence by its number."""
+    if DIVERGENCE == JS:
+        return js(p, q, gap)
+    elif DIVERGENCE == KL:
+        return kl(q, gap, x)
+    elif DIVERGENCE == MSE:
+        return mse(p, q, gap)
+    else:
+        return cosine(p, q, gap)
+
+
+# ---- rows and pieces -----------------------------------------------------------------------------
+
+
+@triton.jit
+def place_of(
+    rows, inner, outer_stride, length, segment_stride, pieces, parts, piece_length,
+    STRIDED: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Of this program: its rows, whether they exist, where they start, and its piece of them.
+
+    The piece has elements start, start + 1, ... before stop.
+    """
+    program = tl.program_id(0).to(tl.int64)
+    tile, piece = program // pieces, program % pieces
     if STRIDED:  # neighbours in memory are neighbouring rows
         tiles = (inner + ROWS - 1) // ROWS
         column = tile % tiles * ROWS + tl.arange(0, ROWS)
-        return tile // tiles * inner + column, tile // tiles * outer_stride + column, column < inner
-    row = tile * ROWS + tl.arange(0, ROWS)
-    return row, row * outer_stride, row < rows
-
-
-@triton.jit
-def piece_of(piece, parts, piece_length, length, segment_stride):
-    """Of a piece: first element and end in its segment, and the segment's offset in the row."""
+        row, lives = tile // tiles * inner + column, column < inner
+        base = tile // tiles * outer_stride + column
+    else:
+        row = tile * ROWS + tl.arange(0, ROWS)
+        base, lives = row * outer_stride, row < rows
     start = piece % parts * piece_length
-    return start, tl.minimum(start + piece_length, length), piece // parts * segment_stride
+    stop = tl.minimum(start + piece_length, length)
+    return row, lives, base + piece // parts * segment_stride, piece, start, stop
 
 
 @triton.jit
-def elements_of(first, stop, base, inner, lives, BLOCK: tl.constexpr):
-    """Elements first, first + 1, ... of rows: their offsets in the map, and which exist."""
+def elements_of(student, teacher, first, stop, base, inner, lives, BLOCK: tl.constexpr):
+    """Elements first, first + 1, ... of rows: where they lie, which exist, and both values."""
     element = first + tl.arange(0, BLOCK)
     exists = lives[:, None] & (element < stop)[None, :]
-    return base[:, None] + (element * inner)[None, :], exists
+    at = base[:, None] + (element * inner)[None, :]
+    a = tl.load(student + at, mask=exists, other=0.0).to(tl.float32)
+    b = tl.load(teacher + at, mask=exists, other=0.0).to(tl.float32)
+    return at, exists, a, b
 
 
 @triton.jit
-def gathered(x, total_x, number_x, stat, total, number, scale, NORMALIZE: tl.constexpr):
-    """Statistics of rows with more parts, (ROWS, parts), each of an element or of many.
+def with_more(x, exists, stat, total, before, more, scale, NORMALIZE: tl.constexpr):
+    """Statistics of rows, of `before` elements until now, with `more` of them.
 
     Softmax rows: largest logit, sum of 2^((x - largest) scale). Others: mean (0 where rows are not
-    centred), sum of squared deviations. And the number of elements.
+    centred), sum of squared deviations.
     """
-    both = number + tl.sum(number_x, 1)
     if NORMALIZE == SOFTMAX:
+        x = tl.where(exists, x, -INFINITY)
         top = tl.max(x, 1)
         top = tl.where(stat > top, stat, top)
         anchor = tl.where(top == -INFINITY, 0.0, top)
         kept = total * tl.exp2((stat - anchor) * scale)
-        return top, kept + tl.sum(total_x * tl.exp2((x - anchor[:, None]) * scale), 1), both
+        return top, kept + tl.sum(tl.exp2((x - anchor[:, None]) * scale), 1)
     if NORMALIZE == STANDARDIZE:
-        more = tl.sum(number_x * (x - stat[:, None]), 1)
-        moved = more / tl.where(both == 0.0, 1.0, both)
-        total, stat = total + number * moved * moved, stat + moved
-    gap = x - stat[:, None]
-    return stat, total + tl.sum(total_x + number_x * gap * gap, 1), both
-
-
-@triton.jit
-def nothing(ROWS: tl.constexpr, NORMALIZE: tl.constexpr):
-    """Statistics of no elements."""
-    zero = tl.zeros((ROWS,), tl.float32)
-    return zero - INFINITY if NORMALIZE == SOFTMAX else zero, zero, zero
+        moved = tl.sum(tl.where(exists, x - stat[:, None], 0.0), 1) / (before + more)
+        total, stat = total + before * moved * moved, stat + moved
+    gap = tl.where(exists, x - stat[:, None], 0.0)
+    return stat, total + tl.sum(gap * gap, 1)
 
 
 @generic
@@ -107,256 +151,120 @@ def statistics_kernel(
     piece_length: tl.int64, scale,
     NORMALIZE: tl.constexpr, STRIDED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Of each piece of each row: stats (5, pieces, rows), two of a side and the number."""
-    program = tl.program_id(0).to(tl.int64)
-    piece = program % pieces
-    row, base, lives = rows_of(program // pieces, rows, inner, outer_stride, STRIDED, ROWS)
-    start, stop, segment = piece_of(piece, parts, piece_length, length, segment_stride)
-    stat_a, total_a, number = nothing(ROWS, NORMALIZE)
-    stat_b, total_b, _ = nothing(ROWS, NORMALIZE)
+    """Of each piece of each row: stats (4, pieces, rows), two of the student, then the teacher."""
+    row, lives, base, piece, start, stop = place_of(
+        rows, inner, outer_stride, length, segment_stride, pieces, parts, piece_length, STRIDED,
+        ROWS,
+    )  # fmt: skip
+    total_a = tl.zeros((ROWS,), tl.float32)
+    stat_a = total_a - INFINITY if NORMALIZE == SOFTMAX else total_a
+    stat_b, total_b = stat_a, total_a
     for first in range(start, stop, BLOCK):
-        at, exists = elements_of(first, stop, base + segment, inner, lives, BLOCK)
-        missing: tl.constexpr = -INFINITY if NORMALIZE == SOFTMAX else 0.0
-        a = tl.load(student + at, mask=exists, other=missing).to(tl.float32)
-        b = tl.load(teacher + at, mask=exists, other=missing).to(tl.float32)
-        one = exists.to(tl.float32)
-        total = one if NORMALIZE == SOFTMAX else tl.zeros_like(one)
-        stat_b, total_b, _ = gathered(b, total, one, stat_b, total_b, number, scale, NORMALIZE)
-        stat_a, total_a, number = gathered(a, total, one, stat_a, total_a, number, scale, NORMALIZE)
+        _, exists, a, b = elements_of(student, teacher, first, stop, base, inner, lives, BLOCK)
+        before = (first - start).to(tl.float32)
+        more = tl.minimum(stop - first, BLOCK).to(tl.float32)
+        stat_a, total_a = with_more(a, exists, stat_a, total_a, before, more, scale, NORMALIZE)
+        stat_b, total_b = with_more(b, exists, stat_b, total_b, before, more, scale, NORMALIZE)
     to, plane = stats + piece * rows + row, pieces * rows
     tl.store(to, stat_a, mask=lives)
     tl.store(to + plane, total_a, mask=lives)
     tl.store(to + 2 * plane, stat_b, mask=lives)
     tl.store(to + 3 * plane, total_b, mask=lives)
-    tl.store(to + 4 * plane, number, mask=lives)
 
 
 @triton.jit
-def statistics_of(
-    stats, row, lives, rows, pieces, scale, NORMALIZE: tl.constexpr, ROWS: tl.constexpr,
-    PARTS: tl.constexpr,
-):  # fmt: skip
-    """Statistics of rows from those of their pieces."""
-    stat_a, total_a, number = nothing(ROWS, NORMALIZE)
-    stat_b, total_b, _ = nothing(ROWS, NORMALIZE)
-    plane = pieces * rows
-    for first in range(0, pieces, PARTS):
-        piece = first + tl.arange(0, PARTS)
-        exists = lives[:, None] & (piece < pieces)[None, :]
-        at = stats + row[:, None] + (piece * rows)[None, :]
-        missing: tl.constexpr = -INFINITY if NORMALIZE == SOFTMAX else 0.0
-        a = tl.load(at, mask=exists, other=missing)
-        sum_a = tl.load(at + plane, mask=exists, other=0.0)
-        b = tl.load(at + 2 * plane, mask=exists, other=missing)
-        sum_b = tl.load(at + 3 * plane, mask=exists, other=0.0)
-        more = tl.load(at + 4 * plane, mask=exists, other=0.0)
-        stat_b, total_b, _ = gathered(b, sum_b, more, stat_b, total_b, number, scale, NORMALIZE)
-        stat_a, total_a, number = gathered(
-            a, sum_a, more, stat_a, total_a, number, scale, NORMALIZE
-        )
-    return stat_a, total_a, stat_b, total_b, number
+def saved_of(saved, plane, all_rows, row, lives):
+    """One of the saved numbers of rows."""
+    return tl.load(saved + plane * all_rows + row, mask=lives, other=0.0)[:, None]
 
 
 @triton.jit
-def softmax_row(stat_a, total_a, stat_b, total_b, scale):
-    """Offsets of both sides and delta, see `masses`; 0 and equal sums give exactly 0."""
-    ratio, excess = total_a / total_b, (total_a - total_b) / total_b
-    log = (psi(excess, ratio) + excess) / ratio  # of 1 + excess
-    return tl.log2(total_a), tl.log2(total_b), (stat_a - stat_b) * scale + log * LOG2_E
+def normalized(a, b, saved, all_rows, row, lives, scale, NORMALIZE: tl.constexpr):
+    """p, q, p - q and log(p / q) of softmax rows; of others the normalised elements and their gap.
 
-
-@triton.jit
-def affine_row(
-    total, number, eps,
-    NORMALIZE: tl.constexpr, DIVERGENCE: tl.constexpr, UNBIASED: tl.constexpr,
-):  # fmt: skip
-    """Of y = (x - mean) scale: scale, what the gradient loses of y (slope sum + bend), |y|^2.
-
-    The last is 1 but for rows shorter than eps, which are divided by eps, where cosine asks.
+    Softmax rows: log2 p = (a - shift_a) scale - inner_a, and `delta` is what log2(p / q) has less
+    than (a - b) scale. The logits are subtracted first, and the gap follows from their difference:
+    each is accurate however close p and q are. Others: (a - shift_a) inner_a.
     """
-    zero = tl.zeros_like(total)
-    if (NORMALIZE == STANDARDIZE) & (DIVERGENCE != COSINE):
-        freedom = number
-        if UNBIASED:
-            freedom = tl.maximum(number - 1.0, 1.0)
-            deviation = tl.sqrt(total / freedom)
-            slope = tl.where(deviation == 0.0, 0.0, 1.0 / (freedom * deviation))
-            return 1.0 / (deviation + eps), slope, zero, zero + 1.0
-        scale = 1.0 / tl.sqrt(total / freedom + eps)
-        return scale, scale / freedom, zero, zero + 1.0
-    norm = tl.sqrt(total)
-    short = norm < eps
-    scale = 1.0 / tl.where(short, eps, norm)
-    bend = zero
-    if DIVERGENCE == COSINE:
-        bend = tl.where(short, scale, 0.0)
-    return scale, tl.where(short, 0.0, scale), bend, tl.where(short, total * scale * scale, 1.0)
+    from_a = a - saved_of(saved, 1, all_rows, row, lives)
+    from_b = b - saved_of(saved, 2, all_rows, row, lives)
+    inner_a = saved_of(saved, 3, all_rows, row, lives)
+    inner_b = saved_of(saved, 4, all_rows, row, lives)
+    if NORMALIZE != SOFTMAX:
+        y, z = from_a * inner_a, from_b * inner_b
+        return y, z, y - z, y
+    log_p, log_q = from_a * scale - inner_a, from_b * scale - inner_b
+    large = tl.exp2(tl.where(log_p > log_q, log_p, log_q))
+    d = (a - b) * scale - saved_of(saved, 5, all_rows, row, lives)
+    d = tl.where((large == 0.0) & (d != d), 0.0, d)  # both are -inf
+    x, t = d * LN2, tl.abs(d) * LN2
+    ratio = tl.where(t > 87.0, 0.0, tl.exp2(-tl.abs(d)))  # of the smaller mass to the larger
+    series = 1 - t / 4 * (1 - t / 5 * (1 - t / 6 * (1 - t / 7 * (1 - t / 8))))
+    near = t * (1 - t / 2 * (1 - t / 3 * series))
+    rest = large * tl.where(t < 0.35, near, 1.0 - ratio)
+    above, small = d > 0.0, large * ratio
+    p, q = tl.where(above, large, small), tl.where(above, small, large)
+    return p, q, tl.where(above, rest, -rest), x
 
 
 @generic
 def terms_kernel(
-    student, teacher, stats, sums, rows: tl.int64, inner: tl.int64, outer_stride: tl.int64,
+    student, teacher, saved, sums, rows: tl.int64, inner: tl.int64, outer_stride: tl.int64,
     length: tl.int64, segment_stride: tl.int64, pieces: tl.int64, parts: tl.int64,
-    piece_length: tl.int64, scale, eps,
-    NORMALIZE: tl.constexpr, DIVERGENCE: tl.constexpr, UNBIASED: tl.constexpr,
-    PLANES: tl.constexpr, STRIDED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-    PARTS: tl.constexpr,
+    piece_length: tl.int64, all_rows: tl.int64, scale,
+    NORMALIZE: tl.constexpr, DIVERGENCE: tl.constexpr, STRIDED: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Of each piece of each row, sums (3, pieces, rows) over what `divergence_of` gives."""
-    program = tl.program_id(0).to(tl.int64)
-    piece = program % pieces
-    row, base, lives = rows_of(program // pieces, rows, inner, outer_stride, STRIDED, ROWS)
-    start, stop, segment = piece_of(piece, parts, piece_length, length, segment_stride)
-    if PLANES > 1:
-        stat_a, total_a, stat_b, total_b, number = statistics_of(
-            stats, row, lives, rows, pieces, scale, NORMALIZE, ROWS, PARTS
-        )
-    if NORMALIZE == SOFTMAX:
-        offset_a, offset_b, delta = softmax_row(stat_a, total_a, stat_b, total_b, scale)
-    elif PLANES > 1:
-        scale_a, _, _, _ = affine_row(total_a, number, eps, NORMALIZE, DIVERGENCE, UNBIASED)
-        scale_b, _, _, _ = affine_row(total_b, number, eps, NORMALIZE, DIVERGENCE, UNBIASED)
+    row, lives, base, piece, start, stop = place_of(
+        rows, inner, outer_stride, length, segment_stride, pieces, parts, piece_length, STRIDED,
+        ROWS,
+    )  # fmt: skip
     zero = tl.zeros((ROWS,), tl.float32)
     sum_f, sum_a, sum_b = zero, zero, zero
     for first in range(start, stop, BLOCK):
-        at, exists = elements_of(first, stop, base + segment, inner, lives, BLOCK)
-        a = tl.load(student + at, mask=exists, other=0.0).to(tl.float32)
-        b = tl.load(teacher + at, mask=exists, other=0.0).to(tl.float32)
-        if NORMALIZE == SOFTMAX:
-            p, q, gap, x = masses(
-                a, b, stat_a[:, None], stat_b[:, None], offset_a[:, None], offset_b[:, None],
-                delta[:, None], scale,
-            )  # fmt: skip
-        else:
-            p, q = a, b
-            if PLANES > 1:
-                p = (a - stat_a[:, None]) * scale_a[:, None]
-                q = (b - stat_b[:, None]) * scale_b[:, None]
-            gap, x = p - q, p
+        _, exists, a, b = elements_of(student, teacher, first, stop, base, inner, lives, BLOCK)
+        p, q, gap, x = normalized(a, b, saved, all_rows, row, lives, scale, NORMALIZE)
         f, u, v = divergence_of(DIVERGENCE, p, q, gap, x)
         sum_f += tl.sum(tl.where(exists, f, 0.0), 1)
         sum_a += tl.sum(tl.where(exists, u, 0.0), 1)
-        if PLANES > 4:  # else it follows from the others
-            sum_b += tl.sum(tl.where(exists, v, 0.0), 1)
+        sum_b += tl.sum(tl.where(exists, v, 0.0), 1)
     to, plane = sums + piece * rows + row, pieces * rows
     tl.store(to, sum_f, mask=lives)
     tl.store(to + plane, sum_a, mask=lives)
-    if PLANES > 4:
-        tl.store(to + 2 * plane, sum_b, mask=lives)
-
-
-@generic
-def rows_kernel(
-    stats, sums, saved, rows: tl.int64, pieces: tl.int64, all_rows: tl.int64, scale, eps,
-    NORMALIZE: tl.constexpr, DIVERGENCE: tl.constexpr, UNBIASED: tl.constexpr,
-    PLANES: tl.constexpr, ROWS: tl.constexpr, PARTS: tl.constexpr,
-):  # fmt: skip
-    """What is saved of each row, (PLANES, all_rows), the divergence first."""
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    lives = row < rows
-    zero = tl.zeros((ROWS,), tl.float32)
-    sum_f, sum_a, sum_b = zero, zero, zero
-    plane = pieces * rows
-    for first in range(0, pieces, PARTS):
-        piece = first + tl.arange(0, PARTS)
-        exists = lives[:, None] & (piece < pieces)[None, :]
-        at = sums + row[:, None] + (piece * rows)[None, :]
-        sum_f += tl.sum(tl.load(at, mask=exists, other=0.0), 1)
-        sum_a += tl.sum(tl.load(at + plane, mask=exists, other=0.0), 1)
-        if PLANES > 4:
-            sum_b += tl.sum(tl.load(at + 2 * plane, mask=exists, other=0.0), 1)
-    to = saved + row
-    if PLANES > 1:
-        stat_a, total_a, stat_b, total_b, number = statistics_of(
-            stats, row, lives, rows, pieces, scale, NORMALIZE, ROWS, PARTS
-        )
-    if NORMALIZE == SOFTMAX:
-        offset_a, _, delta = softmax_row(stat_a, total_a, stat_b, total_b, scale)
-        dead = (total_a == 0.0) | (total_b == 0.0)  # only -inf on a side: counts 0
-        sum_f = tl.where(dead, 0.0, sum_f)
-        if DIVERGENCE == KL:  # sum_a is sum (p - q): 0, but for the rounding of delta
-            delta += sum_a * LOG2_E
-        tl.store(to + all_rows, tl.where(dead, INFINITY, stat_a + offset_a / scale), mask=lives)
-        tl.store(to + 2 * all_rows, delta, mask=lives)
-        if PLANES > 3:
-            tl.store(to + 3 * all_rows, sum_a, mask=lives)
-        if PLANES > 4:
-            tl.store(to + 4 * all_rows, sum_b, mask=lives)
-    elif PLANES > 1:
-        scale_a, slope_a, bend_a, square_a = affine_row(
-            total_a, number, eps, NORMALIZE, DIVERGENCE, UNBIASED
-        )
-        scale_b, slope_b, bend_b, square_b = affine_row(
-            total_b, number, eps, NORMALIZE, DIVERGENCE, UNBIASED
-        )
-        if DIVERGENCE == COSINE:
-            sum_f += 1.0 - 0.5 * (square_a + square_b)
-        tl.store(to + all_rows, stat_a, mask=lives)
-        tl.store(to + 2 * all_rows, scale_a, mask=lives)
-        tl.store(to + 3 * all_rows, slope_a * sum_a + bend_a, mask=lives)
-        tl.store(to + 4 * all_rows, stat_b, mask=lives)
-        tl.store(to + 5 * all_rows, scale_b, mask=lives)
-        tl.store(to + 6 * all_rows, slope_b * sum_b + bend_b, mask=lives)
-    tl.store(to, sum_f, mask=lives)
+    tl.store(to + 2 * plane, sum_b, mask=lives)
 
 
 @generic
 def backward_kernel(
     student, teacher, grad_student, grad_teacher, saved, slopes, rows: tl.int64, inner: tl.int64,
-    outer_stride: tl.int64, length: tl.int64, segment_stride: tl.int64,
-    pieces: tl.int64, parts: tl.int64, piece_length: tl.int64, all_rows: tl.int64, scale,
-    NORMALIZE: tl.constexpr, DIVERGENCE: tl.constexpr, PLANES: tl.constexpr,
-    NEED_STUDENT: tl.constexpr, NEED_TEACHER: tl.constexpr, STRIDED: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    outer_stride: tl.int64, length: tl.int64, segment_stride: tl.int64, pieces: tl.int64,
+    parts: tl.int64, piece_length: tl.int64, all_rows: tl.int64, scale,
+    NORMALIZE: tl.constexpr, DIVERGENCE: tl.constexpr, NEED_STUDENT: tl.constexpr,
+    NEED_TEACHER: tl.constexpr, STRIDED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The gradients of both maps, or of one; `slopes` (rows,) is that of each row's divergence."""
-    program = tl.program_id(0).to(tl.int64)
-    row, base, lives = rows_of(program // pieces, rows, inner, outer_stride, STRIDED, ROWS)
-    start, stop, segment = piece_of(program % pieces, parts, piece_length, length, segment_stride)
-    planes = saved + row
-    slope = tl.load(slopes + row, mask=lives, other=0.0)
-    divergence = tl.load(planes, mask=lives, other=0.0)
-    still = (slope == 0.0) | (divergence == INFINITY)  # no gradient, whatever the row holds
-    mean_a, mean_b = divergence, divergence
-    if PLANES > 1:
-        mean_a = tl.load(planes + all_rows, mask=lives, other=0.0)  # softmax: log-sum-exp
-    if NORMALIZE == SOFTMAX:
-        still |= mean_a == INFINITY
-        delta = tl.load(planes + 2 * all_rows, mask=lives, other=0.0)
-        mean_b = mean_a - delta / scale
-        sum_a, sum_b = tl.zeros_like(slope), divergence
-        if PLANES > 3:
-            sum_a = tl.load(planes + 3 * all_rows, mask=lives, other=0.0)
-            sum_b = divergence - sum_a
-        if PLANES > 4:
-            sum_b = tl.load(planes + 4 * all_rows, mask=lives, other=0.0)
-        slope *= scale * LN2
-    elif PLANES > 1:
-        scale_a = tl.load(planes + 2 * all_rows, mask=lives, other=0.0)[:, None]
-        sum_a = tl.load(planes + 3 * all_rows, mask=lives, other=0.0)
-        mean_b = tl.load(planes + 4 * all_rows, mask=lives, other=0.0)
-        scale_b = tl.load(planes + 5 * all_rows, mask=lives, other=0.0)[:, None]
-        sum_b = tl.load(planes + 6 * all_rows, mask=lives, other=0.0)
-    still, slope = still[:, None], slope[:, None]
+    row, lives, base, _, start, stop = place_of(
+        rows, inner, outer_stride, length, segment_stride, pieces, parts, piece_length, STRIDED,
+        ROWS,
+    )  # fmt: skip
+    slope = tl.load(slopes + row, mask=lives, other=0.0)[:, None]
+    sum_a = saved_of(saved, 6, all_rows, row, lives)
+    sum_b = saved_of(saved, 7, all_rows, row, lives)
     for first in range(start, stop, BLOCK):
-        at, exists = elements_of(first, stop, base + segment, inner, lives, BLOCK)
-        a = tl.load(student + at, mask=exists, other=0.0).to(tl.float32)
-        b = tl.load(teacher + at, mask=exists, other=0.0).to(tl.float32)
+        at, exists, a, b = elements_of(student, teacher, first, stop, base, inner, lives, BLOCK)
+        p, q, gap, x = normalized(a, b, saved, all_rows, row, lives, scale, NORMALIZE)
         if NORMALIZE == SOFTMAX:
-            p, q, gap, x = masses(
-                a, b, mean_a[:, None], mean_b[:, None], 0.0, 0.0, delta[:, None], scale
-            )
             _, u, v = divergence_of(DIVERGENCE, p, q, gap, x)
-            grad_a, grad_b = u - p * sum_a[:, None], v - q * sum_b[:, None]
-        elif PLANES > 1:
-            y, z = (a - mean_a[:, None]) * scale_a, (b - mean_b[:, None]) * scale_b
-            _, u, v = divergence_of(DIVERGENCE, 1.0, 1.0, y - z, y)  # df/dp, df/dq
-            grad_a, grad_b = u * scale_a - y * sum_a[:, None], v * scale_b - z * sum_b[:, None]
+            each_a, each_b = slope * (scale * LN2), slope * (scale * LN2)
         else:
-            _, grad_a, grad_b = divergence_of(DIVERGENCE, 1.0, 1.0, a - b, a)
+            _, u, v = divergence_of(DIVERGENCE, 1.0, 1.0, gap, x)  # df/dp, df/dq
+            each_a = slope * saved_of(saved, 3, all_rows, row, lives)
+            each_b = slope * saved_of(saved, 4, all_rows, row, lives)
+        still = slope == 0.0  # no gradient, whatever the row holds
         if NEED_STUDENT:
-            grad = tl.where(still, 0.0, grad_a * slope).to(grad_student.dtype.element_ty)
-            tl.store(grad_student + at, grad, mask=exists)
+            grad = tl.where(still, 0.0, each_a * (u - p * sum_a))
+            tl.store(grad_student + at, grad.to(grad_student.dtype.element_ty), mask=exists)
         if NEED_TEACHER:
-            grad = tl.where(still, 0.0, grad_b * slope).to(grad_teacher.dtype.element_ty)
-            tl.store(grad_teacher + at, grad, mask=exists)
+            grad = tl.where(still, 0.0, each_b * (v - q * sum_b))
+            tl.store(grad_teacher + at, grad.to(grad_teacher.dtype.element_ty), mask=exists)
