@@ -1,15 +1,17 @@
 """Smooth and stepwise self-distillation for object detection, and the fused operators behind it.
 
-The names below are imported when they are first used; all but `attach` and `detach`, which are for
-torchvision's detectors, need torch alone.
+The names below are imported when they are first used. The operators need torch alone, `attach` and
+`detach` torchvision, `fit` and `load` what `pip install 'sssd[train]'` brings.
 """
 
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["attach", "detach", "feature_divergence", "js_distance"]
+__all__ = ["attach", "detach", "feature_divergence", "fit", "js_distance", "load"]
 
 if TYPE_CHECKING:
+    from sssd.engine.runs import load
+    from sssd.fitting import fit
     from sssd.integrations.torchvision import attach, detach
     from sssd.ops import feature_divergence, js_distance
 else:
@@ -17,7 +19,9 @@ else:
         "attach": "sssd.integrations.torchvision",
         "detach": "sssd.integrations.torchvision",
         "feature_divergence": "sssd.ops",
+        "fit": "sssd.fitting",
         "js_distance": "sssd.ops",
+        "load": "sssd.engine.runs",
     }
 
     def __getattr__(name):

@@ -16,16 +16,13 @@ import sssd.extras  # noqa: F401  it comes before what may be missing
 
 # isort: split
 import tyro
-from rich.console import Console
-from rich.progress import track
 
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_console, plain_output
-from sssd.data import DataError, DetectionDataset, WorkerKilled, evaluation_loader
+from sssd.data import DataError, WorkerKilled
 from sssd.data.build import build_validation_set
-from sssd.engine.evaluate import evaluate_detections, table, to_coco
-from sssd.engine.inference import detect
-from sssd.engine.loop import choose_device
-from sssd.engine.runs import Run, evaluation_data, open_run
+from sssd.engine.evaluate import table
+from sssd.engine.inference import evaluate_detector
+from sssd.engine.runs import evaluation_data, load
 from sssd.engine.state import RunError, write_atomically
 
 
@@ -90,7 +87,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.eva
     console = plain_console()
     with exit_on(WRONG_USE, ValueError, OSError, ImportError):
         command = tyro.cli(Evaluate, prog=prog, args=arguments)
-        run = open_run(command.run, choose_device(command.device))
+        run = load(command.run, command.device)
         dataset = build_validation_set(evaluation_data(run, **asdict(command.data)), console)
         category_ids = run.category_ids_in(dataset)
     if None in category_ids:
@@ -102,29 +99,20 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.eva
             soft_wrap=True,
         )
     with exit_on(FAILED, RunError, DataError, WorkerKilled, ImportError):
-        results = _results(run, dataset, category_ids, command, console)
-        numbers = evaluate_detections(dataset.ground_truth(), results, command.engine)
+        numbers = evaluate_detector(
+            run.detector,
+            dataset,
+            command.batch_size or run.batch_size,
+            command.workers,
+            command.engine,
+            category_ids,
+            console,
+        )
         if command.out is not None:
             text = json.dumps(numbers, indent=2) + "\n"
             write_atomically(command.out, lambda file: file.write(text.encode()))
     console.print(table(numbers, title=f"{len(dataset)} images of {Path(dataset.source).name}"))
     return 0
-
-
-def _results(
-    run: Run,
-    dataset: DetectionDataset,
-    category_ids: list[int | str | None],
-    command: Evaluate,
-    console: Console,
-) -> list[dict[str, object]]:
-    loader = evaluation_loader(dataset, command.batch_size or run.batch_size, command.workers)
-    batches = track(
-        loader, "evaluating", console=console, transient=True, disable=not console.is_terminal
-    )
-    with loader:
-        found = detect(run.detector, batches)
-    return to_coco(found.keys(), found.values(), category_ids)
 
 
 if __name__ == "__main__":

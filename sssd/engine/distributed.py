@@ -35,13 +35,15 @@ def end_with_launcher() -> None:
 def process_group(device: str) -> Iterator[None]:
     """Joins the processes that torchrun started, and leaves when all have come to the end.
 
+    Inside of another one, or of a group that the program has joined by itself, it does nothing.
+
     Args:
         device: as in `choose_device`; gradients go over NCCL between GPUs, over gloo else.
 
     Raises:
         ValueError: a process without a GPU of its own.
     """
-    if not dist.is_torchelastic_launched():
+    if not dist.is_torchelastic_launched() or dist.is_initialized():
         yield
         return
     on_gpu = choose_device(device).type == "cuda"
