@@ -16,13 +16,15 @@ import sssd.extras  # noqa: F401  it comes before what may be missing
 
 # isort: split
 import tyro
+from rich.console import Console
+from rich.progress import track
 
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_console, plain_output
-from sssd.data import DataError, WorkerKilled
+from sssd.data import DataError, DetectionDataset, WorkerKilled, evaluation_loader
 from sssd.data.build import build_validation_set
-from sssd.engine.evaluate import table
-from sssd.engine.inference import evaluate_detector
-from sssd.engine.runs import evaluation_data, load
+from sssd.engine.evaluate import evaluate_detections, table, to_coco
+from sssd.engine.inference import detect
+from sssd.engine.runs import Run, evaluation_data, load
 from sssd.engine.state import RunError, write_atomically
 
 
@@ -99,20 +101,29 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.eva
             soft_wrap=True,
         )
     with exit_on(FAILED, RunError, DataError, WorkerKilled, ImportError):
-        numbers = evaluate_detector(
-            run.detector,
-            dataset,
-            command.batch_size or run.batch_size,
-            command.workers,
-            command.engine,
-            category_ids,
-            console,
-        )
+        results = _results(run, dataset, category_ids, command, console)
+        numbers = evaluate_detections(dataset.ground_truth(), results, command.engine)
         if command.out is not None:
             text = json.dumps(numbers, indent=2) + "\n"
             write_atomically(command.out, lambda file: file.write(text.encode()))
     console.print(table(numbers, title=f"{len(dataset)} images of {Path(dataset.source).name}"))
     return 0
+
+
+def _results(
+    run: Run,
+    dataset: DetectionDataset,
+    category_ids: list[int | str | None],
+    command: Evaluate,
+    console: Console,
+) -> list[dict[str, object]]:
+    loader = evaluation_loader(dataset, command.batch_size or run.batch_size, command.workers)
+    batches = track(
+        loader, "evaluating", console=console, transient=True, disable=not console.is_terminal
+    )
+    with loader:
+        found = detect(run.detector, batches)
+    return to_coco(found.keys(), found.values(), category_ids)
 
 
 if __name__ == "__main__":

@@ -60,9 +60,9 @@ def fit(
         The run: folder, detector, classes, and the 12 COCO numbers, or the signal that stopped it.
 
     Raises:
-        ValueError, TypeError, OSError, ImportError: settings or data that can not be used, or an
+        ValueError, TypeError, OSError, ImportError: settings or data that cannot be used, or an
             optional package that is missing. Nothing was written.
-        RunError: training diverged, an image can not be read, the folder can not be written, or it
+        RunError: training diverged, an image cannot be read, the folder cannot be written, or it
             holds another run.
         WorkerKilled: the system killed a process that loads images.
 
@@ -130,7 +130,7 @@ def prepare(config: Config, console: Console | None = None) -> Prepared:
 
     Raises:
         ValueError: settings that do not fit together, faults in the data, or no images.
-        OSError: a file that can not be read.
+        OSError: a file that cannot be read.
         ImportError: an optional package is missing.
     """
     distributed.choose_device(config.engine.device)  # refuses one that is not there

@@ -8,6 +8,7 @@ import pytest
 from sssd.data.build import build_validation_set
 from sssd.engine.inference import evaluate_detector
 from sssd.engine.runs import load
+from sssd.engine.settings import EngineConfig
 from sssd.evaluate import main
 from tests.runs import make_run
 from tests.scenes import write_scenes
@@ -47,9 +48,10 @@ def test_both_engines_print_and_write_the_same_numbers(
 def test_the_numbers_are_those_of_the_training_loop(run: Path, tmp_path: Path) -> None:
     opened = load(run)
     dataset = build_validation_set(opened.data)
+    config = EngineConfig(batch_size=opened.batch_size, workers=0)
     assert main([str(run), "--out", str(tmp_path / "numbers.json")]) == 0
     numbers = json.loads((tmp_path / "numbers.json").read_text())
-    assert numbers == evaluate_detector(opened.detector, dataset, opened.batch_size)
+    assert numbers == evaluate_detector(opened.detector, dataset, config)
 
 
 def test_other_data_are_evaluated(

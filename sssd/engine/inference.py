@@ -1,17 +1,16 @@
 """Running a detector over images."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from sssd.data import DetectionDataset, evaluation_loader
 from sssd.detectors import Detector
 from sssd.engine.distributed import buffers_from_first, from_first, gather, rank, world_size
-from sssd.engine.evaluate import Id, evaluate_detections, to_coco
+from sssd.engine.evaluate import evaluate_detections, to_coco
+from sssd.engine.settings import EngineConfig
 
 
 @torch.no_grad()
@@ -45,11 +44,8 @@ def detect(
 def evaluate_detector(
     detector: Detector,
     dataset: DetectionDataset,
-    batch_size: int,
-    workers: int = 0,
+    config: EngineConfig,
     engine: str = "pycocotools",
-    category_ids: Sequence[Id | None] | None = None,
-    console: Console | None = None,
 ) -> dict[str, float]:
     """The 12 COCO numbers of a detector on a dataset.
 
@@ -58,25 +54,20 @@ def evaluate_detector(
     Args:
         detector: what is evaluated.
         dataset: images and boxes.
-        batch_size: images at a time, on each process.
-        workers: processes that load images, for each that evaluates.
+        config: settings of the loop, whose batches are taken.
         engine: as in `evaluate_detections`.
-        category_ids: the dataset's own ids of the detector's classes, as in `to_coco`; by default
-            the classes are the dataset's.
-        console: where progress is shown, if it is a terminal.
     """
     buffers_from_first(detector)
-    loader = evaluation_loader(dataset, batch_size, workers, rank(), world_size())
-    shown = console is not None and console.is_terminal
-    batches = track(loader, "evaluating", console=console, transient=True, disable=not shown)
+    loader = evaluation_loader(
+        dataset, config.part_size(world_size()), config.workers, rank(), world_size()
+    )
     with loader:
-        shares = gather(detect(detector, batches))
+        shares = gather(detect(detector, loader))
 
     def numbers() -> dict[str, float]:
         found = {image_id: one for share in shares for image_id, one in share.items()}
         ids = dataset.image_ids
-        classes = dataset.category_ids if category_ids is None else category_ids
-        results = to_coco(ids, [found[image_id] for image_id in ids], classes)
+        results = to_coco(ids, [found[image_id] for image_id in ids], dataset.category_ids)
         return evaluate_detections(dataset.ground_truth(), results, engine)
 
     return from_first(numbers)

@@ -60,7 +60,7 @@ class Trainer:
 
     Raises:
         RunError: a checkpoint of another run.
-        ValueError: a batch that the processes can not share equally, or a device that is not there.
+        ValueError: a batch that the processes cannot share equally, or a device that is not there.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Trainer:
 
         Raises:
             RunError: a loss that is not finite, or a disk that is full.
-            DataError: an image that can not be read.
+            DataError: an image that cannot be read.
             WorkerKilled: the system killed a process that loads images.
         """
         config, begin = self.config, self.done
@@ -189,9 +189,7 @@ class Trainer:
         """Computes the 12 COCO numbers of what has been learnt so far."""
         begin, last = time.monotonic(), self.done == self.schedule.iterations
         engine = "pycocotools" if last else self.config.evaluate_with
-        self.numbers = evaluate_detector(
-            self.detector, self.validation_set, self.part_size, self.config.workers, engine
-        )
+        self.numbers = evaluate_detector(self.detector, self.validation_set, self.config, engine)
         self._write({"iteration": self.done, **self.numbers})
         self._logged_at += time.monotonic() - begin  # no part of the speed of training
 

@@ -65,24 +65,25 @@ def with_changes(settings: T, changes: Mapping[str, Any], place: str = "") -> T:
     hints, values = get_type_hints(type(settings)), {}
     for name, value in changes.items():
         if name not in hints:
-            raise TypeError(
-                f"{place}{name}: there is no such setting; there are {', '.join(hints)}"
-            )
-        before = getattr(settings, name)
-        if isinstance(value, Mapping) and dataclasses.is_dataclass(before):
+            known = ", ".join(hints)
+            raise TypeError(f"{place}{name}: there is no such setting; there are {known}")
+        before, hint = getattr(settings, name), hints[name]
+        if not dataclasses.is_dataclass(before):
+            values[name] = _typed(hint, value)
+        elif isinstance(value, Mapping):
             values[name] = with_changes(before, value, f"{place}{name}.")
-            continue
-        values[name] = _typed(hints[name], value)
+        else:
+            values[name] = value
         try:
-            check_type(values[name], hints[name])
+            check_type(values[name], hint)
         except TypeCheckError:
-            wanted = getattr(hints[name], "__name__", hints[name])
+            wanted = hint.__name__ if isinstance(hint, type) else hint
             raise TypeError(f"{place}{name} is {value!r}; it must be {wanted}") from None
     return dataclasses.replace(settings, **values)  # type: ignore[type-var]
 
 
 def _typed(hint: Any, value: Any) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+    if dataclasses.is_dataclass(hint):
         return settings_from(hint, value)  # type: ignore[arg-type]
     if isinstance(value, list):
         return tuple(value)

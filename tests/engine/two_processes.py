@@ -140,7 +140,7 @@ def main(folder: Path) -> None:
         )
         seen["resumed"] = weights(interrupted(folder))
         dataset = read_coco(folder / "annotations/instances_val.json")
-        seen["numbers"] = evaluate_detector(tiny_detector(seed=3), dataset, 2)
+        seen["numbers"] = evaluate_detector(tiny_detector(seed=3), dataset, CONFIG)
         names: list[MethodName] = ["plain", "sssd", "lgd", "labelenc_step1", "labelenc_step2"]
         detectors: list[DetectorName] = ["fcos", "retinanet", "fasterrcnn"]
         seen["lacking"] = [
