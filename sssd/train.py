@@ -41,7 +41,6 @@ def main(arguments: list[str] | None = None) -> int:
         for name, make in RECIPES.items():
             print(f"{name:40} {describe(make())}")
         return 0
-    distributed.end_with_launcher()
     with exit_on(WRONG_USE, ValueError, OSError):
         recipe, config = parse(arguments)
         distributed.choose_device(config.engine.device)  # refuses one that is not there

@@ -25,7 +25,7 @@ QUIET = Console(quiet=True)
 SMALL: dict[str, Any] = {
     "detector": {"backbone": "resnet18", "weights": None, "min_size": [64], "max_size": 64},
     "schedule": {"iterations": 2, "warmup": 0},
-    "engine": {"batch_size": 2, "workers": 1, "ema_decay": 0.5, "log_every": 1},
+    "engine": {"batch_size": 2, "workers": 1, "ema_decay": None, "log_every": 1},
 }
 
 
