@@ -110,7 +110,7 @@ def test_a_run_goes_on_with_its_own_settings_until_it_is_stopped(
             r"detector\.name is 'yolo'; it must be typing\.Literal\[.*'fcos'",
         ),
         ("demo", {"data": {"train": "a.json"}}, ValueError, "--data.train has no effect here"),
-        ("small", {"data": {"train": "absent.json"}}, ValueError, "--data.val is needed"),
+        ("small", {}, ValueError, "--data.train is needed"),
         ("small", {"resume": True}, ValueError, "resume: .* holds no checkpoint"),
         ("small", {"engine": {"device": "nonsense"}}, ValueError, "device 'nonsense'"),
     ],
