@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,12 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader, Dataset
 
-from sssd.data import read_coco, training_loader, training_transform
+from sssd.data import read_coco, training_loader
 from sssd.data.build import DataConfig
 from sssd.data.dataset import DetectionDataset
-from sssd.engine.loop import build_optimizer, choose_device
+from sssd.engine.step import TrainingStep
+from sssd.fitting import prepare
 from sssd.recipes import RECIPES
-from sssd.train import prepare
 
 MIB = 2**20
 
@@ -154,30 +154,21 @@ class Training:
     def __init__(self, settings: Settings) -> None:
         data = DataConfig(train=settings.images_of, val=settings.images_of)
         self.config = dataclasses.replace(RECIPES[settings.recipe](), data=data)
-        self.device = choose_device(self.config.engine.device)
-        self.method, self.dataset, _ = prepare(self.config, Console(quiet=True))
-        self.method.to(self.device).train()
-        self.optimizer = build_optimizer(self.method, self.config.engine, self.config.schedule)
+        method, self.dataset, _ = prepare(self.config)
+        self.train = TrainingStep(method, self.config.engine, self.config.schedule)
+        self.device = self.train.device
 
     def batches(self, workers: int) -> Iterator[Any]:
         """Start the stream; workers are up and busy when it returns."""
-        data = self.config.data
-        transform = training_transform(data.flip, data.photometric, data.scale)
-        size = self.config.engine.batch_size
+        size, transform = self.config.engine.batch_size, self.config.data.transform()
         stream = training_loader(self.dataset, size, 0, workers, transform=transform)
         for _ in islice(stream, 2 + 2 * workers):
             pass
         return stream
 
     def step(self, batch: Any) -> None:
-        """Forward, backward and optimiser, after distillation has started."""
-        images, targets = batch
-        images = [image.to(self.device) for image in images]
-        targets = [{k: t[k].to(self.device) for k in ("boxes", "labels")} for t in targets]
-        result = self.method(images, targets, self.config.schedule.iterations - 1)
-        self.optimizer.zero_grad(set_to_none=True)
-        sum(result.losses.values()).backward()
-        self.optimizer.step()
+        """A training step, after distillation has started."""
+        self.train(repeat(batch), self.config.schedule.iterations - 1)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 

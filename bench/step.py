@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import dataclasses
+import itertools
 import platform
 import tempfile
 from collections.abc import Callable
@@ -31,6 +32,8 @@ from torch import Tensor, nn
 from bench import peers
 from sssd.detectors import DetectorConfig, Maps, build_detector
 from sssd.detectors.build import DetectorName
+from sssd.engine.settings import EngineConfig
+from sssd.engine.step import TrainingStep
 from sssd.experiments.cost import in_turn
 from sssd.fusion import Objects
 from sssd.methods import Method, MethodConfig, build_method
@@ -123,11 +126,11 @@ def training_step(
     size: int,
     objects: int,
     device: torch.device,
-    memory_format: torch.memory_format,
+    channels_last: bool,
 ) -> Callable[[], None]:
     """A step of a method: forward, backward and optimiser."""
     torch.manual_seed(0)
-    schedule = ScheduleConfig()
+    schedule = ScheduleConfig(learning_rate=1e-5)
     settings = METHODS[name]
     with tempfile.NamedTemporaryFile(suffix=".pth") as weights:
         # Random, but weights: with them stem, first stage and batch norms are frozen.
@@ -135,23 +138,21 @@ def training_step(
         config = DetectorConfig(
             detector, "resnet50", weights=weights.name, min_size=(size,), max_size=size
         )
-        method = build_method(build_detector(config, CLASSES), settings, schedule).train()
-    method.to(device).to(memory_format=memory_format)
+        method = build_method(build_detector(config, CLASSES), settings, schedule)
     method.watches_gradients = False  # as in every step that is not logged
     while_it_runs = CHANGES[name](method) if name in CHANGES else nullcontext()
-    optimizer = torch.optim.SGD(method.parameters(), lr=1e-5, momentum=0.9)
+    engine = EngineConfig(device=str(device), channels_last=channels_last, clip_value=None)
+    train = TrainingStep(method, engine, schedule)
     images, targets = scene(size, objects)
-    images = [image.to(device) for image in images]
-    targets = [{key: value.to(device) for key, value in target.items()} for target in targets]
+    if device.type == "cuda":  # as the loader's are
+        images = [image.pin_memory() for image in images]
+    batches = itertools.repeat((images, targets))
     iterations = range(settings.teacher_every)
 
     def step() -> None:
         for iteration in iterations:
             with while_it_runs:
-                losses = method(images, targets, iteration).losses
-                optimizer.zero_grad(set_to_none=True)
-                torch.stack(list(losses.values())).sum().backward()
-            optimizer.step()
+                train(batches, iteration)
 
     return step
 
@@ -183,11 +184,11 @@ def measure(
     objects: int,
     rounds: int,
     device: torch.device,
-    memory_format: torch.memory_format,
+    channels_last: bool,
 ) -> None:
     """Adds a row for each method."""
     steps = {
-        name: training_step(detector, name, size, objects, device, memory_format) for name in names
+        name: training_step(detector, name, size, objects, device, channels_last) for name in names
     }
     peaks = {}
     for name, step in steps.items():
@@ -214,7 +215,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="timed steps of each")
     parser.add_argument("--channels-last", action="store_true", help="--engine.channels-last")
     arguments = parser.parse_args()
-    memory_format = torch.channels_last if arguments.channels_last else torch.contiguous_format
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     where = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {where or 'CPU'}")
@@ -227,9 +227,8 @@ def main() -> None:
     for detector in arguments.detectors:
         for size in arguments.sizes:
             for objects in arguments.objects:
-                measure(
-                    table, detector, names, size, objects, arguments.rounds, device, memory_format
-                )
+                scale = size, objects, arguments.rounds
+                measure(table, detector, names, *scale, device, arguments.channels_last)
     Console(width=110).print(table)
 
 

@@ -1,14 +1,17 @@
 """Smooth and stepwise self-distillation for object detection, and the fused operators behind it.
 
-The names below are imported when they are first used, and need torch alone.
+The names below are imported when they are first used; `fit` and `load` need what
+`pip install 'sssd[train]'` brings, the others torch alone.
 """
 
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["attach", "detach", "feature_divergence", "js_distance"]
+__all__ = ["attach", "detach", "feature_divergence", "fit", "js_distance", "load"]
 
 if TYPE_CHECKING:
+    from sssd.engine.runs import load
+    from sssd.fitting import fit
     from sssd.integrations import attach, detach
     from sssd.ops import feature_divergence, js_distance
 else:
@@ -16,7 +19,9 @@ else:
         "attach": "sssd.integrations",
         "detach": "sssd.integrations",
         "feature_divergence": "sssd.ops",
+        "fit": "sssd.fitting",
         "js_distance": "sssd.ops",
+        "load": "sssd.engine.runs",
     }
 
     def __getattr__(name):

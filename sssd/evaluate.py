@@ -24,8 +24,7 @@ from sssd.data import DataError, DetectionDataset, WorkerKilled, evaluation_load
 from sssd.data.build import build_validation_set
 from sssd.engine.evaluate import evaluate_detections, table, to_coco
 from sssd.engine.inference import detect
-from sssd.engine.loop import choose_device
-from sssd.engine.runs import Run, evaluation_data, open_run
+from sssd.engine.runs import Run, evaluation_data, load
 from sssd.engine.state import RunError, write_atomically
 
 
@@ -90,7 +89,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.eva
     console = plain_console()
     with exit_on(WRONG_USE, ValueError, OSError, ImportError):
         command = tyro.cli(Evaluate, prog=prog, args=arguments)
-        run = open_run(command.run, choose_device(command.device))
+        run = load(command.run, command.device)
         dataset = build_validation_set(evaluation_data(run, **asdict(command.data)), console)
         category_ids = run.category_ids_in(dataset)
     if None in category_ids:

@@ -10,7 +10,7 @@ import json
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,7 +29,7 @@ from sssd.commands import FAILED, WRONG_USE, exit_on, plain_console, plain_outpu
 from sssd.data import DataError, read_image
 from sssd.data.build import build_validation_set
 from sssd.detectors import Detector
-from sssd.engine.runs import Run, open_run
+from sssd.engine.runs import Run, load, plain_model
 from sssd.engine.state import RunError, export_weights, write_atomically
 
 BOX_TOLERANCE, SCORE_TOLERANCE = 0.05, 1e-3  # pixels; onnxruntime sums in another order
@@ -81,14 +81,13 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.exp
         as_onnx = command.out.suffix == ".onnx"
         if as_onnx:
             _require_onnx()
-        run = open_run(command.run)
+        run = load(command.run)
         image = _image(run, command) if as_onnx else None
     with exit_on(FAILED, RunError):
         if image is None:
-            metadata = {name: json.dumps(value) for name, value in _describe(run).items()}
-            export_weights(command.out, getattr(run.detector, "model", run.detector), metadata)
+            export_weights(command.out, plain_model(run.detector), run.metadata())
         else:
-            written = to_onnx(run.detector, image, _describe(run), any_size=command.size is None)
+            written = to_onnx(run.detector, image, run.metadata(), any_size=command.size is None)
             images = [image] if command.size else [image, *_other_sizes(image)]
             counts = [check_onnx(written, run.detector, one) for one in images]
             write_atomically(command.out, lambda file: file.write(written))
@@ -107,7 +106,7 @@ class _OneImage(nn.Module):
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
-        self.model: Any = getattr(detector, "model", detector)
+        self.model: Any = plain_model(detector)
         self.shift = 1 if hasattr(self.model, "roi_heads") else 0  # Faster R-CNN: 0 is background
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -139,14 +138,14 @@ class _TracedTransform(GeneralizedRCNNTransform):
 
 
 def to_onnx(
-    detector: Detector, image: Tensor, description: dict[str, Any], any_size: bool = True
+    detector: Detector, image: Tensor, metadata: dict[str, Any], any_size: bool = True
 ) -> bytes:
     """A detector as an ONNX file.
 
     Args:
         detector: in evaluation mode, on the CPU.
         image: (3, H, W) float32 in [0, 1].
-        description: what the file's metadata say.
+        metadata: what the file says of it, each value as json.
         any_size: images may have any height and width, not those of `image` alone.
     """
     import onnx
@@ -170,7 +169,7 @@ def to_onnx(
             dynamic_axes=axes,
         )
         model = onnx.load(file)
-    onnx.helper.set_model_props(model, {k: json.dumps(v) for k, v in description.items()})
+    onnx.helper.set_model_props(model, {k: json.dumps(v) for k, v in metadata.items()})
     return model.SerializeToString()
 
 
@@ -237,14 +236,6 @@ def _other_sizes(image: Tensor) -> list[Tensor]:
 
 def _size(image: Tensor) -> str:
     return f"{image.shape[1]} x {image.shape[2]} pixels (height x width)"
-
-
-def _describe(run: Run) -> dict[str, Any]:
-    return {
-        "classes": run.classes,
-        "category_ids": run.category_ids,
-        "detector": asdict(run.config),
-    }
 
 
 def _image(run: Run, command: Export) -> Tensor:

@@ -32,8 +32,7 @@ from sssd.data import DataError, read_image
 from sssd.engine.drawing import draw, shown
 from sssd.engine.evaluate import to_coco
 from sssd.engine.interrupt import StopSignals
-from sssd.engine.loop import choose_device
-from sssd.engine.runs import Run, open_run
+from sssd.engine.runs import Run, load
 from sssd.engine.state import RunError, write_atomically
 
 SIGNATURE = "sssd.predict"  # in the header of every picture it draws
@@ -92,7 +91,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.pre
         command = tyro.cli(Predict, prog=prog, args=arguments)
         files = find_images(command.images)
         pictures = dict(zip(files, picture_paths(files, command.out / "images"), strict=True))
-        run = open_run(command.run, choose_device(command.device))
+        run = load(command.run, command.device)
     with exit_on(FAILED, RunError):
         return _predict(run, pictures, command, console)
 

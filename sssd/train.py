@@ -10,39 +10,27 @@ Example:
 """
 
 import argparse
-import dataclasses
 import itertools
-import json
 import re
 import shlex
 import sys
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
 
 import sssd.extras  # noqa: F401  it comes before what may be missing
 
 # isort: split
-import torch
 import tyro
-from rich.console import Console
 
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_output
-from sssd.data import DataError, DetectionDataset, WorkerKilled, training_transform
-from sssd.data.build import build_datasets
-from sssd.detectors import build_detector
+from sssd.data import WorkerKilled
 from sssd.engine import distributed
 from sssd.engine.evaluate import table
-from sssd.engine.loop import Outcome, train
-from sssd.engine.record import by_flag, read_record, read_settings, write_record
+from sssd.engine.record import by_flag, read_record, read_settings
 from sssd.engine.resume import compared, refuse_changes
-from sssd.engine.settings import EngineConfig
-from sssd.engine.state import RunError, checkpoints, export_weights, write_atomically
-from sssd.methods import Method, build_method
-from sssd.recipes import RECIPES, SHORTLIST, Config, describe, stretched, without_effect
-
-DEFAULT_RECIPE = "demo"
+from sssd.engine.state import RunError, checkpoints
+from sssd.fitting import DEFAULT_RECIPE, fit, refuse_without_effect
+from sssd.recipes import RECIPES, SHORTLIST, Config, describe, stretched
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,140 +41,36 @@ def main(arguments: list[str] | None = None) -> int:
         for name, make in RECIPES.items():
             print(f"{name:40} {describe(make())}")
         return 0
-    distributed.end_with_launcher()
     with exit_on(WRONG_USE, ValueError, OSError):
         recipe, config = parse(arguments)
         distributed.choose_device(config.engine.device)  # refuses one that is not there
     with distributed.process_group(config.engine.device):
-        return _run(recipe, config)
+        return _fit(recipe, config)
 
 
-def _run(recipe: str, config: Config) -> int:
+def _fit(recipe: str, config: Config) -> int:
     console = distributed.console()
-    with exit_on(WRONG_USE, ValueError, OSError, ImportError):
-        run = distributed.from_first(lambda: choose_run(config, recipe))
-        prepared = prepare(config, console)
-    with exit_on(FAILED, RunError, DataError, WorkerKilled):
-        outcome = execute(prepared, config, recipe, run, console)
-    if outcome.signal is not None:
+    with (
+        exit_on(WRONG_USE, ValueError, OSError, ImportError),
+        exit_on(FAILED, RunError, WorkerKilled),
+    ):
+        run = fit(config, recipe=recipe, console=console)
+    if run.signal is not None:
         alone = distributed.world_size() == 1
         launcher = "python" if alone else "torchrun (with its flags of before)"
-        same = f"-m sssd.train --resume --out {shlex.quote(str(run))}"
+        same = f"-m sssd.train --resume --out {shlex.quote(str(run.folder))}"
         console.print(f"stopped; go on with\n  {launcher} {same}", soft_wrap=True)
-        return 128 + outcome.signal
-    assert outcome.numbers is not None
-    images = len(prepared.validation_set)
-    console.print(table(outcome.numbers, title=f"{images} validation images"))
-    console.print(f"detections beside ground truth: {run / 'detections.png'}", soft_wrap=True)
-    if (run / "maps.png").exists():
-        console.print(f"K, K_e and their distance:      {run / 'maps.png'}", soft_wrap=True)
-    console.print(f"losses, lambda and AP:          {run / 'curves.png'}", soft_wrap=True)
-    console.print(f"run folder:                     {run}", soft_wrap=True)
-    return 0
-
-
-class Prepared(NamedTuple):
-    """What a run's settings stand for."""
-
-    method: Method
-    train_set: DetectionDataset
-    validation_set: DetectionDataset
-
-
-def prepare(config: Config, console: Console) -> Prepared:
-    """Reads the data and builds the method, its weights drawn from the run's seed.
-
-    Of several processes the first one alone reads and checks the annotations.
-
-    Raises:
-        ValueError: settings that do not fit together, faults in the data, or no images.
-        OSError: a file that can not be read.
-        ImportError: an optional package is missing.
-    """
-    config.engine.part_size(distributed.world_size())
-    config.engine.require_packages()
-    train_set, validation_set = distributed.from_first(lambda: build_datasets(config.data, console))
-    torch.manual_seed(config.engine.seed)
-    detector_config = config.detector
-    if config.resume:  # its checkpoint holds what has become of those weights
-        detector_config = dataclasses.replace(detector_config, start_from=None)
-    detector = build_detector(detector_config, train_set.num_classes)
-    return Prepared(
-        build_method(detector, config.method, config.schedule), train_set, validation_set
-    )
-
-
-def execute(prepared: Prepared, config: Config, title: str, run: Path, console: Console) -> Outcome:
-    """Trains, evaluates and leaves everything that belongs to the run in its folder.
-
-    Every process trains; the first one alone writes.
-
-    Raises:
-        RunError: training diverged, or the folder can not be written.
-        DataError: an image that can not be read.
-        WorkerKilled: the system killed a process that loads images.
-    """
-    method, train_set, validation_set = prepared
-    rate = config.schedule.scaled_learning_rate(config.engine.batch_size)
+        return 128 + run.signal
+    assert run.numbers is not None
+    console.print(table(run.numbers, title="validation set"))
     console.print(
-        f"{title}: {config.method.name} trains {config.detector.name} on "
-        f"{config.detector.backbone}; {len(train_set)} images, {train_set.num_classes} classes; "
-        f"batch {_batch(config.engine)}; "
-        f"learning rate {config.schedule.learning_rate:g} x {config.engine.batch_size}/16 = "
-        f"{rate:g}; run in {run}",
-        soft_wrap=True,
+        f"detections beside ground truth: {run.folder / 'detections.png'}", soft_wrap=True
     )
-
-    def begun(iteration: int) -> None:
-        changed = write_record(run, title, config, iteration)
-        if iteration > 0:
-            console.print(f"goes on behind iteration {iteration}", soft_wrap=True)
-        for name, (was, now) in changed.items():
-            console.print(f"  with {name} {now}, which was {was}", soft_wrap=True)
-
-    outcome = train(
-        method,
-        train_set,
-        validation_set,
-        run=run,
-        config=config.engine,
-        schedule=config.schedule,
-        transform=training_transform(config.data.flip, config.data.photometric, config.data.scale),
-        console=console,
-        others=compared(config.data, "--data.") | compared(config.detector, "--detector."),
-        begun=begun,
-    )
-    if not distributed.is_first():
-        return outcome
-    from sssd.engine.map_plots import plot_maps  # matplotlib takes seconds, which --help need not
-    from sssd.engine.plots import plot_curves, plot_detections
-
-    if outcome.numbers is not None:
-        _finish(outcome, method, run, train_set)
-        plot_detections(outcome.detector, validation_set, run / "detections.png")
-        plot_maps(method, validation_set, run / "maps.png")
-    plot_curves(run)
-    return outcome
-
-
-def _batch(engine: EngineConfig) -> str:
-    """The images of a step, as the processes share them: "16 = 2 processes x 2 parts x 4"."""
-    processes = distributed.world_size()
-    counts = [f"{processes} processes"] if processes > 1 else []
-    counts += [f"{engine.accumulate} parts"] if engine.accumulate > 1 else []
-    shares = " x ".join([*counts, str(engine.part_size(processes))])
-    return f"{engine.batch_size} = {shares}" if counts else str(engine.batch_size)
-
-
-def choose_run(config: Config, recipe: str) -> Path:
-    """The run's folder; refuses to mix a new run with an old one."""
-    run = config.out or Path("runs") / f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}"
-    if checkpoints(run) and not config.resume:
-        raise ValueError(
-            f"{run} holds a run already: go on with it by `python -m sssd.train --resume --out "
-            f"{shlex.quote(str(run))}`, or choose another --out"
-        )
-    return run
+    if (run.folder / "maps.png").exists():
+        console.print(f"K, K_e and their distance:      {run.folder / 'maps.png'}", soft_wrap=True)
+    console.print(f"losses, lambda and AP:          {run.folder / 'curves.png'}", soft_wrap=True)
+    console.print(f"run folder:                     {run.folder}", soft_wrap=True)
+    return 0
 
 
 def parse(arguments: Sequence[str]) -> tuple[str, Config]:
@@ -266,22 +150,7 @@ def _refuse_without_effect(config: Config, flags: Sequence[str]) -> None:
     """Refuses flags that change nothing beside the other settings."""
     names = [flag.split("=")[0].replace("_", "-") for flag in flags if flag.startswith("--")]
     given = {re.sub(r"\.no-(?=[^.]+$)", ".", name) for name in names} & by_flag(config).keys()
-    for beginning, need in without_effect(config).items():
-        for flag in sorted(given):
-            if flag.startswith(beginning):
-                raise ValueError(f"{flag} has no effect here; it needs {need}")
-
-
-def _finish(outcome: Outcome, method: Method, run: Path, dataset: DetectionDataset) -> None:
-    """Leaves the numbers, the student's weights and what else the method exports in the folder."""
-    numbers = json.dumps(outcome.numbers, indent=2) + "\n"
-    write_atomically(run / "evaluation.json", lambda file: file.write(numbers.encode()))
-    model = getattr(outcome.detector, "model", outcome.detector)
-    names = {"classes": dataset.classes, "category_ids": dataset.category_ids}
-    metadata = {name: json.dumps(values) for name, values in names.items()}
-    export_weights(run / "model.safetensors", model, metadata)
-    for name, part in method.export().items():
-        export_weights(run / f"{name}.safetensors", part, metadata)
+    refuse_without_effect(config, given)
 
 
 if __name__ == "__main__":

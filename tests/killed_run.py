@@ -25,6 +25,7 @@ def start(arguments: list[str], log: Path) -> BaseProcess:
 def _train(arguments: list[str], log: str) -> None:
     import torch
 
+    import sssd.fitting
     import sssd.train
     from tests.tiny import tiny_detector
 
@@ -32,7 +33,6 @@ def _train(arguments: list[str], log: str) -> None:
     sys.stdout = sys.stderr = open(log, "a", buffering=1)  # noqa: SIM115
     os.dup2(sys.stdout.fileno(), 2)
     torch.set_num_threads(1)
-    sssd.train.build_detector = lambda config, classes: tiny_detector(classes=classes)
-    for picture in ("plot_detections", "plot_maps", "plot_curves"):
-        setattr(sssd.train, picture, lambda *_: None)
+    sssd.fitting.build_detector = lambda config, classes: tiny_detector(classes=classes)
+    sssd.fitting.draw_pictures = lambda *_: None
     sys.exit(sssd.train.main(arguments))

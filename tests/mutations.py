@@ -135,9 +135,9 @@ FAULTS = [
     ),
     Fault(
         "engine: a part that rests has a gradient of 0",
-        "sssd/engine/loop.py",
-        "part.zero_grad(set_to_none=True)",
-        "part.zero_grad(set_to_none=False)",
+        "sssd/engine/step.py",
+        "resting.zero_grad(set_to_none=True)",
+        "resting.zero_grad(set_to_none=False)",
         ("tests/methods/test_resting.py",),
     ),
     Fault(

@@ -7,7 +7,7 @@ import pytest
 
 from sssd.data.build import build_validation_set
 from sssd.engine.inference import evaluate_detector
-from sssd.engine.runs import open_run
+from sssd.engine.runs import load
 from sssd.engine.settings import EngineConfig
 from sssd.evaluate import main
 from tests.runs import make_run
@@ -46,7 +46,7 @@ def test_both_engines_print_and_write_the_same_numbers(
 
 
 def test_the_numbers_are_those_of_the_training_loop(run: Path, tmp_path: Path) -> None:
-    opened = open_run(run)
+    opened = load(run)
     dataset = build_validation_set(opened.data)
     config = EngineConfig(batch_size=opened.batch_size, workers=0)
     assert main([str(run), "--out", str(tmp_path / "numbers.json")]) == 0

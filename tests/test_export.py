@@ -15,7 +15,7 @@ from torchvision.transforms.v2.functional import resize
 
 from sssd.data import read_image
 from sssd.detectors import Detector, build_detector
-from sssd.engine.runs import open_run
+from sssd.engine.runs import load
 from sssd.engine.state import RunError
 from sssd.export import _TracedTransform, check_onnx, in_order_of, main, to_onnx
 from tests.runs import make_run
@@ -48,7 +48,7 @@ def test_safetensors_hold_the_plain_torchvision_model(run: Path, tmp_path: Path)
     plain.load_state_dict(weights)
     image = torch.rand(3, 64, 64)
     (found,) = plain.eval()([image])
-    (expected,) = open_run(run).detector([image])
+    (expected,) = load(run).detector([image])
     assert len(found["boxes"]) > 0
     torch.testing.assert_close(found["boxes"], expected["boxes"])  # memory formats sum differently
 
@@ -97,7 +97,7 @@ def test_onnx_answers_as_pytorch_on_images_of_any_size(
     session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
     assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == ["kind0", "kind1"]
     other = read_image(run.parent / "data/val/3.png").float() / 255
-    detector = open_run(run).detector
+    detector = load(run).detector
     for size in SIZES:
         assert_answers_as_pytorch(session, detector, resize(other, list(size)))
 
@@ -108,7 +108,7 @@ def test_a_size_may_be_fixed(run: Path, tmp_path: Path) -> None:
     (image,) = onnx.load(out).graph.input
     assert [d.dim_value for d in image.type.tensor_type.shape.dim] == [3, 48, 60]
     session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
-    assert_answers_as_pytorch(session, open_run(run).detector, torch.rand(3, 48, 60))
+    assert_answers_as_pytorch(session, load(run).detector, torch.rand(3, 48, 60))
 
 
 class Resize(torch.nn.Module):
@@ -148,7 +148,7 @@ def test_the_image_is_resized_as_by_pytorch_to_the_pixel(
 
 
 def test_a_file_that_answers_differently_is_found_out(run: Path) -> None:
-    opened = open_run(run)
+    opened = load(run)
     image = read_image(run.parent / "data/val/1.png").float() / 255
     written = to_onnx(opened.detector, image, {})
     assert check_onnx(written, opened.detector, image) > 0

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from sssd.data import read_image
-from sssd.engine.runs import open_run
+from sssd.engine.runs import load
 from sssd.predict import find_images, main
 from tests.runs import make_run
 
@@ -53,7 +53,7 @@ def test_a_folder_becomes_results_and_pictures(run: Path, images: Path, tmp_path
     expected = [images / "1.png", images / "below" / "1.png", images / "wide.jpg"]
     assert files == {number: str(path) for number, path in enumerate(expected, start=1)}
     wide = [row for row in results if row["image_id"] == 3]
-    (found,) = open_run(run).detector([read_image(images / "wide.jpg").float() / 255])
+    (found,) = load(run).detector([read_image(images / "wide.jpg").float() / 255])
     kept = found["scores"] >= 0.3
     assert 0 < len(wide) == int(kept.sum())
     torch.testing.assert_close([r["score"] for r in wide], found["scores"][kept].tolist())

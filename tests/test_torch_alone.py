@@ -98,8 +98,10 @@ def test_help_needs_nothing(environment: dict[str, str]) -> None:
     assert "experiments" in said.stdout
 
 
-def test_a_library_is_told_by_an_import_error(environment: dict[str, str]) -> None:
-    code = "import sssd.data"
+@pytest.mark.parametrize(
+    "code", ["import sssd.data", "import sssd; sssd.fit", "from sssd import load"]
+)
+def test_a_library_is_told_by_an_import_error(code: str, environment: dict[str, str]) -> None:
     result = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )

@@ -1,18 +1,26 @@
 """Detectors of a few layers without batch norm, which train a step in milliseconds."""
 
 from collections import OrderedDict
+from pathlib import Path
 
 import torch
+from rich.console import Console
 from torch import nn
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
+from sssd.data import DetectionDataset
 from sssd.detectors import Detector
 from sssd.detectors.build import DetectorName
 from sssd.detectors.torchvision import FasterRCNNDetector, FCOSDetector, RetinaNetDetector
+from sssd.engine.loop import Trainer
+from sssd.engine.settings import EngineConfig
+from sssd.methods import Method
+from sssd.schedules import ScheduleConfig
 
+QUIET = Console(quiet=True)
 WIDTH = 64
 SIZES = {"min_size": (64,), "max_size": 96}
 
@@ -31,6 +39,20 @@ def tiny_detector(name: DetectorName = "fcos", classes: int = 2, seed: int = 0) 
     if name == "retinanet":
         return RetinaNetDetector(RetinaNet(backbone, classes, **SIZES), classes)
     return FCOSDetector(FCOS(backbone, classes, **SIZES), classes)
+
+
+def train(
+    method: Method,
+    dataset: DetectionDataset,
+    folder: Path,
+    config: EngineConfig,
+    schedule: ScheduleConfig,
+    console: Console | None = QUIET,
+) -> Trainer:
+    """Trains a method to the end, and evaluates it on the data it has learnt from."""
+    trainer = Trainer(method, dataset, dataset, folder, config, schedule, console=console)
+    trainer.run()
+    return trainer
 
 
 def _backbone(stride: int, levels: int, last: nn.Module) -> BackboneWithFPN:

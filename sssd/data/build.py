@@ -8,6 +8,7 @@ from typing import Literal
 
 from rich.console import Console
 
+from sssd.data.augment import training_transform
 from sssd.data.check import Report, check
 from sssd.data.coco import read_coco
 from sssd.data.dataset import DetectionDataset
@@ -15,6 +16,7 @@ from sssd.data.demo import demo_data
 from sssd.data.faults import DataError
 from sssd.data.formats import KNOWN, read_dataset
 from sssd.data.hints import common_images
+from sssd.data.loader import Transform
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,10 @@ class DataConfig:
             raise ValueError(
                 f"--data.pixel-range is {low:g} {high:g}; the first must be the smaller"
             )
+
+    def transform(self) -> Transform:
+        """The augmentation of a training sample."""
+        return training_transform(self.flip, self.photometric, self.scale)
 
 
 def build_datasets(

@@ -97,7 +97,7 @@ def _load(path: Path) -> Record:
     return document
 
 
-class Report(Protocol):
+class ReportFault(Protocol):
     """Takes a fault of the file."""
 
     def __call__(
@@ -106,7 +106,7 @@ class Report(Protocol):
 
 
 def _unique(
-    records: list[Record], name: str, report: Report, needs: str | None = None
+    records: list[Record], name: str, report: ReportFault, needs: str | None = None
 ) -> dict[Id, Record]:
     """Index records by id; a record without id, or with one that was seen, is reported."""
     found: dict[Id, Record] = {}
@@ -128,7 +128,7 @@ def _id(value: object) -> Id | None:
     return value if isinstance(value, (int, str)) and not isinstance(value, bool) else None
 
 
-def _fits(key: Id, entry: Record, report: Report) -> bool:
+def _fits(key: Id, entry: Record, report: ReportFault) -> bool:
     """Whether an image's id and file name can be held; else it is reported."""
     if isinstance(key, int) and not -(2**63) <= key < 2**63:
         message = "its id is beyond 64 bits; give it a smaller number or a text"
@@ -141,7 +141,7 @@ def _fits(key: Id, entry: Record, report: Report) -> bool:
 
 
 def _sizes(
-    entries: dict[Id, Record], folder: Path, names: dict[Id, str], report: Report
+    entries: dict[Id, Record], folder: Path, names: dict[Id, str], report: ReportFault
 ) -> dict[Id, tuple[int, int]]:
     """Give width and height of every image; the file may leave them out, the image cannot."""
     sizes: dict[Id, tuple[int, int]] = {}
@@ -170,7 +170,7 @@ def _boxes(
     sizes: dict[Id, tuple[int, int]],
     known_images: set[Id],
     label_of: dict[Id, int],
-    report: Report,
+    report: ReportFault,
 ) -> BoxTable:
     rows = []
     for number, record in enumerate(annotations):
@@ -245,7 +245,7 @@ def _box_of_mask(mask: object, size: tuple[int, int]) -> list[float] | None:
     return pycocotools.mask.toBbox(mask).tolist()
 
 
-def _note_ids(annotations: list[Record], report: Report) -> None:
+def _note_ids(annotations: list[Record], report: ReportFault) -> None:
     """Note ids that mislead other tools; nothing here depends on them."""
     counts = Counter(_id(record.get("id")) for record in annotations if isinstance(record, dict))
     if 0 in counts:

@@ -17,10 +17,15 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sssd.data.dataset import DetectionDataset, Target
-from sssd.data.workers import Batches, NotedImages, begin_worker, parent_of_workers
+from sssd.data.workers import (
+    Batches,
+    ImagesAndTargets,
+    NotedImages,
+    begin_worker,
+    parent_of_workers,
+)
 
 Sample = tuple[torch.Tensor, Target]
-Batch = tuple[list[torch.Tensor], list[Target]]
 Transform = Callable[[torch.Tensor, Target], Sample]
 
 
@@ -33,7 +38,7 @@ def training_loader(
     rank: int = 0,
     world_size: int = 1,
     transform: Transform | None = None,
-) -> Batches[Batch]:
+) -> Batches:
     """Start the endless stream of training batches of one process.
 
     Every epoch is a permutation drawn from (seed, epoch); a sample's augmentation is drawn from
@@ -78,7 +83,7 @@ def evaluation_loader(
     workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
-) -> Batches[Batch]:
+) -> Batches:
     """Iterate over each image of this process's share once, in order, without augmentation.
 
     Args:
@@ -97,7 +102,7 @@ def evaluation_loader(
     return _batches(images, images, workers, batch_size=batch_size, sampler=share)
 
 
-def collate(samples: list[Sample]) -> Batch:
+def collate(samples: list[Sample]) -> ImagesAndTargets:
     """Turn samples into lists of float images in [0, 1] and of targets with plain tensors."""
     # numpy keeps to this thread; to wake torch's pool for one image costs more than the work.
     images = [
@@ -167,10 +172,8 @@ def _sample_seed(seed: int, epoch: int, index: int) -> int:
     return int(np.random.SeedSequence([seed, epoch, index]).generate_state(1, np.uint64)[0])
 
 
-def _batches(
-    samples: Dataset[Any], images: NotedImages, workers: int, **arguments: Any
-) -> Batches[Batch]:
-    loader: DataLoader[Batch] = DataLoader(
+def _batches(samples: Dataset[Any], images: NotedImages, workers: int, **arguments: Any) -> Batches:
+    loader: DataLoader[ImagesAndTargets] = DataLoader(
         samples,
         num_workers=workers,
         collate_fn=collate,

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from sssd.data.dataset import DetectionDataset, Target
 from sssd.data.faults import WorkerKilled
 
-Batch = TypeVar("Batch")
+ImagesAndTargets = tuple[list[torch.Tensor], list[Target]]
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -53,7 +53,7 @@ class NotedImages(Dataset[tuple[torch.Tensor, Target]]):
         )
 
 
-class Batches(Iterator[Batch], Generic[Batch]):
+class Batches(Iterator[ImagesAndTargets]):
     """The batches of a loader; a worker that is killed is named by the image it was at.
 
     torch raises its error wherever the main thread is when a worker dies. So a `with` statement
@@ -66,7 +66,7 @@ class Batches(Iterator[Batch], Generic[Batch]):
         WorkerKilled: the system killed a worker.
     """
 
-    def __init__(self, loader: DataLoader[Batch], images: NotedImages) -> None:
+    def __init__(self, loader: DataLoader[ImagesAndTargets], images: NotedImages) -> None:
         self._loader = loader
         self._images = images
         self._batches: Any = iter(loader)
@@ -76,7 +76,7 @@ class Batches(Iterator[Batch], Generic[Batch]):
     def __len__(self) -> int:
         return len(self._loader)
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> ImagesAndTargets:
         try:
             return next(self._batches)
         except (EOFError, ConnectionError) as error:
@@ -88,7 +88,7 @@ class Batches(Iterator[Batch], Generic[Batch]):
             self._raise_if_killed(error)
             raise
 
-    def __enter__(self) -> Batches[Batch]:
+    def __enter__(self) -> Batches:
         return self
 
     def __exit__(

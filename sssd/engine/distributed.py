@@ -22,18 +22,11 @@ from sssd.data.workers import end_with
 T = TypeVar("T")
 
 
-def end_with_launcher() -> None:
-    """Lets a process that torchrun started be killed with it, however that ends.
-
-    Left alone it would train on in its run's folder, beside the same command started again.
-    """
-    if dist.is_torchelastic_launched():  # one whose launcher is gone by now finds no others to join
-        end_with(os.getppid())
-
-
 @contextmanager
 def process_group(device: str) -> Iterator[None]:
     """Joins the processes that torchrun started, and leaves when all have come to the end.
+
+    Inside of another one, or of a group that the program has joined by itself, it does nothing.
 
     Args:
         device: as in `choose_device`; gradients go over NCCL between GPUs, over gloo else.
@@ -41,9 +34,12 @@ def process_group(device: str) -> Iterator[None]:
     Raises:
         ValueError: a process without a GPU of its own.
     """
-    if not dist.is_torchelastic_launched():
+    if not dist.is_torchelastic_launched() or dist.is_initialized():
         yield
         return
+    # Left alone when torchrun is killed, it would train on in its run's folder, beside the same
+    # command started again. One whose launcher is gone by now finds no others to join.
+    end_with(os.getppid())
     on_gpu = choose_device(device).type == "cuda"
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     try:

@@ -17,7 +17,8 @@ import torch
 from rich.table import Table
 from rich.text import Text
 
-Id = int | str
+from sssd.data.faults import Id
+
 Record = dict[str, Any]
 
 METRICS = {

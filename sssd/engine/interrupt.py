@@ -1,6 +1,7 @@
 """Leaving a run in good order when it is told to stop."""
 
 import signal
+import threading
 from types import FrameType, TracebackType
 
 from torch.distributed import is_torchelastic_launched
@@ -15,6 +16,8 @@ class StopSignals:
     passes on what the terminal or a scheduler may have sent to every process already, and ends
     by itself those that take too long.
 
+    Python hands signals to the main thread alone: in another one they are left as they are.
+
     Attributes:
         received: the signal that arrived, if any.
     """
@@ -23,7 +26,9 @@ class StopSignals:
         self.received: signal.Signals | None = None
 
     def __enter__(self) -> "StopSignals":
-        self._before = {number: signal.signal(number, self._receive) for number in SIGNALS}
+        here = threading.current_thread() is threading.main_thread()
+        numbers = SIGNALS if here else ()
+        self._before = {number: signal.signal(number, self._receive) for number in numbers}
         return self
 
     def __exit__(

@@ -113,7 +113,7 @@ class ProgressLog:
 
     def report(self, row: dict[str, Any]) -> None:
         """Shows a row of metrics."""
-        numbers, iteration = describe_row(row), row["iteration"]
+        numbers, iteration = summary_of(row), row["iteration"]
         if self.console.is_terminal:
             self._numbers.plain = numbers
         else:
@@ -125,7 +125,7 @@ class ProgressLog:
         return timedelta(seconds=round(pace * (self.total - iteration)))
 
 
-def describe_row(row: dict[str, Any]) -> str:
+def summary_of(row: dict[str, Any]) -> str:
     """The numbers of a row that a person wants to see while training."""
     detection = sum(v for k, v in row.items() if k.startswith("loss/detection/"))
     parts = [f"loss {row['loss']:.3f}", f"detection {detection:.3f}"]

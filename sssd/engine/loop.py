@@ -2,14 +2,12 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from rich.console import Console
-from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -19,7 +17,6 @@ from sssd.detectors import Detector
 from sssd.engine import distributed
 from sssd.engine.compiled import compiled
 from sssd.engine.determinism import deterministic
-from sssd.engine.distributed import choose_device, is_first, world_size
 from sssd.engine.inference import evaluate_detector
 from sssd.engine.interrupt import StopSignals
 from sssd.engine.log import MetricsFile, ProgressLog, read_metrics
@@ -33,221 +30,207 @@ from sssd.engine.state import (
     restore_random_state,
     save_checkpoint,
 )
+from sssd.engine.step import TrainingStep
 from sssd.methods import Method, StepResult
 from sssd.schedules import ScheduleConfig
 
 
-class Outcome(NamedTuple):
-    """How a run ended.
+class Trainer:
+    """Trains a method's detector, from the newest checkpoint in a folder if there is one.
 
-    Attributes:
-        detector: what was trained; the moving average of its weights where one was kept.
-        numbers: the 12 COCO numbers, or None when the run was interrupted.
-        signal: the signal that interrupted it, or None.
-    """
-
-    detector: Detector
-    numbers: dict[str, float] | None
-    signal: int | None
-
-
-def train(
-    method: Method,
-    train_set: DetectionDataset,
-    validation_set: DetectionDataset,
-    *,
-    run: Path,
-    config: EngineConfig,
-    schedule: ScheduleConfig,
-    transform: Transform | None = None,
-    console: Console | None = None,
-    others: Mapping[str, str] | None = None,
-    begun: Callable[[int], None] = lambda iteration: None,
-) -> Outcome:
-    """Trains a method's detector, from the newest checkpoint in `run` if there is one.
-
-    Every process that torchrun started calls this; the first one alone reads and writes `run`.
+    Every process that torchrun started has one; the first process alone reads and writes the
+    folder. Nothing is written before `run`.
 
     Args:
         method: what is trained.
         train_set: images and boxes to learn from.
         validation_set: images and boxes to evaluate on, at the end and every
             `config.evaluate_every` iterations.
-        run: folder of checkpoints and metrics.
+        folder: of checkpoints and metrics.
         config: settings of the loop.
         schedule: length and learning rate.
         transform: augmentation of (image, target).
         console: where progress goes.
         others: further settings by name, which a run that goes on must share.
-        begun: called by the first process with the iteration that the run goes on from, once that
-            is certain and before anything is written.
+
+    Attributes:
+        done: steps that have been made.
+        numbers: the 12 COCO numbers of the newest evaluation; None before the first.
+        signal: the signal that has stopped the run; None if it went to its end.
 
     Raises:
-        RunError: a loss that is not finite, a disk that is full, a checkpoint of another run.
-        WorkerKilled: the system killed a process that loads images.
-        ValueError: a batch that the processes can not share equally.
+        RunError: a checkpoint of another run.
+        ValueError: a batch that the processes cannot share equally, or a device that is not there.
     """
-    console = console or distributed.console()
-    part_size = config.part_size(world_size())
-    device = choose_device(config.device)
-    memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-    method.to(device).to(memory_format=memory_format).train()
-    optimizer = build_optimizer(method, config, schedule)
-    average = None
-    if config.ema_decay is not None:
-        update = get_ema_multi_avg_fn(config.ema_decay)
-        average = AveragedModel(method.detector, multi_avg_fn=update, use_buffers=True)
-    parts: dict[str, Any] = {"method": method, "optimizer": optimizer}
-    if average is not None:
-        parts["average"] = average
 
-    saved = distributed.from_first(lambda: load_latest(run))
-    shared = identity(method, train_set, validation_set, config, others or {})
-    begin = restore(saved, parts, shared) if saved else 0
-    if begin > schedule.iterations:
-        raise RunError(
-            f"--schedule.iterations is {schedule.iterations}, and the run has made {begin} already"
+    def __init__(
+        self,
+        method: Method,
+        train_set: DetectionDataset,
+        validation_set: DetectionDataset,
+        folder: Path,
+        config: EngineConfig,
+        schedule: ScheduleConfig,
+        *,
+        transform: Transform | None = None,
+        console: Console | None = None,
+        others: Mapping[str, str] | None = None,
+    ) -> None:
+        self.method, self.folder, self.config, self.schedule = method, folder, config, schedule
+        self.train_set, self.validation_set, self.transform = train_set, validation_set, transform
+        self.part_size = config.part_size(distributed.world_size())
+        self.train_step = TrainingStep(method, config, schedule)
+        self.average = None
+        if config.ema_decay is not None:
+            update = get_ema_multi_avg_fn(config.ema_decay)
+            self.average = AveragedModel(method.detector, multi_avg_fn=update, use_buffers=True)
+
+        parts = {"method": method, "optimizer": self.train_step.optimizer, "average": self.average}
+        self.parts: dict[str, Any] = {name: p for name, p in parts.items() if p is not None}
+        self.identity = identity(method, train_set, validation_set, config, others or {})
+        saved = distributed.from_first(lambda: load_latest(folder))
+        self.done = restore(saved, self.parts, self.identity) if saved else 0
+        if self.done > schedule.iterations:
+            raise RunError(
+                f"--schedule.iterations is {schedule.iterations}, and the run has made {self.done} "
+                "already"
+            )
+        self.random = saved["random"][distributed.rank()] if saved else None
+        # Computed anew: a run that goes on may have another schedule from there.
+        self.scheduler = LambdaLR(
+            self.train_step.optimizer, schedule.factor, last_epoch=self.done - 1
         )
-    # Computed anew: a run that goes on may have another schedule from there.
-    scheduler = LambdaLR(optimizer, schedule.factor, last_epoch=begin - 1)
-    if is_first():
-        begun(begin)
-    model = distributed.with_shared_gradients(method)
-    batches = training_loader(
-        train_set,
-        part_size,
-        config.seed,
-        config.workers,
-        start=begin * config.accumulate,
-        rank=distributed.rank(),
-        world_size=world_size(),
-        transform=transform,
-    )
-    if saved:  # after the loader exists: making it may draw random numbers
-        restore_random_state(saved["random"][distributed.rank()], device)
-    else:  # whatever the method's own weights took, and on each rank other numbers
-        torch.manual_seed(config.seed + distributed.rank())
+        self.metrics: MetricsFile | None = None
+        self.progress = ProgressLog(
+            console or distributed.console(), schedule.iterations, self.done
+        )
+        self.numbers: dict[str, float] | None = None
+        self.signal: int | None = None
 
-    done = begin
+    def run(self) -> None:
+        """Trains to the end, or until a signal says to stop.
 
-    def due(every: int) -> bool:
-        return done == schedule.iterations or (every > 0 and done % every == 0)
+        Raises:
+            RunError: a loss that is not finite, or a disk that is full.
+            DataError: an image that cannot be read.
+            WorkerKilled: the system killed a process that loads images.
+        """
+        config, begin = self.config, self.done
+        if distributed.is_first():
+            self.metrics = MetricsFile(self.folder, begin, config.tensorboard)
+        self.numbers = distributed.from_first(lambda: _evaluation_of(self.folder, begin))
+        fast = compiled(self.method.detector.backbone, config.compile_backbone)
+        batches = self._start_loading()
+        self._logged, self._logged_at = begin, time.monotonic()
+        with (
+            deterministic(config.deterministic),
+            fast,
+            StopSignals() as stop,
+            self.progress,
+            batches,
+        ):
+            if begin > 0 and self.due(config.evaluate_every) and self.numbers is None:
+                self.evaluate()  # the run was killed before it had
+            while self.done < self.schedule.iterations:
+                self.step(batches)
+                # All processes stop at the same step.
+                self.signal = distributed.largest(stop.received or 0) or None
+                if self.signal or self.due(config.checkpoint_every):
+                    self.save()  # before an evaluation, which may take long
+                if self.signal:
+                    break
+                if self.due(config.evaluate_every):
+                    self.evaluate()
+        if self.metrics is not None:
+            self.metrics.close()
 
-    def save() -> None:
-        _require_finite_weights(method, done, config, run)
-        random = distributed.gather(random_state(device))
-        if is_first():
-            state = {name: part.state_dict() for name, part in parts.items()}
-            state |= {"iteration": done, "random": random, "identity": shared}
-            save_checkpoint(run, done, state)
+    def step(self, batches: Iterator[Any]) -> None:
+        """Makes one training step, and logs it when that is due."""
+        self.done += 1
+        self.method.watches_gradients = self.due(self.config.log_every)
+        learning_rate = float(self.scheduler.get_last_lr()[-1])
+        results = self.train_step(batches, self.done - 1)
+        self.scheduler.step()
+        if self.average is not None:
+            self.average.update_parameters(self.method.detector)
+        self.progress.advance(self.done)
+        if self.due(self.config.log_every):
+            self.log(results, learning_rate)
 
-    def write(row: dict[str, Any]) -> None:
-        if metrics is not None:
-            metrics.write(row)
+    def due(self, every: int) -> bool:
+        """Whether what happens every so many steps happens behind the newest one."""
+        return self.done == self.schedule.iterations or (every > 0 and self.done % every == 0)
 
-    def evaluate() -> dict[str, float]:
-        last = done == schedule.iterations
-        engine = "pycocotools" if last else config.evaluate_with
-        numbers = evaluate_detector(trained(), validation_set, config, engine)
-        write({"iteration": done, **numbers})
-        return numbers
+    def log(self, results: Sequence[StepResult], learning_rate: float) -> None:
+        """Tells of a step, by its mean over the processes."""
+        row: dict[str, Any] = {"iteration": self.done} | distributed.mean(_numbers(results))
+        images = (self.done - self._logged) * self.config.batch_size
+        row["learning_rate"] = learning_rate
+        row["images_per_second"] = images / (time.monotonic() - self._logged_at)
+        bad = {name: value for name, value in row.items() if not math.isfinite(value)}
+        if bad:
+            raise self._diverged(str(bad))
+        self._write(row)
+        self.progress.report(row)
+        self._logged, self._logged_at = self.done, time.monotonic()
 
-    def trained() -> Detector:
-        return method.detector if average is None else cast(Detector, average.module)
+    def save(self) -> None:
+        """Writes a checkpoint."""
+        for name, parameter in self.method.named_parameters():
+            if not parameter.isfinite().all():
+                raise self._diverged(f"{name} is not finite")
+        random = distributed.gather(random_state(self.train_step.device))
+        if distributed.is_first():
+            state = {name: part.state_dict() for name, part in self.parts.items()}
+            state |= {"iteration": self.done, "random": random, "identity": self.identity}
+            save_checkpoint(self.folder, self.done, state)
 
-    metrics = MetricsFile(run, begin, config.tensorboard) if is_first() else None
-    progress = ProgressLog(console, schedule.iterations, begin)
-    log_start, log_iteration = time.monotonic(), begin
-    stopped = 0
-    fast = compiled(method.detector.backbone, config.compile_backbone)
-    with deterministic(config.deterministic), fast, StopSignals() as stop, progress, batches:
-        numbers = distributed.from_first(lambda: _evaluation_of(run, begin))
-        if saved and due(config.evaluate_every) and numbers is None:  # it was killed meanwhile
-            numbers = evaluate()
-        for iteration in range(begin, schedule.iterations):
-            done = iteration + 1  # when this step is
-            method.watches_gradients = due(config.log_every)
-            optimizer.zero_grad(set_to_none=True)
-            results = []
-            for part in range(config.accumulate):
-                images, targets = next(batches)
-                images = [_to(image, device) for image in images]
-                targets = [{k: target[k] for k in ("boxes", "labels")} for target in targets]
-                last = part == config.accumulate - 1
-                with nullcontext() if last else distributed.own_gradients(model):
-                    with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-                        result = model(images, targets, iteration)
-                    losses = torch.stack([value.float() for value in result.losses.values()])
-                    (losses.sum() / config.accumulate).backward()
-                results.append(result)
-            _let_rest(method, iteration)
-            _clip(method, config)
-            learning_rate = scheduler.get_last_lr()[-1]
-            optimizer.step()
-            scheduler.step()
-            if average is not None:
-                average.update_parameters(method.detector)
+    def evaluate(self) -> None:
+        """Computes the 12 COCO numbers of what has been learnt so far."""
+        begin, last = time.monotonic(), self.done == self.schedule.iterations
+        engine = "pycocotools" if last else self.config.evaluate_with
+        self.numbers = evaluate_detector(self.detector, self.validation_set, self.config, engine)
+        self._write({"iteration": self.done, **self.numbers})
+        self._logged_at += time.monotonic() - begin  # no part of the speed of training
 
-            progress.advance(done)
-            if due(config.log_every):
-                row: dict[str, Any] = {"iteration": done} | distributed.mean(_numbers(results))
-                elapsed = time.monotonic() - log_start
-                row["learning_rate"] = learning_rate
-                row["images_per_second"] = (done - log_iteration) * config.batch_size / elapsed
-                _require_finite(row, config, run)
-                write(row)
-                progress.report(row)
-                log_start, log_iteration = time.monotonic(), done
-            stopped = distributed.largest(stop.received or 0)  # all stop at the same step
-            if stopped or due(config.checkpoint_every):
-                save()  # before an evaluation, which may take long
-            if stopped:
-                break
-            if due(config.evaluate_every):
-                before = time.monotonic()
-                numbers = evaluate()
-                log_start += time.monotonic() - before  # no part of the speed of training
-    if metrics is not None:
-        metrics.close()
-    if stopped:
-        return Outcome(trained(), None, stopped)
-    return Outcome(trained(), numbers, None)
+    @property
+    def detector(self) -> Detector:
+        """What is trained; the moving average of its weights where one is kept."""
+        return self.method.detector if self.average is None else cast(Detector, self.average.module)
 
+    def _start_loading(self) -> Any:
+        """The stream of batches, behind those that have been seen."""
+        batches = training_loader(
+            self.train_set,
+            self.part_size,
+            self.config.seed,
+            self.config.workers,
+            start=self.done * self.config.accumulate,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+            transform=self.transform,
+        )
+        if self.random is not None:  # after the loader exists: making it may draw random numbers
+            restore_random_state(self.random, self.train_step.device)
+        else:  # whatever the method's own weights took, and on each rank other numbers
+            torch.manual_seed(self.config.seed + distributed.rank())
+        return batches
 
-def build_optimizer(
-    method: Method, config: EngineConfig, schedule: ScheduleConfig
-) -> torch.optim.Optimizer:
-    """Optimizer over everything that is trained, at the learning rate of the batch."""
-    rate = schedule.scaled_learning_rate(config.batch_size)
-    backbone = {id(p) for p in method.detector.backbone.parameters()}
-    trained = [p for p in method.parameters() if p.requires_grad]
-    rates = rate * config.backbone_factor, rate
-    parts = [p for p in trained if id(p) in backbone], [p for p in trained if id(p) not in backbone]
-    groups = [
-        {"params": part, "lr": own, "initial_lr": own}  # as a scheduler that goes on wants it
-        for part, own in zip(parts, rates, strict=True)
-    ]
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
-    return torch.optim.SGD(groups, momentum=0.9, weight_decay=config.weight_decay)
+    def _write(self, row: dict[str, Any]) -> None:
+        if self.metrics is not None:
+            self.metrics.write(row)
 
-
-def _let_rest(method: Method, iteration: int) -> None:
-    """Takes the gradients of what is not trained in a step: see `Method.resting`."""
-    for part in method.resting(iteration):
-        part.zero_grad(set_to_none=True)
-
-
-def _to(image: Tensor, device: torch.device) -> Tensor:
-    """The image on the device; the copy is waited for only out of memory that is not pinned."""
-    return image if device.type == "cpu" else image.pin_memory().to(device, non_blocking=True)
-
-
-def _clip(method: nn.Module, config: EngineConfig) -> None:
-    if config.clip_value is not None:
-        nn.utils.clip_grad_value_(method.parameters(), config.clip_value)
-    if config.clip_norm is not None:
-        nn.utils.clip_grad_norm_(method.parameters(), config.clip_norm)
+    def _diverged(self, what: str) -> RunError:
+        again = "start again" + (
+            f" with --resume --out {self.folder}: the last checkpoint is from before"
+            if checkpoints(self.folder)
+            else ": there is no checkpoint from before"
+        )
+        return RunError(
+            f"training diverged at or before iteration {self.done}: {what}. Lower "
+            "--schedule.learning-rate, lengthen --schedule.warmup or clip the gradient "
+            f"(--engine.clip-norm; it is {self.config.clip_norm}), and {again}."
+        )
 
 
 def _numbers(results: Sequence[StepResult]) -> dict[str, float]:
@@ -266,30 +249,3 @@ def _evaluation_of(run: Path, iteration: int) -> dict[str, float] | None:
         if row["iteration"] == iteration and "AP" in row:
             return {name: value for name, value in row.items() if name != "iteration"}
     return None
-
-
-def _require_finite(row: dict[str, Any], config: EngineConfig, run: Path) -> None:
-    bad = {name: value for name, value in row.items() if not math.isfinite(value)}
-    if bad:
-        raise _diverged(row["iteration"], str(bad), config, run)
-
-
-def _require_finite_weights(
-    method: Method, iteration: int, config: EngineConfig, run: Path
-) -> None:
-    for name, parameter in method.named_parameters():
-        if not parameter.isfinite().all():
-            raise _diverged(iteration, f"{name} is not finite", config, run)
-
-
-def _diverged(iteration: int, what: str, config: EngineConfig, run: Path) -> RunError:
-    again = "start again" + (
-        f" with --resume --out {run}: the last checkpoint is from before"
-        if checkpoints(run)
-        else ": there is no checkpoint from before"
-    )
-    return RunError(
-        f"training diverged at or before iteration {iteration}: {what}. Lower "
-        "--schedule.learning-rate, lengthen --schedule.warmup or clip the gradient "
-        f"(--engine.clip-norm; it is {config.clip_norm}), and {again}."
-    )

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from sssd.data import DetectionDataset
 from sssd.engine.drawing import draw
 from sssd.engine.plots import PANEL as PICTURE
-from sssd.engine.plots import plt, spread
+from sssd.engine.plots import spread
 from sssd.methods import Comparison, Method
 
 LEVELS_SHOWN = 3  # the finest ones; those above are a few cells
@@ -40,7 +40,6 @@ def plot_maps(method: Method, dataset: DetectionDataset, path: Path, count: int 
         return False
     figure = _draw(compared, dataset)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
     return True
 
 
@@ -58,7 +57,7 @@ def _draw(compared: list[tuple[int, Comparison]], dataset: DetectionDataset) -> 
     titles = ["$K$ as compared", "$K_e$", r"$|K - K_e|$", name]
     heights = [levels * _height_of(comparison) + 0.2 for _, comparison in compared] + [0.45]
     size = PANEL * (levels + 4), PANEL * sum(heights)
-    figure = plt.figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     blocks = figure.add_gridspec(len(heights), 1, height_ratios=heights)
     value_top = _top(p for image in panels for row in image for p in row[:3])
     gap_top = _top(row[3] for image in panels for row in image)

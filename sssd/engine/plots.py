@@ -3,21 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")  # files only: no display is needed
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure  # by itself: pyplot's figures and backend are a notebook's own
 from PIL import Image, ImageDraw, ImageFont
 
 from sssd.data import DetectionDataset
 from sssd.detectors import Detector
 from sssd.engine.drawing import DEJAVU, draw, shown
 from sssd.engine.log import read_metrics
-
-plt.rcParams["text.parse_math"] = False  # a name may hold dollar signs
 
 SCORE_SHOWN = 0.3  # detections below it are left out of pictures
 PANEL, GAP, HEADER = 480, 6, 28  # pixels
@@ -56,7 +51,8 @@ def plot_curves(run: Path) -> None:
     evaluations = [row for row in rows if "AP" in row]
     if not steps:
         return
-    figure, (losses, rates, scores) = plt.subplots(1, 3, figsize=(13, 3.8))
+    figure = Figure(figsize=(13, 3.8))
+    losses, rates, scores = figure.subplots(1, 3)
     for kind in ("detection", "teacher", "distillation"):
         _line(losses, steps, kind, lambda row, kind=kind: _sum(row, f"loss/{kind}"))
     losses.set_ylabel("loss")
@@ -80,7 +76,6 @@ def plot_curves(run: Path) -> None:
     scores.legend()
     figure.tight_layout()
     figure.savefig(run / "curves.png", dpi=110)
-    plt.close(figure)
 
 
 def spread(dataset: DetectionDataset, count: int) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 import torch
 import torchvision
+from typeguard import TypeCheckError, check_type
 
 from sssd import __version__
 from sssd.engine.distributed import world_size
@@ -44,6 +45,43 @@ def settings_from(kind: type[T], values: Mapping[str, Any]) -> T:
     return kind(**{name: _typed(hints[name], value) for name, value in values.items()})
 
 
+def with_changes(settings: T, changes: Mapping[str, Any], place: str = "") -> T:
+    """Settings with others in the place of some, each checked against its type.
+
+    Args:
+        settings: nested dataclasses.
+        changes: values by the names of fields; nested settings as a whole, or in turn as a dict of
+            those that change. Files may be given as text.
+        place: name of the settings, for messages.
+
+    Raises:
+        TypeError: a name that is not there, or a value of another type.
+        ValueError: a value that the settings refuse.
+
+    Example:
+        >>> with_changes(EngineConfig(), {"batch_size": 4}).batch_size
+        4
+    """
+    hints, values = get_type_hints(type(settings)), {}
+    for name, value in changes.items():
+        if name not in hints:
+            known = ", ".join(hints)
+            raise TypeError(f"{place}{name}: there is no such setting; there are {known}")
+        before, hint = getattr(settings, name), hints[name]
+        if not dataclasses.is_dataclass(before):
+            values[name] = _typed(hint, value)
+        elif isinstance(value, Mapping):
+            values[name] = with_changes(before, value, f"{place}{name}.")
+        else:
+            values[name] = value
+        try:
+            check_type(values[name], hint)
+        except TypeCheckError:
+            wanted = hint.__name__ if isinstance(hint, type) else hint
+            raise TypeError(f"{place}{name} is {value!r}; it must be {wanted}") from None
+    return dataclasses.replace(settings, **values)  # type: ignore[type-var]
+
+
 def _typed(hint: Any, value: Any) -> Any:
     if dataclasses.is_dataclass(hint):
         return settings_from(hint, value)  # type: ignore[arg-type]
@@ -69,13 +107,22 @@ def read_record(run: Path) -> dict[str, Any]:
             f"{run}: this is no run's folder, it has no {FILE}; `python -m sssd.train` says at its "
             "end where its run lies"
         )
+    return read_json(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a json file.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
     try:
-        record = json.loads(path.read_bytes())
+        values = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path}: not a json file: {error}") from None
-    if not isinstance(record, dict):
-        raise ValueError(f"{path}: not the settings of a run")
-    return record
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: not what a run leaves, an object; it holds {values!r:.80}")
+    return values
 
 
 def read_settings(run: Path, kind: type[T]) -> T:

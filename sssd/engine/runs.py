@@ -1,4 +1,4 @@
-"""What a finished run left in its folder, ready to be used again."""
+"""A trained detector with what belongs to it, as `sssd.fit` returns and `sssd.load` opens it."""
 
 import dataclasses
 import json
@@ -6,18 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+import sssd.extras  # noqa: F401  it comes before what may be missing
+
+# isort: split
 from safetensors import SafetensorError, safe_open
+from torch import nn
 
 from sssd.data import DataError, DetectionDataset
 from sssd.data.build import DataConfig
 from sssd.data.faults import Id
 from sssd.detectors import Detector, DetectorConfig, build_detector
 from sssd.detectors.weights import load_weights
-from sssd.engine.record import of_another_version, read_record, settings_from
+from sssd.engine.distributed import choose_device
+from sssd.engine.record import of_another_version, read_json, read_record, settings_from
 from sssd.engine.settings import EngineConfig
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, NUMBERS = "model.safetensors", "evaluation.json"
 
 
 @dataclass(frozen=True)
@@ -25,13 +29,16 @@ class Run:
     """A trained detector and what belongs to it.
 
     Attributes:
-        folder: where it was found.
+        folder: where checkpoints, metrics, weights and pictures lie.
         detector: the detector, in evaluation mode.
         classes: names of its C classes.
         category_ids: the ids that its training data have for them.
         config: settings of the detector; `weights` and `start_from` name nothing to load any more.
         data: what it was trained and evaluated on.
         batch_size: images that one process saw at a time.
+        numbers: the 12 COCO numbers on the validation set at the end of training; None if it was
+            stopped, or if `evaluation.json` is not in the folder.
+        signal: the signal that stopped the training; None if it came to its end.
     """
 
     folder: Path
@@ -41,6 +48,16 @@ class Run:
     config: DetectorConfig
     data: DataConfig
     batch_size: int
+    numbers: dict[str, float] | None = None
+    signal: int | None = None
+
+    def metadata(self) -> dict[str, Any]:
+        """What a file of the weights says of them."""
+        return {
+            "classes": self.classes,
+            "category_ids": self.category_ids,
+            "detector": dataclasses.asdict(self.config),
+        }
 
     def category_ids_in(self, dataset: DetectionDataset) -> list[Id | None]:
         """A dataset's own ids of the detector's classes, which are known by their names.
@@ -67,25 +84,27 @@ class Run:
         return [id_of.get(name) for name in self.classes]
 
 
-def open_run(folder: Path, device: torch.device | None = None) -> Run:
-    """Rebuilds the detector of a finished run; nothing is downloaded.
+def load(folder: Path | str, device: str = "cpu") -> Run:
+    """Opens the folder of a finished run; nothing is downloaded.
 
     Args:
         folder: a run's folder, with config.json and model.safetensors.
-        device: where to put the detector; the CPU by default.
+        device: where to put the detector; "auto" takes a GPU where there is one.
 
     Raises:
         FileNotFoundError: the folder is no run, or one that has not ended.
-        ValueError: a file is damaged, or the weights are of other settings or classes.
+        ValueError: a file is damaged, the weights are of other settings or classes, or the device
+            is not there.
 
     Example:
-        >>> run = open_run(Path("runs/demo"))  # doctest: +SKIP
+        >>> run = sssd.load("runs/demo")  # doctest: +SKIP
         >>> run.detector([image])[0]["boxes"]  # doctest: +SKIP
     """
+    folder = Path(folder)
     record = read_record(folder)
     metadata = _read_metadata(folder)
     try:
-        config = _to_rebuild(settings_from(DetectorConfig, record["detector"]))
+        config = to_rebuild(settings_from(DetectorConfig, record["detector"]))
         engine = settings_from(EngineConfig, record["engine"])
         batch_size = engine.part_size(record["processes"])
         data = settings_from(DataConfig, record["data"])
@@ -93,14 +112,19 @@ def open_run(folder: Path, device: torch.device | None = None) -> Run:
         category_ids: list[Id] = json.loads(metadata["category_ids"])
     except (KeyError, TypeError) as error:
         raise of_another_version(folder, error) from error
+    numbers = read_json(folder / NUMBERS) if (folder / NUMBERS).exists() else None
     detector = build_detector(config, len(classes))
-    load_weights(getattr(detector, "model", detector), folder / WEIGHTS, "the run's weights")
-    memory_format = torch.channels_last if engine.channels_last else torch.contiguous_format
-    detector.to(device or "cpu").to(memory_format=memory_format).eval()
-    return Run(folder, detector, classes, category_ids, config, data, batch_size)
+    load_weights(plain_model(detector), folder / WEIGHTS, "the run's weights")
+    detector.to(choose_device(device)).to(memory_format=engine.memory_format).eval()
+    return Run(folder, detector, classes, category_ids, config, data, batch_size, numbers)
 
 
-def _to_rebuild(config: DetectorConfig) -> DetectorConfig:
+def plain_model(detector: Detector) -> nn.Module:
+    """What other programs load: torchvision's own model where the detector wraps one."""
+    return getattr(detector, "model", detector)
+
+
+def to_rebuild(config: DetectorConfig) -> DetectorConfig:
     """Settings that build the trained network without the files that training started from."""
     weights = config.weights
     if weights is not None:

@@ -4,6 +4,8 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 
 @dataclass(frozen=True)
 class EngineConfig:
@@ -81,6 +83,11 @@ class EngineConfig:
                 raise ValueError(f"--engine.{flag} is {getattr(self, name)}; at least {least}")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ValueError(f"--engine.ema-decay is {self.ema_decay}; it must lie in [0, 1)")
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """That of images and weights."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def require_packages(self) -> None:
         """Refuses settings that need a package which is not installed.

@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import json
 import os
 import warnings
 from pathlib import Path
@@ -94,9 +95,16 @@ def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
-def export_weights(path: Path, model: nn.Module, metadata: dict[str, str]) -> None:
-    """Writes weights as safetensors, which any framework reads without running code."""
+def export_weights(path: Path, model: nn.Module, metadata: dict[str, Any]) -> None:
+    """Writes weights as safetensors, which any framework reads without running code.
+
+    Args:
+        path: the file.
+        model: whose state dict is written.
+        metadata: what the file says of it, each value as json.
+    """
     from safetensors.torch import save
 
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    write_atomically(path, lambda file: file.write(save(weights, metadata)))
+    texts = {name: json.dumps(value) for name, value in metadata.items()}
+    write_atomically(path, lambda file: file.write(save(weights, texts)))

@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from sssd.commands import plain_console
-from sssd.data import training_loader, training_transform
-from sssd.engine.loop import build_optimizer, choose_device
+from sssd.data import training_loader
+from sssd.engine.step import TrainingStep
+from sssd.fitting import prepare
 from sssd.recipes import Config
-from sssd.train import prepare
 
 ROUNDS = 12
 
@@ -53,33 +52,17 @@ class _Step:
     """One training step of a configuration, to be repeated."""
 
     def __init__(self, config: Config) -> None:
-        self.method, train_set, _ = prepare(config, plain_console(quiet=True))
-        device = choose_device(config.engine.device)
-        memory_format = (
-            torch.channels_last if config.engine.channels_last else torch.contiguous_format
-        )
-        self.method.to(device).to(memory_format=memory_format).train()
-        self.method.watches_gradients = False  # as in every step that is not logged
-        self.optimizer = build_optimizer(self.method, config.engine, config.schedule)
-        transform = training_transform(config.data.flip, config.data.photometric, config.data.scale)
+        method, train_set, _ = prepare(config)
+        method.watches_gradients = False  # as in every step that is not logged
+        self.step = TrainingStep(method, config.engine, config.schedule)
+        self.device = self.step.device
         self.batches = training_loader(
-            train_set, config.engine.batch_size, seed=0, workers=0, start=0, transform=transform
+            train_set, config.engine.part_size(), seed=0, transform=config.data.transform()
         )
-        self.device = device
         self.iteration = config.schedule.iterations - 1
 
     def __call__(self) -> None:
-        images, targets = next(self.batches)
-        images = [image.to(self.device) for image in images]
-        targets = [
-            {name: target[name].to(self.device) for name in ("boxes", "labels")}
-            for target in targets
-        ]
-        losses = self.method(images, targets, self.iteration).losses
-        loss = torch.stack([value.float() for value in losses.values()]).sum()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+        self.step(self.batches, self.iteration)
 
 
 def _now(device: torch.device) -> float:

@@ -46,11 +46,12 @@ def markdown(rows: Sequence[Row], order: Sequence[str]) -> str:
 
 def plot(rows: Sequence[Row], order: Sequence[str], title: str, path: Path) -> None:
     """Draws each run's AP as a dot and each variant's mean as a line."""
-    from sssd.engine.plots import plt  # it takes seconds, which --help need not
+    from matplotlib.figure import Figure  # it takes seconds, which --help need not
 
     table = by_variant(rows)
     names = [name for name in order if name in table]
-    figure, axes = plt.subplots(figsize=(7.5, 1.2 + 0.34 * len(names)))
+    figure = Figure(figsize=(7.5, 1.2 + 0.34 * len(names)))
+    axes = figure.subplots()
     for place, name in enumerate(names):
         scores = [100 * float(row["AP"]) for row in table[name].values()]
         mean = statistics.mean(scores)
@@ -58,14 +59,13 @@ def plot(rows: Sequence[Row], order: Sequence[str], title: str, path: Path) -> N
         axes.plot([mean, mean], [place - 0.32, place + 0.32], color="C3", lw=2)
         if place == 0:
             axes.axvline(mean, color="grey", lw=0.8, ls=":", zorder=0)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), names, parse_math=False)  # they may hold dollar signs
     axes.invert_yaxis()
     axes.set_xlabel("AP (dots: runs; red: mean)")
-    axes.set_title(title, loc="left", fontsize=10)
+    axes.set_title(title, loc="left", fontsize=10, parse_math=False)
     axes.grid(axis="x", alpha=0.3)
     figure.tight_layout()
     figure.savefig(path, dpi=130)
-    plt.close(figure)
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -24,8 +24,8 @@ from sssd.engine.log import read_metrics
 from sssd.engine.record import by_flag, read_settings
 from sssd.engine.state import RunError, checkpoints
 from sssd.experiments.plans import Variants
+from sssd.fitting import fit
 from sssd.recipes import Config
-from sssd.train import execute, prepare
 
 Row = dict[str, str]
 SETTINGS = ["variant", "seed", "settings", "iterations", "seconds"]
@@ -148,15 +148,15 @@ def _run(config: Config, seed: int, run: Path) -> Row | None:
     run.mkdir(parents=True, exist_ok=True)
     with (run / "log.txt").open("a", encoding="utf-8", errors="backslashreplace") as log:
         console = plain_console(file=log, width=100)
-        outcome = execute(prepare(config, console), config, run.name, run, console)
-    if outcome.numbers is None:
+        trained = fit(config, recipe=run.name, console=console)
+    if trained.numbers is None:
         return None
-    device = next(outcome.detector.parameters()).device
+    device = next(trained.detector.parameters()).device
     return {
         "settings": _fingerprint(config),
         "iterations": str(config.schedule.iterations),
         "seconds": f"{_seconds(config, run):.0f}",
-        **{name: f"{outcome.numbers[name]:.4f}" for name in METRICS},
+        **{name: f"{trained.numbers[name]:.4f}" for name in METRICS},
         "sssd": __version__,
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",

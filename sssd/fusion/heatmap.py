@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sssd.fusion.layers import normalize_map, separable3x3
-from sssd.fusion.objects import Objects, add_context, describe, paint_objects
+from sssd.fusion.objects import Objects, add_context, descriptors, paint_objects
 
 
 class HeatmapFusion(nn.Module):
@@ -35,7 +35,7 @@ class HeatmapFusion(nn.Module):
     ) -> list[Tensor]:
         """Fuses maps and labels: see `RelationFusion.forward`."""
         rows = add_context(objects, image_size, context=False)
-        values = self.embed(describe(rows, self.num_classes, image_size))  # (T, C)
+        values = self.embed(descriptors(rows, self.num_classes, image_size))  # (T, C)
         values = F.layer_norm(values, values.shape[-1:])
         painted = paint_objects(values, rows, image_size, maps)
         sources = [m.detach() for m in maps] if self.detach else maps

@@ -145,7 +145,7 @@ def paint_objects(
     )
 
 
-def describe(objects: Objects, num_classes: int, image_size: tuple[int, int]) -> Tensor:
+def descriptors(objects: Objects, num_classes: int, image_size: tuple[int, int]) -> Tensor:
     """Descriptor of each object: 2 [box / (W, H, W, H), one-hot(label)] - 1.
 
     Args:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from sssd.fusion.label_encoder import LabelEncoder
 from sssd.fusion.layers import conv3x3, normalize_map
-from sssd.fusion.objects import Objects, add_context, describe, paint_objects, pool_objects
+from sssd.fusion.objects import Objects, add_context, descriptors, paint_objects, pool_objects
 
 
 class RelationFusion(nn.Module):
@@ -56,7 +56,7 @@ class RelationFusion(nn.Module):
         batch_size = maps[0].shape[0]
         rows = add_context(objects, image_size, context=self.context)
         labels = self.encoder(
-            describe(rows, self.num_classes, image_size), rows.image_index, batch_size
+            descriptors(rows, self.num_classes, image_size), rows.image_index, batch_size
         )  # (T, C)
         sources = [m.detach() for m in maps] if self.detach else maps
         seen = [F.relu(normalize_map(self.appearance(m))) for m in sources]

@@ -5,23 +5,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from sssd.data import read_coco
 from sssd.engine.log import read_metrics
-from sssd.engine.loop import train
 from sssd.engine.settings import EngineConfig
 from sssd.engine.state import RunError
+from sssd.fitting import prepare
 from sssd.methods import FusionConfig, MethodConfig, build_method
 from sssd.recipes import RECIPES
 from sssd.schedules import CoefficientConfig, ScheduleConfig
-from sssd.train import prepare
 from tests.scenes import write_scenes
 from tests.small import small_config
-from tests.tiny import tiny_detector
+from tests.tiny import tiny_detector, train
 
-QUIET = Console(quiet=True)
 SCHEDULE = ScheduleConfig(iterations=4, learning_rate=0.05, milestones=(3,), warmup=0)
 CONFIG = EngineConfig(batch_size=2, workers=0, ema_decay=None, log_every=2, checkpoint_every=2)
 
@@ -43,11 +40,8 @@ def trained(data: Path, run: Path, detector: str, method: MethodConfig) -> dict[
         schedule=SCHEDULE,
         engine=CONFIG,
     )
-    student, train_set, val_set = prepare(config, QUIET)
-    outcome = train(
-        student, train_set, val_set, run=run, config=CONFIG, schedule=SCHEDULE, console=QUIET
-    )
-    return outcome.detector.state_dict()
+    student, dataset, _ = prepare(config)
+    return train(student, dataset, run, CONFIG, SCHEDULE).detector.state_dict()
 
 
 @pytest.mark.parametrize("detector", ["fcos", "fasterrcnn"])  # the second draws its proposals
@@ -66,7 +60,7 @@ def run_tiny(folder: Path, method: MethodConfig, iterations: int = 4) -> None:
     dataset = read_coco(path if path.exists() else write_scenes(folder, "train"))
     schedule = dataclasses.replace(SCHEDULE, iterations=iterations)
     student = build_method(tiny_detector(), method, schedule)
-    train(student, dataset, dataset, run=folder, config=CONFIG, schedule=schedule, console=QUIET)
+    train(student, dataset, folder, CONFIG, schedule)
 
 
 def test_a_run_is_not_resumed_with_other_settings_of_the_method(tmp_path: Path) -> None:

@@ -12,14 +12,13 @@ from sssd.data import read_coco
 from sssd.detectors import Detector
 from sssd.engine.compiled import compiled
 from sssd.engine.log import read_metrics
-from sssd.engine.loop import train
 from sssd.engine.settings import EngineConfig
 from sssd.methods import FusionConfig, MethodConfig, build_method
 from sssd.methods.gradients import without_gradient
 from sssd.schedules import ScheduleConfig
 from tests.scenes import write_scenes
 from tests.small import small_detector
-from tests.tiny import tiny_detector
+from tests.tiny import tiny_detector, train
 
 BACKEND = "aot_eager"  # traces and differentiates as inductor does, in a second
 SIZES = ((64, 64), (64, 96), (96, 64))
@@ -88,8 +87,8 @@ def test_a_compiled_run_ends_like_one_that_is_not(tmp_path: Path) -> None:
             batch_size=2, workers=0, ema_decay=0.5, log_every=1, compile_backbone=compile_backbone
         )
         run = tmp_path / f"run{compile_backbone}"
-        outcome = train(method, dataset, dataset, run=run, config=engine, schedule=schedule)
-        weights.append(outcome.detector.state_dict())
+        trainer = train(method, dataset, run, engine, schedule)
+        weights.append(trainer.detector.state_dict())
         losses.append([row["loss"] for row in read_metrics(run) if "loss" in row])
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert weights[1].keys() == weights[0].keys() == tiny_detector().state_dict().keys()

@@ -11,12 +11,11 @@ import torch
 from sssd.data import DetectionDataset, read_coco
 from sssd.engine import inference
 from sssd.engine.log import read_metrics
-from sssd.engine.loop import train
 from sssd.engine.settings import EngineConfig
 from sssd.methods import MethodConfig, build_method
 from sssd.schedules import ScheduleConfig
 from tests.scenes import write_scenes
-from tests.tiny import tiny_detector
+from tests.tiny import tiny_detector, train
 
 CONFIG = EngineConfig(batch_size=2, workers=0, log_every=1, evaluate_every=2)
 SCHEDULE = ScheduleConfig(iterations=5, learning_rate=1e-4, milestones=(4,), warmup=0)
@@ -33,7 +32,7 @@ def run(dataset: DetectionDataset, folder: Path, config: EngineConfig) -> list[d
         detector.model.head.classification_head.cls_logits.bias += 5
         detector.model.head.regression_head.bbox_reg.bias.fill_(1.0)
     method = build_method(detector, MethodConfig(name="plain"), SCHEDULE)
-    train(method, dataset, dataset, run=folder, config=config, schedule=SCHEDULE)
+    train(method, dataset, folder, config, SCHEDULE)
     return [row for row in read_metrics(folder) if "AP" in row]
 
 

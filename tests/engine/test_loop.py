@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 from sssd.data import DetectionDataset, read_coco
 from sssd.detectors.build import DetectorName
+from sssd.engine.distributed import choose_device
 from sssd.engine.log import read_metrics
-from sssd.engine.loop import Outcome, choose_device, train
+from sssd.engine.loop import Trainer
 from sssd.engine.settings import EngineConfig
 from sssd.engine.state import RunError, checkpoints
 from sssd.methods import FusionConfig, Method, MethodConfig, build_method
 from sssd.methods.gradients import GradientShares
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 from tests.scenes import write_scenes
-from tests.tiny import tiny_detector
+from tests.tiny import tiny_detector, train
 
 SCHEDULE = ScheduleConfig(iterations=6, learning_rate=0.05, milestones=(4,), warmup=2)
 CONFIG = EngineConfig(batch_size=2, workers=0, ema_decay=0.5, log_every=1, checkpoint_every=2)
@@ -37,16 +37,13 @@ def build(schedule: ScheduleConfig) -> Method:
 
 def run_to(
     dataset: DetectionDataset, run: Path, iterations: int = 6, config: EngineConfig = CONFIG
-) -> Outcome:
+) -> Trainer:
     schedule = replace(SCHEDULE, iterations=iterations)
-    quiet = Console(file=open(os.devnull, "w"))  # noqa: SIM115
-    return train(
-        build(schedule), dataset, dataset, run=run, config=config, schedule=schedule, console=quiet
-    )
+    return train(build(schedule), dataset, run, config, schedule)
 
 
-def weights(outcome: Outcome) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in outcome.detector.state_dict().items()}
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trainer.detector.state_dict().items()}
 
 
 def without_speed(run: Path) -> list[dict]:
@@ -78,9 +75,9 @@ def test_a_signal_saves_and_leaves(
         return method_forward(self, images, targets, iteration)
 
     monkeypatch.setattr(Method, "__call__", forward)
-    outcome = run_to(dataset, tmp_path)
-    assert outcome.signal == signal.SIGTERM
-    assert outcome.numbers is None
+    trainer = run_to(dataset, tmp_path)
+    assert trainer.signal == signal.SIGTERM
+    assert trainer.numbers is None
     assert checkpoints(tmp_path)[-1].name == "00000003.pt"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
@@ -166,11 +163,10 @@ def tiny_run(
     method: MethodConfig,
     iterations: int = 4,
     detector: DetectorName = "retinanet",
-) -> Outcome:
+) -> Trainer:
     schedule = replace(SCHEDULE, iterations=iterations)
     built = build_method(tiny_detector(detector), method, schedule)
-    quiet = Console(file=open(os.devnull, "w"))  # noqa: SIM115
-    return train(built, dataset, dataset, run=run, config=config, schedule=schedule, console=quiet)
+    return train(built, dataset, run, config, schedule)
 
 
 def test_accumulated_parts_are_one_large_batch(dataset: DetectionDataset, tmp_path: Path) -> None:
@@ -248,8 +244,8 @@ def test_a_frozen_backbone_rests_whatever_weight_decay_and_momentum_do(
     start = tiny_detector("retinanet").backbone.state_dict()
     for iterations, moved in ((2, False), (3, True)):
         run = tmp_path / str(iterations)
-        outcome = tiny_run(dataset, run, config, method, iterations=iterations)
-        weights = outcome.detector.backbone.state_dict()
+        trainer = tiny_run(dataset, run, config, method, iterations=iterations)
+        weights = trainer.detector.backbone.state_dict()
         assert any(not torch.equal(value, start[name]) for name, value in weights.items()) == moved
         rows = [row for row in read_metrics(run) if "loss" in row]
         assert all(row["learning_rate"] > 0 for row in rows), "the head's own"

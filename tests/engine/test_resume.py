@@ -10,7 +10,7 @@ import torch
 from sssd.engine.log import read_metrics
 from sssd.engine.record import by_flag, read_record, read_settings, write_record
 from sssd.engine.resume import HONOURED
-from sssd.engine.runs import open_run
+from sssd.engine.runs import load
 from sssd.engine.state import checkpoints
 from sssd.recipes import Config
 from sssd.train import main, parse
@@ -208,7 +208,7 @@ def test_a_refused_command_leaves_a_finished_run_as_it_was(
     assert "--detector.max-size is 320 now and was 64" in message
     assert config.read_text() == edited
     config.write_bytes(before["config.json"])
-    assert len(open_run(run).classes) == 2
+    assert len(load(run).classes) == 2
 
 
 def test_a_run_can_not_be_shorter_than_it_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

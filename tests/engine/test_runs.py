@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sssd.data import DataError, read_coco
-from sssd.engine.runs import evaluation_data, open_run
+from sssd.engine.runs import evaluation_data, load
 from tests.runs import make_run
 from tests.scenes import write_scenes
 
@@ -31,7 +31,7 @@ def change_settings(run: Path, room: str, **changes: object) -> None:
 
 
 def test_the_detector_of_a_run_comes_back(trained: Path) -> None:
-    run = open_run(trained)
+    run = load(trained)
     assert run.classes == ["kind0", "kind1"]
     assert run.category_ids == [1, 2]
     assert not run.detector.training
@@ -44,41 +44,41 @@ def test_the_detector_of_a_run_comes_back(trained: Path) -> None:
 def test_what_training_started_from_is_not_needed_again(copied: Path) -> None:
     change_settings(copied, "detector", weights="gone.pt", start_from="gone.safetensors")
     image = [torch.rand(3, 64, 64)]
-    (found,) = open_run(copied).detector(image)
+    (found,) = load(copied).detector(image)
     change_settings(copied, "detector", weights=None, start_from=None)
-    (expected,) = open_run(copied).detector(image)
+    (expected,) = load(copied).detector(image)
     assert len(expected["scores"]) > 0
     assert torch.equal(found["boxes"], expected["boxes"])
 
 
 def test_folders_that_are_no_run_are_refused(tmp_path: Path, copied: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such folder"):
-        open_run(tmp_path / "absent")
+        load(tmp_path / "absent")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"no run's folder, it has no config\.json"):
-        open_run(tmp_path / "empty")
+        load(tmp_path / "empty")
     (copied / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"has not ended.*--resume"):
-        open_run(copied)
+        load(copied)
 
 
 def test_damaged_files_are_named(copied: Path) -> None:
     weights = copied / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"model\.safetensors: not a whole safetensors file"):
-        open_run(copied)
+        load(copied)
     change_settings(copied, "detector", colour="blue")
     with pytest.raises(ValueError, match="not a whole safetensors file"):
-        open_run(copied)
+        load(copied)
     (copied / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json: not a json file"):
-        open_run(copied)
+        load(copied)
 
 
 def test_settings_of_another_version_are_refused(copied: Path) -> None:
     change_settings(copied, "detector", colour="blue")
     with pytest.raises(ValueError, match=r"colour.*another version"):
-        open_run(copied)
+        load(copied)
 
 
 def test_a_class_count_that_does_not_fit_is_refused(copied: Path) -> None:
@@ -86,11 +86,11 @@ def test_a_class_count_that_does_not_fit_is_refused(copied: Path) -> None:
     metadata = {"classes": '["a", "b", "c"]', "category_ids": "[1, 2, 3]"}
     save_file(load_file(path), path, metadata)
     with pytest.raises(ValueError, match=r"cls_logits.bias is \(2,\) in the file and \(3,\) here"):
-        open_run(copied)
+        load(copied)
 
 
 def test_classes_are_known_by_name(trained: Path, tmp_path: Path) -> None:
-    run = open_run(trained)
+    run = load(trained)
     path = write_scenes(tmp_path, "val")
     document = json.loads(path.read_text())
     document["categories"] = [{"id": 1, "name": "kind1"}, {"id": 2, "name": "kind0"}]
@@ -106,7 +106,7 @@ def test_classes_are_known_by_name(trained: Path, tmp_path: Path) -> None:
 
 
 def test_other_data_do_not_inherit_the_images_of_the_runs_own(trained: Path) -> None:
-    run = open_run(trained)
+    run = load(trained)
     assert evaluation_data(run) == run.data
     assert run.data.val is not None
     other = evaluation_data(run, val=Path("other.json"), on_bad_data="drop")

@@ -19,12 +19,12 @@ from sssd.data import read_coco
 from sssd.detectors.build import DetectorName
 from sssd.engine.distributed import from_first, gather, process_group, with_shared_gradients
 from sssd.engine.inference import evaluate_detector
-from sssd.engine.loop import Outcome, train
+from sssd.engine.loop import Trainer
 from sssd.engine.settings import EngineConfig
 from sssd.methods import FusionConfig, Method, MethodConfig, build_method
 from sssd.methods.base import MethodName
 from sssd.schedules import CoefficientConfig, ScheduleConfig
-from tests.tiny import tiny_detector
+from tests.tiny import tiny_detector, train
 
 SCHEDULE = ScheduleConfig(iterations=4, learning_rate=0.05, milestones=(2,), warmup=0)
 CONFIG = EngineConfig(batch_size=4, workers=0, ema_decay=0.5, log_every=1, checkpoint_every=2)
@@ -38,16 +38,16 @@ def run(
     detector: DetectorName,
     method: MethodConfig,
     config: EngineConfig = CONFIG,
-) -> Outcome:
+) -> Trainer:
     """Trains a tiny detector on the data of the folder."""
     dataset = read_coco(folder / "annotations/instances_train.json")
     built = build_method(tiny_detector(detector), method, SCHEDULE)
-    return train(built, dataset, dataset, run=folder / name, config=config, schedule=SCHEDULE)
+    return train(built, dataset, folder / name, config, SCHEDULE, console=None)
 
 
-def weights(outcome: Outcome) -> dict[str, Tensor]:
+def weights(trainer: Trainer) -> dict[str, Tensor]:
     """What was trained, or its moving average."""
-    return outcome.detector.state_dict()
+    return trainer.detector.state_dict()
 
 
 class StopsHere(Method):
@@ -63,18 +63,18 @@ class StopsHere(Method):
         return self.method(images, targets, iteration)
 
 
-def interrupted(folder: Path) -> Outcome:
+def interrupted(folder: Path) -> Trainer:
     """A run that process 1 is told to stop in, and which then goes on.
 
     LabelEnc's step 1 draws random numbers of each process in every step.
     """
     dataset = read_coco(folder / "annotations/instances_train.json")
     stops = StopsHere(build_method(tiny_detector(), MethodConfig(name="labelenc_step1"), SCHEDULE))
-    first = train(stops, dataset, dataset, run=folder / "stopped", config=CONFIG, schedule=SCHEDULE)
+    first = train(stops, dataset, folder / "stopped", CONFIG, SCHEDULE, console=None)
     assert first.signal == signal.SIGTERM, "both processes stop"
     torch.manual_seed(99)
     stops = StopsHere(build_method(tiny_detector(), MethodConfig(name="labelenc_step1"), SCHEDULE))
-    return train(stops, dataset, dataset, run=folder / "stopped", config=CONFIG, schedule=SCHEDULE)
+    return train(stops, dataset, folder / "stopped", CONFIG, SCHEDULE, console=None)
 
 
 def without_boxes(folder: Path, name: MethodName, detector: DetectorName) -> list[str]:
@@ -150,14 +150,8 @@ def main(folder: Path) -> None:
             for line in without_boxes(folder, name, detector)
         ]
         own = folder / f"written by {dist.get_rank()}"
-        train(
-            build_method(tiny_detector(), MethodConfig(name="plain"), SCHEDULE),
-            dataset,
-            dataset,
-            run=own,
-            config=CONFIG,
-            schedule=SCHEDULE,
-        )
+        plain = build_method(tiny_detector(), MethodConfig(name="plain"), SCHEDULE)
+        train(plain, dataset, own, CONFIG, SCHEDULE, console=None)
         seen["wrote"] = own.exists()
         seen["ranks"] = gather(dist.get_rank())
         torch.save(seen, folder / f"rank{dist.get_rank()}.pt")

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sssd.fusion import Adapter, HeatmapFusion, RelationFusion, pack_objects
 from sssd.fusion.layers import conv3x3, separable3x3
-from sssd.fusion.objects import add_context, describe, paint_objects, pool_objects
+from sssd.fusion.objects import add_context, descriptors, paint_objects, pool_objects
 
 IMAGE_SIZE = (64, 96)
 SHAPES = [(8, 12), (4, 6), (2, 3), (1, 2), (1, 1)]
@@ -71,7 +71,7 @@ def test_objects_are_pooled_and_painted_in_boxes_clamped_to_the_image() -> None:
 
 def test_descriptors_are_places_and_classes_between_minus_one_and_one() -> None:
     targets = [{"boxes": torch.tensor([[-4.0, 16.0, 48.0, 80.0]]), "labels": torch.tensor([2])}]
-    (row,) = describe(pack_objects(targets), NUM_CLASSES, IMAGE_SIZE)
+    (row,) = descriptors(pack_objects(targets), NUM_CLASSES, IMAGE_SIZE)
     places = torch.tensor([0.0, 16 / 64, 48 / 96, 63 / 64])  # clamped to [0, W-1] x [0, H-1]
     classes = torch.eye(NUM_CLASSES)[2]
     torch.testing.assert_close(row, 2 * torch.cat([places, classes]) - 1)

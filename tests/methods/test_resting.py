@@ -5,15 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 from sssd.data import DetectionDataset, read_coco
-from sssd.engine.loop import train
 from sssd.engine.settings import EngineConfig
 from sssd.methods import FusionConfig, Method, MethodConfig, build_method
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 from tests.scenes import write_scenes
-from tests.tiny import tiny_detector
+from tests.tiny import tiny_detector, train
 
 PAINT = FusionConfig("heatmap")
 
@@ -44,8 +42,7 @@ def run(
 
     monkeypatch.setattr(torch.optim.AdamW, "step", watched)
     engine = EngineConfig(batch_size=2, workers=0, optimizer="adamw", weight_decay=0.5)
-    quiet = Console(quiet=True)
-    train(method, dataset, dataset, run=folder, config=engine, schedule=schedule, console=quiet)
+    train(method, dataset, folder, engine, schedule)
 
 
 def test_the_steps_after_the_thaw_are_those_of_a_fresh_adamw(

@@ -1,0 +1,269 @@
+"""`fit`: from settings to a trained detector and the folder of its run."""
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import sssd.extras  # noqa: F401  it comes before what may be missing
+
+# isort: split
+import torch
+from rich.console import Console
+
+from sssd.data import DataError, DetectionDataset
+from sssd.data.build import build_datasets
+from sssd.detectors import build_detector
+from sssd.engine import distributed
+from sssd.engine.loop import Trainer
+from sssd.engine.record import read_record, read_settings, with_changes, write_record
+from sssd.engine.resume import compared
+from sssd.engine.runs import NUMBERS, WEIGHTS, Run, plain_model, to_rebuild
+from sssd.engine.settings import EngineConfig
+from sssd.engine.state import RunError, checkpoints, export_weights, write_atomically
+from sssd.methods import Method, build_method
+from sssd.recipes import RECIPES, Config, stretched, without_effect
+
+DEFAULT_RECIPE = "demo"
+
+
+def fit(
+    config: Config | str | None = None,
+    out: Path | str | None = None,
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+    recipe: str | None = None,
+    **changes: Any,
+) -> Run:
+    """Trains a detector, evaluates it, and leaves all that belongs to the run in a folder.
+
+    Ctrl-C, SIGTERM and SIGUSR1 stop it behind the step at hand, with a checkpoint. Processes that
+    torchrun started train together, and each gets its run.
+
+    Args:
+        config: settings, or the name of a recipe (`python -m sssd.train --list`); by default those
+            of the run that goes on, or the recipe "demo".
+        out: folder of the run; by default `config.out`, or runs/RECIPE-DATE-TIME.
+        resume: go on with the run in `out` from its newest checkpoint.
+        console: where progress is told; by default the standard output.
+        recipe: what the folder's `config.json` is to call the settings.
+        changes: what is to be otherwise in `data`, `detector`, `method`, `schedule` and `engine`:
+            dicts of their fields, or settings that replace them whole. With another
+            `schedule["iterations"]` all that happens at an iteration moves along.
+
+    Returns:
+        The run: folder, detector, classes, and the 12 COCO numbers, or the signal that stopped it.
+
+    Raises:
+        ValueError, TypeError, OSError, ImportError: settings or data that cannot be used, or an
+            optional package that is missing. Nothing was written.
+        RunError: training diverged, an image cannot be read, the folder cannot be written, or it
+            holds another run.
+        WorkerKilled: the system killed a process that loads images.
+
+    Example:
+        >>> data = {"train": "coco/annotations/train.json", "val": "coco/annotations/val.json"}
+        >>> run = sssd.fit("small", out="runs/mine", data=data)  # doctest: +SKIP
+        >>> run.numbers["AP"]  # doctest: +SKIP
+    """
+    name, config = _settings(config, out, resume, changes)
+    recipe = recipe or name
+    with distributed.process_group(config.engine.device):
+        console = console or distributed.console()
+        folder = distributed.from_first(lambda: choose_folder(config, recipe))
+        method, train_set, validation_set = prepare(config, console)
+        console.print(f"{_headline(recipe, config, train_set)}; run in {folder}", soft_wrap=True)
+        trainer = Trainer(
+            method,
+            train_set,
+            validation_set,
+            folder,
+            config.engine,
+            config.schedule,
+            transform=config.data.transform(),
+            console=console,
+            others=compared(config.data, "--data.") | compared(config.detector, "--detector."),
+        )
+        if distributed.is_first():
+            _begin(folder, recipe, config, trainer.done, console)
+        with _under_way(trainer):
+            trainer.run()
+            method.eval()
+            run = Run(
+                folder,
+                trainer.detector.eval(),
+                train_set.classes,
+                train_set.category_ids,
+                to_rebuild(config.detector),
+                config.data,
+                trainer.part_size,
+                trainer.numbers if trainer.signal is None else None,
+                trainer.signal,
+            )
+            if distributed.is_first():
+                _write_results(run, method)
+                draw_pictures(run, method, validation_set)
+    return run
+
+
+class Prepared(NamedTuple):
+    """What a run's settings stand for."""
+
+    method: Method
+    train_set: DetectionDataset
+    validation_set: DetectionDataset
+
+
+def prepare(config: Config, console: Console | None = None) -> Prepared:
+    """Reads the data and builds the method, its weights drawn from the run's seed.
+
+    Of several processes the first one alone reads and checks the annotations.
+
+    Args:
+        config: settings of a run.
+        console: where to show what the data hold.
+
+    Raises:
+        ValueError: settings that do not fit together, faults in the data, or no images.
+        OSError: a file that cannot be read.
+        ImportError: an optional package is missing.
+    """
+    distributed.choose_device(config.engine.device)  # refuses one that is not there
+    config.engine.part_size(distributed.world_size())
+    config.engine.require_packages()
+    train_set, validation_set = distributed.from_first(lambda: build_datasets(config.data, console))
+    torch.manual_seed(config.engine.seed)
+    detector_config = config.detector
+    if config.resume:  # its checkpoint holds what has become of those weights
+        detector_config = dataclasses.replace(detector_config, start_from=None)
+    detector = build_detector(detector_config, train_set.num_classes)
+    return Prepared(
+        build_method(detector, config.method, config.schedule), train_set, validation_set
+    )
+
+
+def refuse_without_effect(config: Config, given: Iterable[str]) -> None:
+    """Refuses settings, given by their flags, that change nothing beside the others.
+
+    Raises:
+        ValueError: names the flag and what it needs.
+    """
+    for beginning, need in without_effect(config).items():
+        for flag in sorted(given):
+            if flag.startswith(beginning):
+                raise ValueError(f"{flag} has no effect here; it needs {need}")
+
+
+def _settings(
+    config: Config | str | None, out: Path | str | None, resume: bool, changes: Mapping[str, Any]
+) -> tuple[str, Config]:
+    """The name and the settings of a run, from what `fit` is given."""
+    if config is None and resume and out is not None:
+        name, config = str(read_record(Path(out)).get("recipe")), read_settings(Path(out), Config)
+    elif isinstance(config, Config):
+        name = "own"
+    else:
+        name = config or DEFAULT_RECIPE
+        if name not in RECIPES:
+            raise ValueError(f"config: there is no recipe {name!r}; there are {', '.join(RECIPES)}")
+        config = RECIPES[name]()
+        schedule = changes.get("schedule")
+        length = schedule.get("iterations") if isinstance(schedule, Mapping) else None
+        if isinstance(length, int):
+            config = stretched(config, length)
+    folder = Path(out) if out is not None else config.out
+    config = dataclasses.replace(config, out=folder, resume=resume or config.resume)
+    config = with_changes(config, changes)
+    refuse_without_effect(config, _flags(changes))
+    return name, config
+
+
+def _flags(changes: Mapping[str, Any], prefix: str = "--") -> list[str]:
+    """The flags of settings that are given in dicts."""
+    flags: list[str] = []
+    for name, value in changes.items():
+        flag = f"{prefix}{name}".replace("_", "-")
+        flags += _flags(value, f"{flag}.") if isinstance(value, Mapping) else [flag]
+    return flags
+
+
+def choose_folder(config: Config, recipe: str) -> Path:
+    """The run's folder; refuses to mix a new run with an old one, or to go on with none."""
+    folder = config.out or Path("runs") / f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}"
+    there = bool(checkpoints(folder))
+    if there and not config.resume:
+        raise ValueError(
+            f"{folder} holds a run already: go on with it by `python -m sssd.train --resume --out "
+            f"{shlex.quote(str(folder))}` (in Python: resume=True), or choose another --out"
+        )
+    if config.resume and not there:
+        raise ValueError(f"resume: {folder} holds no checkpoint; name a run's folder with out")
+    return folder
+
+
+def _headline(recipe: str, config: Config, train_set: DetectionDataset) -> str:
+    engine, schedule = config.engine, config.schedule
+    rate = schedule.scaled_learning_rate(engine.batch_size)
+    return (
+        f"{recipe}: {config.method.name} trains {config.detector.name} on "
+        f"{config.detector.backbone}; {len(train_set)} images, {train_set.num_classes} classes; "
+        f"batch {_batch(engine)}; "
+        f"learning rate {schedule.learning_rate:g} x {engine.batch_size}/16 = {rate:g}"
+    )
+
+
+def _batch(engine: EngineConfig) -> str:
+    """The images of a step, as the processes share them: "16 = 2 processes x 2 parts x 4"."""
+    processes = distributed.world_size()
+    counts = [f"{processes} processes"] if processes > 1 else []
+    counts += [f"{engine.accumulate} parts"] if engine.accumulate > 1 else []
+    shares = " x ".join([*counts, str(engine.part_size(processes))])
+    return f"{engine.batch_size} = {shares}" if counts else str(engine.batch_size)
+
+
+def _begin(folder: Path, recipe: str, config: Config, done: int, console: Console) -> None:
+    """Writes the settings of a run, and says what has changed where it goes on."""
+    changed = write_record(folder, recipe, config, done)
+    if done > 0:
+        console.print(f"goes on behind iteration {done}", soft_wrap=True)
+    for name, (was, now) in changed.items():
+        console.print(f"  with {name} {now}, which was {was}", soft_wrap=True)
+
+
+@contextmanager
+def _under_way(trainer: Trainer) -> Iterator[None]:
+    """From here on an error is none of the settings, whatever its class."""
+    try:
+        yield
+    except DataError as error:
+        raise RunError(str(error)) from error
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        raise RuntimeError(f"failed behind iteration {trainer.done}: {error}") from error
+
+
+def _write_results(run: Run, method: Method) -> None:
+    """Leaves the numbers, the student's weights and what else the method exports in the folder."""
+    if run.numbers is None:
+        return
+    numbers = json.dumps(run.numbers, indent=2) + "\n"
+    write_atomically(run.folder / NUMBERS, lambda file: file.write(numbers.encode()))
+    parts = {WEIGHTS: plain_model(run.detector)}
+    parts |= {f"{name}.safetensors": part for name, part in method.export().items()}
+    for name, part in parts.items():
+        export_weights(run.folder / name, part, run.metadata())
+
+
+def draw_pictures(run: Run, method: Method, validation_set: DetectionDataset) -> None:
+    """Leaves the curves in the folder and, of a finished run, what it detects and compares."""
+    from sssd.engine.map_plots import plot_maps  # matplotlib takes seconds, which --help need not
+    from sssd.engine.plots import plot_curves, plot_detections
+
+    if run.numbers is not None:
+        plot_detections(run.detector, validation_set, run.folder / "detections.png")
+        plot_maps(method, validation_set, run.folder / "maps.png")
+    plot_curves(run.folder)

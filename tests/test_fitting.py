@@ -1,0 +1,149 @@
+"""`fit`: what it returns and leaves, from a program; that it goes on, stops and refuses."""
+
+import json
+import multiprocessing
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pytest
+import torch
+from rich.console import Console
+
+import sssd
+from sssd.data import DataError
+from sssd.engine.log import read_metrics
+from sssd.engine.runs import Run
+from sssd.engine.state import RunError
+from sssd.methods import Method
+from tests.scenes import write_scenes
+
+QUIET = Console(quiet=True)
+SMALL: dict[str, Any] = {
+    "detector": {"backbone": "resnet18", "weights": None, "min_size": [64], "max_size": 64},
+    "schedule": {"iterations": 2, "warmup": 0},
+    "engine": {"batch_size": 2, "workers": 1, "ema_decay": None, "log_every": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("data")
+    train, val = write_scenes(folder, "train"), write_scenes(folder, "val", count=3)
+    return {"train": str(train), "val": str(val)}
+
+
+@pytest.fixture(scope="module")
+def run(data: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of two iterations, in another thread than the main one."""
+    out, backend = tmp_path_factory.mktemp("fit") / "run", matplotlib.get_backend(auto_select=False)
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(sssd.fit, "small", out, data=data, console=QUIET, **SMALL).result()
+    assert matplotlib.get_backend(auto_select=False) == backend, "a notebook's own"
+    return run
+
+
+def test_a_run_is_what_load_opens_and_leaves_nothing_else_behind(run: Run) -> None:
+    assert multiprocessing.active_children() == []
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert run.signal is None
+    assert run.numbers == json.loads((run.folder / "evaluation.json").read_text())
+    again = sssd.load(str(run.folder))
+    assert (again.numbers, again.classes, again.config) == (run.numbers, run.classes, run.config)
+    assert not run.detector.training
+    found, expected = again.detector.state_dict(), run.detector.state_dict()
+    assert all(torch.equal(found[name].cpu(), value.cpu()) for name, value in expected.items())
+    for name in ("curves.png", "detections.png", "maps.png"):
+        assert (run.folder / name).stat().st_size > 0
+
+
+def test_settings_are_the_recipes_with_the_changes_and_all_moves_with_the_length(run: Run) -> None:
+    record = json.loads((run.folder / "config.json").read_text())
+    assert record["recipe"] == "small"
+    assert record["engine"]["optimizer"] == "adamw", "the recipe's"
+    assert record["schedule"]["milestones"] == [1, 2]
+    assert record["detector"]["min_size"] == [64]
+    assert [row["iteration"] for row in read_metrics(run.folder) if "loss" in row] == [1, 2]
+
+
+def test_a_run_goes_on_with_its_own_settings_until_it_is_stopped(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = Method.__call__
+
+    def stopping(self: Method, images: list, targets: list, iteration: int) -> object:
+        if iteration == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return call(self, images, targets, iteration)
+
+    monkeypatch.setattr(Method, "__call__", stopping)
+    length = {"schedule": {"iterations": 9}}
+    stopped = sssd.fit(out=run.folder, resume=True, console=QUIET, **length)
+    assert (stopped.signal, stopped.numbers) == (signal.SIGINT, None)
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    rows = [row["iteration"] for row in read_metrics(run.folder) if "loss" in row]
+    assert rows == [1, 2, 3, 4]
+    assert json.loads((run.folder / "config.json").read_text())["engine"]["batch_size"] == 2
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "error", "said"),
+    [
+        ("smal", {}, ValueError, "config: there is no recipe 'smal'; there are demo, small"),
+        ("small", {"engin": {}}, TypeError, "engin: there is no such setting; there are data"),
+        ("small", {"engine": {"batch": 2}}, TypeError, r"engine\.batch: there is no such setting"),
+        (
+            "small",
+            {"engine": {"batch_size": "many"}},
+            TypeError,
+            r"engine\.batch_size is 'many'; it must be int$",
+        ),
+        ("small", {"schedule": {"iterations": 0}}, ValueError, "--schedule.iterations is 0"),
+        ("small", {"data": "a.json"}, TypeError, "data is 'a.json'; it must be DataConfig"),
+        (
+            "small",
+            {"detector": {"name": "yolo"}},
+            TypeError,
+            r"detector\.name is 'yolo'; it must be typing\.Literal\[.*'fcos'",
+        ),
+        ("demo", {"data": {"train": "a.json"}}, ValueError, "--data.train has no effect here"),
+        ("small", {}, ValueError, "--data.train is needed"),
+        ("small", {"resume": True}, ValueError, "resume: .* holds no checkpoint"),
+        ("small", {"engine": {"device": "nonsense"}}, ValueError, "device 'nonsense'"),
+    ],
+)
+def test_what_cannot_be_used_is_named_and_nothing_written(
+    config: str, changes: dict[str, Any], error: type[Exception], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=said):
+        sssd.fit(config, tmp_path / "run", console=QUIET, **changes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_with_a_run_is_not_written_over(run: Run) -> None:
+    with pytest.raises(ValueError, match=r"holds a run already.*resume=True"):
+        sssd.fit("demo", run.folder)
+
+
+@pytest.mark.parametrize(
+    ("raised", "error"), [(DataError("3.png is cut"), RunError), (ValueError("a"), RuntimeError)]
+)
+def test_an_error_on_the_way_is_none_of_the_settings(
+    raised: Exception,
+    error: type[Exception],
+    data: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def failing(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(Method, "__call__", failing)
+    with pytest.raises(error, match=str(raised)) as info:
+        sssd.fit("small", tmp_path / "run", data=data, console=QUIET, **SMALL)
+    assert type(info.value) is error
+    assert info.value.__cause__ is raised
+    assert multiprocessing.active_children() == []
