@@ -11,15 +11,13 @@ Example:
 
 import argparse
 import dataclasses
-import itertools
 import json
-import re
 import shlex
 import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import sssd.extras  # noqa: F401  it comes before what may be missing
 
@@ -35,12 +33,13 @@ from sssd.detectors import build_detector
 from sssd.engine import distributed
 from sssd.engine.evaluate import table
 from sssd.engine.loop import Outcome, train
-from sssd.engine.record import by_flag, read_record, read_settings, write_record
+from sssd.engine.record import read_record, read_settings, write_record
 from sssd.engine.resume import compared, refuse_changes
 from sssd.engine.settings import EngineConfig
 from sssd.engine.state import RunError, checkpoints, export_weights, write_atomically
+from sssd.flags import of_kinds, of_length, refuse_without_effect
 from sssd.methods import Method, build_method
-from sssd.recipes import RECIPES, SHORTLIST, Config, describe, stretched, without_effect
+from sssd.recipes import RECIPES, SHORTLIST, Config, describe
 
 DEFAULT_RECIPE = "demo"
 
@@ -198,6 +197,8 @@ def parse(arguments: Sequence[str]) -> tuple[str, Config]:
         ValueError: a flag that can not be honoured, or a run that can not go on.
         FileNotFoundError: --resume, and --out is no run's folder.
     """
+    if arguments[:1] in (["-h"], ["--help"]):
+        _show_help()
     named = arguments[0] if arguments and not arguments[0].startswith("-") else None
     flags = arguments[1:] if named else arguments
     if named and named not in RECIPES:
@@ -207,16 +208,42 @@ def parse(arguments: Sequence[str]) -> tuple[str, Config]:
     run = _resumed(flags)
     if run is None:
         recipe = named or DEFAULT_RECIPE
-        complete = named or arguments[:1] in (["-h"], ["--help"])
-        config = _overridden(recipe, arguments if complete else [recipe, *flags])
+        own = of_kinds(of_length(RECIPES[recipe](), flags), flags)
     else:
         recipe, own = str(read_record(run).get("recipe", named)), read_settings(run, Config)
         if named not in (None, recipe):
             raise ValueError(f"{named}: {run} was begun as {recipe}; leave the recipe's name out")
-        config = tyro.cli(Config, prog="python -m sssd.train", default=own, args=flags)
+        asked = compared(of_kinds(own, flags))
+        refuse_changes(compared(own), {f: v for f, v in asked.items() if f in compared(own)})
+    config = tyro.cli(
+        Config,
+        prog=f"python -m sssd.train {recipe}",
+        description=str(RECIPES[recipe].__doc__) if recipe in SHORTLIST else describe(own),
+        default=own,
+        args=flags,
+    )
+    if run is not None:
         refuse_changes(compared(own), compared(config))
-    _refuse_without_effect(config, flags)
+    refuse_without_effect(config, flags)
     return recipe, config
+
+
+def _show_help() -> NoReturn:
+    recipes = "\n".join(f"  {name:20} {RECIPES[name].__doc__}" for name in SHORTLIST)
+    print(
+        f"""usage: python -m sssd.train [RECIPE] [--SETTING VALUE ...]
+
+Train a detector. Without a recipe's name: {DEFAULT_RECIPE}.
+
+recipes:
+{recipes}
+  fcos_r50_lgd, ...    The rows of the paper's comparison; --list shows all of them.
+
+  RECIPE --help        Every setting of a recipe.
+  --list               Every recipe, a line each.
+  --resume --out RUN   Go on with a run, with its own settings."""
+    )
+    sys.exit(0)
 
 
 def _resumed(flags: Sequence[str]) -> Path | None:
@@ -234,42 +261,6 @@ def _resumed(flags: Sequence[str]) -> Path | None:
             f"--resume: {asked.out} holds no checkpoint; name a run's folder with --out"
         )
     return Path(asked.out)
-
-
-def _overridden(recipe: str, arguments: Sequence[str]) -> Config:
-    """A recipe's settings with those that are given in their place."""
-    shown = dict.fromkeys([*SHORTLIST, recipe])  # all would be no help
-    configs = {name: of_length(RECIPES[name](), arguments) for name in shown}
-    recipes = {name: (describe(config), config) for name, config in configs.items()}
-    recipes |= {name: (str(RECIPES[name].__doc__), configs[name]) for name in SHORTLIST}
-    return tyro.extras.overridable_config_cli(
-        recipes,
-        prog="python -m sssd.train",
-        description=f"Train a detector. Without a recipe's name: {DEFAULT_RECIPE}. "
-        "--list shows every recipe, those of the paper's comparison too.",
-        args=arguments,
-    )
-
-
-def of_length(config: Config, arguments: Sequence[str]) -> Config:
-    """The recipe at the length that a command line gives: its milestones, the start of distillation
-    and all else that happens at an iteration move along, unless flags give them.
-    """
-    words = [word for argument in arguments for word in argument.split("=", 1)]
-    lengths = [v for flag, v in itertools.pairwise(words) if flag == "--schedule.iterations"]
-    if not lengths or not lengths[-1].isdecimal():  # of what is no number, the parser tells
-        return config
-    return stretched(config, int(lengths[-1]))
-
-
-def _refuse_without_effect(config: Config, flags: Sequence[str]) -> None:
-    """Refuses flags that change nothing beside the other settings."""
-    names = [flag.split("=")[0].replace("_", "-") for flag in flags if flag.startswith("--")]
-    given = {re.sub(r"\.no-(?=[^.]+$)", ".", name) for name in names} & by_flag(config).keys()
-    for beginning, need in without_effect(config).items():
-        for flag in sorted(given):
-            if flag.startswith(beginning):
-                raise ValueError(f"{flag} has no effect here; it needs {need}")
 
 
 def _finish(outcome: Outcome, method: Method, run: Path, dataset: DetectionDataset) -> None:

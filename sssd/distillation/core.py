@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sssd.distillation.running_state import running_state_kept
-from sssd.fusion import Adapter, HeatmapFusion, Objects, pack_objects
+from sssd.fusion import Adapter, Objects, PaintedFusion, pack_objects
 from sssd.ops import js_distance
 from sssd.ops.inputs import Maps, as_list, as_number
 from sssd.schedules import CoefficientConfig
@@ -55,7 +55,7 @@ class SelfDistillation(nn.Module):
             no losses, and parameters that want no gradient.
         milestones: steps at which the learning rate falls, and lambda is multiplied by the
             coefficient's `step_factor`.
-        fusion: component that makes K_e; `HeatmapFusion(num_classes, width)` by default, the
+        fusion: component that makes K_e; `PaintedFusion(num_classes, width)` by default, the
             cheap one of our recipes; LGD's is `RelationFusion`.
         adapter: module on the student's maps; `Adapter(width, separable=True)` by default; LGD's
             is `Adapter(width)`, `nn.Identity()` leaves it out.
@@ -101,7 +101,7 @@ class SelfDistillation(nn.Module):
         self.num_classes = num_classes
         self.coefficient = _as_coefficient(coefficient)
         self.milestones = tuple(milestones)
-        self.fusion = HeatmapFusion(num_classes, width) if fusion is None else fusion
+        self.fusion = PaintedFusion(num_classes, width) if fusion is None else fusion
         self.adapter = Adapter(width, separable=True) if adapter is None else adapter
         self.distance = distance
         self.teacher_every = teacher_every

@@ -13,6 +13,7 @@ import torchvision
 from sssd import __version__
 from sssd.engine.distributed import world_size
 from sssd.engine.state import write_atomically
+from sssd.methods import KINDS
 
 T = TypeVar("T")
 FILE = "config.json"
@@ -45,6 +46,8 @@ def settings_from(kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 def _typed(hint: Any, value: Any) -> Any:
+    if hint in KINDS:  # several classes, told apart by their name
+        hint = KINDS[hint][value["name"]]
     if dataclasses.is_dataclass(hint):
         return settings_from(hint, value)  # type: ignore[arg-type]
     if isinstance(value, list):

@@ -2,23 +2,43 @@
 detector drawn towards its maps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork
 
-from sssd.detectors import Detector, Maps, Targets
+from sssd.detectors import Detector, Maps
 from sssd.detectors.weights import load_weights
 from sssd.distillation import running_state_kept, zero_for
+from sssd.distillation.core import HeadLosses, Watch
 from sssd.fusion import Adapter, ColorMapEncoder, Objects, normalize_map
 from sssd.losses import standardized_mse
-from sssd.methods.base import Comparison, Method, MethodConfig, StepResult
-from sssd.methods.gradients import GradientShares
+from sssd.methods.base import MethodName
+from sssd.methods.distill import Distilling, DistillingConfig, Metrics
 from sssd.schedules import ScheduleConfig
 
 
-class LabelEnc(Method):
+@dataclass(frozen=True, kw_only=True)
+class LabelEncStep1Config(DistillingConfig):
+    """LabelEnc, step 1: the detector and a label encoder train one head."""
+
+    name: MethodName = "labelenc_step1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelEncStep2Config(DistillingConfig):
+    """LabelEnc, step 2: a new detector is drawn towards the encoded labels."""
+
+    name: MethodName = "labelenc_step2"
+
+    step1_weights: Path | None = None
+    """The `step1.safetensors` in the folder of a run of labelenc_step1; needed."""
+
+
+class LabelEnc(Distilling):
     """What both steps share: the label encoder, the adapter, and the distance between maps.
 
         distance = mean of (GN(adapter(k)) - stop_gradient(GN(k_label)))^2
@@ -30,7 +50,9 @@ class LabelEnc(Method):
 
     shares_head = False  # whether the head is trained on the encoded labels too
 
-    def __init__(self, detector: Detector, config: MethodConfig, schedule: ScheduleConfig) -> None:
+    def __init__(
+        self, detector: Detector, config: DistillingConfig, schedule: ScheduleConfig
+    ) -> None:
         super().__init__(detector, config, schedule)
         pyramid = detector.pyramid
         if not isinstance(pyramid, FeaturePyramidNetwork):
@@ -44,32 +66,32 @@ class LabelEnc(Method):
             self.encoder.requires_grad_(False)
             self.adapter.requires_grad_(False)
 
-    def forward(self, images: Sequence[Tensor], targets: Targets, iteration: int) -> StepResult:
-        """Detection losses and the distance to the encoded labels: see `Method.forward`."""
-        batch, objects = self.prepare(images, targets)
-        maps = self.detector.maps(batch)
-        assignment = self.detector.assign(maps, batch)
-        if self.config.coefficient.is_off:
-            losses = self.detection_losses("detection", maps, batch, assignment)
-            return StepResult(losses, {"lambda": 0.0})
-        shares = GradientShares(("detection", "distillation"), maps, self.watches_gradients)
-        watched = shares.watch("detection", maps)
-        losses = self.detection_losses("detection", watched, batch, assignment)
+    def distil(
+        self,
+        maps: Maps,
+        objects: Objects,
+        image_size: tuple[int, int],
+        head_losses: HeadLosses,
+        iteration: int,
+        watch: Watch,
+    ) -> tuple[Mapping[str, Tensor], Metrics]:
+        """The distance to the encoded labels, and the head's losses on them in step 1."""
         coefficient = self.config.coefficient.acting(iteration, self.schedule.milestones)
-        metrics: dict[str, Tensor | float] = {"lambda": coefficient}
+        losses: dict[str, Tensor] = {}
+        metrics: Metrics = {"lambda": coefficient}
         if self.shares_head or coefficient:
-            encoded = self.encode(objects, batch.image_size)
+            encoded = self.encode(objects, image_size)
         if self.shares_head:
             with running_state_kept(self.detector, self.detector.backbone):
-                losses |= self.detection_losses("teacher", encoded, batch, assignment)
+                losses |= head_losses(encoded)
         if coefficient:
-            student = [self.adapter(m) for m in shares.watch("distillation", maps)]
+            student = [self.adapter(m) for m in watch("distillation", maps)]
             by_level = standardized_mse(student, [m.detach() for m in encoded], over="image")
             losses["distillation"] = coefficient * by_level.sum()
             metrics |= {f"distance/level{i}": d for i, d in enumerate(by_level.detach().unbind())}
         else:
             losses["distillation"] = zero_for(self.adapter)
-        return StepResult(losses, metrics | shares.metrics())
+        return losses, metrics
 
     def resting(self, iteration: int) -> list[nn.Module]:
         """The adapter while the distance weighs nothing: see `Method.resting`."""
@@ -79,17 +101,15 @@ class LabelEnc(Method):
             else [self.adapter]
         )
 
-    @torch.no_grad()
-    def compare(self, images: Sequence[Tensor], targets: Targets) -> Comparison | None:
-        """K behind the adapter, and the encoded labels, as compared: see `Method.compare`."""
-        if self.config.coefficient.is_off:
-            return None
-        batch, objects = self.prepare(images, targets)
-        encoded = self.encoder(objects, batch.image_size)
-        student = [normalize_map(self.adapter(m).float()) for m in self.detector.maps(batch)]
-        teacher = [normalize_map(m.float()) for m in encoded]
-        cells = [(s - t).square().mean(1) for s, t in zip(student, teacher, strict=True)]
-        return Comparison(batch, student, teacher, cells, "squared error")
+    def pair(self, maps: Maps, objects: Objects, image_size: tuple[int, int]) -> tuple[Maps, Maps]:
+        """K behind the adapter, and the encoded labels: see `Distilling.pair`."""
+        return [self.adapter(m) for m in maps], self.encoder(objects, image_size)
+
+    def sides(self, student: Maps, teacher: Maps) -> tuple[Maps, Maps]:
+        """Normalised over each map, as the operator does on the way: see `Distilling.sides`."""
+        return [normalize_map(m.float()) for m in student], [
+            normalize_map(m.float()) for m in teacher
+        ]
 
     def encode(self, objects: Objects, image_size: tuple[int, int]) -> Maps:
         """Maps of the labels."""
@@ -141,7 +161,9 @@ class LabelEncStep2(LabelEnc):
         FileNotFoundError: the file is not there.
     """
 
-    def __init__(self, detector: Detector, config: MethodConfig, schedule: ScheduleConfig) -> None:
+    def __init__(
+        self, detector: Detector, config: LabelEncStep2Config, schedule: ScheduleConfig
+    ) -> None:
         super().__init__(detector, config, schedule)
         if config.step1_weights is None:
             raise ValueError(

@@ -13,12 +13,12 @@ from sssd.engine.log import read_metrics
 from sssd.engine.loop import train
 from sssd.engine.settings import EngineConfig
 from sssd.engine.state import RunError
-from sssd.methods import FusionConfig, MethodConfig, build_method
+from sssd.methods import MethodConfig, PaintedConfig, build_method
 from sssd.recipes import RECIPES
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 from sssd.train import prepare
 from tests.scenes import write_scenes
-from tests.small import small_config
+from tests.small import method_config, small_config
 from tests.tiny import tiny_detector
 
 QUIET = Console(quiet=True)
@@ -28,7 +28,7 @@ CONFIG = EngineConfig(batch_size=2, workers=0, ema_decay=None, log_every=2, chec
 
 def method_of(name: str, value: float = 1.0, **settings: object) -> MethodConfig:
     coefficient = CoefficientConfig(value=value)
-    return MethodConfig(name, coefficient, fusion=FusionConfig("heatmap"), **settings)
+    return method_config(name, coefficient=coefficient, fusion=PaintedConfig(), **settings)
 
 
 def trained(data: Path, run: Path, detector: str, method: MethodConfig) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from sssd.engine.compiled import compiled
 from sssd.engine.log import read_metrics
 from sssd.engine.loop import train
 from sssd.engine.settings import EngineConfig
-from sssd.methods import FusionConfig, MethodConfig, build_method
+from sssd.methods import SSSDConfig, build_method
 from sssd.methods.gradients import without_gradient
 from sssd.schedules import ScheduleConfig
 from tests.scenes import write_scenes
@@ -82,8 +82,7 @@ def test_a_compiled_run_ends_like_one_that_is_not(tmp_path: Path) -> None:
     weights, losses = [], []
     for compile_backbone in (False, True):
         detector = tiny_detector()
-        config = MethodConfig(name="sssd", fusion=FusionConfig(name="heatmap"))
-        method = build_method(detector, config, schedule)
+        method = build_method(detector, SSSDConfig(), schedule)
         engine = EngineConfig(
             batch_size=2, workers=0, ema_decay=0.5, log_every=1, compile_backbone=compile_backbone
         )

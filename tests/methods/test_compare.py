@@ -8,16 +8,16 @@ import torch
 from sssd.detectors import Maps
 from sssd.fusion import pack_objects
 from sssd.losses import standardized_mse
-from sssd.methods import Comparison, FusionConfig, Method, MethodConfig, build_method
+from sssd.methods import Comparison, Method, PaintedConfig, build_method
 from sssd.methods.distill import standardize
 from sssd.schedules import CoefficientConfig, ScheduleConfig
-from tests.small import images_and_targets, small_detector
+from tests.small import images_and_targets, method_config, small_detector
 
 SCHEDULE = ScheduleConfig(iterations=10, milestones=(6,), warmup=0)
 
 
 def build(name: str, **settings: object) -> Method:
-    config = MethodConfig(name=name, fusion=FusionConfig(name="heatmap"), **settings)
+    config = method_config(name, fusion=PaintedConfig(), **settings)
     return build_method(small_detector(), config, SCHEDULE).eval()
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from sssd.detectors import build_detector
 from sssd.losses import standardized_mse
-from sssd.methods import Method, MethodConfig, build_method
+from sssd.methods import LabelEncStep1Config, LabelEncStep2Config, Method, build_method
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 from tests.small import NUM_CLASSES, images_and_targets, small_config, small_detector
 
@@ -18,13 +18,12 @@ SCHEDULE = ScheduleConfig(iterations=10, milestones=(6,), warmup=0)
 
 
 def step1(detector: str = "fcos", seed: int = 0, **coefficient: object) -> Method:
-    config = MethodConfig(name="labelenc_step1", coefficient=CoefficientConfig(**coefficient))
+    config = LabelEncStep1Config(coefficient=CoefficientConfig(**coefficient))
     return build_method(small_detector(detector, seed), config, SCHEDULE).train()
 
 
 def step2(weights: Path | None, detector: str = "fcos", **coefficient: object) -> Method:
-    config = MethodConfig(
-        name="labelenc_step2",
+    config = LabelEncStep2Config(
         coefficient=CoefficientConfig(**coefficient),
         step1_weights=weights,
     )
@@ -135,7 +134,7 @@ def test_boxes_are_weakened_at_random_in_step_1_alone(tmp_path: Path) -> None:
 
 def test_step_1_of_one_backbone_serves_another(tmp_path: Path) -> None:
     student = build_detector(small_config(backbone="resnet34"), NUM_CLASSES)  # step 1 has 18
-    config = MethodConfig(name="labelenc_step2", step1_weights=export(step1(), tmp_path))
+    config = LabelEncStep2Config(step1_weights=export(step1(), tmp_path))
     build_method(student, config, SCHEDULE)
 
 

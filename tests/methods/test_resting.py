@@ -10,12 +10,19 @@ from rich.console import Console
 from sssd.data import DetectionDataset, read_coco
 from sssd.engine.loop import train
 from sssd.engine.settings import EngineConfig
-from sssd.methods import FusionConfig, Method, MethodConfig, build_method
+from sssd.methods import (
+    LabelEncStep1Config,
+    LGDConfig,
+    Method,
+    MethodConfig,
+    PaintedConfig,
+    PlainConfig,
+    SSSDConfig,
+    build_method,
+)
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 from tests.scenes import write_scenes
 from tests.tiny import tiny_detector
-
-PAINT = FusionConfig("heatmap")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +67,7 @@ def test_the_steps_after_the_thaw_are_those_of_a_fresh_adamw(
         gradients.append([None if p.grad is None else p.grad.clone() for p in parameters])
         return lambda: weights.append([p.detach().clone() for p in parameters])
 
-    config = MethodConfig(fusion=PAINT, frozen_backbone=frozen)
+    config = SSSDConfig(frozen_backbone=frozen)
     run(dataset, tmp_path, config, frozen + steps, watch, monkeypatch)
     monkeypatch.undo()
     assert all(g is None for step in gradients[:frozen] for g in step)
@@ -79,16 +86,16 @@ def test_the_steps_after_the_thaw_are_those_of_a_fresh_adamw(
     ("config", "expected"),
     [
         (
-            MethodConfig(fusion=PAINT, teacher_every=2, frozen_backbone=1),
+            SSSDConfig(teacher_every=2, frozen_backbone=1),
             ["backbone fusion", "", "fusion", ""],
         ),
         (
-            MethodConfig("lgd", CoefficientConfig(start=1, stop=2), PAINT),
+            LGDConfig(coefficient=CoefficientConfig(start=1, stop=2), fusion=PaintedConfig()),
             ["", "", "fusion adapter", "fusion adapter"],
         ),
-        (MethodConfig("labelenc_step1", CoefficientConfig(start=2)), ["adapter"] * 2 + [""] * 2),
-        (MethodConfig("sssd", CoefficientConfig(steps={1: 0.0}), PAINT), ["", *["adapter"] * 3]),
-        (MethodConfig("plain", frozen_backbone=9), [""] * 4),
+        (LabelEncStep1Config(coefficient=CoefficientConfig(start=2)), ["adapter"] * 2 + [""] * 2),
+        (SSSDConfig(coefficient=CoefficientConfig(steps={1: 0.0})), ["", *["adapter"] * 3]),
+        (PlainConfig(), [""] * 4),
     ],
 )
 def test_parts_without_gradient(
