@@ -61,7 +61,9 @@ class SelfDistillation(nn.Module):
             is `Adapter(width)`, `nn.Identity()` leaves it out.
         distance: of two lists of maps; the Jensen-Shannon distance by default. It returns a scalar,
             or a scalar and what each level contributes to it (P,).
-        teacher_every: the head runs on K_e every so many steps.
+        teacher_every: the head runs on K_e every so many steps; 0 is never.
+        adapter_first: before the coefficient's start the distance trains the adapter alone; without
+            it, it is left out wherever lambda does not act on the student, and the adapter rests.
 
     Attributes:
         step: training steps so far, a buffer: it is in the state dict and in copies of the module.
@@ -96,6 +98,7 @@ class SelfDistillation(nn.Module):
         adapter: nn.Module | None = None,
         distance: Distance = js_distance,
         teacher_every: int = 1,
+        adapter_first: bool = True,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -105,6 +108,7 @@ class SelfDistillation(nn.Module):
         self.adapter = Adapter(width, separable=True) if adapter is None else adapter
         self.distance = distance
         self.teacher_every = teacher_every
+        self.adapter_first = adapter_first
         self.metrics: dict[str, Tensor | float] = {}
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self._step_on_host: int | None = 0  # None: unknown, `step` must be read, and waited for
@@ -180,15 +184,20 @@ class SelfDistillation(nn.Module):
             watch: given "teacher" or "distillation" and the maps, returns aliases of them that the
                 losses of this kind are computed from.
         """
-        if self.coefficient.has_stopped(step):
+        is_taught, is_drawn = self.is_taught(step), self.is_drawn(step)
+        if not (is_taught or is_drawn):
             return Distilled({}, zero_for(self.fusion, self.adapter), {"lambda": 0.0})
-        is_taught = self.is_taught(step)
         with torch.set_grad_enabled(is_taught and torch.is_grad_enabled()):
             enhanced = self.fusion(watch("teacher", maps), objects, image_size)  # K_e
         teacher: dict[str, Tensor] = {}
         if is_taught:
             with running_state_kept(model, *besides):
                 teacher = dict(head_losses(enhanced))
+        metrics: dict[str, Tensor | float] = {
+            "lambda": self.coefficient.acting(step, self.milestones)
+        }
+        if not is_drawn:
+            return Distilled(teacher, zero_for(self.adapter), metrics)
 
         started = step >= self.coefficient.start
         student = watch("distillation", maps) if started else [m.detach() for m in maps]
@@ -198,9 +207,6 @@ class SelfDistillation(nn.Module):
         loss = self.coefficient.at(step, self.milestones) * total
         if not is_taught:
             loss = loss + zero_for(self.fusion)
-        metrics: dict[str, Tensor | float] = {
-            "lambda": self.coefficient.acting(step, self.milestones)
-        }
         if levels is not None:
             metrics |= {f"distance/level{i}": d for i, d in enumerate(levels.detach().unbind())}
         return Distilled(teacher, loss, metrics)
@@ -210,7 +216,15 @@ class SelfDistillation(nn.Module):
 
         Counted from 1, as the iterations that are logged are: every n-th is taught and shown.
         """
-        return not self.coefficient.has_stopped(step) and (step + 1) % self.teacher_every == 0
+        if self.coefficient.has_stopped(step) or not self.teacher_every:
+            return False
+        return (step + 1) % self.teacher_every == 0
+
+    def is_drawn(self, step: int) -> bool:
+        """Whether there is a distance."""
+        if self.adapter_first:
+            return not self.coefficient.has_stopped(step)
+        return self.coefficient.acting(step, self.milestones) > 0
 
     def resting(self, step: int) -> list[nn.Module]:
         """Fusion and adapter while no loss trains them: their gradients are zero.
@@ -219,7 +233,10 @@ class SelfDistillation(nn.Module):
         """
         rests = (
             (self.fusion, not self.is_taught(step)),
-            (self.adapter, self.coefficient.at(step, self.milestones) == 0),
+            (
+                self.adapter,
+                not (self.is_drawn(step) and self.coefficient.at(step, self.milestones)),
+            ),
         )
         return [part for part, rested in rests if rested]
 

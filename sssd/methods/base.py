@@ -32,7 +32,7 @@ class MethodConfig(NamedConfig):
     name: MethodName = "plain"
     """plain: the detector alone. sssd: Jensen-Shannon distance to maps made with the labels. lgd:
     squared error instead. labelenc: a label encoder, trained in step 1, guides a new detector in
-    step 2. Another name than the recipe's brings that method's settings; shared ones are kept."""
+    step 2. Another name than the recipe's brings that method's options; shared ones are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)

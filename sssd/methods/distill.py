@@ -1,25 +1,24 @@
-"""Distillation from labels: what SSSD, LGD and LabelEnc have in common."""
+"""Distillation from labels in training: what SSSD, LGD and LabelEnc have in common."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from sssd.detectors import Batch, Detector, Maps, Targets
+from sssd.detectors import Detector, Maps, Targets
 from sssd.distillation import SelfDistillation
-from sssd.distillation.core import HeadLosses, Watch
-from sssd.fusion import Adapter, Objects, PaintedFusion, RelationFusion
+from sssd.fusion import Adapter, PaintedFusion, RelationFusion
 from sssd.methods.base import Comparison, Method, MethodConfig, NamedConfig, StepResult
 from sssd.methods.gradients import GradientShares, without_gradient
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 
 FusionName = Literal["relation", "painted"]
 AdapterName = Literal["full", "separable", "none"]
-Metrics = dict[str, Tensor | float]
+KINDS_OF_LOSS = ("detection", "teacher", "distillation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +34,7 @@ class FusionConfig(NamedConfig):
     """The component that makes label-enhanced maps K_e."""
 
     name: FusionName = "painted"
-    """relation: LGD's attention between the objects. painted: labels painted onto the maps, which
-    is cheaper."""
+    """relation: LGD's attention between the objects. painted: labels painted, which is cheaper."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,88 +85,31 @@ class LabelGuidedConfig(DistillingConfig):
 
 
 class Distilling(Method, ABC):
-    """Draws the detector's maps K towards maps that know the labels, beside its own losses.
-
-    With a lambda of 0 it is plain training, bit for bit.
-    """
-
-    config: DistillingConfig
-    kinds: tuple[str, ...] = ("detection", "distillation")  # of loss, whose gradients are measured
-
-    def forward(self, images: Sequence[Tensor], targets: Targets, iteration: int) -> StepResult:
-        """Detection losses on K and what the method adds to them: see `Method.forward`."""
-        if self.config.coefficient.is_off:
-            return StepResult(super().forward(images, targets, iteration).losses, {"lambda": 0.0})
-        batch, objects = self.prepare(images, targets)
-        maps = self.maps(batch, iteration)  # K
-        assignment = self.detector.assign(maps, batch)
-        shares = GradientShares(self.kinds, maps, self.watches_gradients)
-        watched = shares.watch("detection", maps)
-        losses = self.detection_losses("detection", watched, batch, assignment)
-        added, metrics = self.distil(
-            maps,
-            objects,
-            batch.image_size,
-            lambda other: self.detection_losses("teacher", other, batch, assignment),
-            iteration,
-            shares.watch,
-        )
-        return StepResult({**losses, **added}, metrics | shares.metrics())
-
-    def maps(self, batch: Batch, iteration: int) -> Maps:
-        """K, P maps (B, C, H_l, W_l)."""
-        return self.detector.maps(batch)
-
-    @abstractmethod
-    def distil(
-        self,
-        maps: Maps,
-        objects: Objects,
-        image_size: tuple[int, int],
-        head_losses: HeadLosses,
-        iteration: int,
-        watch: Watch,
-    ) -> tuple[Mapping[str, Tensor], Metrics]:
-        """The losses beside those on K, and metrics: see `SelfDistillation.distil`."""
-
-    @abstractmethod
-    def pair(self, maps: Maps, objects: Objects, image_size: tuple[int, int]) -> tuple[Maps, Maps]:
-        """K behind the adapter, and the maps made with the labels."""
-
-    @abstractmethod
-    def sides(self, student: Maps, teacher: Maps) -> tuple[Maps, Maps]:
-        """A `pair` as the distance sees it: normalised where it does that first."""
-
-    def cell_distances(self, student: Maps, teacher: Maps) -> tuple[Maps, str]:
-        """What each cell of two `sides` has in the distance, P maps (B, H_l, W_l), and its name."""
-        pairs = zip(student, teacher, strict=True)
-        return [(s - t).square().mean(1) for s, t in pairs], "squared error"
-
-    @torch.no_grad()
-    def compare(self, images: Sequence[Tensor], targets: Targets) -> Comparison | None:
-        """Both sides of the distance, and its cells: see `Method.compare`."""
-        if self.config.coefficient.is_off:
-            return None
-        batch, objects = self.prepare(images, targets)
-        maps = self.detector.maps(batch)
-        student, teacher = self.sides(*self.pair(maps, objects, batch.image_size))
-        return Comparison(batch, student, teacher, *self.cell_distances(student, teacher))
-
-
-class LabelGuided(Distilling):
-    """Trains a detector by `SelfDistillation`: beside an implicit teacher made of K and the labels.
+    """Puts `SelfDistillation` into training: draws K towards maps K_e that know the labels.
 
         L = L_det(K) + L_det(K_e) + lambda * distance(adapter(K), stop_gradient(K_e))
 
-    Which loss trains what, and when, stands at `SelfDistillation`. The backbone is trained by
-    nothing in its first `frozen_backbone` iterations.
+    Which loss trains what, and when, stands at `SelfDistillation`.
+
+    Args:
+        detector: the student.
+        config: settings of the method.
+        schedule: the learning rate's, which the coefficient follows.
+        fusion: makes K_e.
+        adapter: on the student's side of the distance.
+        options: other settings of `SelfDistillation`.
     """
 
-    config: LabelGuidedConfig
-    kinds = ("detection", "teacher", "distillation")
+    config: DistillingConfig
 
     def __init__(
-        self, detector: Detector, config: LabelGuidedConfig, schedule: ScheduleConfig
+        self,
+        detector: Detector,
+        config: DistillingConfig,
+        schedule: ScheduleConfig,
+        fusion: nn.Module,
+        adapter: nn.Module,
+        **options: Any,
     ) -> None:
         super().__init__(detector, config, schedule)
         self.distillation = SelfDistillation(
@@ -176,51 +117,90 @@ class LabelGuided(Distilling):
             detector.width,
             coefficient=config.coefficient,
             milestones=schedule.milestones,
-            fusion=build_fusion(config.fusion, detector.num_classes, detector.width),
-            adapter=build_adapter(config.adapter, detector.width),
+            fusion=fusion,
+            adapter=adapter,
             distance=self.distances,
-            teacher_every=config.teacher_every,
+            **options,
         )
 
     @abstractmethod
     def distances(self, student: Maps, teacher: Maps) -> tuple[Tensor, Tensor]:
         """The distance, and what each level contributes to it (P,)."""
 
-    def maps(self, batch: Batch, iteration: int) -> Maps:
-        """K; without gradient for the backbone while it is frozen."""
-        frozen = iteration < self.config.frozen_backbone
+    @abstractmethod
+    def sides(self, student: Maps, teacher: Maps) -> tuple[Maps, Maps]:
+        """The maps as the distance sees them: normalised where it does that first."""
+
+    def cell_distances(self, student: Maps, teacher: Maps) -> tuple[Maps, str]:
+        """What each cell of two `sides` has in the distance, P maps (B, H_l, W_l), and its name."""
+        pairs = zip(student, teacher, strict=True)
+        return [(s - t).square().mean(1) for s, t in pairs], "squared error"
+
+    def is_frozen(self, iteration: int) -> bool:
+        """Whether nothing trains the backbone at an iteration."""
+        return False
+
+    def forward(self, images: Sequence[Tensor], targets: Targets, iteration: int) -> StepResult:
+        """Detection losses on K and K_e and the distance between them: see `Method.forward`."""
+        if self.distillation.coefficient.is_off:
+            return StepResult(super().forward(images, targets, iteration).losses, {"lambda": 0.0})
+        batch, objects = self.prepare(images, targets)
+        frozen = self.is_frozen(iteration)
         with without_gradient(self.detector.backbone) if frozen else nullcontext():
-            return self.detector.maps(batch)
-
-    def distil(
-        self,
-        maps: Maps,
-        objects: Objects,
-        image_size: tuple[int, int],
-        head_losses: HeadLosses,
-        iteration: int,
-        watch: Watch,
-    ) -> tuple[Mapping[str, Tensor], Metrics]:
-        """The head's losses on K_e, and the distance: see `Distilling.distil`."""
-        detector = self.detector
+            maps = self.detector.maps(batch)  # K
+        assignment = self.detector.assign(maps, batch)
+        shares = GradientShares(KINDS_OF_LOSS, maps, self.watches_gradients)
+        watched = shares.watch("detection", maps)
+        losses = self.detection_losses("detection", watched, batch, assignment)
         distilled = self.distillation.distil(
-            maps, objects, image_size, head_losses, detector, detector.backbone,
-            step=iteration, watch=watch,
-        )  # fmt: skip
-        losses = {**distilled.teacher, "distillation": distilled.distillation}
-        return losses, distilled.metrics
-
-    def pair(self, maps: Maps, objects: Objects, image_size: tuple[int, int]) -> tuple[Maps, Maps]:
-        """K behind the adapter, and K_e: see `Distilling.pair`."""
-        part = self.distillation
-        return [part.adapter(m) for m in maps], part.fusion(maps, objects, image_size)
+            maps,
+            objects,
+            batch.image_size,
+            lambda enhanced: self.detection_losses("teacher", enhanced, batch, assignment),
+            self.detector,
+            self.detector.backbone,
+            step=iteration,
+            watch=shares.watch,
+        )
+        losses |= distilled.teacher | {"distillation": distilled.distillation}
+        return StepResult(losses, distilled.metrics | shares.metrics())
 
     def resting(self, iteration: int) -> list[nn.Module]:
         """Backbone, fusion and adapter while nothing trains them: see `Method.resting`."""
-        if self.config.coefficient.is_off:
+        if self.distillation.coefficient.is_off:
             return []
-        frozen = iteration < self.config.frozen_backbone
-        return [self.detector.backbone] * frozen + self.distillation.resting(iteration)
+        frozen = [self.detector.backbone] * self.is_frozen(iteration)
+        return frozen + self.distillation.resting(iteration)
+
+    @torch.no_grad()
+    def compare(self, images: Sequence[Tensor], targets: Targets) -> Comparison | None:
+        """K behind the adapter, and K_e, as the distance sees them: see `Method.compare`."""
+        if self.distillation.coefficient.is_off:
+            return None
+        batch, objects = self.prepare(images, targets)
+        maps = self.detector.maps(batch)
+        enhanced: Maps = self.distillation.fusion(maps, objects, batch.image_size)
+        adapted = [self.distillation.adapter(m) for m in maps]
+        student, teacher = self.sides(adapted, enhanced)
+        return Comparison(batch, student, teacher, *self.cell_distances(student, teacher))
+
+
+class LabelGuided(Distilling):
+    """K_e is made of K and the labels, an implicit teacher; a backbone may be frozen at first."""
+
+    config: LabelGuidedConfig
+
+    def __init__(
+        self, detector: Detector, config: LabelGuidedConfig, schedule: ScheduleConfig
+    ) -> None:
+        fusion = build_fusion(config.fusion, detector.num_classes, detector.width)
+        adapter = build_adapter(config.adapter, detector.width)
+        every = config.teacher_every
+        super().__init__(detector, config, schedule, fusion, adapter, teacher_every=every)
+
+    def is_frozen(self, iteration: int) -> bool:
+        """Whether the first iterations, without the backbone, last still."""
+        return iteration < self.config.frozen_backbone
 
 
 def build_fusion(config: FusionConfig, num_classes: int, width: int) -> nn.Module:

@@ -2,7 +2,6 @@
 detector drawn towards its maps.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +11,10 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork
 
 from sssd.detectors import Detector, Maps
 from sssd.detectors.weights import load_weights
-from sssd.distillation import running_state_kept, zero_for
-from sssd.distillation.core import HeadLosses, Watch
 from sssd.fusion import Adapter, ColorMapEncoder, Objects, normalize_map
 from sssd.losses import standardized_mse
 from sssd.methods.base import MethodName
-from sssd.methods.distill import Distilling, DistillingConfig, Metrics
+from sssd.methods.distill import Distilling, DistillingConfig
 from sssd.schedules import ScheduleConfig
 
 
@@ -38,6 +35,28 @@ class LabelEncStep2Config(DistillingConfig):
     """The `step1.safetensors` in the folder of a run of labelenc_step1; needed."""
 
 
+class LabelMaps(nn.Module):
+    """K_e of the labels alone.
+
+    Args:
+        encoder: of the labels.
+        is_random: in training, multiply each box's v in the colour map by min(1, 2 u), u ~ U(0, 1).
+    """
+
+    def __init__(self, encoder: ColorMapEncoder, *, is_random: bool) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.is_random = is_random
+
+    def forward(self, maps: Maps, objects: Objects, image_size: tuple[int, int]) -> Maps:
+        """P maps (B, C, H_l, W_l) of the objects; K takes no part."""
+        strength = None
+        if self.is_random and self.training:
+            strength = torch.rand(len(objects.boxes), device=objects.boxes.device)
+            strength = (2 * strength).clamp_max(1)
+        return self.encoder(objects, image_size, strength)
+
+
 class LabelEnc(Distilling):
     """What both steps share: the label encoder, the adapter, and the distance between maps.
 
@@ -48,72 +67,44 @@ class LabelEnc(Distilling):
     is not computed, and the adapter rests: weight decay would shrink it.
     """
 
-    shares_head = False  # whether the head is trained on the encoded labels too
+    teacher_every: int  # 1: the head is trained on the encoded labels too; 0: it is not
 
     def __init__(
         self, detector: Detector, config: DistillingConfig, schedule: ScheduleConfig
     ) -> None:
-        super().__init__(detector, config, schedule)
         pyramid = detector.pyramid
         if not isinstance(pyramid, FeaturePyramidNetwork):
             raise ValueError(
                 f"--method.name {config.name}: LabelEnc copies torchvision's feature pyramid, and "
                 f"{type(detector).__name__} has a {type(pyramid).__name__}"
             )
-        self.encoder = ColorMapEncoder(detector.num_classes, pyramid)
-        self.adapter = Adapter(detector.width)
-        if config.coefficient.is_off:  # no gradient will come: DDP must not wait for one
-            self.encoder.requires_grad_(False)
-            self.adapter.requires_grad_(False)
-
-    def distil(
-        self,
-        maps: Maps,
-        objects: Objects,
-        image_size: tuple[int, int],
-        head_losses: HeadLosses,
-        iteration: int,
-        watch: Watch,
-    ) -> tuple[Mapping[str, Tensor], Metrics]:
-        """The distance to the encoded labels, and the head's losses on them in step 1."""
-        coefficient = self.config.coefficient.acting(iteration, self.schedule.milestones)
-        losses: dict[str, Tensor] = {}
-        metrics: Metrics = {"lambda": coefficient}
-        if self.shares_head or coefficient:
-            encoded = self.encode(objects, image_size)
-        if self.shares_head:
-            with running_state_kept(self.detector, self.detector.backbone):
-                losses |= head_losses(encoded)
-        if coefficient:
-            student = [self.adapter(m) for m in watch("distillation", maps)]
-            by_level = standardized_mse(student, [m.detach() for m in encoded], over="image")
-            losses["distillation"] = coefficient * by_level.sum()
-            metrics |= {f"distance/level{i}": d for i, d in enumerate(by_level.detach().unbind())}
-        else:
-            losses["distillation"] = zero_for(self.adapter)
-        return losses, metrics
-
-    def resting(self, iteration: int) -> list[nn.Module]:
-        """The adapter while the distance weighs nothing: see `Method.resting`."""
-        return (
-            []
-            if self.config.coefficient.acting(iteration, self.schedule.milestones)
-            else [self.adapter]
+        taught = bool(self.teacher_every)
+        super().__init__(
+            detector,
+            config,
+            schedule,
+            LabelMaps(ColorMapEncoder(detector.num_classes, pyramid), is_random=taught),
+            Adapter(detector.width),
+            teacher_every=self.teacher_every,
+            adapter_first=False,
         )
 
-    def pair(self, maps: Maps, objects: Objects, image_size: tuple[int, int]) -> tuple[Maps, Maps]:
-        """K behind the adapter, and the encoded labels: see `Distilling.pair`."""
-        return [self.adapter(m) for m in maps], self.encoder(objects, image_size)
+    @property
+    def encoder(self) -> ColorMapEncoder:
+        """The encoder of the labels."""
+        encoder = self.distillation.fusion.encoder
+        assert isinstance(encoder, ColorMapEncoder)
+        return encoder
+
+    def distances(self, student: Maps, teacher: Maps) -> tuple[Tensor, Tensor]:
+        """Mean squared error over all levels, and what each level adds to it (P,)."""
+        by_level = standardized_mse(student, teacher, over="image")
+        return by_level.sum(), by_level
 
     def sides(self, student: Maps, teacher: Maps) -> tuple[Maps, Maps]:
         """Normalised over each map, as the operator does on the way: see `Distilling.sides`."""
-        return [normalize_map(m.float()) for m in student], [
-            normalize_map(m.float()) for m in teacher
-        ]
-
-    def encode(self, objects: Objects, image_size: tuple[int, int]) -> Maps:
-        """Maps of the labels."""
-        return self.encoder(objects, image_size)
+        student = [normalize_map(m.float()) for m in student]
+        return student, [normalize_map(m.float()) for m in teacher]
 
 
 class EncoderAndHead(nn.Module):
@@ -130,15 +121,10 @@ class LabelEncStep1(LabelEnc):
 
         L = L_det(K) + L_det(K_label) + lambda * distance,  lambda = 0 before its start
 
-    Each box's v in the colour map is multiplied by min(1, 2 u), u ~ U(0, 1).
+    Each box has a random strength in the colour map: see `LabelMaps`.
     """
 
-    shares_head = True
-
-    def encode(self, objects: Objects, image_size: tuple[int, int]) -> Maps:
-        """Maps of the labels, each box of a random strength."""
-        strength = torch.rand(len(objects.boxes), device=objects.boxes.device)
-        return self.encoder(objects, image_size, (2 * strength).clamp_max(1))
+    teacher_every = 1
 
     def export(self) -> dict[str, nn.Module]:
         """Encoder and head, which step 2 starts from: see `Method.export`.
@@ -161,6 +147,8 @@ class LabelEncStep2(LabelEnc):
         FileNotFoundError: the file is not there.
     """
 
+    teacher_every = 0
+
     def __init__(
         self, detector: Detector, config: LabelEncStep2Config, schedule: ScheduleConfig
     ) -> None:
@@ -173,8 +161,3 @@ class LabelEncStep2(LabelEnc):
         load_weights(EncoderAndHead(self), config.step1_weights, "--method.step1-weights")
         detector.pyramid.load_state_dict(self.encoder.pyramid.state_dict())
         self.encoder.requires_grad_(False)
-
-    @torch.no_grad()
-    def encode(self, objects: Objects, image_size: tuple[int, int]) -> Maps:
-        """Maps of the labels, without gradient."""
-        return self.encoder(objects, image_size)

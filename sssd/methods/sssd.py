@@ -23,14 +23,11 @@ from sssd.ops import js_distance
 
 @dataclass(frozen=True, kw_only=True)
 class SSSDConfig(LabelGuidedConfig):
-    """SSSD: Jensen-Shannon distance between softmaxes of the maps.
-
-    Labels are painted instead of related, and the adapter's convolutions are separable, both to be
-    cheap. There is an adapter, since without one, and without a norm, the distance does nothing
-    (docs/results.md: 300 iterations at 64 channels).
-    """
+    """SSSD: Jensen-Shannon distance between softmaxes of the maps."""
 
     name: MethodName = "sssd"
+    # Both are the cheap ones. Without an adapter, and without a norm, the distance does nothing
+    # (docs/results.md: 300 iterations at 64 channels).
     fusion: FusionConfig = field(default_factory=PaintedConfig)
     adapter: AdapterName = "separable"
 

@@ -22,22 +22,13 @@ Where they are silent, or where rows must be comparable, it is our choice:
 """
 
 import re
-from collections.abc import Callable
 from typing import Any, cast
 
 from sssd.detectors import DetectorConfig
 from sssd.detectors.backbones import BackboneName
 from sssd.detectors.build import DetectorName
 from sssd.engine.settings import EngineConfig
-from sssd.methods import (
-    LabelEncStep1Config,
-    LabelEncStep2Config,
-    LGDConfig,
-    MethodConfig,
-    PlainConfig,
-    RelationConfig,
-    SSSDConfig,
-)
+from sssd.methods import METHODS, RelationConfig
 from sssd.methods.base import MethodName
 from sssd.recipes.config import Config
 from sssd.schedules import CoefficientConfig, ScheduleConfig
@@ -69,6 +60,9 @@ def paper(
         iterations: length of the schedule, to which LabelEnc's step 1 adds its own.
         value: lambda; by default the method's, 75 for sssd and 1 for the others.
         stepwise: lgd, sssd: double lambda at the first milestone, and end with a rate of 0.
+
+    Raises:
+        ValueError: no such method, or one that has no stepwise lambda.
     """
     milestones = round(iterations * 2 / 3), round(iterations * 8 / 9)
     added = ADDED if method == "labelenc_step1" else 0
@@ -87,17 +81,18 @@ def paper(
         "adapter": "full",
         "frozen_backbone": iterations // 9,
     }
-    methods: dict[MethodName, Callable[[], MethodConfig]] = {
-        "plain": PlainConfig,
-        "lgd": lambda: LGDConfig(**guided),
-        "sssd": lambda: SSSDConfig(**guided, elements="mean"),
-        "labelenc_step1": lambda: LabelEncStep1Config(
-            coefficient=CoefficientConfig(value=value, start=added)
-        ),
-        "labelenc_step2": lambda: LabelEncStep2Config(
-            coefficient=CoefficientConfig(value=value, stop=milestones[-1])
-        ),
+    options: dict[MethodName, dict[str, Any]] = {
+        "plain": {},
+        "lgd": guided,
+        "sssd": {**guided, "elements": "mean"},
+        "labelenc_step1": {"coefficient": CoefficientConfig(value=value, start=added)},
+        "labelenc_step2": {"coefficient": CoefficientConfig(value=value, stop=milestones[-1])},
     }
+    if method not in options:
+        raise ValueError(f"method is {method!r}; it must be one of {', '.join(options)}")
+    if stepwise and method not in ("lgd", "sssd"):
+        raise ValueError(f"stepwise: {method} has one lambda; lgd and sssd double theirs")
+    settings = next(kind for kind in METHODS if kind.name == method)
     from_p5 = detector == "fasterrcnn" or (detector == "fcos" and method.startswith("labelenc"))
     return Config(
         # Short side 640 to 800, long side up to 1333, by default.
@@ -107,7 +102,7 @@ def paper(
             weights="imagenet_v1",
             p6_from="p5" if from_p5 else "c5",
         ),
-        method=methods[method](),
+        method=settings(**options[method]),
         schedule=ScheduleConfig(
             iterations=iterations + added,
             milestones=tuple(milestone + added for milestone in milestones),

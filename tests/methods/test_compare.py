@@ -67,7 +67,7 @@ def test_cells_of_labelenc_make_up_the_distance_of_their_level() -> None:
     elements = sum(m.numel() for m in found.student)
     made = torch.stack([cells.sum() * found.student[0].shape[1] for cells in found.cells])
     batch = method.detector.prepare(*images_and_targets())
-    student = [method.adapter(m) for m in method.detector.maps(batch)]
+    student = [method.distillation.adapter(m) for m in method.detector.maps(batch)]
     encoded = method.encoder(pack_objects(batch.targets), batch.image_size)
     by_level = standardized_mse(student, encoded, over="image").detach()
     torch.testing.assert_close(made / elements, by_level, rtol=1e-3, atol=1e-6)

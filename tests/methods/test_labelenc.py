@@ -48,7 +48,7 @@ def trained_by(method: Method, kind: str, iteration: int) -> set[str]:
         "pyramid": student.pyramid,
         "head": student.head,
         "encoder": method.encoder,
-        "adapter": method.adapter,
+        "adapter": method.distillation.adapter,
     }
     return {
         name
@@ -62,7 +62,7 @@ def test_step_1_trains_detector_and_encoder_by_one_head() -> None:
     assert trained_by(built, "detection", 0) == {"backbone", "pyramid", "head"}
     assert trained_by(built, "teacher", 0) == {"head", "encoder"}
     assert trained_by(built, "distillation", 4) == set()
-    assert [built.resting(i) for i in (4, 5)] == [[built.adapter], []]
+    assert [built.resting(i) for i in (4, 5)] == [[built.distillation.adapter], []]
     assert trained_by(built, "distillation", 5) == {"backbone", "pyramid", "adapter"}
 
 
@@ -73,7 +73,8 @@ def test_step_2_trains_a_new_detector_beside_a_frozen_encoder(tmp_path: Path) ->
     assert trained_by(built, "detection", 0) == {"backbone", "pyramid", "head"}
     assert trained_by(built, "distillation", 7) == {"backbone", "pyramid", "adapter"}
     assert trained_by(built, "distillation", 8) == set()
-    assert [built.resting(i) for i in (7, 8)] == [[], [built.adapter]]
+    part = built.distillation
+    assert [built.resting(i) for i in (7, 8)] == [[part.fusion], [part.fusion, part.adapter]]
     assert built(*images_and_targets(), 8).metrics["lambda"] == 0
     assert not any(p.requires_grad for p in built.encoder.parameters())
 

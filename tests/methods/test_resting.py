@@ -110,9 +110,7 @@ def test_parts_without_gradient(
     def watch(method: Method, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
         parts = {"backbone": method.detector.backbone}
         for held in (method, getattr(method, "distillation", None)):
-            parts |= {
-                n: getattr(held, n) for n in ("fusion", "encoder", "adapter") if hasattr(held, n)
-            }
+            parts |= {n: getattr(held, n) for n in ("fusion", "adapter") if hasattr(held, n)}
         resting = [n for n, m in parts.items() if all(p.grad is None for p in m.parameters())]
         lacking = {id(p) for group in optimizer.param_groups for p in group["params"]
                    if p.grad is None}  # fmt: skip
