@@ -15,7 +15,7 @@ from sssd.methods import (
     SSSDConfig,
     build_method,
 )
-from sssd.methods.base import AdapterName
+from sssd.methods.distill import AdapterName
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 from tests.small import images_and_targets, method_config, small_detector
 
