@@ -17,7 +17,6 @@ from sssd.data import DetectionDataset, training_loader
 from sssd.data.loader import Transform
 from sssd.detectors import Detector
 from sssd.engine import distributed
-from sssd.engine.compiled import compiled
 from sssd.engine.determinism import deterministic
 from sssd.engine.distributed import choose_device, is_first, world_size
 from sssd.engine.inference import evaluate_detector
@@ -159,8 +158,7 @@ def train(
     progress = ProgressLog(console, schedule.iterations, begin)
     log_start, log_iteration = time.monotonic(), begin
     stopped = 0
-    fast = compiled(method.detector.backbone, config.compile_backbone)
-    with deterministic(config.deterministic), fast, StopSignals() as stop, progress, batches:
+    with deterministic(config.deterministic), StopSignals() as stop, progress, batches:
         numbers = distributed.from_first(lambda: _evaluation_of(run, begin))
         if saved and due(config.evaluate_every) and numbers is None:  # it was killed meanwhile
             numbers = evaluate()

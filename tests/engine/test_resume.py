@@ -81,7 +81,6 @@ TAKEN = {
     "--engine.bf16": [],
     "--engine.no-channels-last": [],
     "--engine.device": ["cpu"],
-    "--engine.compile-backbone": [],
     "--engine.deterministic": [],
     "--engine.workers": ["1"],
     "--engine.log-every": ["1"],
