@@ -5,6 +5,7 @@ Example:
     python -m sssd.train --help         # the recipes
     python -m sssd.train --list         # also those of the paper's comparison, a line each
     python -m sssd.train coco --help    # every setting of a recipe
+    python -m sssd.train demo --method.name lgd           # a recipe with another method
     python -m sssd.train --resume --out runs/coco         # goes on, with the run's own settings
     torchrun --nproc-per-node 8 -m sssd.train coco ...    # 8 GPUs share each batch
 """
@@ -38,7 +39,7 @@ from sssd.engine.resume import compared, refuse_changes
 from sssd.engine.settings import EngineConfig
 from sssd.engine.state import RunError, checkpoints, export_weights, write_atomically
 from sssd.flags import of_kinds, of_length, refuse_without_effect
-from sssd.methods import Method, build_method
+from sssd.methods import KINDS, Method, MethodConfig, build_method
 from sssd.recipes import RECIPES, SHORTLIST, Config, describe
 
 DEFAULT_RECIPE = "demo"
@@ -229,7 +230,8 @@ def parse(arguments: Sequence[str]) -> tuple[str, Config]:
 
 
 def _show_help() -> NoReturn:
-    recipes = "\n".join(f"  {name:20} {RECIPES[name].__doc__}" for name in SHORTLIST)
+    recipes = "\n".join(f"  {name:25} {RECIPES[name].__doc__}" for name in SHORTLIST)
+    methods = ", ".join(KINDS[MethodConfig])
     print(
         f"""usage: python -m sssd.train [RECIPE] [--SETTING VALUE ...]
 
@@ -237,11 +239,12 @@ Train a detector. Without a recipe's name: {DEFAULT_RECIPE}.
 
 recipes:
 {recipes}
-  fcos_r50_lgd, ...    The rows of the paper's comparison; --list shows all of them.
+  fcos_r50_lgd, ...         The rows of the paper's comparison; --list shows all of them.
 
-  RECIPE --help        Every setting of a recipe.
-  --list               Every recipe, a line each.
-  --resume --out RUN   Go on with a run, with its own settings."""
+  RECIPE --help             Every setting of a recipe.
+  RECIPE --method.name NAME The same with another method: {methods}.
+  --list                    Every recipe, a line each.
+  --resume --out RUN        Go on with a run, with its own settings."""
     )
     sys.exit(0)
 
