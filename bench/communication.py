@@ -26,18 +26,26 @@ from rich.table import Table
 
 from sssd.detectors import DetectorConfig, build_detector
 from sssd.detectors.build import DetectorName
-from sssd.methods import Method, MethodConfig, build_method
-from sssd.recipes import SSSD_METHOD
+from sssd.methods import (
+    LabelEncStep1Config,
+    LGDConfig,
+    Method,
+    MethodConfig,
+    PlainConfig,
+    RelationConfig,
+    SSSDConfig,
+    build_method,
+)
 from sssd.schedules import ScheduleConfig
 
 CLASSES, FP32, MB = 80, 4, 1e6
 DETECTORS: tuple[DetectorName, ...] = ("retinanet", "fcos", "fasterrcnn")
 METHODS = {
-    "plain": MethodConfig("plain"),
-    "LGD": MethodConfig("lgd"),
-    "SSSD": SSSD_METHOD,
-    "SSSD, LGD's fusion and adapter": MethodConfig("sssd"),
-    "LabelEnc, step 1": MethodConfig("labelenc_step1"),
+    "plain": PlainConfig(),
+    "LGD": LGDConfig(),
+    "SSSD": SSSDConfig(),
+    "SSSD, LGD's fusion and adapter": SSSDConfig(fusion=RelationConfig(), adapter="full"),
+    "LabelEnc, step 1": LabelEncStep1Config(),
 }
 GPUS = (8, 16, 32, 64)
 

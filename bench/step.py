@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import dataclasses
 import itertools
 import platform
 import tempfile
@@ -36,25 +35,29 @@ from sssd.engine.settings import EngineConfig
 from sssd.engine.step import TrainingStep
 from sssd.experiments.cost import in_turn
 from sssd.fusion import Objects
-from sssd.methods import Method, MethodConfig, build_method
+from sssd.methods import (
+    LGDConfig,
+    Method,
+    PlainConfig,
+    RelationConfig,
+    SSSDConfig,
+    build_method,
+)
 from sssd.methods.distill import standardize
-from sssd.recipes import SSSD_METHOD
 from sssd.schedules import ScheduleConfig
 
 DETECTORS: tuple[DetectorName, ...] = ("fcos", "retinanet", "fasterrcnn")
 CLASSES, BATCH = 80, 2
 METHODS = {
-    "plain": MethodConfig("plain"),
-    "the head twice": SSSD_METHOD,
-    "LGD, published structure": MethodConfig("lgd"),
-    "LGD": MethodConfig("lgd"),
-    "SSSD, LGD's fusion and adapter": MethodConfig("sssd"),
-    "SSSD": SSSD_METHOD,
-    "SSSD, full adapter": dataclasses.replace(SSSD_METHOD, adapter="full"),
-    "SSSD, no adapter, instance norm": dataclasses.replace(
-        SSSD_METHOD, adapter="none", normalize=True
-    ),
-    "SSSD, K_e every 2nd step": dataclasses.replace(SSSD_METHOD, teacher_every=2),
+    "plain": PlainConfig(),
+    "the head twice": SSSDConfig(),
+    "LGD, published structure": LGDConfig(),
+    "LGD": LGDConfig(),
+    "SSSD, LGD's fusion and adapter": SSSDConfig(fusion=RelationConfig(), adapter="full"),
+    "SSSD": SSSDConfig(),
+    "SSSD, full adapter": SSSDConfig(adapter="full"),
+    "SSSD, no adapter, instance norm": SSSDConfig(adapter="none", normalize=True),
+    "SSSD, K_e every 2nd step": SSSDConfig(teacher_every=2),
 }
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -25,8 +25,9 @@ from sssd.engine.resume import compared
 from sssd.engine.runs import NUMBERS, WEIGHTS, Run, plain_model, to_rebuild
 from sssd.engine.settings import EngineConfig
 from sssd.engine.state import RunError, checkpoints, export_weights, write_atomically
+from sssd.flags import of_kinds, of_length, refuse_without_effect
 from sssd.methods import Method, build_method
-from sssd.recipes import RECIPES, Config, stretched, without_effect
+from sssd.recipes import RECIPES, Config
 
 DEFAULT_RECIPE = "demo"
 
@@ -54,7 +55,8 @@ def fit(
         recipe: what the folder's `config.json` is to call the settings.
         changes: what is to be otherwise in `data`, `detector`, `method`, `schedule` and `engine`:
             dicts of their fields, or settings that replace them whole. With another
-            `schedule["iterations"]` all that happens at an iteration moves along.
+            `schedule["iterations"]` all that happens at an iteration moves along; another
+            `method["name"]` brings that method's settings.
 
     Returns:
         The run: folder, detector, classes, and the 12 COCO numbers, or the signal that stopped it.
@@ -147,22 +149,11 @@ def prepare(config: Config, console: Console | None = None) -> Prepared:
     )
 
 
-def refuse_without_effect(config: Config, given: Iterable[str]) -> None:
-    """Refuses settings, given by their flags, that change nothing beside the others.
-
-    Raises:
-        ValueError: names the flag and what it needs.
-    """
-    for beginning, need in without_effect(config).items():
-        for flag in sorted(given):
-            if flag.startswith(beginning):
-                raise ValueError(f"{flag} has no effect here; it needs {need}")
-
-
 def _settings(
     config: Config | str | None, out: Path | str | None, resume: bool, changes: Mapping[str, Any]
 ) -> tuple[str, Config]:
     """The name and the settings of a run, from what `fit` is given."""
+    flags = _flags(changes)
     if config is None and resume and out is not None:
         name, config = str(read_record(Path(out)).get("recipe")), read_settings(Path(out), Config)
     elif isinstance(config, Config):
@@ -171,24 +162,20 @@ def _settings(
         name = config or DEFAULT_RECIPE
         if name not in RECIPES:
             raise ValueError(f"config: there is no recipe {name!r}; there are {', '.join(RECIPES)}")
-        config = RECIPES[name]()
-        schedule = changes.get("schedule")
-        length = schedule.get("iterations") if isinstance(schedule, Mapping) else None
-        if isinstance(length, int):
-            config = stretched(config, length)
+        config = of_length(RECIPES[name](), flags)
     folder = Path(out) if out is not None else config.out
     config = dataclasses.replace(config, out=folder, resume=resume or config.resume)
-    config = with_changes(config, changes)
-    refuse_without_effect(config, _flags(changes))
+    config = with_changes(of_kinds(config, flags), changes)
+    refuse_without_effect(config, flags)
     return name, config
 
 
 def _flags(changes: Mapping[str, Any], prefix: str = "--") -> list[str]:
-    """The flags of settings that are given in dicts."""
+    """Settings that are given in dicts, as a command line has them."""
     flags: list[str] = []
     for name, value in changes.items():
         flag = f"{prefix}{name}".replace("_", "-")
-        flags += _flags(value, f"{flag}.") if isinstance(value, Mapping) else [flag]
+        flags += _flags(value, f"{flag}.") if isinstance(value, Mapping) else [f"{flag}={value}"]
     return flags
 
 

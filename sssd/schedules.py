@@ -26,10 +26,10 @@ class ScheduleConfig:
     """Factor of the learning rate at each milestone."""
 
     warmup: int = 1000
-    """Iterations of linear warm-up, ..."""
+    """Iterations of linear warm-up."""
 
     warmup_factor: float = 1e-3
-    """... which begins at this fraction of the learning rate."""
+    """Fraction of the learning rate at which the warm-up begins."""
 
     zero_from: int | None = None
     """Iteration from which the learning rate is 0."""
@@ -81,9 +81,8 @@ class CoefficientConfig:
     there is one."""
 
     stop: int | None = None
-    """Iteration from which nothing is distilled any more: sssd and lgd train the detector alone
-    from here on, at the cost of plain training. (LGD's own `POST_NONDISTILL_ITERS` goes on with the
-    head's pass on K_e.)"""
+    """Iteration from which the detector trains alone, at the cost of plain training. (LGD's own
+    `POST_NONDISTILL_ITERS` goes on with the head's pass on K_e.)"""
 
     def __post_init__(self) -> None:
         """Refuses negative coefficients."""

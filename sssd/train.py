@@ -5,17 +5,17 @@ Example:
     python -m sssd.train --help         # the recipes
     python -m sssd.train --list         # also those of the paper's comparison, a line each
     python -m sssd.train coco --help    # every setting of a recipe
+    python -m sssd.train demo --method.name lgd           # a recipe with another method
     python -m sssd.train --resume --out runs/coco         # goes on, with the run's own settings
     torchrun --nproc-per-node 8 -m sssd.train coco ...    # 8 GPUs share each batch
 """
 
 import argparse
-import itertools
-import re
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import sssd.extras  # noqa: F401  it comes before what may be missing
 
@@ -26,11 +26,13 @@ from sssd.commands import FAILED, WRONG_USE, exit_on, plain_output
 from sssd.data import WorkerKilled
 from sssd.engine import distributed
 from sssd.engine.evaluate import table
-from sssd.engine.record import by_flag, read_record, read_settings
+from sssd.engine.record import read_record, read_settings
 from sssd.engine.resume import compared, refuse_changes
 from sssd.engine.state import RunError, checkpoints
-from sssd.fitting import DEFAULT_RECIPE, fit, refuse_without_effect
-from sssd.recipes import RECIPES, SHORTLIST, Config, describe, stretched
+from sssd.fitting import DEFAULT_RECIPE, fit
+from sssd.flags import of_kinds, of_length, refuse_without_effect
+from sssd.methods import KINDS, MethodConfig
+from sssd.recipes import RECIPES, SHORTLIST, Config, describe
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -82,6 +84,8 @@ def parse(arguments: Sequence[str]) -> tuple[str, Config]:
         ValueError: a flag that can not be honoured, or a run that can not go on.
         FileNotFoundError: --resume, and --out is no run's folder.
     """
+    if arguments[:1] in (["-h"], ["--help"]):
+        _show_help()
     named = arguments[0] if arguments and not arguments[0].startswith("-") else None
     flags = arguments[1:] if named else arguments
     if named and named not in RECIPES:
@@ -91,16 +95,44 @@ def parse(arguments: Sequence[str]) -> tuple[str, Config]:
     run = _resumed(flags)
     if run is None:
         recipe = named or DEFAULT_RECIPE
-        complete = named or arguments[:1] in (["-h"], ["--help"])
-        config = _overridden(recipe, arguments if complete else [recipe, *flags])
+        own = of_kinds(of_length(RECIPES[recipe](), flags), flags)
     else:
         recipe, own = str(read_record(run).get("recipe", named)), read_settings(run, Config)
         if named not in (None, recipe):
             raise ValueError(f"{named}: {run} was begun as {recipe}; leave the recipe's name out")
-        config = tyro.cli(Config, prog="python -m sssd.train", default=own, args=flags)
+        asked = compared(of_kinds(own, flags))
+        refuse_changes(compared(own), {f: v for f, v in asked.items() if f in compared(own)})
+    config = tyro.cli(
+        Config,
+        prog=f"python -m sssd.train {recipe}",
+        description=str(RECIPES[recipe].__doc__) if recipe in SHORTLIST else describe(own),
+        default=own,
+        args=flags,
+    )
+    if run is not None:
         refuse_changes(compared(own), compared(config))
-    _refuse_without_effect(config, flags)
+    refuse_without_effect(config, flags)
     return recipe, config
+
+
+def _show_help() -> NoReturn:
+    recipes = "\n".join(f"  {name:25} {RECIPES[name].__doc__}" for name in SHORTLIST)
+    methods = ", ".join(KINDS[MethodConfig])
+    print(
+        f"""usage: python -m sssd.train [RECIPE] [--SETTING VALUE ...]
+
+Train a detector. Without a recipe's name: {DEFAULT_RECIPE}.
+
+recipes:
+{recipes}
+  fcos_r50_lgd, ...         The rows of the paper's comparison; --list shows all of them.
+
+  RECIPE --help             Every setting of a recipe.
+  RECIPE --method.name NAME The same with another method: {methods}.
+  --list                    Every recipe, a line each.
+  --resume --out RUN        Go on with a run, with its own settings."""
+    )
+    sys.exit(0)
 
 
 def _resumed(flags: Sequence[str]) -> Path | None:
@@ -118,39 +150,6 @@ def _resumed(flags: Sequence[str]) -> Path | None:
             f"--resume: {asked.out} holds no checkpoint; name a run's folder with --out"
         )
     return Path(asked.out)
-
-
-def _overridden(recipe: str, arguments: Sequence[str]) -> Config:
-    """A recipe's settings with those that are given in their place."""
-    shown = dict.fromkeys([*SHORTLIST, recipe])  # all would be no help
-    configs = {name: of_length(RECIPES[name](), arguments) for name in shown}
-    recipes = {name: (describe(config), config) for name, config in configs.items()}
-    recipes |= {name: (str(RECIPES[name].__doc__), configs[name]) for name in SHORTLIST}
-    return tyro.extras.overridable_config_cli(
-        recipes,
-        prog="python -m sssd.train",
-        description=f"Train a detector. Without a recipe's name: {DEFAULT_RECIPE}. "
-        "--list shows every recipe, those of the paper's comparison too.",
-        args=arguments,
-    )
-
-
-def of_length(config: Config, arguments: Sequence[str]) -> Config:
-    """The recipe at the length that a command line gives: its milestones, the start of distillation
-    and all else that happens at an iteration move along, unless flags give them.
-    """
-    words = [word for argument in arguments for word in argument.split("=", 1)]
-    lengths = [v for flag, v in itertools.pairwise(words) if flag == "--schedule.iterations"]
-    if not lengths or not lengths[-1].isdecimal():  # of what is no number, the parser tells
-        return config
-    return stretched(config, int(lengths[-1]))
-
-
-def _refuse_without_effect(config: Config, flags: Sequence[str]) -> None:
-    """Refuses flags that change nothing beside the other settings."""
-    names = [flag.split("=")[0].replace("_", "-") for flag in flags if flag.startswith("--")]
-    given = {re.sub(r"\.no-(?=[^.]+$)", ".", name) for name in names} & by_flag(config).keys()
-    refuse_without_effect(config, given)
 
 
 if __name__ == "__main__":

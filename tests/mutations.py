@@ -129,8 +129,8 @@ FAULTS = [
     Fault(
         "recipes: LabelEnc's step 1 keeps the usual milestones",
         "sssd/recipes/paper.py",
-        "tuple(milestone + added for milestone in schedule.milestones)",
-        "schedule.milestones",
+        "tuple(milestone + added for milestone in milestones)",
+        "milestones",
         ("tests/recipes/test_paper.py", "-k", "labelenc"),
     ),
     Fault(

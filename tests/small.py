@@ -1,10 +1,13 @@
 """Small detectors and batches that tests of several rooms train with."""
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
 from sssd.detectors import Detector, DetectorConfig, build_detector
 from sssd.detectors.build import DetectorName
+from sssd.methods import KINDS, MethodConfig
 
 NUM_CLASSES = 5
 
@@ -34,3 +37,12 @@ def images_and_targets(seed: int = 0) -> tuple[list[Tensor], list[dict[str, Tens
         {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},
     ]
     return images, targets
+
+
+def method_config(name: str, **settings: object) -> MethodConfig:
+    """Settings of a method; those that it does not have are left out."""
+    kind = KINDS[MethodConfig][name]
+    known = {field.name for field in dataclasses.fields(kind)}
+    config = kind(**{option: value for option, value in settings.items() if option in known})
+    assert isinstance(config, MethodConfig)
+    return config

@@ -11,9 +11,8 @@ from bench import boxes as bench_boxes
 from bench import divergence as bench_divergence
 from bench import peers
 from bench import step as bench_step
-from sssd.methods import MethodConfig, build_method
+from sssd.methods import LGDConfig, PlainConfig, SSSDConfig, build_method
 from sssd.ops import js_distance, label_heatmap, paint_boxes, pool_boxes
-from sssd.recipes import SSSD_METHOD
 from sssd.schedules import ScheduleConfig
 from tests.small import images_and_targets, small_detector
 
@@ -67,14 +66,14 @@ def test_the_profiler_is_silent(capfd: pytest.CaptureFixture[str]):
 
 
 def test_distance_of_lgd():
-    lgd = build_method(small_detector(), MethodConfig("lgd"), ScheduleConfig())
+    lgd = build_method(small_detector(), LGDConfig(), ScheduleConfig())
     student, teacher = maps(), maps()
     published = bench_step.published_distances(student, teacher)[0]
     torch.testing.assert_close(published, lgd.distances(student, teacher)[0])
 
 
 def test_step_of_lgd_as_published():
-    lgd = build_method(small_detector(), MethodConfig("lgd"), ScheduleConfig(warmup=0)).train()
+    lgd = build_method(small_detector(), LGDConfig(), ScheduleConfig(warmup=0)).train()
     images, targets = images_and_targets()
     ours = lgd(images, targets, 0).losses
     with (
@@ -92,7 +91,7 @@ def test_the_head_twice_is_plain_and_the_same_again():
     images, targets = images_and_targets()
     plain, twice = (
         build_method(small_detector(), method, ScheduleConfig(warmup=0)).train()
-        for method in (MethodConfig("plain"), SSSD_METHOD)
+        for method in (PlainConfig(), SSSDConfig())
     )
     once = plain(images, targets, 0).losses
     with bench_step.head_twice(twice):

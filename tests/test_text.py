@@ -68,7 +68,7 @@ def run(folder: Path) -> Path:
     command = [
         *(sys.executable, "-m", "sssd.train", "small", "--out", str(run)),
         *("--data.train", json_of(folder, "train"), "--data.val", json_of(folder, "val")),
-        *(*SETTINGS, "--method.name", "sssd", "--method.fusion.name", "heatmap"),
+        *(*SETTINGS, "--method.name", "sssd", "--method.fusion.name", "painted"),
     ]
     reader, writer = os.pipe()
     os.close(reader)

@@ -23,7 +23,7 @@ boxes = torch.tensor([[4.0, 4.0, 30.0, 30.0]])
 labels = torch.tensor([2])
 targets = [{"boxes": boxes, "labels": labels}, {"boxes": boxes[:0], "labels": labels[:0]}]
 objects = sssd.fusion.pack_objects(targets)
-enhanced = sssd.fusion.HeatmapFusion(3, 64)(maps, objects, (64, 64))
+enhanced = sssd.fusion.PaintedFusion(3, 64)(maps, objects, (64, 64))
 pooled = sssd.ops.pool_boxes(maps, boxes, torch.tensor([0]), (64, 64))
 loss = sssd.js_distance(maps, enhanced) + sssd.losses.CWDLoss()(maps, enhanced) + pooled.sum()
 loss.backward()

@@ -184,8 +184,28 @@ def test_help_names_recipes_and_settings(capsys: pytest.CaptureFixture[str]) -> 
         assert text in output
 
 
+@pytest.mark.parametrize(
+    ("arguments", "own", "foreign"),
+    [
+        (["small"], ["method.temperature", "method.fusion.name"], ["fusion.context", "step1-"]),
+        (["fcos_r50_lgd"], ["method.fusion.context"], ["method.temperature", "step1-weights"]),
+        (["small", "--method.name", "plain"], ["method.name"], ["method.adapter", "coefficient"]),
+        (["coco", "--method.name=labelenc_step2"], ["step1-weights"], ["method.adapter"]),
+    ],
+)
+def test_help_shows_the_settings_of_the_method_alone(
+    arguments: list[str], own: list[str], foreign: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main([*arguments, "--help"])
+    assert exit_info.value.code == 0
+    output = capsys.readouterr().out
+    assert all(text in output for text in own)
+    assert not any(text in output for text in foreign)
+
+
 def test_labelenc_step_2_starts_from_what_step_1_leaves(tmp_path: Path, data: list[str]) -> None:
-    steps = ["small/fcos_lite0_labelenc_step1", "small/fcos_lite0_labelenc_step2"]
+    steps = ["fcos_r50_labelenc_step1", "fcos_r50_labelenc_step2"]
     first, second = tmp_path / "first", tmp_path / "second"
     assert main([steps[0], *data, *TINY, "--out", str(first)]) == 0
     weights = ["--method.step1-weights", str(first / "step1.safetensors")]

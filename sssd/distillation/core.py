@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sssd.distillation.projection import Projection
 from sssd.distillation.running_state import running_state_kept
 from sssd.distillation.stepwise import Coefficient, Stepwise
-from sssd.fusion import Adapter, HeatmapFusion, Objects, pack_objects
+from sssd.fusion import Adapter, Objects, PaintedFusion, pack_objects
 from sssd.ops import js_distance
 from sssd.ops.inputs import Maps, as_list
 
@@ -57,13 +57,15 @@ class SelfDistillation(Stepwise):
             no losses, and parameters that want no gradient.
         milestones: steps at which the learning rate falls, and lambda is multiplied by the
             coefficient's `step_factor`.
-        fusion: component that makes K_e; `HeatmapFusion(num_classes, width)` by default, the
+        fusion: component that makes K_e; `PaintedFusion(num_classes, width)` by default, the
             cheap one of our recipes; LGD's is `RelationFusion`.
         adapter: module on the student's maps; `Adapter(width, separable=True)` by default; LGD's
             is `Adapter(width)`, `nn.Identity()` leaves it out.
         distance: of two lists of maps; the Jensen-Shannon distance by default. It returns a scalar,
             or a scalar and what each level contributes to it (P,).
-        teacher_every: the head runs on K_e every so many steps.
+        teacher_every: the head runs on K_e every so many steps; 0 is never.
+        adapter_first: before the coefficient's start the distance trains the adapter alone; without
+            it, it is left out wherever lambda does not act on the student, and the adapter rests.
 
     Attributes:
         step: training steps so far: see `Stepwise`, and its `follow` for a trainer's own count.
@@ -95,15 +97,17 @@ class SelfDistillation(Stepwise):
         adapter: nn.Module | None = None,
         distance: Distance = js_distance,
         teacher_every: int = 1,
+        adapter_first: bool = True,
     ) -> None:
         super().__init__(coefficient, milestones)
         self.num_classes = num_classes
         self.projection = Projection(width)
         width = self.projection.width
-        self.fusion = HeatmapFusion(num_classes, width) if fusion is None else fusion
+        self.fusion = PaintedFusion(num_classes, width) if fusion is None else fusion
         self.adapter = Adapter(width, separable=True) if adapter is None else adapter
         self.distance = distance
         self.teacher_every = teacher_every
+        self.adapter_first = adapter_first
         if self.coefficient.is_off:  # no gradient will come: DDP must not wait for one
             self.requires_grad_(False)
 
@@ -176,10 +180,10 @@ class SelfDistillation(Stepwise):
             watch: given "teacher" or "distillation" and the maps, returns aliases of them that the
                 losses of this kind are computed from.
         """
-        if self.coefficient.has_stopped(step):
+        is_taught, is_drawn = self.is_taught(step), self.is_drawn(step)
+        if not (is_taught or is_drawn):
             parts = self.projection, self.fusion, self.adapter
             return Distilled({}, zero_for(*parts), {"lambda": 0.0})
-        is_taught = self.is_taught(step)
         with torch.set_grad_enabled(is_taught and torch.is_grad_enabled()):
             narrow = self.projection(watch("teacher", maps))
             enhanced = self.fusion(narrow, objects, image_size)  # K_e
@@ -187,6 +191,9 @@ class SelfDistillation(Stepwise):
         if is_taught:
             with running_state_kept(model, *besides):
                 teacher = dict(head_losses(self.projection.back(enhanced)))
+        metrics: dict[str, Tensor | float] = {"lambda": self.acting_lambda_at(step)}
+        if not is_drawn:
+            return Distilled(teacher, zero_for(self.adapter), metrics)
 
         started = step >= self.coefficient.start
         student = watch("distillation", maps) if started else [m.detach() for m in maps]
@@ -196,7 +203,6 @@ class SelfDistillation(Stepwise):
         loss = self.lambda_at(step) * total
         if not is_taught:
             loss = loss + zero_for(self.projection, self.fusion)
-        metrics: dict[str, Tensor | float] = {"lambda": self.acting_lambda_at(step)}
         if levels is not None:
             metrics |= {f"distance/level{i}": d for i, d in enumerate(levels.detach().unbind())}
         return Distilled(teacher, loss, metrics)
@@ -206,18 +212,27 @@ class SelfDistillation(Stepwise):
 
         Counted from 1, as the iterations that are logged are: every n-th is taught and shown.
         """
-        return not self.coefficient.has_stopped(step) and (step + 1) % self.teacher_every == 0
+        if self.coefficient.has_stopped(step) or not self.teacher_every:
+            return False
+        return (step + 1) % self.teacher_every == 0
+
+    def is_drawn(self, step: int) -> bool:
+        """Whether there is a distance."""
+        if self.adapter_first:
+            return not self.coefficient.has_stopped(step)
+        return self.acting_lambda_at(step) > 0
 
     def resting(self, step: int) -> list[nn.Module]:
         """Parts of this module while no loss trains them: their gradients are zero.
 
         Take those away before the optimizer's step, which would let weight decay move the part.
         """
-        untaught, unweighted = not self.is_taught(step), self.lambda_at(step) == 0
+        untaught = not self.is_taught(step)
+        undrawn = not (self.is_drawn(step) and self.lambda_at(step))
         rests = (
             (self.fusion, untaught),
-            (self.adapter, unweighted),
-            (self.projection, untaught and unweighted),
+            (self.adapter, undrawn),
+            (self.projection, untaught and undrawn),
         )
         return [part for part, rested in rests if rested and list(part.parameters())]
 

@@ -15,7 +15,6 @@ from sssd.data import DetectionDataset, training_loader
 from sssd.data.loader import Transform
 from sssd.detectors import Detector
 from sssd.engine import distributed
-from sssd.engine.compiled import compiled
 from sssd.engine.determinism import deterministic
 from sssd.engine.inference import evaluate_detector
 from sssd.engine.interrupt import StopSignals
@@ -119,16 +118,9 @@ class Trainer:
         if distributed.is_first():
             self.metrics = MetricsFile(self.folder, begin, config.tensorboard)
         self.numbers = distributed.from_first(lambda: _evaluation_of(self.folder, begin))
-        fast = compiled(self.method.detector.backbone, config.compile_backbone)
         batches = self._start_loading()
         self._logged, self._logged_at = begin, time.monotonic()
-        with (
-            deterministic(config.deterministic),
-            fast,
-            StopSignals() as stop,
-            self.progress,
-            batches,
-        ):
+        with deterministic(config.deterministic), StopSignals() as stop, self.progress, batches:
             if begin > 0 and self.due(config.evaluate_every) and self.numbers is None:
                 self.evaluate()  # the run was killed before it had
             while self.done < self.schedule.iterations:

@@ -14,6 +14,7 @@ from typeguard import TypeCheckError, check_type
 from sssd import __version__
 from sssd.engine.distributed import world_size
 from sssd.engine.state import write_atomically
+from sssd.methods import KINDS
 
 T = TypeVar("T")
 FILE = "config.json"
@@ -83,6 +84,8 @@ def with_changes(settings: T, changes: Mapping[str, Any], place: str = "") -> T:
 
 
 def _typed(hint: Any, value: Any) -> Any:
+    if hint in KINDS:  # several classes, told apart by their name
+        hint = KINDS[hint][value["name"]]
     if dataclasses.is_dataclass(hint):
         return settings_from(hint, value)  # type: ignore[arg-type]
     if isinstance(value, list):

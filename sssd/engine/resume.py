@@ -26,7 +26,7 @@ HONOURED = frozenset(
         *("--engine.backbone-factor", "--engine.weight-decay", "--engine.clip-value"),
         *("--engine.clip-norm", "--engine.bf16"),
         # How it is computed and told.
-        *("--engine.device", "--engine.channels-last", "--engine.compile-backbone"),
+        *("--engine.device", "--engine.channels-last"),
         *("--engine.deterministic", "--engine.workers", "--engine.log-every"),
         *("--engine.checkpoint-every", "--engine.evaluate-every", "--engine.evaluate-with"),
         "--engine.tensorboard",

@@ -46,9 +46,6 @@ class EngineConfig:
     device: str = "auto"
     """"auto" takes a GPU where there is one."""
 
-    compile_backbone: bool = False
-    """Train the backbone compiled by torch.compile: starts later, and gains little on a CPU."""
-
     deterministic: bool = False
     """Only algorithms that repeat to the last bit; slower on a GPU."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sssd.engine.state import write_atomically
 from sssd.experiments.cost import step_seconds
-from sssd.methods import FusionConfig
+from sssd.methods import LGDConfig, PaintedConfig, PlainConfig, RelationConfig
 from sssd.recipes import RECIPES, Config, stretched
 
 Variants = dict[str, Config]
@@ -58,8 +58,8 @@ def methods(base: Config, folder: Path) -> Variants:
     """Plain, LGD, and SSSD with a fixed and a stepwise coefficient; all else equal."""
     fixed = weighted(base, step_factor=1.0)
     return {
-        "plain": changed(base, name="plain"),
-        "LGD": changed(fixed, name="lgd", fusion=FusionConfig("relation"), adapter="full"),
+        "plain": plain(base),
+        "LGD": lgd(fixed),
         "SSSD, fixed": fixed,
         "SSSD, stepwise": base,
     }
@@ -88,8 +88,10 @@ def ablation(base: Config, folder: Path) -> Variants:
         "lambda 10": weighted(base, value=10.0),
         "full adapter": changed(base, adapter="full"),
         "no adapter": changed(base, adapter="none"),
-        "relation fusion": changed(base, fusion=FusionConfig("relation")),
-        "LGD, heatmap fusion": changed(weighted(base, step_factor=1.0), name="lgd", adapter="full"),
+        "relation fusion": changed(base, fusion=RelationConfig()),
+        "LGD, painted fusion": changed(
+            lgd(weighted(base, step_factor=1.0)), fusion=PaintedConfig()
+        ),
         "over cells": changed(base, over="cells"),
         "K_e every 2nd iteration": changed(base, teacher_every=2),
         "distilled from the first iteration": weighted(base, start=0),
@@ -97,16 +99,14 @@ def ablation(base: Config, folder: Path) -> Variants:
         "root of each row": changed(base, root="row"),
         "instance norm": changed(base, normalize=True),
         "no adapter, instance norm": changed(base, adapter="none", normalize=True),
-        "levels by their cells": changed(base, levels="cells"),
-        "K_e detached from K": changed(base, fusion=FusionConfig("heatmap", detach=True)),
         "temperature 4": changed(base, temperature=4.0),
-        "no root": changed(base, root="none"),
+        "no root": changed(base, root=None),
         "lambda 0.3": weighted(base, value=0.3),
     }
     for factor in (0.5, 2.0):
         rate = factor * base.schedule.learning_rate
         variants[f"plain, learning rate x {factor:g}"] = dataclasses.replace(
-            changed(base, name="plain"),
+            plain(base),
             schedule=dataclasses.replace(base.schedule, learning_rate=rate),
         )
     return variants
@@ -119,6 +119,17 @@ EXPERIMENTS: dict[str, Callable[[Config, Path], Variants]] = {
 }
 
 
+def plain(config: Config) -> Config:
+    """The same detector alone."""
+    return dataclasses.replace(config, method=PlainConfig())
+
+
+def lgd(config: Config) -> Config:
+    """LGD with a configuration's coefficient."""
+    method: Any = config.method
+    return dataclasses.replace(config, method=LGDConfig(coefficient=method.coefficient))
+
+
 def changed(config: Config, **settings: Any) -> Config:
     """A configuration with other settings of the method."""
     return dataclasses.replace(config, method=dataclasses.replace(config.method, **settings))
@@ -126,4 +137,5 @@ def changed(config: Config, **settings: Any) -> Config:
 
 def weighted(config: Config, **settings: Any) -> Config:
     """A configuration with other settings of the distillation coefficient."""
-    return changed(config, coefficient=dataclasses.replace(config.method.coefficient, **settings))
+    method: Any = config.method
+    return changed(config, coefficient=dataclasses.replace(method.coefficient, **settings))

@@ -1,38 +1,64 @@
 """Ways to train a detector."""
 
-from collections.abc import Callable
-
 from sssd.detectors import Detector
-from sssd.methods.base import Comparison, FusionConfig, Method, MethodConfig, StepResult
-from sssd.methods.labelenc import LabelEncStep1, LabelEncStep2
-from sssd.methods.lgd import LGD
-from sssd.methods.plain import Plain
-from sssd.methods.sssd import SSSD
+from sssd.methods.base import Comparison, Method, MethodConfig, NamedConfig, PlainConfig, StepResult
+from sssd.methods.distill import (
+    DistillingConfig,
+    FusionConfig,
+    LabelGuidedConfig,
+    PaintedConfig,
+    RelationConfig,
+)
+from sssd.methods.labelenc import (
+    LabelEncStep1,
+    LabelEncStep1Config,
+    LabelEncStep2,
+    LabelEncStep2Config,
+)
+from sssd.methods.lgd import LGD, LGDConfig
+from sssd.methods.sssd import SSSD, SSSDConfig
 from sssd.schedules import ScheduleConfig
+
+METHODS: dict[type[MethodConfig], type[Method]] = {
+    PlainConfig: Method,
+    SSSDConfig: SSSD,
+    LGDConfig: LGD,
+    LabelEncStep1Config: LabelEncStep1,
+    LabelEncStep2Config: LabelEncStep2,
+}
+KINDS: dict[type[NamedConfig], dict[str, type[NamedConfig]]] = {
+    MethodConfig: {kind.name: kind for kind in METHODS},
+    FusionConfig: {kind.name: kind for kind in (RelationConfig, PaintedConfig)},
+}
+"""The classes of settings that are chosen by name."""
 
 
 def build_method(detector: Detector, config: MethodConfig, schedule: ScheduleConfig) -> Method:
-    """The method that a config names, around a detector."""
-    methods: dict[str, Callable[[Detector, MethodConfig, ScheduleConfig], Method]] = {
-        "plain": Plain,
-        "sssd": SSSD,
-        "lgd": LGD,
-        "labelenc_step1": LabelEncStep1,
-        "labelenc_step2": LabelEncStep2,
-    }
-    return methods[config.name](detector, config, schedule)
+    """The method that some settings are of, around a detector."""
+    return METHODS[type(config)](detector, config, schedule)
 
 
 __all__ = [
+    "KINDS",
     "LGD",
+    "METHODS",
     "SSSD",
     "Comparison",
+    "DistillingConfig",
     "FusionConfig",
+    "LGDConfig",
     "LabelEncStep1",
+    "LabelEncStep1Config",
     "LabelEncStep2",
+    "LabelEncStep2Config",
+    "LabelGuidedConfig",
     "Method",
     "MethodConfig",
-    "Plain",
+    "NamedConfig",
+    "PaintedConfig",
+    "PlainConfig",
+    "RelationConfig",
+    "SSSDConfig",
     "StepResult",
     "build_method",
 ]

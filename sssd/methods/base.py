@@ -1,95 +1,43 @@
 """What all methods share: settings, the result of a step, the base class."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
 from sssd.detectors import Batch, Detector, Losses, Maps, Targets
 from sssd.fusion import Objects, pack_objects
-from sssd.schedules import CoefficientConfig, ScheduleConfig
+from sssd.schedules import ScheduleConfig
 
 MethodName = Literal["plain", "sssd", "lgd", "labelenc_step1", "labelenc_step2"]
-AdapterName = Literal["full", "separable", "none"]
 
 
-@dataclass(frozen=True)
-class FusionConfig:
-    """The component that makes label-enhanced maps K_e."""
+@dataclass(frozen=True, kw_only=True)
+class NamedConfig:
+    """Settings of one of several kinds: a class each, which `name` tells apart."""
 
-    name: Literal["relation", "heatmap"] = "relation"
-    """LGD's relations between objects, or the cheaper painted labels."""
-
-    context: bool = True
-    """Relation only: a row that stands for the whole image."""
-
-    detach: bool = False
-    """Keep the detection losses on K_e from reaching the backbone."""
-
-
-@dataclass(frozen=True)
-class MethodConfig:
-    """How the detector is trained; what `plain` does not use it ignores."""
-
-    name: MethodName = "sssd"
-    """plain: the detector alone. sssd: Jensen-Shannon distance. lgd: standardised MSE. labelenc:
-    an encoder of the labels, trained in step 1, draws a new detector in step 2."""
-
-    coefficient: CoefficientConfig = field(default_factory=CoefficientConfig)
-    """The distillation coefficient lambda."""
-
-    fusion: FusionConfig = field(default_factory=FusionConfig)
-    """From maps and labels to the implicit teacher's maps."""
-
-    over: Literal["channels", "cells"] = "channels"
-    """sssd: one distribution a cell over its channels, or a channel over its cells. The paper is
-    silent."""
-
-    temperature: float = 1.0
-    """sssd: temperature of the softmax. The paper is silent."""
-
-    root: Literal["level", "row", "none"] = "level"
-    """sssd: root of a level's mean divergence, mean of the rows' roots, or no root."""
-
-    reduction: Literal["row", "element"] = "row"
-    """sssd: divergence of a row as a sum over its elements, or their mean (as PyTorch's kl_div
-    with "mean"), which makes a root of it sqrt(row length) times smaller: lambda 75 of the mean
-    over 256 channels is 75 / 16 = 4.7 of the sum. The paper is silent."""
-
-    levels: Literal["equal", "cells"] = "equal"
-    """sssd: weight of a level in the distance, 1/P each (then a cell of a coarse level is drawn
-    hardest) or its share of all cells. What the paper's N counts it does not say."""
-
-    normalize: bool = False
-    """sssd: instance norm of both sides before the softmax."""
-
-    adapter: AdapterName = "full"
-    """sssd, lgd: three 3x3 convolutions on the student's side of the distance, as LGD has them; or
-    separable ones, which are cheaper; or none."""
-
-    teacher_every: int = 1
-    """sssd, lgd: run the head on K_e every so many iterations."""
-
-    frozen_backbone: int = 0
-    """sssd, lgd: iterations, from the first, in which the backbone is not trained."""
-
-    step1_weights: Path | None = None
-    """labelenc_step2: the `step1.safetensors` in the folder of a run of labelenc_step1."""
+    name: str = ""
 
     def __post_init__(self) -> None:
-        """Refuses what has no meaning."""
-        if self.adapter not in get_args(AdapterName):
-            names = ", ".join(get_args(AdapterName))
-            raise ValueError(f"--method.adapter is {self.adapter!r}; it must be one of {names}")
-        if self.temperature <= 0:
-            raise ValueError(f"--method.temperature is {self.temperature}; it must be > 0")
-        if self.teacher_every < 1:
-            raise ValueError(f"--method.teacher-every is {self.teacher_every}; it must be >= 1")
-        if self.frozen_backbone < 0:
-            raise ValueError(f"--method.frozen-backbone is {self.frozen_backbone}; it must be >= 0")
+        """Refuses another class's name."""
+        if self.name != type(self).name:
+            raise ValueError(f"{type(self).__name__} is {type(self).name!r}, not {self.name!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig(NamedConfig):
+    """How the detector is trained."""
+
+    name: MethodName = "plain"
+    """plain: the detector alone. sssd: Jensen-Shannon distance to maps made with the labels. lgd:
+    squared error instead. labelenc: a label encoder, trained in step 1, guides a new detector in
+    step 2. Another name than the recipe's brings that method's options; shared ones are kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainConfig(MethodConfig):
+    """The detector alone."""
 
 
 class StepResult(NamedTuple):
@@ -124,8 +72,10 @@ class Comparison(NamedTuple):
     name: str
 
 
-class Method(nn.Module, ABC):
+class Method(nn.Module):
     """A way to train a detector: everything DDP wraps, and nothing of loops or files.
+
+    By itself it is plain training, the baseline: the detector's own losses and nothing else.
 
     Args:
         detector: the student.
@@ -140,6 +90,7 @@ class Method(nn.Module, ABC):
     """
 
     watches_gradients: bool = True
+    config: MethodConfig
 
     def __init__(self, detector: Detector, config: MethodConfig, schedule: ScheduleConfig) -> None:
         super().__init__()
@@ -147,7 +98,6 @@ class Method(nn.Module, ABC):
         self.config = config
         self.schedule = schedule
 
-    @abstractmethod
     def forward(self, images: Sequence[Tensor], targets: Targets, iteration: int) -> StepResult:
         """Losses of a batch at an iteration.
 
@@ -156,6 +106,10 @@ class Method(nn.Module, ABC):
             targets: for each image boxes (n, 4) xyxy in its pixels and labels (n,).
             iteration: optimiser steps taken before this one.
         """
+        batch, _ = self.prepare(images, targets)
+        maps = self.detector.maps(batch)
+        assignment = self.detector.assign(maps, batch)
+        return StepResult(self.detection_losses("detection", maps, batch, assignment), {})
 
     def resting(self, iteration: int) -> list[nn.Module]:
         """Parts that no loss trains at an iteration.

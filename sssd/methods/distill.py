@@ -1,60 +1,126 @@
-"""Label-guided self-distillation: what SSSD and LGD have in common."""
+"""Distillation from labels in training: what SSSD, LGD and LabelEnc have in common."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from sssd.detectors import Detector, Maps, Targets
 from sssd.distillation import SelfDistillation
-from sssd.fusion import Adapter, HeatmapFusion, RelationFusion
-from sssd.methods.base import (
-    AdapterName,
-    Comparison,
-    FusionConfig,
-    Method,
-    MethodConfig,
-    StepResult,
-)
+from sssd.fusion import Adapter, PaintedFusion, RelationFusion
+from sssd.methods.base import Comparison, Method, MethodConfig, NamedConfig, StepResult
 from sssd.methods.gradients import GradientShares, without_gradient
-from sssd.schedules import ScheduleConfig
+from sssd.schedules import CoefficientConfig, ScheduleConfig
+
+FusionName = Literal["relation", "painted"]
+AdapterName = Literal["full", "separable", "none"]
+KINDS_OF_LOSS = ("detection", "teacher", "distillation")
 
 
-def build_fusion(config: FusionConfig, num_classes: int, width: int) -> nn.Module:
-    """The fusion component that a config names."""
-    if config.name == "heatmap":
-        return HeatmapFusion(num_classes, width, detach=config.detach)
-    return RelationFusion(num_classes, width, context=config.context, detach=config.detach)
+@dataclass(frozen=True, kw_only=True)
+class DistillingConfig(MethodConfig):
+    """Settings of every method that distils."""
+
+    coefficient: CoefficientConfig = field(default_factory=CoefficientConfig)
+    """The distillation coefficient lambda."""
 
 
-def build_adapter(name: AdapterName, width: int) -> nn.Module:
-    """The adapter that a config names."""
-    return nn.Identity() if name == "none" else Adapter(width, separable=name == "separable")
+@dataclass(frozen=True, kw_only=True)
+class FusionConfig(NamedConfig):
+    """The component that makes label-enhanced maps K_e."""
+
+    name: FusionName = "painted"
+    """relation: LGD's attention between the objects. painted: labels painted, which is cheaper."""
 
 
-class LabelGuided(Method):
-    """Trains a detector by `SelfDistillation`: beside an implicit teacher made of K and the labels.
+@dataclass(frozen=True, kw_only=True)
+class PaintedConfig(FusionConfig):
+    """Labels painted onto the maps: `PaintedFusion`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelationConfig(FusionConfig):
+    """LGD's relations between objects: `RelationFusion`."""
+
+    name: FusionName = "relation"
+
+    context: bool = True
+    """A row that stands for the whole image."""
+
+    detach: bool = False
+    """Keep the detection losses on K_e from reaching the backbone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelGuidedConfig(DistillingConfig):
+    """Settings that SSSD and LGD share; the defaults are LGD's."""
+
+    fusion: FusionConfig = field(default_factory=RelationConfig)
+    """From maps and labels to the implicit teacher's maps."""
+
+    adapter: AdapterName = "full"
+    """Three 3x3 convolutions on the student's side of the distance, as LGD has them; or separable
+    ones, which are cheaper; or none."""
+
+    teacher_every: int = 1
+    """Run the head on K_e every so many iterations."""
+
+    frozen_backbone: int = 0
+    """Iterations, from the first, in which the backbone is not trained."""
+
+    def __post_init__(self) -> None:
+        """Refuses what has no meaning."""
+        super().__post_init__()
+        if self.adapter not in get_args(AdapterName):
+            names = ", ".join(get_args(AdapterName))
+            raise ValueError(f"--method.adapter is {self.adapter!r}; it must be one of {names}")
+        if self.teacher_every < 1:
+            raise ValueError(f"--method.teacher-every is {self.teacher_every}; it must be >= 1")
+        if self.frozen_backbone < 0:
+            raise ValueError(f"--method.frozen-backbone is {self.frozen_backbone}; it must be >= 0")
+
+
+class Distilling(Method, ABC):
+    """Puts `SelfDistillation` into training: draws K towards maps K_e that know the labels.
 
         L = L_det(K) + L_det(K_e) + lambda * distance(adapter(K), stop_gradient(K_e))
 
-    The detection losses on K train the backbone, pyramid and head; which of the others trains what,
-    and when, stands at `SelfDistillation`. The backbone is trained by nothing in its first
-    `frozen_backbone` iterations.
+    Which loss trains what, and when, stands at `SelfDistillation`.
+
+    Args:
+        detector: the student.
+        config: settings of the method.
+        schedule: the learning rate's, which the coefficient follows.
+        fusion: makes K_e.
+        adapter: on the student's side of the distance.
+        options: other settings of `SelfDistillation`.
     """
 
-    def __init__(self, detector: Detector, config: MethodConfig, schedule: ScheduleConfig) -> None:
+    config: DistillingConfig
+
+    def __init__(
+        self,
+        detector: Detector,
+        config: DistillingConfig,
+        schedule: ScheduleConfig,
+        fusion: nn.Module,
+        adapter: nn.Module,
+        **options: Any,
+    ) -> None:
         super().__init__(detector, config, schedule)
         self.distillation = SelfDistillation(
             detector.num_classes,
             detector.width,
             coefficient=config.coefficient,
             milestones=schedule.milestones,
-            fusion=build_fusion(config.fusion, detector.num_classes, detector.width),
-            adapter=build_adapter(config.adapter, detector.width),
+            fusion=fusion,
+            adapter=adapter,
             distance=self.distances,
-            teacher_every=config.teacher_every,
+            **options,
         )
 
     @abstractmethod
@@ -63,27 +129,27 @@ class LabelGuided(Method):
 
     @abstractmethod
     def sides(self, student: Maps, teacher: Maps) -> tuple[Maps, Maps]:
-        """The maps as the distance sees them: instance-normalised where it does that first."""
+        """The maps as the distance sees them: normalised where it does that first."""
 
-    @abstractmethod
     def cell_distances(self, student: Maps, teacher: Maps) -> tuple[Maps, str]:
         """What each cell of two `sides` has in the distance, P maps (B, H_l, W_l), and its name."""
+        pairs = zip(student, teacher, strict=True)
+        return [(s - t).square().mean(1) for s, t in pairs], "squared error"
+
+    def is_frozen(self, iteration: int) -> bool:
+        """Whether nothing trains the backbone at an iteration."""
+        return False
 
     def forward(self, images: Sequence[Tensor], targets: Targets, iteration: int) -> StepResult:
         """Detection losses on K and K_e and the distance between them: see `Method.forward`."""
-        batch, objects = self.prepare(images, targets)
         if self.distillation.coefficient.is_off:
-            maps = self.detector.maps(batch)
-            assignment = self.detector.assign(maps, batch)
-            losses = self.detection_losses("detection", maps, batch, assignment)
-            return StepResult(losses, {"lambda": 0.0})
-
-        frozen = iteration < self.config.frozen_backbone
+            return StepResult(super().forward(images, targets, iteration).losses, {"lambda": 0.0})
+        batch, objects = self.prepare(images, targets)
+        frozen = self.is_frozen(iteration)
         with without_gradient(self.detector.backbone) if frozen else nullcontext():
             maps = self.detector.maps(batch)  # K
         assignment = self.detector.assign(maps, batch)
-        kinds = ("detection", "teacher", "distillation")
-        shares = GradientShares(kinds, maps, self.watches_gradients)
+        shares = GradientShares(KINDS_OF_LOSS, maps, self.watches_gradients)
         watched = shares.watch("detection", maps)
         losses = self.detection_losses("detection", watched, batch, assignment)
         distilled = self.distillation.distil(
@@ -103,8 +169,8 @@ class LabelGuided(Method):
         """Backbone, fusion and adapter while nothing trains them: see `Method.resting`."""
         if self.distillation.coefficient.is_off:
             return []
-        frozen = iteration < self.config.frozen_backbone
-        return [self.detector.backbone] * frozen + self.distillation.resting(iteration)
+        frozen = [self.detector.backbone] * self.is_frozen(iteration)
+        return frozen + self.distillation.resting(iteration)
 
     @torch.no_grad()
     def compare(self, images: Sequence[Tensor], targets: Targets) -> Comparison | None:
@@ -116,8 +182,37 @@ class LabelGuided(Method):
         enhanced: Maps = self.distillation.fusion(maps, objects, batch.image_size)
         adapted = [self.distillation.adapter(m) for m in maps]
         student, teacher = self.sides(adapted, enhanced)
-        cells, name = self.cell_distances(student, teacher)
-        return Comparison(batch, student, teacher, cells, name)
+        return Comparison(batch, student, teacher, *self.cell_distances(student, teacher))
+
+
+class LabelGuided(Distilling):
+    """K_e is made of K and the labels, an implicit teacher; a backbone may be frozen at first."""
+
+    config: LabelGuidedConfig
+
+    def __init__(
+        self, detector: Detector, config: LabelGuidedConfig, schedule: ScheduleConfig
+    ) -> None:
+        fusion = build_fusion(config.fusion, detector.num_classes, detector.width)
+        adapter = build_adapter(config.adapter, detector.width)
+        every = config.teacher_every
+        super().__init__(detector, config, schedule, fusion, adapter, teacher_every=every)
+
+    def is_frozen(self, iteration: int) -> bool:
+        """Whether the first iterations, without the backbone, last still."""
+        return iteration < self.config.frozen_backbone
+
+
+def build_fusion(config: FusionConfig, num_classes: int, width: int) -> nn.Module:
+    """The fusion component of some settings."""
+    if isinstance(config, RelationConfig):
+        return RelationFusion(num_classes, width, context=config.context, detach=config.detach)
+    return PaintedFusion(num_classes, width)
+
+
+def build_adapter(name: AdapterName, width: int) -> nn.Module:
+    """The adapter of a name."""
+    return nn.Identity() if name == "none" else Adapter(width, separable=name == "separable")
 
 
 def standardize(maps: Maps) -> Maps:

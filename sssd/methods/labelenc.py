@@ -2,23 +2,62 @@
 detector drawn towards its maps.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork
 
-from sssd.detectors import Detector, Maps, Targets
+from sssd.detectors import Detector, Maps
 from sssd.detectors.weights import load_weights
-from sssd.distillation import running_state_kept, zero_for
 from sssd.fusion import Adapter, ColorMapEncoder, Objects, normalize_map
 from sssd.losses import standardized_mse
-from sssd.methods.base import Comparison, Method, MethodConfig, StepResult
-from sssd.methods.gradients import GradientShares
+from sssd.methods.base import MethodName
+from sssd.methods.distill import Distilling, DistillingConfig
 from sssd.schedules import ScheduleConfig
 
 
-class LabelEnc(Method):
+@dataclass(frozen=True, kw_only=True)
+class LabelEncStep1Config(DistillingConfig):
+    """LabelEnc, step 1: the detector and a label encoder train one head."""
+
+    name: MethodName = "labelenc_step1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelEncStep2Config(DistillingConfig):
+    """LabelEnc, step 2: a new detector is drawn towards the encoded labels."""
+
+    name: MethodName = "labelenc_step2"
+
+    step1_weights: Path | None = None
+    """The `step1.safetensors` in the folder of a run of labelenc_step1; needed."""
+
+
+class LabelMaps(nn.Module):
+    """K_e of the labels alone.
+
+    Args:
+        encoder: of the labels.
+        is_random: in training, multiply each box's v in the colour map by min(1, 2 u), u ~ U(0, 1).
+    """
+
+    def __init__(self, encoder: ColorMapEncoder, *, is_random: bool) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.is_random = is_random
+
+    def forward(self, maps: Maps, objects: Objects, image_size: tuple[int, int]) -> Maps:
+        """P maps (B, C, H_l, W_l) of the objects; K takes no part."""
+        strength = None
+        if self.is_random and self.training:
+            strength = torch.rand(len(objects.boxes), device=objects.boxes.device)
+            strength = (2 * strength).clamp_max(1)
+        return self.encoder(objects, image_size, strength)
+
+
+class LabelEnc(Distilling):
     """What both steps share: the label encoder, the adapter, and the distance between maps.
 
         distance = mean of (GN(adapter(k)) - stop_gradient(GN(k_label)))^2
@@ -28,72 +67,44 @@ class LabelEnc(Method):
     is not computed, and the adapter rests: weight decay would shrink it.
     """
 
-    shares_head = False  # whether the head is trained on the encoded labels too
+    teacher_every: int  # 1: the head is trained on the encoded labels too; 0: it is not
 
-    def __init__(self, detector: Detector, config: MethodConfig, schedule: ScheduleConfig) -> None:
-        super().__init__(detector, config, schedule)
+    def __init__(
+        self, detector: Detector, config: DistillingConfig, schedule: ScheduleConfig
+    ) -> None:
         pyramid = detector.pyramid
         if not isinstance(pyramid, FeaturePyramidNetwork):
             raise ValueError(
                 f"--method.name {config.name}: LabelEnc copies torchvision's feature pyramid, and "
                 f"{type(detector).__name__} has a {type(pyramid).__name__}"
             )
-        self.encoder = ColorMapEncoder(detector.num_classes, pyramid)
-        self.adapter = Adapter(detector.width)
-        if config.coefficient.is_off:  # no gradient will come: DDP must not wait for one
-            self.encoder.requires_grad_(False)
-            self.adapter.requires_grad_(False)
-
-    def forward(self, images: Sequence[Tensor], targets: Targets, iteration: int) -> StepResult:
-        """Detection losses and the distance to the encoded labels: see `Method.forward`."""
-        batch, objects = self.prepare(images, targets)
-        maps = self.detector.maps(batch)
-        assignment = self.detector.assign(maps, batch)
-        if self.config.coefficient.is_off:
-            losses = self.detection_losses("detection", maps, batch, assignment)
-            return StepResult(losses, {"lambda": 0.0})
-        shares = GradientShares(("detection", "distillation"), maps, self.watches_gradients)
-        watched = shares.watch("detection", maps)
-        losses = self.detection_losses("detection", watched, batch, assignment)
-        coefficient = self.config.coefficient.acting(iteration, self.schedule.milestones)
-        metrics: dict[str, Tensor | float] = {"lambda": coefficient}
-        if self.shares_head or coefficient:
-            encoded = self.encode(objects, batch.image_size)
-        if self.shares_head:
-            with running_state_kept(self.detector, self.detector.backbone):
-                losses |= self.detection_losses("teacher", encoded, batch, assignment)
-        if coefficient:
-            student = [self.adapter(m) for m in shares.watch("distillation", maps)]
-            by_level = standardized_mse(student, [m.detach() for m in encoded], over="image")
-            losses["distillation"] = coefficient * by_level.sum()
-            metrics |= {f"distance/level{i}": d for i, d in enumerate(by_level.detach().unbind())}
-        else:
-            losses["distillation"] = zero_for(self.adapter)
-        return StepResult(losses, metrics | shares.metrics())
-
-    def resting(self, iteration: int) -> list[nn.Module]:
-        """The adapter while the distance weighs nothing: see `Method.resting`."""
-        return (
-            []
-            if self.config.coefficient.acting(iteration, self.schedule.milestones)
-            else [self.adapter]
+        taught = bool(self.teacher_every)
+        super().__init__(
+            detector,
+            config,
+            schedule,
+            LabelMaps(ColorMapEncoder(detector.num_classes, pyramid), is_random=taught),
+            Adapter(detector.width),
+            teacher_every=self.teacher_every,
+            adapter_first=False,
         )
 
-    @torch.no_grad()
-    def compare(self, images: Sequence[Tensor], targets: Targets) -> Comparison | None:
-        """K behind the adapter, and the encoded labels, as compared: see `Method.compare`."""
-        if self.config.coefficient.is_off:
-            return None
-        batch, objects = self.prepare(images, targets)
-        encoded = self.encoder(objects, batch.image_size)
-        student = [normalize_map(self.adapter(m).float()) for m in self.detector.maps(batch)]
-        teacher = [normalize_map(m.float()) for m in encoded]
-        cells = [(s - t).square().mean(1) for s, t in zip(student, teacher, strict=True)]
-        return Comparison(batch, student, teacher, cells, "squared error")
+    @property
+    def encoder(self) -> ColorMapEncoder:
+        """The encoder of the labels."""
+        encoder = self.distillation.fusion.encoder
+        assert isinstance(encoder, ColorMapEncoder)
+        return encoder
 
-    def encode(self, objects: Objects, image_size: tuple[int, int]) -> Maps:
-        """Maps of the labels."""
-        return self.encoder(objects, image_size)
+    def distances(self, student: Maps, teacher: Maps) -> tuple[Tensor, Tensor]:
+        """Mean squared error over all levels, and what each level adds to it (P,)."""
+        by_level = standardized_mse(student, teacher, over="image")
+        return by_level.sum(), by_level
+
+    def sides(self, student: Maps, teacher: Maps) -> tuple[Maps, Maps]:
+        """Normalised over each map, as the operator does on the way: see `Distilling.sides`."""
+        student = [normalize_map(m.float()) for m in student]
+        return student, [normalize_map(m.float()) for m in teacher]
 
 
 class EncoderAndHead(nn.Module):
@@ -110,15 +121,10 @@ class LabelEncStep1(LabelEnc):
 
         L = L_det(K) + L_det(K_label) + lambda * distance,  lambda = 0 before its start
 
-    Each box's v in the colour map is multiplied by min(1, 2 u), u ~ U(0, 1).
+    Each box has a random strength in the colour map: see `LabelMaps`.
     """
 
-    shares_head = True
-
-    def encode(self, objects: Objects, image_size: tuple[int, int]) -> Maps:
-        """Maps of the labels, each box of a random strength."""
-        strength = torch.rand(len(objects.boxes), device=objects.boxes.device)
-        return self.encoder(objects, image_size, (2 * strength).clamp_max(1))
+    teacher_every = 1
 
     def export(self) -> dict[str, nn.Module]:
         """Encoder and head, which step 2 starts from: see `Method.export`.
@@ -141,7 +147,11 @@ class LabelEncStep2(LabelEnc):
         FileNotFoundError: the file is not there.
     """
 
-    def __init__(self, detector: Detector, config: MethodConfig, schedule: ScheduleConfig) -> None:
+    teacher_every = 0
+
+    def __init__(
+        self, detector: Detector, config: LabelEncStep2Config, schedule: ScheduleConfig
+    ) -> None:
         super().__init__(detector, config, schedule)
         if config.step1_weights is None:
             raise ValueError(
@@ -151,8 +161,3 @@ class LabelEncStep2(LabelEnc):
         load_weights(EncoderAndHead(self), config.step1_weights, "--method.step1-weights")
         detector.pyramid.load_state_dict(self.encoder.pyramid.state_dict())
         self.encoder.requires_grad_(False)
-
-    @torch.no_grad()
-    def encode(self, objects: Objects, image_size: tuple[int, int]) -> Maps:
-        """Maps of the labels, without gradient."""
-        return self.encoder(objects, image_size)

@@ -1,10 +1,20 @@
 """Label-guided self-distillation (Zhang et al., AAAI 2022, arXiv 2109.11496)."""
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from sssd.detectors import Maps
 from sssd.losses import standardized_mse
-from sssd.methods.distill import LabelGuided, standardize
+from sssd.methods.base import MethodName
+from sssd.methods.distill import LabelGuided, LabelGuidedConfig, standardize
+
+
+@dataclass(frozen=True, kw_only=True)
+class LGDConfig(LabelGuidedConfig):
+    """LGD: squared error between standardised maps."""
+
+    name: MethodName = "lgd"
 
 
 class LGD(LabelGuided):
@@ -24,10 +34,5 @@ class LGD(LabelGuided):
         return by_level.sum(), by_level
 
     def sides(self, student: Maps, teacher: Maps) -> tuple[Maps, Maps]:
-        """Standardised, as the operator does on the way: see `LabelGuided`."""
+        """Standardised, as the operator does on the way: see `Distilling.sides`."""
         return standardize(student), standardize(teacher)
-
-    def cell_distances(self, student: Maps, teacher: Maps) -> tuple[Maps, str]:
-        """Squared error of each cell, the mean over its channels: see `LabelGuided`."""
-        pairs = zip(student, teacher, strict=True)
-        return [(s - t).square().mean(1) for s, t in pairs], "squared error"

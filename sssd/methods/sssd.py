@@ -1,24 +1,71 @@
 """Smooth and stepwise self-distillation (Deng et al., ICIP 2023, arXiv 2303.05015)."""
 
-import torch
+from dataclasses import dataclass, field
+from typing import Literal
+
 from torch import Tensor
 
 from sssd.detectors import Maps
-from sssd.methods.distill import LabelGuided, standardize
+from sssd.methods.base import MethodName
+from sssd.methods.distill import (
+    AdapterName,
+    FusionConfig,
+    LabelGuided,
+    LabelGuidedConfig,
+    PaintedConfig,
+    standardize,
+)
 from sssd.ops import js_distance
 from sssd.ops.reference.divergence import softmax_terms
+
+
+@dataclass(frozen=True, kw_only=True)
+class SSSDConfig(LabelGuidedConfig):
+    """SSSD: Jensen-Shannon distance between softmaxes of the maps."""
+
+    name: MethodName = "sssd"
+    # Both are the cheap ones. Without an adapter, and without a norm, the distance does nothing
+    # (docs/results.md: 300 iterations at 64 channels).
+    fusion: FusionConfig = field(default_factory=PaintedConfig)
+    adapter: AdapterName = "separable"
+
+    over: Literal["channels", "cells"] = "channels"
+    """One distribution a cell, over its channels, or one a channel, over its cells. The paper is
+    silent."""
+
+    temperature: float = 1.0
+    """Temperature of the softmax. The paper is silent."""
+
+    root: Literal["level", "row"] | None = "level"
+    """Root of a level's mean divergence, mean of the rows' roots, or no root."""
+
+    elements: Literal["sum", "mean"] = "sum"
+    """Divergence of a row as a sum over its elements, or their mean (as PyTorch's kl_div with
+    "mean"), which makes a root of it sqrt(row length) times smaller: lambda 75 of the mean over 256
+    channels is 75 / 16 = 4.7 of the sum. The paper is silent."""
+
+    normalize: bool = False
+    """Instance norm of both sides before the softmax."""
+
+    def __post_init__(self) -> None:
+        """Refuses what has no meaning."""
+        super().__post_init__()
+        if self.temperature <= 0:
+            raise ValueError(f"--method.temperature is {self.temperature}; it must be > 0")
 
 
 class SSSD(LabelGuided):
     """Self-distillation by the Jensen-Shannon distance between the student's maps and K_e.
 
-    The distance of level p is sqrt(JS(softmax(k_p) || softmax(k_e_p))); their mean, each level
-    alike or by its cells, is what lambda weighs. Unlike the mean squared error of LGD it is bounded
+    The distance of level p is sqrt(JS(softmax(k_p) || softmax(k_e_p))); their mean is what lambda
+    weighs. Unlike the mean squared error of LGD it is bounded
     (by sqrt(ln 2)) and symmetric. Stepwise: lambda changes at the milestones of the learning rate.
 
     The paper is silent about the softmax axis, N, the reduction inside the root, any normalisation
     before it, and the two values of a stepwise lambda: all are settings, with defaults of our own.
     """
+
+    config: SSSDConfig
 
     def distances(self, student: Maps, teacher: Maps) -> tuple[Tensor, Tensor]:
         """Mean JS distance of the levels, and the distance of each (P,)."""
@@ -28,24 +75,20 @@ class SSSD(LabelGuided):
             teacher,
             over=self.config.over,
             temperature=self.config.temperature,
-            root=None if self.config.root == "none" else self.config.root,
-            elements="mean" if self.config.reduction == "element" else "sum",
+            root=self.config.root,
+            elements=self.config.elements,
             reduction="none",
         )
-        if self.config.levels == "equal":
-            return by_level.mean(), by_level
-        cells = [m.shape[2] * m.shape[3] for m in student]
-        parts = [d * (n / sum(cells)) for d, n in zip(by_level.unbind(), cells, strict=True)]
-        return torch.stack(parts).sum(), by_level
+        return by_level.mean(), by_level
 
     def sides(self, student: Maps, teacher: Maps) -> tuple[Maps, Maps]:
-        """Standardised with `normalize`: see `LabelGuided`."""
+        """Standardised with `normalize`: see `Distilling.sides`."""
         if self.config.normalize:
             return standardize(student), standardize(teacher)
         return student, teacher
 
     def cell_distances(self, student: Maps, teacher: Maps) -> tuple[Maps, str]:
-        """Root of each cell's part of the divergence: see `LabelGuided`."""
+        """Root of each cell's part of the divergence: see `Distilling.cell_distances`."""
         temperature = self.config.temperature
         if self.config.over == "channels":  # a cell is a row
             each = js_distance(student, teacher, temperature=temperature, rows="none")

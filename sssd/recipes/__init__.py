@@ -1,15 +1,7 @@
 """Named settings of runs."""
 
-from sssd.recipes.config import Config, stretched, without_effect
-from sssd.recipes.paper import describe
-from sssd.recipes.recipes import RECIPES, SHORTLIST, SSSD_METHOD
+from sssd.recipes.config import Config, describe, stretched
+from sssd.recipes.paper import paper
+from sssd.recipes.recipes import RECIPES, SHORTLIST
 
-__all__ = [
-    "RECIPES",
-    "SHORTLIST",
-    "SSSD_METHOD",
-    "Config",
-    "describe",
-    "stretched",
-    "without_effect",
-]
+__all__ = ["RECIPES", "SHORTLIST", "Config", "describe", "paper", "stretched"]

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from sssd.data.build import DataConfig
 from sssd.detectors import DetectorConfig
 from sssd.engine.settings import EngineConfig
-from sssd.methods import MethodConfig
+from sssd.methods import DistillingConfig, LabelGuidedConfig, MethodConfig, SSSDConfig
 from sssd.schedules import ScheduleConfig
 
 
@@ -16,7 +17,7 @@ class Config:
 
     data: DataConfig = field(default_factory=DataConfig)
     detector: DetectorConfig = field(default_factory=DetectorConfig)
-    method: MethodConfig = field(default_factory=MethodConfig)
+    method: MethodConfig = field(default_factory=SSSDConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
 
@@ -28,42 +29,6 @@ class Config:
     besides is honoured, or refused where it would make another run."""
 
 
-def without_effect(config: Config) -> dict[str, str]:
-    """Beginnings of the flags that change nothing beside the other settings, and what would."""
-    method, schedule = config.method, config.schedule
-    needs = {
-        "a --method.name other than plain": (method.name != "plain", ["--method.coefficient"]),
-        "--method.name sssd or lgd": (
-            method.name in ("sssd", "lgd"),
-            ["--method.fusion", "--method.adapter", "--method.teacher-every",
-             "--method.frozen-backbone"],
-        ),
-        "--method.name sssd": (
-            method.name == "sssd",
-            ["--method.over", "--method.temperature", "--method.root", "--method.reduction",
-             "--method.levels", "--method.normalize"],
-        ),
-        "--method.name labelenc_step2": (
-            method.name == "labelenc_step2", ["--method.step1-weights"]
-        ),
-        "--method.fusion.name relation": (
-            method.fusion.name == "relation", ["--method.fusion.context"]
-        ),
-        "pretrained --detector.weights": (
-            config.detector.weights is not None, ["--detector.frozen-stages"]
-        ),
-        "data of your own: the demo makes its own, the recipe small (python -m sssd.train small "
-        "...) takes yours": (
-            config.data.format != "demo", ["--data.train", "--data.val", "--data.on-bad-data"]
-        ),
-        "--engine.evaluate-every 1 or more": (
-            config.engine.evaluate_every > 0, ["--engine.evaluate-with"]
-        ),
-        "--schedule.warmup 1 or more": (schedule.warmup > 0, ["--schedule.warmup-factor"]),
-    }  # fmt: skip
-    return {flag: need for need, (met, flags) in needs.items() if not met for flag in flags}
-
-
 def stretched(config: Config, iterations: int) -> Config:
     """The same run in another number of iterations: all that happens at one moves along."""
 
@@ -73,7 +38,18 @@ def stretched(config: Config, iterations: int) -> Config:
     def at_if(iteration: int | None) -> int | None:
         return None if iteration is None else at(iteration)
 
-    schedule, coefficient = config.schedule, config.method.coefficient
+    schedule, method = config.schedule, config.method
+    moved: dict[str, Any] = {}
+    if isinstance(method, DistillingConfig):
+        coefficient = method.coefficient
+        moved["coefficient"] = replace(
+            coefficient,
+            steps={at(i): value for i, value in coefficient.steps.items()},
+            start=at(coefficient.start),
+            stop=at_if(coefficient.stop),
+        )
+    if isinstance(method, LabelGuidedConfig):
+        moved["frozen_backbone"] = at(method.frozen_backbone)
     return replace(
         config,
         schedule=replace(
@@ -83,14 +59,22 @@ def stretched(config: Config, iterations: int) -> Config:
             warmup=at(schedule.warmup),
             zero_from=at_if(schedule.zero_from),
         ),
-        method=replace(
-            config.method,
-            frozen_backbone=at(config.method.frozen_backbone),
-            coefficient=replace(
-                coefficient,
-                steps={at(i): value for i, value in coefficient.steps.items()},
-                start=at(coefficient.start),
-                stop=at_if(coefficient.stop),
-            ),
-        ),
+        method=replace(method, **moved),
     )
+
+
+def describe(config: Config) -> str:
+    """One line that tells a recipe from the others."""
+    method = config.method
+    parts = [f"{config.detector.name} {config.detector.backbone}, {method.name}"]
+    if isinstance(method, DistillingConfig):
+        coefficient = method.coefficient
+        start = f" from {coefficient.start:,}" if coefficient.start else ""
+        weights = [f"lambda {coefficient.value:g}{start}"]
+        weights += [f"{value:g} from {i:,}" for i, value in coefficient.steps.items()]
+        if coefficient.step_factor != 1 and not coefficient.steps:
+            weights += [f"x {coefficient.step_factor:g} at each milestone"]
+        stop = f" until {coefficient.stop:,}" if coefficient.stop is not None else ""
+        parts.append(", ".join(weights) + stop)
+    length = f"{config.schedule.iterations:,} iterations of {config.engine.batch_size} images"
+    return "; ".join([*parts, length])

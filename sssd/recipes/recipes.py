@@ -2,18 +2,15 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 
 from sssd.data.build import DataConfig
 from sssd.detectors import DetectorConfig
 from sssd.engine.settings import EngineConfig
-from sssd.methods import FusionConfig, MethodConfig
+from sssd.methods import SSSDConfig
 from sssd.recipes.config import Config
-from sssd.recipes.paper import PAPER, TWINS
+from sssd.recipes.paper import PAPER, row
 from sssd.schedules import CoefficientConfig, ScheduleConfig
-
-SSSD_METHOD = MethodConfig(name="sssd", fusion=FusionConfig("heatmap"), adapter="separable")
-"""Ours: labels painted instead of related, cheap convolutions, and an adapter: without one, and
-without a norm, the distance does nothing (docs/results.md: 300 iterations at 64 channels)."""
 
 
 def demo() -> Config:
@@ -35,9 +32,7 @@ def small() -> Config:
         detector=DetectorConfig(
             name="fcos", backbone="efficientnet_lite0", width=64, min_size=(320,), max_size=448
         ),
-        method=dataclasses.replace(
-            SSSD_METHOD, coefficient=CoefficientConfig(value=1.0, step_factor=2.0, start=100)
-        ),
+        method=SSSDConfig(coefficient=CoefficientConfig(value=1.0, step_factor=2.0, start=100)),
         schedule=ScheduleConfig(
             iterations=350,
             learning_rate=8e-3,
@@ -62,15 +57,12 @@ def small() -> Config:
 def coco() -> Config:
     """SSSD on COCO 2017 or any other data: RetinaNet R-50, 180k iterations, batch 16."""
     return Config(
-        method=dataclasses.replace(
-            SSSD_METHOD, coefficient=CoefficientConfig(value=4.7, step_factor=2.0, start=30_000)
-        ),
+        method=SSSDConfig(coefficient=CoefficientConfig(value=4.7, step_factor=2.0, start=30_000)),
     )
 
 
 RECIPES: dict[str, Callable[[], Config]] = {
     **{recipe.__name__: recipe for recipe in (demo, small, coco)},
-    **PAPER,
-    **TWINS,
+    **{name: partial(row, name) for name in PAPER},
 }
 SHORTLIST = ("demo", "small", "coco")  # what a newcomer is shown

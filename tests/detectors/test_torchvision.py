@@ -6,9 +6,9 @@ from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 
 from sssd.detectors import build_detector
 from sssd.detectors.backbones import build_backbone
-from sssd.methods import MethodConfig, build_method
+from sssd.methods import build_method
 from sssd.schedules import ScheduleConfig
-from tests.small import NUM_CLASSES, images_and_targets, small_config, small_detector
+from tests.small import NUM_CLASSES, images_and_targets, method_config, small_config, small_detector
 
 DETECTORS = ("fcos", "retinanet", "fasterrcnn")
 
@@ -39,7 +39,7 @@ def test_losses_are_those_of_the_plain_model(name: str) -> None:
 def test_a_trained_student_is_the_plain_model_and_no_more(name: str, method: str) -> None:
     detector = small_detector(name)
     schedule = ScheduleConfig(iterations=2, milestones=(2,), warmup=0)
-    training = build_method(detector, MethodConfig(method), schedule).train()
+    training = build_method(detector, method_config(method), schedule).train()
     optimizer = torch.optim.SGD(training.parameters(), 0.01)
     torch.manual_seed(1)
     for iteration in range(2):

@@ -15,10 +15,10 @@ from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCN
 
 from sssd.distillation import SelfDistillation, running_state_kept
 from sssd.integrations import attach
-from sssd.methods import FusionConfig, MethodConfig, build_method
+from sssd.methods import PaintedConfig, build_method
 from sssd.methods.base import MethodName
 from sssd.schedules import ScheduleConfig
-from tests.small import images_and_targets, small_detector
+from tests.small import images_and_targets, method_config, small_detector
 
 WIDTH = 4
 
@@ -153,7 +153,7 @@ def test_methods_leave_the_detector_as_plain_training_does(name: MethodName) -> 
             for index, layer in part.named_children():
                 if isinstance(layer, nn.GroupNorm):
                     setattr(part, index, nn.BatchNorm2d(layer.num_channels))
-        config = MethodConfig(name=method, fusion=FusionConfig("heatmap"))
+        config = method_config(method, fusion=PaintedConfig())
         built = build_method(detector, config, ScheduleConfig()).train()
         sum(built(*images_and_targets(), 0).losses.values()).backward()
         states.append(dict(detector.named_buffers()))

@@ -12,11 +12,11 @@ from sssd.engine.log import read_metrics
 from sssd.engine.settings import EngineConfig
 from sssd.engine.state import RunError
 from sssd.fitting import prepare
-from sssd.methods import FusionConfig, MethodConfig, build_method
+from sssd.methods import MethodConfig, PaintedConfig, build_method
 from sssd.recipes import RECIPES
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 from tests.scenes import write_scenes
-from tests.small import small_config
+from tests.small import method_config, small_config
 from tests.tiny import tiny_detector, train
 
 SCHEDULE = ScheduleConfig(iterations=4, learning_rate=0.05, milestones=(3,), warmup=0)
@@ -25,7 +25,7 @@ CONFIG = EngineConfig(batch_size=2, workers=0, ema_decay=None, log_every=2, chec
 
 def method_of(name: str, value: float = 1.0, **settings: object) -> MethodConfig:
     coefficient = CoefficientConfig(value=value)
-    return MethodConfig(name, coefficient, fusion=FusionConfig("heatmap"), **settings)
+    return method_config(name, coefficient=coefficient, fusion=PaintedConfig(), **settings)
 
 
 def trained(data: Path, run: Path, detector: str, method: MethodConfig) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from sssd.engine.inference import evaluate_detector
 from sssd.engine.log import read_metrics
 from sssd.engine.settings import EngineConfig
 from sssd.engine.state import RunError, checkpoints
-from sssd.methods import MethodConfig
+from sssd.methods import MethodConfig, PlainConfig
 from tests.engine import two_processes
 from tests.scenes import write_scenes
 from tests.tiny import tiny_detector
@@ -67,7 +67,7 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize(
     ("name", "detector", "method"),
     [
-        ("fcos", "fcos", MethodConfig(name="plain")),
+        ("fcos", "fcos", PlainConfig()),
         ("retinanet", "retinanet", two_processes.RETINANET),
         ("accumulated", "retinanet", two_processes.RETINANET),
     ],
@@ -139,7 +139,7 @@ def test_only_the_first_process_writes_and_talks(folder: Path, seen: list[dict[s
 @pytest.mark.slow
 def test_another_number_of_processes_is_refused(folder: Path, seen: object) -> None:
     with pytest.raises(RunError, match=r"processes is 1 now and was 2"):
-        two_processes.run(folder, "fcos", "fcos", MethodConfig(name="plain"))
+        two_processes.run(folder, "fcos", "fcos", PlainConfig())
 
 
 def test_a_batch_that_can_not_be_shared_names_the_way_out() -> None:

@@ -12,7 +12,7 @@ from sssd.data import DetectionDataset, read_coco
 from sssd.engine import inference
 from sssd.engine.log import read_metrics
 from sssd.engine.settings import EngineConfig
-from sssd.methods import MethodConfig, build_method
+from sssd.methods import PlainConfig, build_method
 from sssd.schedules import ScheduleConfig
 from tests.scenes import write_scenes
 from tests.tiny import tiny_detector, train
@@ -31,8 +31,7 @@ def run(dataset: DetectionDataset, folder: Path, config: EngineConfig) -> list[d
     with torch.no_grad():  # sure of itself, and of boxes of some strides: some fit
         detector.model.head.classification_head.cls_logits.bias += 5
         detector.model.head.regression_head.bbox_reg.bias.fill_(1.0)
-    method = build_method(detector, MethodConfig(name="plain"), SCHEDULE)
-    train(method, dataset, folder, config, SCHEDULE)
+    train(build_method(detector, PlainConfig(), SCHEDULE), dataset, folder, config, SCHEDULE)
     return [row for row in read_metrics(folder) if "AP" in row]
 
 

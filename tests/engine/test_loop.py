@@ -15,7 +15,7 @@ from sssd.engine.log import read_metrics
 from sssd.engine.loop import Trainer
 from sssd.engine.settings import EngineConfig
 from sssd.engine.state import RunError, checkpoints
-from sssd.methods import FusionConfig, Method, MethodConfig, build_method
+from sssd.methods import Method, MethodConfig, PlainConfig, SSSDConfig, build_method
 from sssd.methods.gradients import GradientShares
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 from tests.scenes import write_scenes
@@ -31,8 +31,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> DetectionDataset:
 
 
 def build(schedule: ScheduleConfig) -> Method:
-    config = MethodConfig(name="sssd", fusion=FusionConfig(name="heatmap"))
-    return build_method(tiny_detector(), config, schedule)
+    return build_method(tiny_detector(), SSSDConfig(), schedule)
 
 
 def run_to(
@@ -107,9 +106,9 @@ def test_resume_refuses_other_data(dataset: DetectionDataset, tmp_path: Path) ->
 
 
 def test_resume_refuses_another_detector(dataset: DetectionDataset, tmp_path: Path) -> None:
-    tiny_run(dataset, tmp_path, CONFIG, MethodConfig("plain"), 2, "retinanet")
+    tiny_run(dataset, tmp_path, CONFIG, PlainConfig(), 2, "retinanet")
     with pytest.raises(RunError, match=r"the method in its checkpoint does not fit .* new --out"):
-        tiny_run(dataset, tmp_path, CONFIG, MethodConfig("plain"), 4, "fcos")
+        tiny_run(dataset, tmp_path, CONFIG, PlainConfig(), 4, "fcos")
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(
@@ -141,7 +140,7 @@ def test_weights_that_are_not_finite_are_not_saved(
     monkeypatch.setattr(Method, "__call__", forward)
     config = replace(CONFIG, log_every=3, clip_value=None)
     with pytest.raises(RunError, match=r"iteration 4: detector\.\S+ is not finite"):
-        tiny_run(dataset, tmp_path, config, MethodConfig(name="plain"))
+        tiny_run(dataset, tmp_path, config, PlainConfig())
     assert [path.name for path in checkpoints(tmp_path)] == ["00000002.pt"]
 
 
@@ -170,9 +169,8 @@ def tiny_run(
 
 
 def test_accumulated_parts_are_one_large_batch(dataset: DetectionDataset, tmp_path: Path) -> None:
-    method = MethodConfig(
+    method = SSSDConfig(
         root="row",
-        fusion=FusionConfig("heatmap"),
         coefficient=CoefficientConfig(step_factor=2.0, start=1),
     )
     whole = replace(CONFIG, batch_size=4, clip_norm=1.0)
@@ -195,7 +193,7 @@ def test_accumulated_parts_are_one_large_batch(dataset: DetectionDataset, tmp_pa
 def test_an_accumulating_run_goes_on_behind_the_images_it_has_seen(
     dataset: DetectionDataset, tmp_path: Path
 ) -> None:
-    config, method = replace(CONFIG, accumulate=2), MethodConfig(name="plain")
+    config, method = replace(CONFIG, accumulate=2), PlainConfig()
     straight = tiny_run(dataset, tmp_path / "straight", config, method)
     tiny_run(dataset, tmp_path / "halves", config, method, iterations=2)
     resumed = tiny_run(dataset, tmp_path / "halves", config, method)
@@ -211,7 +209,7 @@ def test_deterministic_runs_repeat_to_the_last_bit_on_several_threads(
     torch.set_num_threads(2)
     try:
         runs = [
-            tiny_run(dataset, tmp_path / name, config, MethodConfig(), 2, detector="fcos")
+            tiny_run(dataset, tmp_path / name, config, SSSDConfig(), 2, detector="fcos")
             for name in ("first", "second")
         ]
     finally:
@@ -232,14 +230,14 @@ def test_deterministic_names_an_operator_that_can_not_be(
     monkeypatch.setattr(Method, "__call__", forward)
     config = replace(CONFIG, deterministic=True)
     with pytest.raises(RuntimeError, match=r"put_.*does not have a deterministic implementation"):
-        tiny_run(dataset, tmp_path, config, MethodConfig())
+        tiny_run(dataset, tmp_path, config, SSSDConfig())
     assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_a_frozen_backbone_rests_whatever_weight_decay_and_momentum_do(
     dataset: DetectionDataset, tmp_path: Path
 ) -> None:
-    method = MethodConfig(fusion=FusionConfig("heatmap"), frozen_backbone=2)
+    method = SSSDConfig(frozen_backbone=2)
     config = replace(CONFIG, weight_decay=0.5, ema_decay=None)
     start = tiny_detector("retinanet").backbone.state_dict()
     for iterations, moved in ((2, False), (3, True)):
@@ -257,7 +255,7 @@ def test_gradient_norms_are_measured_where_they_are_logged(
     measured = []
     measure = GradientShares._measure
     monkeypatch.setattr(GradientShares, "_measure", lambda *a: measured.append(a[1]) or measure(*a))
-    method = MethodConfig(fusion=FusionConfig("heatmap"))
+    method = SSSDConfig()
     every = tiny_run(dataset, tmp_path / "every", CONFIG, method)
     in_all = len(measured)
     seldom = tiny_run(dataset, tmp_path / "seldom", replace(CONFIG, log_every=2), method)
@@ -273,7 +271,7 @@ def test_an_evaluation_that_a_kill_cut_short_is_made_up_for(
     dataset: DetectionDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(CONFIG, evaluate_every=2)
-    tiny_run(dataset, tmp_path / "straight", config, MethodConfig(name="plain"))
+    tiny_run(dataset, tmp_path / "straight", config, PlainConfig())
 
     def killed(*args: object) -> None:
         raise KeyboardInterrupt
@@ -281,8 +279,8 @@ def test_an_evaluation_that_a_kill_cut_short_is_made_up_for(
     with monkeypatch.context() as patch:
         patch.setattr("sssd.engine.loop.evaluate_detector", killed)
         with pytest.raises(KeyboardInterrupt):
-            tiny_run(dataset, tmp_path / "cut", config, MethodConfig(name="plain"))
-    tiny_run(dataset, tmp_path / "cut", config, MethodConfig(name="plain"))
+            tiny_run(dataset, tmp_path / "cut", config, PlainConfig())
+    tiny_run(dataset, tmp_path / "cut", config, PlainConfig())
     assert without_speed(tmp_path / "cut") == without_speed(tmp_path / "straight")
-    tiny_run(dataset, tmp_path / "cut", config, MethodConfig(name="plain"))
+    tiny_run(dataset, tmp_path / "cut", config, PlainConfig())
     assert without_speed(tmp_path / "cut") == without_speed(tmp_path / "straight"), "once"

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from sssd.data import DetectionDataset, read_coco
 from sssd.detectors import build_detector
 from sssd.engine.map_plots import plot_maps
-from sssd.methods import FusionConfig, Method, MethodConfig, build_method
+from sssd.methods import Method, PaintedConfig, build_method
 from sssd.schedules import ScheduleConfig
 from tests.scenes import write_scenes
-from tests.small import small_config
+from tests.small import method_config, small_config
 
 SCHEDULE = ScheduleConfig(iterations=10, milestones=(6,), warmup=0)
 
@@ -26,7 +26,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> DetectionDataset:
 
 def build(name: str) -> Method:
     torch.manual_seed(0)
-    config = MethodConfig(name=name, fusion=FusionConfig(name="heatmap"))
+    config = method_config(name, fusion=PaintedConfig())
     return build_method(build_detector(small_config(), 2), config, SCHEDULE).train()
 
 

@@ -21,14 +21,22 @@ from sssd.engine.distributed import from_first, gather, process_group, with_shar
 from sssd.engine.inference import evaluate_detector
 from sssd.engine.loop import Trainer
 from sssd.engine.settings import EngineConfig
-from sssd.methods import FusionConfig, Method, MethodConfig, build_method
+from sssd.methods import (
+    LabelEncStep1Config,
+    Method,
+    MethodConfig,
+    PlainConfig,
+    SSSDConfig,
+    build_method,
+)
 from sssd.methods.base import MethodName
 from sssd.schedules import CoefficientConfig, ScheduleConfig
+from tests.small import method_config
 from tests.tiny import tiny_detector, train
 
 SCHEDULE = ScheduleConfig(iterations=4, learning_rate=0.05, milestones=(2,), warmup=0)
 CONFIG = EngineConfig(batch_size=4, workers=0, ema_decay=0.5, log_every=1, checkpoint_every=2)
-RETINANET = MethodConfig(name="sssd", root="row", fusion=FusionConfig("heatmap"))
+RETINANET = SSSDConfig(root="row")
 STOP_AT = 1
 
 
@@ -69,11 +77,11 @@ def interrupted(folder: Path) -> Trainer:
     LabelEnc's step 1 draws random numbers of each process in every step.
     """
     dataset = read_coco(folder / "annotations/instances_train.json")
-    stops = StopsHere(build_method(tiny_detector(), MethodConfig(name="labelenc_step1"), SCHEDULE))
+    stops = StopsHere(build_method(tiny_detector(), LabelEncStep1Config(), SCHEDULE))
     first = train(stops, dataset, folder / "stopped", CONFIG, SCHEDULE, console=None)
     assert first.signal == signal.SIGTERM, "both processes stop"
     torch.manual_seed(99)
-    stops = StopsHere(build_method(tiny_detector(), MethodConfig(name="labelenc_step1"), SCHEDULE))
+    stops = StopsHere(build_method(tiny_detector(), LabelEncStep1Config(), SCHEDULE))
     return train(stops, dataset, folder / "stopped", CONFIG, SCHEDULE, console=None)
 
 
@@ -83,10 +91,10 @@ def without_boxes(folder: Path, name: MethodName, detector: DetectorName) -> lis
     if name == "labelenc_step2":
         changes["step1_weights"] = folder / f"{detector}.safetensors"
     elif name == "labelenc_step1":
-        method = build_method(tiny_detector(detector), MethodConfig(name=name), SCHEDULE)
+        method = build_method(tiny_detector(detector), method_config(name), SCHEDULE)
         from_first(lambda: save_step1(method, folder / f"{detector}.safetensors"))
-    config = MethodConfig(
-        name=name,
+    config = method_config(
+        name,
         coefficient=CoefficientConfig(start=2, stop=4),
         teacher_every=2,
         frozen_backbone=3,
@@ -129,15 +137,13 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     seen: dict[str, object] = {}
     with process_group("cpu"):
-        seen["fcos"] = weights(run(folder, "fcos", "fcos", MethodConfig(name="plain")))
+        seen["fcos"] = weights(run(folder, "fcos", "fcos", PlainConfig()))
         seen["retinanet"] = weights(run(folder, "retinanet", "retinanet", RETINANET))
         halves = replace(CONFIG, accumulate=2)
         seen["accumulated"] = weights(
             run(folder, "accumulated", "retinanet", RETINANET, config=halves)
         )
-        seen["straight"] = weights(
-            run(folder, "straight", "fcos", MethodConfig(name="labelenc_step1"))
-        )
+        seen["straight"] = weights(run(folder, "straight", "fcos", LabelEncStep1Config()))
         seen["resumed"] = weights(interrupted(folder))
         dataset = read_coco(folder / "annotations/instances_val.json")
         seen["numbers"] = evaluate_detector(tiny_detector(seed=3), dataset, CONFIG)
@@ -150,7 +156,7 @@ def main(folder: Path) -> None:
             for line in without_boxes(folder, name, detector)
         ]
         own = folder / f"written by {dist.get_rank()}"
-        plain = build_method(tiny_detector(), MethodConfig(name="plain"), SCHEDULE)
+        plain = build_method(tiny_detector(), PlainConfig(), SCHEDULE)
         train(plain, dataset, own, CONFIG, SCHEDULE, console=None)
         seen["wrote"] = own.exists()
         seen["ranks"] = gather(dist.get_rank())

@@ -26,6 +26,7 @@ from sssd.experiments.plans import (
     digits,
     methods,
     methods_at_equal_time,
+    plain,
 )
 from sssd.experiments.runner import run_all
 from sssd.recipes import Config, stretched
@@ -54,14 +55,14 @@ def base(tmp_path: Path) -> Config:
 
 
 def two(base: Config) -> Variants:
-    return {"plain": changed(base, name="plain"), "SSSD, all": base}
+    return {"plain": plain(base), "SSSD, all": base}
 
 
 def test_lgd_has_its_own_fusion_and_adapter(tmp_path: Path) -> None:
     variants = methods(digits(), tmp_path)
     lgd, sssd = variants["LGD"].method, variants["SSSD, fixed"].method
     assert (lgd.fusion.name, lgd.adapter) == ("relation", "full")
-    assert (sssd.fusion.name, sssd.adapter) == ("heatmap", "separable")
+    assert (sssd.fusion.name, sssd.adapter) == ("painted", "separable")
 
 
 def test_every_variant_is_run_once_with_every_seed(base: Config, tmp_path: Path) -> None:

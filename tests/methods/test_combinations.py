@@ -1,6 +1,5 @@
 """Every detector on every backbone, trained by every method, on a batch with an empty image."""
 
-import dataclasses
 import itertools
 from pathlib import Path
 from typing import get_args
@@ -11,26 +10,34 @@ from safetensors.torch import save_file
 
 from sssd.detectors import build_detector
 from sssd.detectors.build import DetectorName
-from sssd.methods import FusionConfig, Method, MethodConfig, build_method
+from sssd.methods import (
+    LabelEncStep1Config,
+    LabelEncStep2Config,
+    LGDConfig,
+    Method,
+    MethodConfig,
+    PaintedConfig,
+    PlainConfig,
+    RelationConfig,
+    SSSDConfig,
+    build_method,
+)
 from sssd.methods.base import MethodName
-from sssd.recipes import SSSD_METHOD
 from sssd.schedules import ScheduleConfig
 from tests.pairwise import pairwise_rows
 from tests.small import NUM_CLASSES, images_and_targets, small_config
 
 SCHEDULE = ScheduleConfig(iterations=10, milestones=(6,), warmup=0)
 METHODS = {
-    "plain": MethodConfig(name="plain"),
-    "sssd": SSSD_METHOD,
-    "lgd": MethodConfig(name="lgd"),
-    "labelenc": MethodConfig(name="labelenc_step1"),  # and step 2 with what it leaves
+    "plain": PlainConfig(),
+    "sssd": SSSDConfig(),
+    "lgd": LGDConfig(),
+    "labelenc": LabelEncStep1Config(),  # and step 2 with what it leaves
 }
 OTHER_SETTINGS = {  # which see nothing of the backbone
-    "sssd, relation": MethodConfig(name="sssd"),
-    "sssd, no adapter, instance norm": dataclasses.replace(
-        SSSD_METHOD, adapter="none", normalize=True
-    ),
-    "lgd, heatmap": MethodConfig(name="lgd", fusion=FusionConfig(name="heatmap")),
+    "sssd, relation": SSSDConfig(fusion=RelationConfig(), adapter="full"),
+    "sssd, no adapter, instance norm": SSSDConfig(adapter="none", normalize=True),
+    "lgd, painted": LGDConfig(fusion=PaintedConfig()),
 }
 DETECTORS = get_args(DetectorName)
 COMBINATIONS = [
@@ -64,7 +71,7 @@ def step_2(step_1: Method, folder: Path) -> MethodConfig:
     """Settings that name what a step 1 leaves."""
     path = folder / "step1.safetensors"
     save_file(dict(step_1.export()["step1"].state_dict()), path)
-    return MethodConfig(name="labelenc_step2", step1_weights=path)
+    return LabelEncStep2Config(step1_weights=path)
 
 
 @pytest.mark.parametrize(("detector", "backbone", "name"), COMBINATIONS)

@@ -8,16 +8,16 @@ import torch
 from sssd.detectors import Maps
 from sssd.fusion import pack_objects
 from sssd.losses import standardized_mse
-from sssd.methods import Comparison, FusionConfig, Method, MethodConfig, build_method
+from sssd.methods import Comparison, Method, PaintedConfig, build_method
 from sssd.methods.distill import standardize
 from sssd.schedules import CoefficientConfig, ScheduleConfig
-from tests.small import images_and_targets, small_detector
+from tests.small import images_and_targets, method_config, small_detector
 
 SCHEDULE = ScheduleConfig(iterations=10, milestones=(6,), warmup=0)
 
 
 def build(name: str, **settings: object) -> Method:
-    config = MethodConfig(name=name, fusion=FusionConfig(name="heatmap"), **settings)
+    config = method_config(name, fusion=PaintedConfig(), **settings)
     return build_method(small_detector(), config, SCHEDULE).eval()
 
 
@@ -67,7 +67,7 @@ def test_cells_of_labelenc_make_up_the_distance_of_their_level() -> None:
     elements = sum(m.numel() for m in found.student)
     made = torch.stack([cells.sum() * found.student[0].shape[1] for cells in found.cells])
     batch = method.detector.prepare(*images_and_targets())
-    student = [method.adapter(m) for m in method.detector.maps(batch)]
+    student = [method.distillation.adapter(m) for m in method.detector.maps(batch)]
     encoded = method.encoder(pack_objects(batch.targets), batch.image_size)
     by_level = standardized_mse(student, encoded, over="image").detach()
     torch.testing.assert_close(made / elements, by_level, rtol=1e-3, atol=1e-6)

@@ -6,18 +6,16 @@ import pytest
 import torch
 
 from sssd.distillation import zero_for
-from sssd.methods import FusionConfig, Method, MethodConfig, build_method
+from sssd.methods import KINDS, FusionConfig, LGDConfig, Method, build_method
 from sssd.methods.gradients import GradientShares
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 from tests.small import images_and_targets, small_detector
 
 SCHEDULE = ScheduleConfig(iterations=10, milestones=(6,), warmup=0)
-KINDS = ("detection", "teacher", "distillation")
 
 
-def build(method: str = "lgd", **settings: object) -> Method:
-    config = MethodConfig(name=method, **settings)
-    return build_method(small_detector(), config, SCHEDULE).train()
+def build(**settings: object) -> Method:
+    return build_method(small_detector(), LGDConfig(**settings), SCHEDULE).train()
 
 
 def backward(method: Method, iteration: int) -> dict[str, float]:
@@ -76,11 +74,11 @@ def test_zero_for_gives_zeros_even_where_weights_are_not_finite() -> None:
     assert zero_for(layer) == 0
 
 
-@pytest.mark.parametrize("fusion", ["relation", "heatmap"])
+@pytest.mark.parametrize("fusion", ["relation", "painted"])
 def test_every_iteration_gives_the_same_parameters_a_gradient(fusion: str) -> None:
     built = build(
         coefficient=CoefficientConfig(start=2, stop=5),
-        fusion=FusionConfig(name=fusion),
+        fusion=KINDS[FusionConfig][fusion](),
         teacher_every=3,
         frozen_backbone=4,
     )

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from sssd.detectors import build_detector
 from sssd.losses import standardized_mse
-from sssd.methods import Method, MethodConfig, build_method
+from sssd.methods import LabelEncStep1Config, LabelEncStep2Config, Method, build_method
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 from tests.small import NUM_CLASSES, images_and_targets, small_config, small_detector
 
@@ -18,13 +18,12 @@ SCHEDULE = ScheduleConfig(iterations=10, milestones=(6,), warmup=0)
 
 
 def step1(detector: str = "fcos", seed: int = 0, **coefficient: object) -> Method:
-    config = MethodConfig(name="labelenc_step1", coefficient=CoefficientConfig(**coefficient))
+    config = LabelEncStep1Config(coefficient=CoefficientConfig(**coefficient))
     return build_method(small_detector(detector, seed), config, SCHEDULE).train()
 
 
 def step2(weights: Path | None, detector: str = "fcos", **coefficient: object) -> Method:
-    config = MethodConfig(
-        name="labelenc_step2",
+    config = LabelEncStep2Config(
         coefficient=CoefficientConfig(**coefficient),
         step1_weights=weights,
     )
@@ -49,7 +48,7 @@ def trained_by(method: Method, kind: str, iteration: int) -> set[str]:
         "pyramid": student.pyramid,
         "head": student.head,
         "encoder": method.encoder,
-        "adapter": method.adapter,
+        "adapter": method.distillation.adapter,
     }
     return {
         name
@@ -63,7 +62,7 @@ def test_step_1_trains_detector_and_encoder_by_one_head() -> None:
     assert trained_by(built, "detection", 0) == {"backbone", "pyramid", "head"}
     assert trained_by(built, "teacher", 0) == {"head", "encoder"}
     assert trained_by(built, "distillation", 4) == set()
-    assert [built.resting(i) for i in (4, 5)] == [[built.adapter], []]
+    assert [built.resting(i) for i in (4, 5)] == [[built.distillation.adapter], []]
     assert trained_by(built, "distillation", 5) == {"backbone", "pyramid", "adapter"}
 
 
@@ -74,7 +73,8 @@ def test_step_2_trains_a_new_detector_beside_a_frozen_encoder(tmp_path: Path) ->
     assert trained_by(built, "detection", 0) == {"backbone", "pyramid", "head"}
     assert trained_by(built, "distillation", 7) == {"backbone", "pyramid", "adapter"}
     assert trained_by(built, "distillation", 8) == set()
-    assert [built.resting(i) for i in (7, 8)] == [[], [built.adapter]]
+    part = built.distillation
+    assert [built.resting(i) for i in (7, 8)] == [[part.fusion], [part.fusion, part.adapter]]
     assert built(*images_and_targets(), 8).metrics["lambda"] == 0
     assert not any(p.requires_grad for p in built.encoder.parameters())
 
@@ -135,7 +135,7 @@ def test_boxes_are_weakened_at_random_in_step_1_alone(tmp_path: Path) -> None:
 
 def test_step_1_of_one_backbone_serves_another(tmp_path: Path) -> None:
     student = build_detector(small_config(backbone="resnet34"), NUM_CLASSES)  # step 1 has 18
-    config = MethodConfig(name="labelenc_step2", step1_weights=export(step1(), tmp_path))
+    config = LabelEncStep2Config(step1_weights=export(step1(), tmp_path))
     build_method(student, config, SCHEDULE)
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sssd.methods import FusionConfig, MethodConfig, build_method
-from sssd.schedules import CoefficientConfig, ScheduleConfig
+from sssd.methods import KINDS, FusionConfig, SSSDConfig, build_method
+from sssd.schedules import ScheduleConfig
 from tests.tiny import tiny_detector
 
 ROOT = Path(__file__).parents[2]
@@ -34,9 +34,7 @@ def scene(count: int) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
 
 def main(fusion: str) -> None:
     """Prints by how much a step with the crowd raises the most memory of one with four objects."""
-    config = MethodConfig(
-        name="sssd", coefficient=CoefficientConfig(), fusion=FusionConfig(name=fusion)
-    )
+    config = SSSDConfig(fusion=KINDS[FusionConfig][fusion](), adapter="full")
     schedule = ScheduleConfig(iterations=10, milestones=(6,), warmup=0)
     detector = tiny_detector("fcos")
     detector.model.transform.min_size, detector.model.transform.max_size = (SIDE,), SIDE
@@ -54,7 +52,7 @@ def main(fusion: str) -> None:
     print(peaks[1] - peaks[0])
 
 
-@pytest.mark.parametrize("fusion", ["relation", "heatmap"])
+@pytest.mark.parametrize("fusion", ["relation", "painted"])
 def test_two_thousand_objects_in_an_image_train_in_bounded_memory(fusion: str) -> None:
     run = subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "tests.methods.test_many_objects", fusion],

@@ -8,10 +8,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sssd.methods import FusionConfig, Method, MethodConfig, build_method
-from sssd.methods.base import AdapterName
+from sssd.methods import (
+    KINDS,
+    FusionConfig,
+    Method,
+    SSSDConfig,
+    build_method,
+)
+from sssd.methods.distill import AdapterName
 from sssd.schedules import CoefficientConfig, ScheduleConfig
-from tests.small import images_and_targets, small_detector
+from tests.small import images_and_targets, method_config, small_detector
 
 DETECTORS = ("fcos", "retinanet", "fasterrcnn")
 SCHEDULE = ScheduleConfig(iterations=10, milestones=(6,), warmup=0)
@@ -24,10 +30,10 @@ def build(
     adapter: AdapterName = "full",
     **coefficient: object,
 ) -> Method:
-    config = MethodConfig(
-        name=method,
+    config = method_config(
+        method,
         coefficient=CoefficientConfig(**coefficient),
-        fusion=FusionConfig(name=fusion),
+        fusion=KINDS[FusionConfig][fusion](),
         adapter=adapter,
     )
     student = small_detector(detector)
@@ -57,7 +63,7 @@ def trained_by(method: Method, kind: str, iteration: int) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("fusion", ["relation", "heatmap"])
+@pytest.mark.parametrize("fusion", ["relation", "painted"])
 @pytest.mark.parametrize("method", ["sssd", "lgd"])
 @pytest.mark.parametrize("detector", DETECTORS)
 def test_each_loss_trains_what_the_table_says(detector: str, method: str, fusion: str) -> None:
@@ -70,10 +76,10 @@ def test_each_loss_trains_what_the_table_says(detector: str, method: str, fusion
 
 @pytest.mark.parametrize("method", ["sssd", "lgd"])
 def test_the_distance_trains_any_adapter(method: str) -> None:
-    separable = build("fcos", method, "heatmap", "separable", start=5)
+    separable = build("fcos", method, "painted", "separable", start=5)
     assert trained_by(separable, "distillation", 0) == {"adapter"}
     assert trained_by(separable, "distillation", 5) == {"backbone", "pyramid", "adapter"}
-    none = build("fcos", method, "heatmap", "none", start=5)
+    none = build("fcos", method, "painted", "none", start=5)
     assert trained_by(none, "distillation", 5) == {"backbone", "pyramid"}
     losses = none(*images_and_targets(), 0).losses
     assert losses["distillation"] > 0
@@ -82,15 +88,12 @@ def test_the_distance_trains_any_adapter(method: str) -> None:
 
 def test_an_unknown_adapter_is_refused() -> None:
     with pytest.raises(ValueError, match="adapter is False; it must be one of full, separable"):
-        MethodConfig(adapter=False)  # type: ignore[arg-type]
+        SSSDConfig(adapter=False)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("fusion", ["relation", "heatmap"])
 @pytest.mark.parametrize("detector", DETECTORS)
-def test_a_detached_fusion_keeps_the_teachers_losses_from_the_student(
-    detector: str, fusion: str
-) -> None:
-    built = build(detector, "sssd", fusion)
+def test_a_detached_fusion_keeps_the_teachers_losses_from_the_student(detector: str) -> None:
+    built = build(detector, "sssd", "relation")
     built.distillation.fusion.detach = True
     assert trained_by(built, "teacher", 0) == {"head", "fusion"}
 
@@ -142,7 +145,7 @@ def test_behind_its_stop_distillation_costs_nothing(method: str, tmp_path: Path)
         first = build("fcos", "labelenc_step1")
         settings["step1_weights"] = tmp_path / "step1.safetensors"
         save_file(dict(first.export()["step1"].state_dict()), settings["step1_weights"])
-    config = MethodConfig(name=method, coefficient=CoefficientConfig(stop=5), **settings)
+    config = method_config(method, coefficient=CoefficientConfig(stop=5), **settings)
     built = build_method(small_detector(), config, SCHEDULE).train()
     plain = operations(build("fcos", "plain"), 0)
     assert operations(built, 4) > 1.05 * plain
@@ -150,8 +153,7 @@ def test_behind_its_stop_distillation_costs_nothing(method: str, tmp_path: Path)
     trained = [p for p in built.parameters() if p.requires_grad]
     assert all(p.grad is not None for p in trained), "what DistributedDataParallel waits for"
     rests = [part.state_dict().keys() for part in built.resting(5)]
-    part = built.distillation if method != "labelenc_step2" else built
-    parts = [part.adapter] if part is built else [part.fusion, part.adapter]
+    parts = [built.distillation.fusion, built.distillation.adapter]
     assert rests == [part.state_dict().keys() for part in parts]
 
 
@@ -164,7 +166,7 @@ def test_the_weighted_distance_is_lambda_times_the_mean_of_the_levels() -> None:
 
 
 def test_the_head_sees_enhanced_maps_only_every_nth_iteration() -> None:
-    config = MethodConfig(name="sssd", teacher_every=2)
+    config = SSSDConfig(teacher_every=2)
     built = build_method(small_detector(), config, SCHEDULE).train()
     taught = [
         any(name.startswith("teacher/") for name in built(*images_and_targets(), i).losses)
@@ -173,24 +175,14 @@ def test_the_head_sees_enhanced_maps_only_every_nth_iteration() -> None:
     assert taught == [False, True, False, True]
 
 
-@pytest.mark.parametrize(("root", "factor"), [("level", 8.0), ("none", 64.0)])
-def test_the_mean_over_elements_is_the_sum_over_a_row_scaled(root: str, factor: float) -> None:
-    settings = {"name": "sssd", "root": root}
+@pytest.mark.parametrize(("root", "factor"), [("level", 8.0), (None, 64.0)])
+def test_the_mean_over_elements_is_the_sum_scaled(root: str | None, factor: float) -> None:
     by_sum, by_mean = (
-        build_method(small_detector(), MethodConfig(**settings, reduction=reduction), SCHEDULE)
-        for reduction in ("row", "element")
+        build_method(small_detector(), SSSDConfig(root=root, elements=elements), SCHEDULE)
+        for elements in ("sum", "mean")
     )
     torch.manual_seed(0)
     maps, other = ([torch.randn(2, 64, 5, 4), torch.randn(2, 64, 3, 2)] for _ in range(2))
     torch.testing.assert_close(
         by_sum.distances(maps, other)[1], factor * by_mean.distances(maps, other)[1]
     )
-
-
-def test_levels_weigh_alike_or_by_their_cells() -> None:
-    torch.manual_seed(0)
-    maps, other = ([torch.randn(2, 64, 5, 4), torch.randn(2, 64, 3, 2)] for _ in range(2))
-    for levels, weights in (("equal", [1 / 2, 1 / 2]), ("cells", [20 / 26, 6 / 26])):
-        config = MethodConfig(name="sssd", levels=levels)
-        total, by_level = build_method(small_detector(), config, SCHEDULE).distances(maps, other)
-        torch.testing.assert_close(total, (by_level * torch.tensor(weights)).sum())

@@ -13,19 +13,26 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from sssd.detectors import Batch, Detector
 from sssd.distillation import SelfDistillation
 from sssd.integrations import split_by_image
-from sssd.methods import FusionConfig, MethodConfig, build_method
+from sssd.methods import (
+    LabelEncStep1Config,
+    LGDConfig,
+    PlainConfig,
+    RelationConfig,
+    SSSDConfig,
+    build_method,
+)
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 from tests.tiny import WIDTH, _backbone
 
 DEVICE = torch.device("meta")
 IMAGE_SIZE = (64, 96)
 METHODS = {
-    "plain": MethodConfig(name="plain"),
-    "heatmap": MethodConfig(fusion=FusionConfig(name="heatmap"), levels="cells", over="cells"),
-    "relation": MethodConfig(fusion=FusionConfig(context=False), normalize=True),
-    "rarely": MethodConfig(teacher_every=2, root="row", frozen_backbone=1),
-    "lgd": MethodConfig(name="lgd"),
-    "labelenc": MethodConfig(name="labelenc_step1", coefficient=CoefficientConfig(start=0)),
+    "plain": PlainConfig(),
+    "painted": SSSDConfig(over="cells"),
+    "relation": SSSDConfig(fusion=RelationConfig(context=False), normalize=True),
+    "rarely": SSSDConfig(teacher_every=2, root="row", frozen_backbone=1),
+    "lgd": LGDConfig(),
+    "labelenc": LabelEncStep1Config(coefficient=CoefficientConfig(start=0)),
 }
 
 

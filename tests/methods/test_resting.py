@@ -8,12 +8,19 @@ import torch
 
 from sssd.data import DetectionDataset, read_coco
 from sssd.engine.settings import EngineConfig
-from sssd.methods import FusionConfig, Method, MethodConfig, build_method
+from sssd.methods import (
+    LabelEncStep1Config,
+    LGDConfig,
+    Method,
+    MethodConfig,
+    PaintedConfig,
+    PlainConfig,
+    SSSDConfig,
+    build_method,
+)
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 from tests.scenes import write_scenes
 from tests.tiny import tiny_detector, train
-
-PAINT = FusionConfig("heatmap")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +64,7 @@ def test_the_steps_after_the_thaw_are_those_of_a_fresh_adamw(
         gradients.append([None if p.grad is None else p.grad.clone() for p in parameters])
         return lambda: weights.append([p.detach().clone() for p in parameters])
 
-    config = MethodConfig(fusion=PAINT, frozen_backbone=frozen)
+    config = SSSDConfig(frozen_backbone=frozen)
     run(dataset, tmp_path, config, frozen + steps, watch, monkeypatch)
     monkeypatch.undo()
     assert all(g is None for step in gradients[:frozen] for g in step)
@@ -76,16 +83,16 @@ def test_the_steps_after_the_thaw_are_those_of_a_fresh_adamw(
     ("config", "expected"),
     [
         (
-            MethodConfig(fusion=PAINT, teacher_every=2, frozen_backbone=1),
+            SSSDConfig(teacher_every=2, frozen_backbone=1),
             ["backbone fusion", "", "fusion", ""],
         ),
         (
-            MethodConfig("lgd", CoefficientConfig(start=1, stop=2), PAINT),
+            LGDConfig(coefficient=CoefficientConfig(start=1, stop=2), fusion=PaintedConfig()),
             ["", "", "fusion adapter", "fusion adapter"],
         ),
-        (MethodConfig("labelenc_step1", CoefficientConfig(start=2)), ["adapter"] * 2 + [""] * 2),
-        (MethodConfig("sssd", CoefficientConfig(steps={1: 0.0}), PAINT), ["", *["adapter"] * 3]),
-        (MethodConfig("plain", frozen_backbone=9), [""] * 4),
+        (LabelEncStep1Config(coefficient=CoefficientConfig(start=2)), ["adapter"] * 2 + [""] * 2),
+        (SSSDConfig(coefficient=CoefficientConfig(steps={1: 0.0})), ["", *["adapter"] * 3]),
+        (PlainConfig(), [""] * 4),
     ],
 )
 def test_parts_without_gradient(
@@ -100,9 +107,7 @@ def test_parts_without_gradient(
     def watch(method: Method, optimizer: torch.optim.Optimizer) -> Callable[[], None]:
         parts = {"backbone": method.detector.backbone}
         for held in (method, getattr(method, "distillation", None)):
-            parts |= {
-                n: getattr(held, n) for n in ("fusion", "encoder", "adapter") if hasattr(held, n)
-            }
+            parts |= {n: getattr(held, n) for n in ("fusion", "adapter") if hasattr(held, n)}
         resting = [n for n, m in parts.items() if all(p.grad is None for p in m.parameters())]
         lacking = {id(p) for group in optimizer.param_groups for p in group["params"]
                    if p.grad is None}  # fmt: skip

@@ -7,7 +7,7 @@ from sssd.fusion.layers import normalize_map, separable3x3
 from sssd.fusion.objects import Objects, add_context, descriptors, paint_objects
 
 
-class HeatmapFusion(nn.Module):
+class PaintedFusion(nn.Module):
     """Label-enhanced maps K_e from painted label embeddings and the maps K.
 
     K_e = norm(conv(relu(norm(conv(K)) + paint(norm(embed(label, box)))))), shared by all levels:
@@ -17,13 +17,11 @@ class HeatmapFusion(nn.Module):
     Args:
         num_classes: K of the descriptor's one-hot part.
         width: channels of the maps.
-        detach: keep the teacher's detection losses from reaching the backbone.
     """
 
-    def __init__(self, num_classes: int, width: int, *, detach: bool = False) -> None:
+    def __init__(self, num_classes: int, width: int) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.detach = detach
         self.embed = nn.Sequential(
             nn.Linear(4 + num_classes, width), nn.ReLU(), nn.Linear(width, width)
         )
@@ -38,9 +36,8 @@ class HeatmapFusion(nn.Module):
         values = self.embed(descriptors(rows, self.num_classes, image_size))  # (T, C)
         values = F.layer_norm(values, values.shape[-1:])
         painted = paint_objects(values, rows, image_size, maps)
-        sources = [m.detach() for m in maps] if self.detach else maps
         hidden = [
             F.relu(normalize_map(self.features(m)) + canvas)
-            for m, canvas in zip(sources, painted, strict=True)
+            for m, canvas in zip(maps, painted, strict=True)
         ]
         return [normalize_map(self.fuse(x)) for x in hidden]

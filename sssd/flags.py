@@ -1,0 +1,109 @@
+"""Flags that decide what other flags there are, and flags that would change nothing."""
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from typing import TypeVar, cast
+
+from sssd.methods import KINDS, FusionConfig, LabelGuidedConfig, MethodConfig, NamedConfig
+from sssd.recipes import Config, stretched
+
+Named = TypeVar("Named", bound=NamedConfig)
+
+
+def of_length(config: Config, flags: Sequence[str]) -> Config:
+    """A recipe at the length that a command line gives: its milestones, the start of distillation
+    and all else that happens at an iteration move along, unless flags give them.
+    """
+    length = _value_of("--schedule.iterations", flags)
+    if length is None or not length.isdecimal():  # of what is no number, the parser tells
+        return config
+    return stretched(config, int(length))
+
+
+def of_kinds(config: Config, flags: Sequence[str]) -> Config:
+    """Settings of the method and the fusion that a command line names, with what both have.
+
+    Raises:
+        ValueError: there is none of that name, or a flag is of another one.
+    """
+    method = _chosen(MethodConfig, config.method, "--method.name", flags)
+    if isinstance(method, LabelGuidedConfig):
+        fusion = _chosen(FusionConfig, method.fusion, "--method.fusion.name", flags)
+        method = dataclasses.replace(method, fusion=fusion)
+    config = dataclasses.replace(config, method=method)
+    _refuse(_foreign(config), flags)
+    return config
+
+
+def _value_of(flag: str, flags: Sequence[str]) -> str | None:
+    """What a command line gives a flag, the last time if there are several."""
+    words = [word for given in flags for word in given.split("=", 1)]
+    values = [value for name, value in itertools.pairwise(words) if name == flag]
+    return values[-1] if values else None
+
+
+def refuse_without_effect(config: Config, flags: Sequence[str]) -> None:
+    """Refuses flags that change nothing beside the other settings.
+
+    Raises:
+        ValueError: names the flag and what it needs.
+    """
+    detector, engine, schedule = config.detector, config.engine, config.schedule
+    needs: dict[str, tuple[bool, list[str]]] = {
+        "pretrained --detector.weights": (
+            detector.weights is not None, ["--detector.frozen-stages"]
+        ),
+        "data of your own: the demo makes its own, the recipe small (python -m sssd.train small "
+        "...) takes yours": (
+            config.data.format != "demo",
+            ["--data.train", "--data.train-images", "--data.train-split", "--data.val",
+             "--data.val-images", "--data.val-split", "--data.on-bad-data"],
+        ),
+        "--engine.evaluate-every 1 or more": (
+            engine.evaluate_every > 0, ["--engine.evaluate-with"]
+        ),
+        "--schedule.warmup 1 or more": (schedule.warmup > 0, ["--schedule.warmup-factor"]),
+    }  # fmt: skip
+    _refuse({f: need for need, (met, names) in needs.items() if not met for f in names}, flags)
+
+
+def _chosen(kind: type[Named], settings: Named, flag: str, flags: Sequence[str]) -> Named:
+    """The settings, or those of the class that a flag names, with what both have."""
+    name, kinds = _value_of(flag, flags), KINDS[kind]
+    if name in (None, settings.name):
+        return settings
+    if name not in kinds:
+        raise ValueError(f"{flag} is {name!r}; it must be one of {', '.join(kinds)}")
+    other = {field.name for field in dataclasses.fields(kinds[name])} - {"name"}
+    shared = [field.name for field in dataclasses.fields(settings) if field.name in other]
+    return cast(Named, kinds[name](**{option: getattr(settings, option) for option in shared}))
+
+
+def _foreign(config: Config) -> dict[str, str]:
+    """Flags that other methods and fusions have, and the choice that has them."""
+    needs: dict[str, str] = {}
+    chosen: list[tuple[type[NamedConfig], NamedConfig, str]] = [
+        (MethodConfig, config.method, "--method.")
+    ]
+    if isinstance(config.method, LabelGuidedConfig):
+        chosen.append((FusionConfig, config.method.fusion, "--method.fusion."))
+    for kind, settings, prefix in chosen:
+        owners: dict[str, list[str]] = {}
+        for name, other in KINDS[kind].items():
+            for field in dataclasses.fields(other):
+                owners.setdefault(field.name, []).append(name)
+        for option in owners.keys() - vars(settings).keys():
+            flag = prefix + option.replace("_", "-")
+            needs[flag] = f"{prefix}name {' or '.join(owners[option])}"
+    return needs
+
+
+def _refuse(needs: Mapping[str, str], flags: Sequence[str]) -> None:
+    """Refuses flags, and those of the groups, that need something else."""
+    names = [flag.split("=")[0].replace("_", "-") for flag in flags if flag.startswith("--")]
+    for flag in sorted(re.sub(r"\.no-(?=[^.]+$)", ".", name) for name in names):
+        for beginning, need in needs.items():
+            if f"{flag}.".startswith(f"{beginning}."):
+                raise ValueError(f"{flag} has no effect here; it needs {need}")

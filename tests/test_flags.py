@@ -1,0 +1,111 @@
+"""Flags that choose a method or a fusion, and flags that would change nothing."""
+
+import dataclasses
+from typing import get_args
+
+import pytest
+
+from sssd.engine.record import by_flag, read_settings, write_record
+from sssd.methods import KINDS, FusionConfig, LGDConfig, MethodConfig, SSSDConfig
+from sssd.methods.base import MethodName
+from sssd.methods.distill import FusionName
+from sssd.recipes import RECIPES, Config
+from sssd.train import parse
+
+OWN_DATA = ["small", "--data.train", "a.json", "--data.val", "b.json"]
+
+
+def test_every_name_has_its_class() -> None:
+    for kind, names in ((MethodConfig, MethodName), (FusionConfig, FusionName)):
+        assert list(KINDS[kind]) == [settings().name for settings in KINDS[kind].values()]
+        assert KINDS[kind].keys() == {*get_args(names)}
+    with pytest.raises(ValueError, match="LGDConfig is 'lgd', not 'sssd'"):
+        LGDConfig(name="sssd")
+
+
+@pytest.mark.parametrize("name", KINDS[MethodConfig])
+@pytest.mark.parametrize("recipe", ["small", "fcos_r50_lgd", "fcos_r50_plain"])
+def test_another_method_keeps_what_both_have(recipe: str, name: str) -> None:
+    was, config = RECIPES[recipe](), parse([recipe, "--method.name", name])[1]
+    method = dataclasses.asdict(config.method)
+    assert type(config.method) is KINDS[MethodConfig][name]
+    fresh = dataclasses.asdict(KINDS[MethodConfig][name]())
+    expected = fresh | {k: v for k, v in dataclasses.asdict(was.method).items() if k in fresh}
+    assert method == expected | {"name": name}
+    assert dataclasses.replace(config, method=was.method) == was
+
+
+def test_the_settings_of_what_is_chosen_are_taken() -> None:
+    method = ["--method.name=lgd", "--method.fusion.name", "relation", "--method.fusion.no-context"]
+    config = parse([*OWN_DATA, *method, "--method.name", "sssd", "--method.over", "cells"])[1]
+    assert isinstance(config.method, SSSDConfig), "the last one counts"
+    assert config.method.over == "cells"
+    assert not config.method.fusion.context
+    assert config.method.adapter == "separable", "as in small"
+
+
+@pytest.mark.parametrize("name", KINDS[MethodConfig])
+def test_a_record_gives_the_settings_back_as_they_were(name: str, tmp_path) -> None:
+    config = parse(["fcos_r50_sssd_stepwise", "--method.name", name])[1]
+    write_record(tmp_path, "small", config, iteration=0)
+    assert read_settings(tmp_path, Config) == config
+    changed = dataclasses.replace(config, engine=dataclasses.replace(config.engine, seed=3))
+    assert write_record(tmp_path, "small", changed, iteration=1) == {"--engine.seed": [0, 3]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--method.name", "kd"], "--method.name is 'kd'; it must be one of plain, sssd, lgd, lab"),
+        (
+            ["--method.fusion.name=x"],
+            "--method.fusion.name is 'x'; it must be one of relation",
+        ),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_known_ones(arguments: list[str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        parse([*OWN_DATA, *arguments])
+
+
+LABEL_GUIDED = "--method.name sssd or lgd"
+DISTILLING = "--method.name sssd or lgd or labelenc_step1 or labelenc_step2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flag", "need"),
+    [
+        (["demo", "--data.train", "a.json"], "--data.train", "data of your own"),
+        (["--data.val-images=b"], "--data.val-images", "data of your own"),
+        ([*OWN_DATA, "--method.name", "plain", "--method.adapter", "none"], "--method.adapter",
+         LABEL_GUIDED),
+        ([*OWN_DATA, "--method.name", "plain", "--method.coefficient.value", "2"],
+         "--method.coefficient.value", DISTILLING),
+        ([*OWN_DATA, "--method.name", "plain", "--method.fusion.name", "relation"],
+         "--method.fusion.name", LABEL_GUIDED),
+        ([*OWN_DATA, "--method.name", "lgd", "--method.no_normalize"], "--method.normalize",
+         "--method.name sssd"),
+        ([*OWN_DATA, "--method.fusion.no-context"], "--method.fusion.context",
+         "--method.fusion.name relation"),
+        ([*OWN_DATA, "--method.step1-weights", "x"], "--method.step1-weights",
+         "--method.name labelenc_step2"),
+        ([*OWN_DATA, "--detector.weights", "None", "--detector.frozen-stages", "1"],
+         "--detector.frozen-stages", "pretrained --detector.weights"),
+        ([*OWN_DATA, "--engine.evaluate-with", "pycocotools"], "--engine.evaluate-with",
+         "--engine.evaluate-every 1 or more"),
+        ([*OWN_DATA, "--schedule.warmup", "0", "--schedule.warmup-factor", "0.5"],
+         "--schedule.warmup-factor", "--schedule.warmup 1 or more"),
+    ],
+)  # fmt: skip
+def test_a_flag_without_effect_is_refused_with_what_it_needs(
+    arguments: list[str], flag: str, need: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{flag} has no effect here; it needs {need}"):
+        parse(arguments)
+
+
+def test_a_flag_of_no_method_is_the_parsers_business(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--method.levels" not in by_flag(Config())
+    with pytest.raises(SystemExit):
+        parse([*OWN_DATA, "--method.levels", "cells"])
+    assert "--method.levels" in capsys.readouterr().err
