@@ -15,8 +15,8 @@ from tests.scenes import write_scenes
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_run(tmp_path_factory.mktemp("trained"))
+def trained(finished_run: Path) -> Path:
+    return finished_run
 
 
 @pytest.fixture

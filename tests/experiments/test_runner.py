@@ -29,6 +29,7 @@ from sssd.experiments.plans import (
 )
 from sssd.experiments.runner import run_all
 from sssd.recipes import Config, stretched
+from tests.runs import InThisProcess
 from tests.scenes import write_scenes
 from tests.torchrun import family
 
@@ -53,6 +54,12 @@ def base(tmp_path: Path) -> Config:
     )
 
 
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runs are made by this process."""
+    monkeypatch.setattr("sssd.experiments.runner.ProcessPoolExecutor", InThisProcess)
+
+
 def two(base: Config) -> Variants:
     return {"plain": changed(base, name="plain"), "SSSD, all": base}
 
@@ -64,6 +71,7 @@ def test_lgd_has_its_own_fusion_and_adapter(tmp_path: Path) -> None:
     assert (sssd.fusion.name, sssd.adapter) == ("heatmap", "separable")
 
 
+@pytest.mark.usefixtures("here")
 def test_every_variant_is_run_once_with_every_seed(base: Config, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     rows = run_all(two(base), (0, 1), folder, 2, QUIET)
@@ -82,6 +90,7 @@ def test_every_variant_is_run_once_with_every_seed(base: Config, tmp_path: Path)
             run_all({"SSSD, all": other}, (0,), folder, 1, QUIET)
 
 
+@pytest.mark.usefixtures("here")
 def test_a_lost_result_is_found_again_from_the_checkpoint(
     base: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,6 +106,7 @@ def test_a_lost_result_is_found_again_from_the_checkpoint(
     assert again["AP"] == row["AP"]
 
 
+@pytest.mark.usefixtures("here")
 def test_a_failed_run_is_told_and_the_others_go_on(
     base: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,6 +150,7 @@ def endless(base: Config, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
             os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_all_runs_and_keeps_what_is_done(
     endless: subprocess.Popen[str], tmp_path: Path
 ) -> None:
@@ -149,6 +160,7 @@ def test_ctrl_c_stops_all_runs_and_keeps_what_is_done(
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"plain-seed0", "plain-seed1"}
 
 
+@pytest.mark.slow
 def test_runs_end_with_a_command_that_was_killed(endless: subprocess.Popen[str]) -> None:
     assert len(family(endless.pid)) > 2
     endless.kill()  # it alone
@@ -170,6 +182,7 @@ def _die(*arguments: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.usefixtures("here")
 def test_the_command_leaves_a_table_and_a_plot(
     base: Config,
     tmp_path: Path,

@@ -9,7 +9,8 @@ from sssd.distillation import zero_for
 from sssd.methods import FusionConfig, Method, MethodConfig, build_method
 from sssd.methods.gradients import GradientShares
 from sssd.schedules import CoefficientConfig, ScheduleConfig
-from tests.small import images_and_targets, small_detector
+from tests.small import NUM_CLASSES, images_and_targets
+from tests.tiny import tiny_detector
 
 SCHEDULE = ScheduleConfig(iterations=10, milestones=(6,), warmup=0)
 KINDS = ("detection", "teacher", "distillation")
@@ -17,7 +18,7 @@ KINDS = ("detection", "teacher", "distillation")
 
 def build(method: str = "lgd", **settings: object) -> Method:
     config = MethodConfig(name=method, **settings)
-    return build_method(small_detector(), config, SCHEDULE).train()
+    return build_method(tiny_detector(classes=NUM_CLASSES), config, SCHEDULE).train()
 
 
 def backward(method: Method, iteration: int) -> dict[str, float]:

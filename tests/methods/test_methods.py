@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from sssd.methods import FusionConfig, Method, MethodConfig, build_method
 from sssd.methods.base import AdapterName
 from sssd.schedules import CoefficientConfig, ScheduleConfig
-from tests.small import images_and_targets, small_detector
+from tests.small import NUM_CLASSES, images_and_targets
+from tests.tiny import tiny_detector
 
 DETECTORS = ("fcos", "retinanet", "fasterrcnn")
 SCHEDULE = ScheduleConfig(iterations=10, milestones=(6,), warmup=0)
@@ -30,7 +31,7 @@ def build(
         fusion=FusionConfig(name=fusion),
         adapter=adapter,
     )
-    student = small_detector(detector)
+    student = tiny_detector(detector, NUM_CLASSES)
     torch.manual_seed(1)
     return build_method(student, config, SCHEDULE).train()
 
@@ -143,7 +144,7 @@ def test_behind_its_stop_distillation_costs_nothing(method: str, tmp_path: Path)
         settings["step1_weights"] = tmp_path / "step1.safetensors"
         save_file(dict(first.export()["step1"].state_dict()), settings["step1_weights"])
     config = MethodConfig(name=method, coefficient=CoefficientConfig(stop=5), **settings)
-    built = build_method(small_detector(), config, SCHEDULE).train()
+    built = build_method(tiny_detector(classes=NUM_CLASSES), config, SCHEDULE).train()
     plain = operations(build("fcos", "plain"), 0)
     assert operations(built, 4) > 1.05 * plain
     assert operations(built, 5) == plain
@@ -165,7 +166,7 @@ def test_the_weighted_distance_is_lambda_times_the_mean_of_the_levels() -> None:
 
 def test_the_head_sees_enhanced_maps_only_every_nth_iteration() -> None:
     config = MethodConfig(name="sssd", teacher_every=2)
-    built = build_method(small_detector(), config, SCHEDULE).train()
+    built = build_method(tiny_detector(classes=NUM_CLASSES), config, SCHEDULE).train()
     taught = [
         any(name.startswith("teacher/") for name in built(*images_and_targets(), i).losses)
         for i in range(4)
@@ -177,7 +178,11 @@ def test_the_head_sees_enhanced_maps_only_every_nth_iteration() -> None:
 def test_the_mean_over_elements_is_the_sum_over_a_row_scaled(root: str, factor: float) -> None:
     settings = {"name": "sssd", "root": root}
     by_sum, by_mean = (
-        build_method(small_detector(), MethodConfig(**settings, reduction=reduction), SCHEDULE)
+        build_method(
+            tiny_detector(classes=NUM_CLASSES),
+            MethodConfig(**settings, reduction=reduction),
+            SCHEDULE,
+        )
         for reduction in ("row", "element")
     )
     torch.manual_seed(0)
@@ -192,5 +197,7 @@ def test_levels_weigh_alike_or_by_their_cells() -> None:
     maps, other = ([torch.randn(2, 64, 5, 4), torch.randn(2, 64, 3, 2)] for _ in range(2))
     for levels, weights in (("equal", [1 / 2, 1 / 2]), ("cells", [20 / 26, 6 / 26])):
         config = MethodConfig(name="sssd", levels=levels)
-        total, by_level = build_method(small_detector(), config, SCHEDULE).distances(maps, other)
+        total, by_level = build_method(
+            tiny_detector(classes=NUM_CLASSES), config, SCHEDULE
+        ).distances(maps, other)
         torch.testing.assert_close(total, (by_level * torch.tensor(weights)).sum())
