@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 
 from sssd.data import DataError, read_coco
 from sssd.engine.runs import evaluation_data, open_run
-from tests.runs import make_run
 from tests.scenes import write_scenes
 
 

@@ -31,6 +31,7 @@ from sssd.experiments.runner import run_all
 from sssd.recipes import Config, stretched
 from tests.runs import InThisProcess
 from tests.scenes import write_scenes
+from tests.tiny import tiny_detector
 from tests.torchrun import family
 
 QUIET = Console(quiet=True)
@@ -56,8 +57,9 @@ def base(tmp_path: Path) -> Config:
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The runs are made by this process."""
+    """The runs are made by this process, of a detector that trains in milliseconds."""
     monkeypatch.setattr("sssd.experiments.runner.ProcessPoolExecutor", InThisProcess)
+    monkeypatch.setattr("sssd.train.build_detector", lambda _, classes: tiny_detector("fcos", classes))
 
 
 def two(base: Config) -> Variants:
