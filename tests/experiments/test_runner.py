@@ -59,7 +59,9 @@ def base(tmp_path: Path) -> Config:
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The runs are made by this process, of a detector that trains in milliseconds."""
     monkeypatch.setattr("sssd.experiments.runner.ProcessPoolExecutor", InThisProcess)
-    monkeypatch.setattr("sssd.train.build_detector", lambda _, classes: tiny_detector("fcos", classes))
+    monkeypatch.setattr(
+        "sssd.train.build_detector", lambda _, classes: tiny_detector("fcos", classes)
+    )
 
 
 def two(base: Config) -> Variants:
