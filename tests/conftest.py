@@ -21,6 +21,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the slow ones first: no worker is left with one of them at the end."""
+    items.sort(key=lambda item: "slow" not in item.keywords)
+
+
 @pytest.hookimpl(trylast=True)  # behind pytest-xdist, which ends its processes
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fails a session of several processes that leaves another behind, and ends that."""
