@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test bench lint format clean
+.PHONY: train test test-quick bench lint format clean
 
 train: $(VENV)/ready
 	$(BIN)/python setup.py build_ext
@@ -11,7 +11,11 @@ train: $(VENV)/ready
 
 test: $(VENV)/ready
 	$(BIN)/python setup.py build_ext
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist worksteal $(TESTS)
+
+# Without what kills runs, starts torchrun, runs sanitizers, or takes long.
+test-quick: TESTS = -m "not slow"
+test-quick: test
 
 bench: $(VENV)/ready
 	$(BIN)/python setup.py build_ext

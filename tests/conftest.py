@@ -1,6 +1,7 @@
 """What tests of several folders share."""
 
 import ctypes
+import fcntl
 import os
 import signal
 import time
@@ -18,6 +19,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Lets what outlives its parent, in any test process, become the first one's child."""
     if session.config.pluginmanager.hasplugin("dsession"):  # it has pytest-xdist's processes
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the slow ones first: no worker is left with one of them at the end."""
+    items.sort(key=lambda item: "slow" not in item.keywords)
 
 
 @pytest.hookimpl(trylast=True)  # behind pytest-xdist, which ends its processes
@@ -56,6 +62,20 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: SSSD_DATA is not set, or there is no folder {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The folder of `make_run`, trained once for all test processes. Nobody changes it."""
+    from tests.runs import make_run
+
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder if worker_id == "master" else folder.parent) / "finished run"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            make_run(folder)
+    return folder / "run"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -23,16 +23,25 @@ def start(arguments: list[str], log: Path) -> BaseProcess:
 
 
 def _train(arguments: list[str], log: str) -> None:
+    multiprocessing.set_start_method("fork", force=True)  # of loader workers, as in the command
+    sys.stdout = sys.stderr = open(log, "a", buffering=1)  # noqa: SIM115
+    os.dup2(sys.stdout.fileno(), 2)
+    sys.exit(train(arguments))
+
+
+def train(arguments: list[str]) -> int:
+    """The command's exit status."""
     import torch
 
     import sssd.fitting
     import sssd.train
     from tests.tiny import tiny_detector
 
-    multiprocessing.set_start_method("fork", force=True)  # of loader workers, as in the command
-    sys.stdout = sys.stderr = open(log, "a", buffering=1)  # noqa: SIM115
-    os.dup2(sys.stdout.fileno(), 2)
     torch.set_num_threads(1)
     sssd.fitting.build_detector = lambda config, classes: tiny_detector(classes=classes)
     sssd.fitting.draw_pictures = lambda *_: None
-    sys.exit(sssd.train.main(arguments))
+    return sssd.train.main(arguments)
+
+
+if __name__ == "__main__":  # started by torchrun
+    sys.exit(train(sys.argv[1:]))

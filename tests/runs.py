@@ -59,5 +59,8 @@ class InThisProcess(AbstractContextManager):
 
     def submit(self, call: Callable, *arguments: object) -> Future:
         future: Future = Future()
-        future.set_result(call(*arguments))
+        try:
+            future.set_result(call(*arguments))
+        except Exception as error:
+            future.set_exception(error)
         return future

@@ -10,13 +10,12 @@ from sssd.engine.inference import evaluate_detector
 from sssd.engine.runs import load
 from sssd.engine.settings import EngineConfig
 from sssd.evaluate import main
-from tests.runs import make_run
 from tests.scenes import write_scenes
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_run(tmp_path_factory.mktemp("run"))
+def run(finished_run: Path) -> Path:
+    return finished_run
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:

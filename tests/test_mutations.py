@@ -13,11 +13,8 @@ def test_there_is_one_place_for_each_fault() -> None:
 
 
 @pytest.mark.slow
-def test_faults_are_caught_and_what_is_none_is_not(tmp_path: Path) -> None:
+def test_a_fault_is_caught_and_what_is_none_is_not(tmp_path: Path) -> None:
     mutations.copied(tmp_path)
-    quick = [f for f in mutations.FAULTS if f.file in ("sssd/schedules.py", "sssd/data/coco.py")]
-    assert len(quick) == 3
-    for fault in quick:
-        assert mutations.planted(tmp_path, fault).code == mutations.CAUGHT, fault.name
-    harmless = quick[0]._replace(wrong=quick[0].right)
-    assert mutations.planted(tmp_path, harmless).code == 0
+    (fault,) = (f for f in mutations.FAULTS if f.file == "sssd/schedules.py" and "late" in f.name)
+    assert mutations.planted(tmp_path, fault) == mutations.CAUGHT
+    assert mutations.planted(tmp_path, fault._replace(wrong=fault.right)) == 0

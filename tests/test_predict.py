@@ -17,12 +17,11 @@ from PIL import Image
 from sssd.data import read_image
 from sssd.engine.runs import load
 from sssd.predict import find_images, main
-from tests.runs import make_run
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_run(tmp_path_factory.mktemp("run"))
+def run(finished_run: Path) -> Path:
+    return finished_run
 
 
 @pytest.fixture

@@ -8,15 +8,14 @@ import torch
 from torch import Tensor
 
 from sssd.data import read_coco
+from sssd.detectors.build import DetectorName
 from sssd.engine.log import read_metrics
 from sssd.engine.settings import EngineConfig
 from sssd.engine.state import RunError
-from sssd.fitting import prepare
 from sssd.methods import MethodConfig, PaintedConfig, build_method
-from sssd.recipes import RECIPES
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 from tests.scenes import write_scenes
-from tests.small import method_config, small_config
+from tests.small import method_config
 from tests.tiny import tiny_detector, train
 
 SCHEDULE = ScheduleConfig(iterations=4, learning_rate=0.05, milestones=(3,), warmup=0)
@@ -28,25 +27,19 @@ def method_of(name: str, value: float = 1.0, **settings: object) -> MethodConfig
     return method_config(name, coefficient=coefficient, fusion=PaintedConfig(), **settings)
 
 
-def trained(data: Path, run: Path, detector: str, method: MethodConfig) -> dict[str, Tensor]:
+def trained(
+    data: Path, run: Path, detector: DetectorName, method: MethodConfig
+) -> dict[str, Tensor]:
     """Weights of the detector after a run of images of several sizes."""
-    base = RECIPES["small"]()
-    annotations = data / "annotations" / "instances_train.json"
-    config = dataclasses.replace(
-        base,
-        data=dataclasses.replace(base.data, train=annotations, val=annotations),
-        detector=small_config(detector, min_size=(48, 56, 64)),
-        method=method,
-        schedule=SCHEDULE,
-        engine=CONFIG,
-    )
-    student, dataset, _ = prepare(config)
+    dataset = read_coco(data / "annotations" / "instances_train.json")
+    student = build_method(tiny_detector(detector), method, SCHEDULE)
+    student.detector.model.transform.min_size = (48, 56, 64)
     return train(student, dataset, run, CONFIG, SCHEDULE).detector.state_dict()
 
 
 @pytest.mark.parametrize("detector", ["fcos", "fasterrcnn"])  # the second draws its proposals
 def test_a_run_with_a_coefficient_of_zero_is_a_plain_run_bit_for_bit(
-    detector: str, tmp_path: Path
+    detector: DetectorName, tmp_path: Path
 ) -> None:
     write_scenes(tmp_path, "train")
     plain = trained(tmp_path, tmp_path / "plain", detector, method_of("plain"))

@@ -1,7 +1,6 @@
 """Processes started by torchrun train, together, what one process trains alone."""
 
 import signal
-import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,19 +21,6 @@ from tests.engine import two_processes
 from tests.scenes import write_scenes
 from tests.tiny import tiny_detector
 from tests.torchrun import ROOT, torchrun
-
-
-def small_training(tmp_path: Path, *changes: str) -> tuple[subprocess.Popen[str], Path]:
-    """Starts the command on two processes; gives the run's folder too."""
-    data, run = tmp_path / "data", tmp_path / "run"
-    train, val = write_scenes(data, "train"), write_scenes(data, "val", count=3)
-    process = torchrun(
-        *("-m", "sssd.train", "small", "--data.train", train, "--data.val", val, "--out", run),
-        *("--detector.min-size", "64", "--detector.max-size", "64", "--method.name", "plain"),
-        *("--schedule.milestones", "1", "--schedule.warmup", "0", "--engine.workers", "1"),
-        *changes,
-    )
-    return process, run
 
 
 @pytest.fixture(scope="module")
@@ -174,23 +160,17 @@ def test_alone_nothing_is_communicated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_says_how_the_batch_is_shared(tmp_path: Path) -> None:
-    process, run = small_training(
-        tmp_path,
-        *("--schedule.iterations", "2", "--engine.batch-size", "4", "--engine.accumulate", "2"),
-    )
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    text = " ".join(output.split())
-    said = "batch 4 = 2 processes x 2 parts x 1; learning rate 0.008 x 4/16 = 0.002"
-    assert text.count(said) == text.count("run folder:") == 1
-    assert (run / "model.safetensors").exists()
-
-
-@pytest.mark.slow
-def test_torchrun_passes_a_signal_on_and_the_run_stops_in_order(tmp_path: Path) -> None:
-    process, run = small_training(
-        tmp_path, "--schedule.iterations", "100000", "--engine.log-every", "1"
+def test_torchrun_shares_a_batch_passes_a_signal_on_and_the_run_stops_in_order(
+    tmp_path: Path,
+) -> None:
+    data, run = tmp_path / "data", tmp_path / "run"
+    train, val = write_scenes(data, "train"), write_scenes(data, "val", count=3)
+    process = torchrun(
+        *("-m", "sssd.train", "small", "--data.train", train, "--data.val", val, "--out", run),
+        *("--detector.min-size", "64", "--detector.max-size", "64", "--method.name", "plain"),
+        *("--schedule.iterations", "100000", "--schedule.milestones", "1"),
+        *("--schedule.warmup", "0", "--engine.workers", "1", "--engine.log-every", "1"),
+        *("--engine.batch-size", "4", "--engine.accumulate", "2"),
     )
     until = time.monotonic() + 300
     while not read_metrics(run) and time.monotonic() < until:
@@ -198,6 +178,9 @@ def test_torchrun_passes_a_signal_on_and_the_run_stops_in_order(tmp_path: Path) 
     process.send_signal(signal.SIGTERM)
     output, errors = process.communicate(timeout=300)
     assert process.returncode != 0
+    text = " ".join(output.split())
+    said = "batch 4 = 2 processes x 2 parts x 1; learning rate 0.008 x 4/16 = 0.002"
+    assert text.count(said) == text.count("run folder:") == 1
     said = "torchrun (with its flags of before) -m sssd.train --resume --out"
     assert output.count(said) == 1, errors
     (checkpoint,) = checkpoints(run)

@@ -21,7 +21,7 @@ from tests.scenes import write_scenes
 from tests.torchrun import children, process_of_rank, torchrun
 
 pytestmark = pytest.mark.slow
-KILLS = 21
+KILLS = 7  # more, at other moments, in the next session
 EVALUATE_EVERY, ITERATIONS = 4, 16
 SETTINGS = [
     *("--method.name", "labelenc_step1", "--data.photometric"),  # both draw at random
@@ -163,8 +163,7 @@ def test_a_run_whose_worker_was_killed_names_the_image_and_goes_on(
 def shared_by_two(data: list[str], run: Path) -> subprocess.Popen[str]:
     """The command on two processes, from the newest checkpoint if there is one."""
     return torchrun(
-        *("-m", "sssd.train", *command(data, run, workers=1)),
-        *("--detector.backbone", "resnet18", "--detector.min-size", "64"),
+        *("-m", "tests.killed_run", *command(data, run, workers=1)),
         *("--engine.evaluate-every", "0", "--schedule.iterations", "8"),
     )
 

@@ -10,13 +10,12 @@ from safetensors.torch import load_file, save_file
 
 from sssd.data import DataError, read_coco
 from sssd.engine.runs import evaluation_data, load
-from tests.runs import make_run
 from tests.scenes import write_scenes
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_run(tmp_path_factory.mktemp("trained"))
+def trained(finished_run: Path) -> Path:
+    return finished_run
 
 
 @pytest.fixture

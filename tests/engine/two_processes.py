@@ -147,14 +147,11 @@ def main(folder: Path) -> None:
         seen["resumed"] = weights(interrupted(folder))
         dataset = read_coco(folder / "annotations/instances_val.json")
         seen["numbers"] = evaluate_detector(tiny_detector(seed=3), dataset, CONFIG)
-        names: list[MethodName] = ["plain", "sssd", "lgd", "labelenc_step1", "labelenc_step2"]
-        detectors: list[DetectorName] = ["fcos", "retinanet", "fasterrcnn"]
-        seen["lacking"] = [
-            line
-            for name in names
-            for detector in (detectors if name != "labelenc_step2" else detectors[:1])
-            for line in without_boxes(folder, name, detector)
-        ]
+        trained: list[tuple[MethodName, DetectorName]] = [  # step 2 begins with what step 1 leaves
+            ("plain", "fasterrcnn"), ("sssd", "retinanet"), ("lgd", "fasterrcnn"),
+            ("labelenc_step1", "fcos"), ("labelenc_step2", "fcos"),
+        ]  # fmt: skip
+        seen["lacking"] = [line for both in trained for line in without_boxes(folder, *both)]
         own = folder / f"written by {dist.get_rank()}"
         plain = build_method(tiny_detector(), PlainConfig(), SCHEDULE)
         train(plain, dataset, own, CONFIG, SCHEDULE, console=None)

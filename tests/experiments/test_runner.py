@@ -30,7 +30,9 @@ from sssd.experiments.plans import (
 )
 from sssd.experiments.runner import run_all
 from sssd.recipes import Config, stretched
+from tests.runs import InThisProcess
 from tests.scenes import write_scenes
+from tests.tiny import tiny_detector
 from tests.torchrun import family
 
 QUIET = Console(quiet=True)
@@ -54,6 +56,15 @@ def base(tmp_path: Path) -> Config:
     )
 
 
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runs are made by this process, of a detector that trains in milliseconds."""
+    monkeypatch.setattr("sssd.experiments.runner.ProcessPoolExecutor", InThisProcess)
+    monkeypatch.setattr(
+        "sssd.train.build_detector", lambda _, classes: tiny_detector("fcos", classes)
+    )
+
+
 def two(base: Config) -> Variants:
     return {"plain": plain(base), "SSSD, all": base}
 
@@ -65,6 +76,7 @@ def test_lgd_has_its_own_fusion_and_adapter(tmp_path: Path) -> None:
     assert (sssd.fusion.name, sssd.adapter) == ("painted", "separable")
 
 
+@pytest.mark.usefixtures("here")
 def test_every_variant_is_run_once_with_every_seed(base: Config, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     rows = run_all(two(base), (0, 1), folder, 2, QUIET)
@@ -83,6 +95,7 @@ def test_every_variant_is_run_once_with_every_seed(base: Config, tmp_path: Path)
             run_all({"SSSD, all": other}, (0,), folder, 1, QUIET)
 
 
+@pytest.mark.usefixtures("here")
 def test_a_lost_result_is_found_again_from_the_checkpoint(
     base: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,6 +111,7 @@ def test_a_lost_result_is_found_again_from_the_checkpoint(
     assert again["AP"] == row["AP"]
 
 
+@pytest.mark.usefixtures("here")
 def test_a_failed_run_is_told_and_the_others_go_on(
     base: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,6 +155,7 @@ def endless(base: Config, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
             os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_all_runs_and_keeps_what_is_done(
     endless: subprocess.Popen[str], tmp_path: Path
 ) -> None:
@@ -150,6 +165,7 @@ def test_ctrl_c_stops_all_runs_and_keeps_what_is_done(
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"plain-seed0", "plain-seed1"}
 
 
+@pytest.mark.slow
 def test_runs_end_with_a_command_that_was_killed(endless: subprocess.Popen[str]) -> None:
     assert len(family(endless.pid)) > 2
     endless.kill()  # it alone
@@ -171,6 +187,7 @@ def _die(*arguments: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.usefixtures("here")
 def test_the_command_leaves_a_table_and_a_plot(
     base: Config,
     tmp_path: Path,

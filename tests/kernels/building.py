@@ -64,7 +64,7 @@ def host_module(name: str, kernels: str, binding: str) -> ModuleType:
             part: [f"tests/kernels/emulator/{part}.cpp"]
             for part in ("fibers", "runtime", "every_access")
         },
-        "module": [f"-DSSSD_MODULE={name}", *include, binding],
+        "module": [f"-DSSSD_MODULE={name}", "-O0", *include, binding],
     }
     commands = [
         [*common, "-c", *source, "-o", f"{{out}}/{part}.o"] for part, source in sources.items()

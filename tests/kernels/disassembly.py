@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import json
 import re
 import subprocess
 from collections import Counter
@@ -11,6 +14,8 @@ import pytest
 import torch
 
 import sssd.ops  # noqa: F401, loads the library
+
+from .building import BUILD, ROOT
 
 
 def _cuobjdump(*arguments: str | Path) -> str:
@@ -61,6 +66,20 @@ def most_threads(binary: Path, architecture: str = "sm_90") -> dict[str, int]:
         elif attribute == "EIATTR_MAX_THREADS" and (match := re.match(r"\s+Value:\s+(\w+)", line)):
             found[name] = int(match[1], 16)
     return found
+
+
+def library_instructions() -> dict[str, Counter[str]]:
+    """`instructions` of the built library, which takes 20 s: once for all test processes."""
+    library = ROOT / "sssd" / "_C.so"
+    state = hashlib.sha256(library.read_bytes()).hexdigest()[:16]
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with (BUILD / f"instructions-{state}.json").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        if not (text := file.read()):
+            text = json.dumps(instructions(library))
+            file.write(text)
+    return {name: Counter(used) for name, used in json.loads(text).items()}
 
 
 def instructions(binary: Path) -> dict[str, Counter[str]]:

@@ -1,6 +1,6 @@
 // Runs the CPU box kernels over the levels of a tall image, which the widest of them do not bound,
 // in buffers of exactly the size they may touch. Built under ASan and UBSan by
-// test_boxes_sanitizers.py; prints sums of what they write.
+// test_sanitizers.py; prints sums of what they write.
 #include <cstdio>
 #include <vector>
 

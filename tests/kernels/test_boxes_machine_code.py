@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from .disassembly import embedded, instructions, recorded, resources
+from .disassembly import embedded, library_instructions, recorded, resources
 from .registers import LIBRARY
 
 PREPARING = {"spans", "stamps"}  # of all dtypes
@@ -43,7 +43,7 @@ def test_the_library_records_what_is_in_it(kernels):
 
 def test_double_precision_is_left_behind_before_the_tiles(kernels):
     """Spans and stamps are worked out once a call."""
-    code = instructions(LIBRARY)
+    code = library_instructions()
     for name, (_, operator) in kernels.items():
         double = [i for i in code[name] if re.match(r"D(ADD|MUL|FMA|SETP)|MUFU.*64H|.*\.F64", i)]
         assert bool(double) == (operator in PREPARING), f"{name}: {double}"
@@ -58,7 +58,7 @@ def test_nothing_spills_and_two_blocks_fit(kernels):
 
 
 def test_channels_last_tiles_are_written_by_vectors(kernels):
-    code = instructions(LIBRARY)
+    code = library_instructions()
     for name, (_, operator) in kernels.items():
         stores = [i for i in code[name] if i.startswith("STG")]
         assert operator != "paint" or any(".64" in i or ".128" in i for i in stores), name

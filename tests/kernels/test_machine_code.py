@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from . import registers
-from .disassembly import instructions, recorded, resources
+from .disassembly import library_instructions, recorded, resources
 
 SLACK = 16  # registers more than the table says, before somebody should look
 CLUSTERS = {"sm_90", "sm_100", "sm_120"}  # architectures that have them
@@ -22,7 +22,7 @@ def table() -> dict[str, dict[str, int]]:
 
 @pytest.fixture(scope="module")
 def code(table: dict[str, dict[str, int]]) -> dict[str, Counter[str]]:
-    found = instructions(registers.LIBRARY)
+    found = library_instructions()
     return {name: used for name, used in found.items() if registers.readable(name.split(" ")[1])}
 
 

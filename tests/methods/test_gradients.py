@@ -9,13 +9,15 @@ from sssd.distillation import zero_for
 from sssd.methods import KINDS, FusionConfig, LGDConfig, Method, build_method
 from sssd.methods.gradients import GradientShares
 from sssd.schedules import CoefficientConfig, ScheduleConfig
-from tests.small import images_and_targets, small_detector
+from tests.small import NUM_CLASSES, images_and_targets
+from tests.tiny import tiny_detector
 
 SCHEDULE = ScheduleConfig(iterations=10, milestones=(6,), warmup=0)
 
 
 def build(**settings: object) -> Method:
-    return build_method(small_detector(), LGDConfig(**settings), SCHEDULE).train()
+    detector = tiny_detector(classes=NUM_CLASSES)
+    return build_method(detector, LGDConfig(**settings), SCHEDULE).train()
 
 
 def backward(method: Method, iteration: int) -> dict[str, float]:

@@ -11,7 +11,8 @@ from sssd.detectors import build_detector
 from sssd.losses import standardized_mse
 from sssd.methods import LabelEncStep1Config, LabelEncStep2Config, Method, build_method
 from sssd.schedules import CoefficientConfig, ScheduleConfig
-from tests.small import NUM_CLASSES, images_and_targets, small_config, small_detector
+from tests.small import NUM_CLASSES, images_and_targets, small_config
+from tests.tiny import tiny_detector
 
 DETECTORS = ("fcos", "retinanet", "fasterrcnn")
 SCHEDULE = ScheduleConfig(iterations=10, milestones=(6,), warmup=0)
@@ -19,7 +20,7 @@ SCHEDULE = ScheduleConfig(iterations=10, milestones=(6,), warmup=0)
 
 def step1(detector: str = "fcos", seed: int = 0, **coefficient: object) -> Method:
     config = LabelEncStep1Config(coefficient=CoefficientConfig(**coefficient))
-    return build_method(small_detector(detector, seed), config, SCHEDULE).train()
+    return build_method(tiny_detector(detector, NUM_CLASSES, seed), config, SCHEDULE).train()
 
 
 def step2(weights: Path | None, detector: str = "fcos", **coefficient: object) -> Method:
@@ -27,7 +28,7 @@ def step2(weights: Path | None, detector: str = "fcos", **coefficient: object) -
         coefficient=CoefficientConfig(**coefficient),
         step1_weights=weights,
     )
-    return build_method(small_detector(detector, seed=5), config, SCHEDULE).train()
+    return build_method(tiny_detector(detector, NUM_CLASSES, seed=5), config, SCHEDULE).train()
 
 
 def export(method: Method, folder: Path) -> Path:
@@ -134,8 +135,12 @@ def test_boxes_are_weakened_at_random_in_step_1_alone(tmp_path: Path) -> None:
 
 
 def test_step_1_of_one_backbone_serves_another(tmp_path: Path) -> None:
-    student = build_detector(small_config(backbone="resnet34"), NUM_CLASSES)  # step 1 has 18
-    config = LabelEncStep2Config(step1_weights=export(step1(), tmp_path))
+    one, student = (
+        build_detector(small_config(backbone=name), NUM_CLASSES)
+        for name in ("resnet18", "resnet34")
+    )
+    first = build_method(one, LabelEncStep1Config(), SCHEDULE)
+    config = LabelEncStep2Config(step1_weights=export(first, tmp_path))
     build_method(student, config, SCHEDULE)
 
 

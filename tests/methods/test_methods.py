@@ -17,7 +17,8 @@ from sssd.methods import (
 )
 from sssd.methods.distill import AdapterName
 from sssd.schedules import CoefficientConfig, ScheduleConfig
-from tests.small import images_and_targets, method_config, small_detector
+from tests.small import NUM_CLASSES, images_and_targets, method_config
+from tests.tiny import tiny_detector
 
 DETECTORS = ("fcos", "retinanet", "fasterrcnn")
 SCHEDULE = ScheduleConfig(iterations=10, milestones=(6,), warmup=0)
@@ -36,7 +37,7 @@ def build(
         fusion=KINDS[FusionConfig][fusion](),
         adapter=adapter,
     )
-    student = small_detector(detector)
+    student = tiny_detector(detector, NUM_CLASSES)
     torch.manual_seed(1)
     return build_method(student, config, SCHEDULE).train()
 
@@ -146,7 +147,7 @@ def test_behind_its_stop_distillation_costs_nothing(method: str, tmp_path: Path)
         settings["step1_weights"] = tmp_path / "step1.safetensors"
         save_file(dict(first.export()["step1"].state_dict()), settings["step1_weights"])
     config = method_config(method, coefficient=CoefficientConfig(stop=5), **settings)
-    built = build_method(small_detector(), config, SCHEDULE).train()
+    built = build_method(tiny_detector(classes=NUM_CLASSES), config, SCHEDULE).train()
     plain = operations(build("fcos", "plain"), 0)
     assert operations(built, 4) > 1.05 * plain
     assert operations(built, 5) == plain
@@ -167,7 +168,7 @@ def test_the_weighted_distance_is_lambda_times_the_mean_of_the_levels() -> None:
 
 def test_the_head_sees_enhanced_maps_only_every_nth_iteration() -> None:
     config = SSSDConfig(teacher_every=2)
-    built = build_method(small_detector(), config, SCHEDULE).train()
+    built = build_method(tiny_detector(classes=NUM_CLASSES), config, SCHEDULE).train()
     taught = [
         any(name.startswith("teacher/") for name in built(*images_and_targets(), i).losses)
         for i in range(4)
@@ -178,7 +179,9 @@ def test_the_head_sees_enhanced_maps_only_every_nth_iteration() -> None:
 @pytest.mark.parametrize(("root", "factor"), [("level", 8.0), (None, 64.0)])
 def test_the_mean_over_elements_is_the_sum_scaled(root: str | None, factor: float) -> None:
     by_sum, by_mean = (
-        build_method(small_detector(), SSSDConfig(root=root, elements=elements), SCHEDULE)
+        build_method(
+            tiny_detector(classes=NUM_CLASSES), SSSDConfig(root=root, elements=elements), SCHEDULE
+        )
         for elements in ("sum", "mean")
     )
     torch.manual_seed(0)
