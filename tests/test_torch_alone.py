@@ -76,7 +76,7 @@ SCRIPT = ["-c", "import sys; from sssd.__main__ import main; sys.exit(main())", 
 
 @pytest.mark.parametrize(
     "command",
-    [["-m", f"sssd.{name}"] for name in ("train", "evaluate", "data", "experiments")] + [SCRIPT],
+    [["-m", f"sssd.{name}"] for name in ("train", "evaluate", "data", "compare")] + [SCRIPT],
     ids=lambda command: command[-1],
 )
 def test_a_command_without_its_packages_says_what_to_install(
@@ -95,7 +95,7 @@ def test_a_command_without_its_packages_says_what_to_install(
 def test_help_needs_nothing(environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "sssd", "--help"]
     said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert "experiments" in said.stdout
+    assert "compare" in said.stdout
 
 
 def test_a_library_is_told_by_an_import_error(environment: dict[str, str]) -> None:

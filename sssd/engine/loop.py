@@ -148,7 +148,7 @@ def train(
     def evaluate() -> dict[str, float]:
         last = done == schedule.iterations
         engine = "pycocotools" if last else config.evaluate_with
-        numbers = evaluate_detector(trained(), validation_set, config, engine)
+        numbers = evaluate_detector(trained(), validation_set, config, engine, method.teacher)
         write({"iteration": done, **numbers})
         return numbers
 
