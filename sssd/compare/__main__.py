@@ -8,6 +8,7 @@ Example:
 import argparse
 import dataclasses
 import itertools
+import math
 import multiprocessing
 import os
 import sys
@@ -30,6 +31,7 @@ from sssd.compare.plan import Plan
 from sssd.compare.runner import Runner, planned_seconds
 from sssd.data import DetectionDataset
 from sssd.data.build import build_datasets
+from sssd.engine.state import RunError
 from sssd.recipes import RECIPES
 
 DRAWS = 500  # of the validation images
@@ -78,12 +80,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a plan as far as it gets; the exit status is 1 if a run failed."""
     plain_output()
     console = plain_console()
+    try:
+        return _compare(list(sys.argv[1:] if arguments is None else arguments), console)
+    except KeyboardInterrupt:  # before the first run; then the runner has it
+        console.print("stopped; no run has begun")
+        return 130
+
+
+def _compare(words: list[str], console: Console) -> int:
     with exit_on(WRONG_USE, ValueError, OSError, ImportError, BrokenProcessPool):
-        words = list(sys.argv[1:] if arguments is None else arguments)
-        if not words or words[0] in ("-h", "--help"):
-            parser().print_help()
-            return 0 if words else WRONG_USE
-        recipe, words = words[0], words[1:]
+        if words[:1] in (["-h"], ["--help"]):
+            parser().parse_args(["--help"])
+        recipe, *words = words or ["no recipe"]
         if recipe not in RECIPES:
             raise ValueError(
                 f"{recipe}: name the recipe first; `python -m sssd.train --list` shows all of them"
@@ -97,7 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         train_set, validation_set = build_datasets(next(iter(arms.values())).config.data, console)
         plan = _plan(chosen, recipe, flags, arms, train_set, validation_set)
         plan = _settled(plan, arms, folder, jobs, seconds, console)
-    return _run(plan, arms, folder, validation_set, gpus, jobs, seconds, console)
+    with exit_on(FAILED, RunError):
+        plans.write(plan, folder)
+        return _run(plan, arms, folder, validation_set, gpus, jobs, seconds, console)
 
 
 def _run(
@@ -164,7 +174,7 @@ def _settled(
     seconds: float | None,
     console: Console,
 ) -> Plan:
-    """The plan in the folder, or a new one with measured costs, written there."""
+    """The plan in the folder, or a new one with measured costs."""
     plan = plans.read(folder)
     if plan is not None and plans.has_begun(folder):
         plans.refuse_changes(plan, asked, folder)
@@ -181,8 +191,7 @@ def _settled(
             image_seconds={name: cost.image for name, cost in costs.items()},
         )
         plan = _fitted(plan, jobs, seconds, console)
-        plans.write(plan, folder)
-        console.print(f"the plan is written: {folder / plans.FILE}", soft_wrap=True)
+        console.print(f"the plan: {folder / plans.FILE}", soft_wrap=True)
     for line in _told(plan, jobs):
         console.print(line, soft_wrap=True)
     return plan
@@ -205,13 +214,13 @@ def _fitted(plan: Plan, jobs: int, seconds: float | None, console: Console) -> P
             iterations=length,
             at_equal_time=plans.equal_time(plan.seconds, length),
         )
-        if seconds is None or 1.1 * _first_look_seconds(plan, jobs) <= seconds:
+        if seconds is None or _first_look_seconds(plan, jobs) <= seconds:
             break
         if share - 0.05 < SHORTEST:
-            least = 1.1 * _first_look_seconds(plan, jobs) / 60
+            least = math.ceil(_first_look_seconds(plan, jobs) / 60)
             raise ValueError(
                 f"--minutes {seconds / 60:g} leaves no room for three seeds of these arms, even at "
-                f"{SHORTEST:.0%} of {asked} iterations: give {least:.0f} minutes or more, fewer "
+                f"{SHORTEST:.0%} of {asked} iterations: give {least} minutes or more, fewer "
                 "arms, or fewer --schedule.iterations"
             )
     if plan.iterations < asked:

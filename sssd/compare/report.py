@@ -1,6 +1,7 @@
 """`report.md`, `report.html` and `results.json` of a plan, whatever of it has been run."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -237,8 +238,8 @@ def _how(
     for r in told["runs"]:
         ap, minutes = f"{100 * r['numbers']['AP']:.2f}", f"{r['wall_seconds'] / 60:.1f}"
         runs.append([r["arm"], r["seed"], f"{r['iterations']:,}", ap, minutes, r["folder"]])
-    common = " ".join([plan.recipe, *plan.flags])
-    lines = [f"python -m sssd.train {common} {' '.join(own)}" for own in plan.arms.values()]
+    train = ["python", "-m", "sssd.train", plan.recipe, *plan.flags]
+    lines = [shlex.join([*train, *own]) for own in plan.arms.values()]
     blocks: list[Block] = [
         Heading(2, "How"),
         Code("\n".join(lines)),

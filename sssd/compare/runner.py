@@ -21,6 +21,8 @@ from sssd.data import DetectionDataset
 from sssd.data.workers import PR_SET_PDEATHSIG
 
 POLL = 0.2  # seconds
+SLOWER = 1.2  # a run beside others, which share memory and disk, than one alone
+STARTS = 20.0  # seconds until training and evaluation have begun
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -98,8 +100,8 @@ class Runner:
                     if self._advance(job):
                         on_result()
         finally:
-            for job in self.running:
-                job.process.kill()
+            for job in self.running:  # left by an error: they save
+                job.process.terminate()
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -139,7 +141,7 @@ class Runner:
     def expected(self, run: Run) -> float:
         """Seconds that a run takes."""
         needed = sum(needed for _, needed in self._pace)
-        pace = needed / sum(expected for expected, _ in self._pace) if self._pace else 1.2
+        pace = needed / sum(expected for expected, _ in self._pace) if self._pace else 1.0
         return pace * planned_seconds(self.plan, run)
 
     def _next(self) -> Run | None:
@@ -260,9 +262,10 @@ class Runner:
 
 
 def planned_seconds(plan: Plan, run: Run) -> float:
-    """Seconds of a run by the costs that were measured: steps, evaluations, and starting twice."""
+    """Seconds of a run by the costs that were measured: steps, evaluations, and two starts."""
     images = plan.data["val"]["images"] * plan.image_seconds[run.arm]
-    return run.iterations * plan.seconds[run.arm] + (files.ON_THE_WAY + 1) * images + 15
+    work = run.iterations * plan.seconds[run.arm] + (files.ON_THE_WAY + 1) * images
+    return SLOWER * work + STARTS
 
 
 def describe(plan: Plan, run: Run) -> str:
