@@ -15,6 +15,7 @@ import argparse
 import ctypes
 import itertools
 import platform
+import statistics
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -29,11 +30,11 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from bench import peers
+from sssd.compare.cost import in_turn
 from sssd.detectors import DetectorConfig, Maps, build_detector
 from sssd.detectors.build import DetectorName
 from sssd.engine.settings import EngineConfig
 from sssd.engine.step import TrainingStep
-from sssd.experiments.cost import in_turn
 from sssd.fusion import Objects
 from sssd.methods import (
     LGDConfig,
@@ -197,7 +198,8 @@ def measure(
     for name, step in steps.items():
         step()  # the optimiser's state is made
         peaks[name] = peak_mib(step, device)
-    seconds = in_turn(steps, rounds, device)
+    timed = in_turn(steps, rounds, device)
+    seconds = {name: statistics.median(values) for name, values in timed.items()}
     for name in names:
         own = seconds[name] / METHODS[name].teacher_every
         table.add_row(

@@ -12,7 +12,7 @@ COMMANDS = {
     "predict": "detections in image files, as json and as pictures",
     "export": "a trained detector as .onnx or .safetensors",
     "data": "examine a data set; make the demo data",
-    "experiments": "compare methods over seeds",
+    "compare": "whether a change of a training helps, on your data",
 }
 
 USAGE = "usage: sssd COMMAND ...\n\n" + "".join(
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: sssd knows no command {name!r}\n\n{USAGE}", file=sys.stderr)
         return 2
     # Only the command that is asked for is imported: all of them take seconds.
-    module = f"sssd.{name}.__main__" if name in ("data", "experiments") else f"sssd.{name}"
+    module = f"sssd.{name}.__main__" if name in ("data", "compare") else f"sssd.{name}"
     with exit_on(WRONG_USE, ImportError):  # `sssd.extras`
         run: Callable[[list[str]], int] = import_module(module).main
     return run(rest)

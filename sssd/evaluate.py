@@ -2,30 +2,37 @@
 
 Example:
     python -m sssd.evaluate runs/demo                          # on the run's own validation set
+    python -m sssd.evaluate runs/demo --teacher                # the implicit teacher beside it
     python -m sssd.evaluate runs/mine --data.val DIR/annotations/instances_test.json
 """
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import sssd.extras  # noqa: F401  it comes before what may be missing
 
 # isort: split
+import torch
 import tyro
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor, nn
 
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_console, plain_output
 from sssd.data import DataError, DetectionDataset, WorkerKilled, evaluation_loader
 from sssd.data.build import build_validation_set
+from sssd.detectors.weights import load_weights
 from sssd.engine.evaluate import evaluate_detections, table, to_coco
-from sssd.engine.inference import detect
+from sssd.engine.inference import Found, detect
+from sssd.engine.record import read_settings
 from sssd.engine.runs import Run, evaluation_data, load
 from sssd.engine.state import RunError, write_atomically
+from sssd.methods import build_method
+from sssd.recipes import Config
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ class EvaluationData:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluate a trained detector: the 12 COCO numbers. Only --out writes a file."""
+    """Evaluate a trained detector: the 12 COCO numbers. Writes nothing but what flags ask for."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Folder of a run."""
@@ -63,8 +70,15 @@ class Evaluate:
     engine: Literal["pycocotools", "faster-coco-eval"] = "pycocotools"
     """pycocotools for numbers to report; faster-coco-eval gives the same ones faster."""
 
+    teacher: bool = False
+    """Evaluate the implicit teacher too: detections from K_e, which is given the labels. It is the
+    ceiling of what can be distilled."""
+
     out: Path | None = None
-    """File to write the numbers to, as json."""
+    """File to write the numbers to, as json; the teacher's are named "teacher/AP" and so on."""
+
+    detections: Path | None = None
+    """File to write the detector's detections to, as COCO results."""
 
     batch_size: int | None = None
     """Images at a time; by default as in training."""
@@ -92,6 +106,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.eva
         run = load(command.run, command.device)
         dataset = build_validation_set(evaluation_data(run, **asdict(command.data)), console)
         category_ids = run.category_ids_in(dataset)
+        teacher = _teacher(run) if command.teacher else None
     if None in category_ids:
         missing = [c for c, i in zip(run.classes, category_ids, strict=True) if i is None]
         console.print(
@@ -101,29 +116,64 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.eva
             soft_wrap=True,
         )
     with exit_on(FAILED, RunError, DataError, WorkerKilled, ImportError):
-        results = _results(run, dataset, category_ids, command, console)
-        numbers = evaluate_detections(dataset.ground_truth(), results, command.engine)
-        if command.out is not None:
-            text = json.dumps(numbers, indent=2) + "\n"
-            write_atomically(command.out, lambda file: file.write(text.encode()))
-    console.print(table(numbers, title=f"{len(dataset)} images of {Path(dataset.source).name}"))
+        truth = dataset.ground_truth()
+        own, taught = (
+            to_coco(found.keys(), found.values(), category_ids)
+            for found in _detections(run, teacher, dataset, command, console)
+        )
+        numbers = evaluate_detections(truth, own, command.engine)
+        of_teacher = {} if teacher is None else evaluate_detections(truth, taught, command.engine)
+        named = {f"teacher/{name}": value for name, value in of_teacher.items()}
+        for path, content in ((command.out, numbers | named), (command.detections, own)):
+            if path is not None:
+                text = json.dumps(content, indent=2 if path == command.out else None) + "\n"
+                write_atomically(path, lambda file, text=text: file.write(text.encode()))
+    title = f"{len(dataset)} images of {Path(dataset.source).name}"
+    console.print(table(numbers, title=title))
+    if teacher is not None:
+        console.print(table(of_teacher, title=f"the teacher, given the labels: {title}"))
     return 0
 
 
-def _results(
+def _teacher(run: Run) -> nn.Module:
+    """The fusion that the run has trained beside its detector."""
+    config = read_settings(run.folder, Config)
+    teacher = build_method(run.detector, config.method, config.schedule).teacher
+    if teacher is None:
+        raise ValueError(
+            f"--teacher: {run.folder} was trained by --method.name {config.method.name} and has "
+            "no implicit teacher; sssd and lgd have one, unless lambda is 0"
+        )
+    load_weights(teacher, run.folder / "teacher.safetensors", "--teacher")
+    return teacher.to(next(run.detector.parameters()).device)
+
+
+def _detections(
     run: Run,
+    teacher: nn.Module | None,
     dataset: DetectionDataset,
-    category_ids: list[int | str | None],
     command: Evaluate,
     console: Console,
-) -> list[dict[str, object]]:
+) -> tuple[Found, Found]:
     loader = evaluation_loader(dataset, command.batch_size or run.batch_size, command.workers)
     batches = track(
         loader, "evaluating", console=console, transient=True, disable=not console.is_terminal
     )
     with loader:
-        found = detect(run.detector, batches)
-    return to_coco(found.keys(), found.values(), category_ids)
+        return detect(run.detector, _labelled(batches, run, dataset), teacher)
+
+
+def _labelled(
+    batches: Iterable[tuple[list[Tensor], list[dict[str, Any]]]],
+    run: Run,
+    dataset: DetectionDataset,
+) -> Iterator[tuple[list[Tensor], list[dict[str, Any]]]]:
+    """The batches with the labels that the run has for the dataset's classes."""
+    known = [run.classes.index(n) if n in run.classes else -1 for n in dataset.classes]
+    if dataset.classes == run.classes:  # two may have one name
+        known = list(range(len(run.classes)))
+    for images, targets in batches:
+        yield images, [{**t, "labels": torch.tensor(known)[t["labels"]]} for t in targets]
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ MOMENT = ["--seconds", "0.01", "--threads", "1"]
 SHORTER = {
     "python -m sssd.train coco": [*TWO_ITERATIONS, "--detector.weights", "None"],  # a download
     "python -m sssd.train": TWO_ITERATIONS,
-    "python -m sssd.experiments": ["--seeds", "0", "--iterations", "2", "--variants", "plain"],
+    "python -m sssd.compare": TWO_ITERATIONS,
     "python bench/divergence.py": MOMENT,
     "python -m bench.boxes": [*MOMENT, "--objects", "2", "--fresh-pages"],
     "python setup.py build_ext": ["--help"],
@@ -85,7 +85,7 @@ def is_benchmark(command: list[str]) -> bool:
 
 @pytest.fixture
 def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with what the README's names stand for, and few and short experiments."""
+    """A folder with what the README's names stand for, and no run of a comparison."""
     for data, split in (("DIR", ""), ("bccd", ""), ("coco", "2017")):
         for part in ("train", "val"):
             write_scenes(tmp_path / data, f"{part}{split}", count=3)
@@ -93,7 +93,9 @@ def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Image.new("RGB", (64, 48), "red").save(tmp_path / "IMAGES" / "photo.jpg")
     few = functools.partial(demo_data, tmp_path / "cache", train_scenes=8, val_scenes=2)
     monkeypatch.setattr("sssd.data.build.demo_data", few)
-    monkeypatch.setattr("sssd.experiments.runner.ProcessPoolExecutor", InThisProcess)
+    monkeypatch.setattr("sssd.compare.__main__.ProcessPoolExecutor", InThisProcess)
+    monkeypatch.setattr("sssd.compare.cost.end_with", lambda parent: None)
+    monkeypatch.setattr("sssd.compare.runner.Runner.run_all", lambda self, on_result: None)
     monkeypatch.delenv("SSSD_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path

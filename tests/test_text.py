@@ -6,18 +6,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import sssd.data.__main__ as data
 from sssd import evaluate, export, predict, train
-from sssd.experiments import __main__ as experiments
-from sssd.recipes import RECIPES, stretched
-from tests.runs import SETTINGS, InThisProcess
+from sssd.compare import __main__ as compare
+from tests.runs import SETTINGS
 from tests.scenes import write_scenes
-from tests.small import small_config
 
 NAMES = [
     *(
@@ -146,8 +143,8 @@ def test_errors_are_text(text: str, capsys: pytest.CaptureFixture[str]) -> None:
         (predict.main, [text, text, "--out", text]),
         (export.main, [text, "--out", text]),
         (data.main, ["check", text]),
-        (experiments.main, ["methods", "--variants", text]),
-        (experiments.main, [text]),
+        (compare.main, ["demo", "--arms", "plain", text]),
+        (compare.main, [text]),
     ):
         try:
             status = main(arguments)
@@ -155,27 +152,3 @@ def test_errors_are_text(text: str, capsys: pytest.CaptureFixture[str]) -> None:
             status = error.code
         assert status == 2, arguments
         assert text in "".join(capsys.readouterr())
-
-
-def test_experiments_take_any_name(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = stretched(RECIPES["small"](), 2)
-    config = replace(
-        config,
-        data=replace(
-            config.data, train=Path(json_of(folder, "train")), val=Path(json_of(folder, "val"))
-        ),
-        detector=small_config(),
-        method=replace(config.method, name="plain"),
-        engine=replace(config.engine, batch_size=2, workers=0),
-    )
-    monkeypatch.setitem(experiments.EXPERIMENTS, "methods", lambda *_: {"[stop] $$ %s": config})
-    monkeypatch.setattr("sssd.experiments.runner.ProcessPoolExecutor", InThisProcess)
-    out = folder / "experiments"
-    assert experiments.main(["methods", "--seeds", "0", "--out", str(out)]) == 0
-    said = capsys.readouterr().out
-    assert "| [stop] $$ %s | 1 |" in said
-    assert f"{FOLDER}/experiments/results.csv" in said
-    assert "[/x]" in (out / "stop-s-seed0" / "log.txt").read_text(encoding="utf-8")
-    assert (out / "plot.png").stat().st_size > 0

@@ -83,7 +83,7 @@ def status(call):
         return end.code
 
 print(status(lambda: sssd.__main__.main(["--help"])))
-for name in ("train", "evaluate", "data", "experiments"):
+for name in ("train", "evaluate", "data", "compare"):
     sys.orig_argv = ["python", "-m", f"sssd.{name}"]
     print(status(lambda: runpy.run_module(f"sssd.{name}", run_name="__main__", alter_sys=True)))
 sys.orig_argv = ["python", "bin/sssd", "train"]
@@ -104,7 +104,7 @@ def test_what_needs_more_says_what_to_install(environment: dict[str, str]) -> No
         check=True,
     )
     *helped, zero, a, b, c, d, script, library = result.stdout.splitlines()
-    assert "experiments" in " ".join(helped)
+    assert "compare" in " ".join(helped)
     assert (zero, {a, b, c, d, script}) == ("0", {"2"})
     assert "sssd[train]" in library
     lines = result.stderr.splitlines()

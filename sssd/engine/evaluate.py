@@ -74,6 +74,27 @@ def evaluate_detections(
 
     Source: https://cocodataset.org/#detection-eval.
     """
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = matched(ground_truth, detections, engine)
+        evaluation.accumulate()
+        evaluation.summarize()
+    return {name: float(value) for name, value in zip(METRICS, evaluation.stats, strict=False)}
+
+
+def matched(
+    ground_truth: dict[str, list[Record]],
+    detections: Sequence[Record],
+    engine: str = "pycocotools",
+) -> Any:
+    """The library's own evaluation object, its detections matched to objects (`evalImgs`).
+
+    Images and categories are numbered from 1 there, in the order of their own ids.
+
+    Args:
+        ground_truth: as in `evaluate_detections`, like what follows, and the errors.
+        detections: COCO results.
+        engine: "pycocotools" or "faster-coco-eval".
+    """
     truth_class, evaluation_class = _engine(engine)
     truth, results = _normalise(ground_truth, detections)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -83,9 +104,7 @@ def evaluate_detections(
             "bbox",
         )
         evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return {name: float(value) for name, value in zip(METRICS, evaluation.stats, strict=False)}
+    return evaluation
 
 
 def to_coco(

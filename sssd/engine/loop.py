@@ -181,7 +181,9 @@ class Trainer:
         """Computes the 12 COCO numbers of what has been learnt so far."""
         begin, last = time.monotonic(), self.done == self.schedule.iterations
         engine = "pycocotools" if last else self.config.evaluate_with
-        self.numbers = evaluate_detector(self.detector, self.validation_set, self.config, engine)
+        self.numbers = evaluate_detector(
+            self.detector, self.validation_set, self.config, engine, self.method.teacher
+        )
         self._write({"iteration": self.done, **self.numbers})
         self._logged_at += time.monotonic() - begin  # no part of the speed of training
 

@@ -98,6 +98,11 @@ class Method(nn.Module):
         self.config = config
         self.schedule = schedule
 
+    @property
+    def teacher(self) -> nn.Module | None:
+        """What makes the implicit teacher's maps K_e of (maps, objects, image_size), if any."""
+        return None
+
     def forward(self, images: Sequence[Tensor], targets: Targets, iteration: int) -> StepResult:
         """Losses of a batch at an iteration.
 

@@ -123,6 +123,18 @@ class Distilling(Method, ABC):
             **options,
         )
 
+    @property
+    def teacher(self) -> nn.Module | None:
+        """The fusion; None where lambda is 0 throughout, which trains none."""
+        return None if self.distillation.coefficient.is_off else self.distillation.fusion
+
+    def export(self) -> dict[str, nn.Module]:
+        """The fusion, which makes a teacher of the detector: see `Method.export`.
+
+        As it was in the last iteration: a moving average is kept of the detector alone.
+        """
+        return {} if self.teacher is None else {"teacher": self.teacher}
+
     @abstractmethod
     def distances(self, student: Maps, teacher: Maps) -> tuple[Tensor, Tensor]:
         """The distance, and what each level contributes to it (P,)."""

@@ -1,0 +1,213 @@
+"""What is compared: arms, each a recipe with some flags of `sssd.train`."""
+
+import contextlib
+import io
+import itertools
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sssd.engine.record import by_flag
+from sssd.methods import DistillingConfig
+from sssd.recipes import Config, stretched
+from sssd.train import parse
+
+_LGD_PARTS = ("--method.fusion.name", "relation", "--method.adapter", "full")
+_PAINTED_PARTS = ("--method.fusion.name", "painted", "--method.adapter", "separable")
+_FIXED = ("--method.coefficient.step-factor", "1")
+
+NAMED: dict[str, tuple[str, ...]] = {
+    "plain": ("--method.name", "plain"),
+    "sssd": ("--method.name", "sssd"),
+    "sssd-fixed": ("--method.name", "sssd", *_FIXED),
+    "sssd+lgd-parts": ("--method.name", "sssd", *_LGD_PARTS),
+    "lgd": ("--method.name", "lgd", *_LGD_PARTS, *_FIXED),
+    "lgd-stepwise": ("--method.name", "lgd", *_LGD_PARTS),
+    "lgd+painted": ("--method.name", "lgd", *_PAINTED_PARTS, *_FIXED),
+}
+"""LGD's parts are its fusion (relations between objects) and its full adapter; "painted" are those
+of our recipes. Fixed: lambda does not rise at the milestones of the learning rate."""
+
+FIGURES = ("paper-lambda", "paper-stepwise")
+FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)  # of the recipe's lambda: two decades
+
+OF_THE_PLAN = (
+    *("--engine.seed", "--engine.device", "--out", "--resume", "--schedule.iterations"),
+    *("--data.val", "--data.val-images", "--data.val-split", "--data.pixel-range"),
+)
+"""What no arm may change: the plan gives it to all of them."""
+
+OF_THE_PLACE = (
+    *("--out", "--resume", "--data.format", "--data.train", "--data.train-images"),
+    *("--data.val", "--data.val-images"),
+)
+"""Settings that tell where things lie; the data are known by their fingerprints."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train.
+
+    Attributes:
+        name: as the user calls it.
+        flags: what it adds to the flags that all arms share.
+        config: all settings that come of it.
+    """
+
+    name: str
+    flags: tuple[str, ...]
+    config: Config
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What its results depend on, in words: `settings_of`."""
+        return settings_of(self.config)
+
+
+def settings_of(config: Config) -> dict[str, str]:
+    """Settings in words by their flags, without those that only tell where things lie."""
+    return {f: str(v) for f, v in by_flag(config).items() if f not in OF_THE_PLACE}
+
+
+def make_arms(recipe: str, flags: Sequence[str], wanted: Sequence[str]) -> list[Arm]:
+    """The arms that a command line names, all settings known and checked.
+
+    Args:
+        recipe: of `sssd.train`.
+        flags: what all arms share.
+        wanted: names of `NAMED` or `FIGURES`, or "name: --flag value ...".
+
+    Raises:
+        ValueError: an unknown name, two arms of one name or of the same settings, fewer than two,
+            a flag that is the plan's, or an arm that changes more than its flags say.
+    """
+    given = _flags_in(flags) & {"--engine.seed", "--out", "--resume"}
+    if given:
+        raise ValueError(f"{', '.join(sorted(given))}: the plan chooses seeds and folders itself")
+    shared = _parsed(recipe, flags, "the flags that all arms share")
+    method = shared.method
+    value = method.coefficient.value if isinstance(method, DistillingConfig) else 1.0
+    pairs = [pair for text in wanted for pair in _named(text, value)]
+    if len(pairs) < 2:
+        raise ValueError("--arms: a comparison needs two or more, the baseline first")
+    arms: list[Arm] = []
+    for name, own in pairs:
+        _refuse_flags_of_the_plan(name, own)
+        arm = Arm(name, own, _parsed(recipe, [*flags, *own], f"--arms {name}"))
+        _refuse_more_than_said(arm, shared)
+        for other in arms:
+            if other.name == name:
+                raise ValueError(f"--arms: two are called {name!r}; give each its own name")
+            if other.settings == arm.settings:
+                raise ValueError(
+                    f"--arms: {other.name!r} and {name!r} are the same training, every setting is "
+                    f"equal under the recipe {recipe}; leave one out"
+                )
+        arms.append(arm)
+    return arms
+
+
+def longer(recipe: str, flags: Sequence[str], arm: Arm, iterations: int) -> Arm:
+    """An arm in another number of iterations: all that happens at one moves along."""
+    wanted = stretched(arm.config, iterations)
+    own = [*arm.flags, "--schedule.iterations", str(iterations)]
+    got = _parsed(recipe, [*flags, *own], f"--arms {arm.name}")
+    goal = by_flag(wanted)
+    for flag, value in by_flag(got).items():  # what flags had given stays behind
+        if value != goal[flag]:
+            own += [flag, *_words(goal[flag])]
+    got = _parsed(recipe, [*flags, *own], f"--arms {arm.name}")
+    assert settings_of(got) == settings_of(wanted)
+    return Arm(arm.name, tuple(own), got)
+
+
+def differences(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Settings that are not the same: flag -> (in one, in the other)."""
+    flags = dict.fromkeys([*one, *other])
+    pairs = {flag: (one.get(flag, "-"), other.get(flag, "-")) for flag in flags}
+    return {flag: pair for flag, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _named(text: str, value: float) -> list[tuple[str, tuple[str, ...]]]:
+    """Name and flags of what one word of --arms stands for."""
+    name, colon, own = text.partition(":")
+    name = name.strip()
+    if colon:
+        if not name or not own.strip() or name in (*NAMED, *FIGURES):
+            raise ValueError(
+                f'--arms {text!r}: write "name: --flag value", the name another than '
+                f"{', '.join(NAMED)}"
+            )
+        return [(name, tuple(shlex.split(own)))]
+    if name == "paper-lambda":
+        methods = {"SSSD": NAMED["sssd-fixed"], "LGD": NAMED["lgd"]}
+        sweep = [
+            (f"{method}, lambda {value * factor:g}", (*own_flags, *_lambda(value * factor)))
+            for method, own_flags in methods.items()
+            for factor in FACTORS
+        ]
+        return [("plain", NAMED["plain"]), *sweep]
+    if name == "paper-stepwise":
+        names = ("plain", "sssd-fixed", "sssd", "lgd", "lgd-stepwise")
+        return [(name, NAMED[name]) for name in names]
+    if name not in NAMED:
+        raise ValueError(
+            f"--arms {text!r}: known are {', '.join([*NAMED, *FIGURES])}; or write one of your own "
+            'as "name: --flag value"'
+        )
+    return [(name, NAMED[name])]
+
+
+def _lambda(value: float) -> tuple[str, str]:
+    return "--method.coefficient.value", f"{value:g}"
+
+
+def _parsed(recipe: str, flags: Sequence[str], whose: str) -> Config:
+    """Settings of `sssd.train recipe flags`.
+
+    Raises:
+        ValueError: says whose flags they are, and what is wrong with them.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            return parse([recipe, *flags])[1]
+    except SystemExit as error:
+        text = " ".join(re.sub(r"[^\x20-\x7e]+", " ", said.getvalue()).split())
+        raise ValueError(f"{whose}: {text}") from error
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{whose}: {error}") from error
+
+
+def _flags_in(words: Sequence[str]) -> set[str]:
+    names = [word.split("=")[0].replace("_", "-") for word in words if word.startswith("--")]
+    return {re.sub(r"\.no-(?=[^.]+$)", ".", name) for name in names}
+
+
+def _refuse_flags_of_the_plan(name: str, own: Sequence[str]) -> None:
+    for flag in sorted(_flags_in(own) & set(OF_THE_PLAN)):
+        raise ValueError(
+            f"--arms {name}: {flag} is the plan's, the same for all arms; give it outside of --arms"
+            if flag not in ("--engine.seed", "--out", "--resume")
+            else f"--arms {name}: {flag}: the plan chooses seeds and folders itself"
+        )
+
+
+def _refuse_more_than_said(arm: Arm, shared: Config) -> None:
+    said = _flags_in(arm.flags)
+    for flag, (was, now) in differences(settings_of(shared), arm.settings).items():
+        of_method = flag.startswith("--method.") and "--method.name" in said
+        if flag not in said and not of_method:
+            raise ValueError(
+                f"--arms {arm.name}: changes {flag} from {was} to {now} as well, which it does not "
+                "say; name that flag in the arm, or give it to all arms"
+            )
+
+
+def _words(value: object) -> list[str]:
+    if isinstance(value, dict):
+        return [str(word) for word in itertools.chain(*value.items())]
+    if isinstance(value, (tuple, list)):
+        return [str(word) for word in value]
+    return [str(value)]

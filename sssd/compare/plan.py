@@ -1,0 +1,298 @@
+"""`plan.json`: what is compared and what counts as a gain, written before the first run."""
+
+import dataclasses
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+
+from sssd import __version__
+from sssd.compare.arms import Arm, differences, longer
+from sssd.compare.statistics import FIRST_LOOK, Rule, make_rule
+from sssd.data import DetectionDataset
+from sssd.engine.state import write_atomically
+
+FILE = "plan.json"
+SAME_COST = 0.02  # arms whose steps differ by less share the longer run of the baseline
+IMAGE_NOISE = 10.0
+"""Standard deviation of a paired gain over draws of V validation images is about this over the root
+of V, in points of AP (0.29 were measured for 1,000 images of VOC 2007). Measured in its place once
+there are runs."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of the plan.
+
+    Attributes:
+        arm: name of what is trained.
+        iterations: its length.
+        seed: its seed.
+        folder: name of its folder.
+    """
+
+    arm: str
+    iterations: int
+    seed: int
+    folder: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is fixed before the first run.
+
+    Attributes:
+        recipe: of `sssd.train`.
+        flags: what all arms share.
+        arms: the flags of each arm by its name, the baseline first.
+        settings: all settings of each arm, in words, at the length that was asked for.
+        iterations: length of every arm; less than was asked for where the budget had no room.
+        seconds: cost of a training step of each arm.
+        at_equal_time: arm -> iterations of the baseline that take as long as the arm's.
+        image_seconds: cost of a validation image of each arm.
+        seeds: in the order in which they are run.
+        error: see `make_rule`.
+        rule: threshold, looks and levels.
+        draws: how often the validation images are drawn again.
+        data: fingerprints and sizes.
+        versions: of what the results depend on.
+    """
+
+    recipe: str
+    flags: list[str]
+    arms: dict[str, list[str]]
+    settings: dict[str, dict[str, str]]
+    iterations: int
+    seconds: dict[str, float]
+    at_equal_time: dict[str, int]
+    image_seconds: dict[str, float]
+    seeds: list[int]
+    error: float
+    rule: Rule
+    draws: int
+    data: dict[str, Any]
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def baseline(self) -> str:
+        """The arm that the others are compared with."""
+        return next(iter(self.arms))
+
+    @property
+    def others(self) -> list[str]:
+        """The arms that are compared with it."""
+        return list(self.arms)[1:]
+
+    @property
+    def digest(self) -> str:
+        """What its results carry, so that no other plan takes them for its own."""
+        return hashlib.sha256(self.text().encode()).hexdigest()[:16]
+
+    def text(self) -> str:
+        """As the file holds it."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    def run(self, arm: str, seed: int, iterations: int | None = None) -> Run:
+        """A training of an arm, of the plan's length or another."""
+        length = self.iterations if iterations is None else iterations
+        place = f"{list(self.arms).index(arm):02d}-" + "".join(
+            letter if letter.isascii() and letter.isalnum() else "-" for letter in arm
+        ).strip("-")
+        long = "" if length == self.iterations else f"-{length}"
+        return Run(arm, length, seed, f"{place[:60]}{long}-seed{seed}")
+
+    def pair(self, arm: str, seed: int, equal: str) -> tuple[Run, Run]:
+        """The arm's and the baseline's run: a gain at equal "iterations" or "time"."""
+        length = self.at_equal_time[arm] if equal == "time" else self.iterations
+        return self.run(arm, seed), self.run(self.baseline, seed, length)
+
+    def runs(self, arms: Sequence[str], seed: int) -> list[Run]:
+        """All runs of a seed that some arms need, each once."""
+        pairs = [self.pair(arm, seed, equal) for equal in ("iterations", "time") for arm in arms]
+        return list(dict.fromkeys(run for pair in pairs for run in reversed(pair)))
+
+    def arm_of(self, run: Run, arms: Mapping[str, Arm]) -> Arm:
+        """The settings of a run but for its seed, from the arms as they were asked for."""
+        arm = arms[run.arm]
+        same = run.iterations == arm.config.schedule.iterations
+        return arm if same else longer(self.recipe, self.flags, arm, run.iterations)
+
+
+def data_of(train: DetectionDataset, val: DetectionDataset) -> dict[str, Any]:
+    """What is told of the data."""
+    return {
+        "train": {"fingerprint": train.fingerprint, "images": len(train)},
+        "val": {
+            "fingerprint": val.fingerprint,
+            "images": len(val),
+            "objects": int((~val.boxes.crowd).sum()),
+        },
+        "classes": list(val.classes),
+    }
+
+
+def versions() -> dict[str, str]:
+    """What a result depends on beside settings and data."""
+    return {
+        "sssd": __version__,
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+    }
+
+
+def equal_time(seconds: Mapping[str, float], iterations: int) -> dict[str, int]:
+    """Iterations of the first arm that take as long as those of each other one.
+
+    Arms of nearly the same cost share one number, the largest: it favours the baseline.
+
+    Args:
+        seconds: cost of a step by arm, the baseline's first.
+        iterations: length of every arm.
+    """
+    (_, unit), *others = seconds.items()
+    ratios = dict(sorted(((n, s / unit) for n, s in others), key=lambda pair: -pair[1]))
+    lengths: dict[str, int] = {}
+    top = None
+    for name, ratio in ratios.items():
+        if top is None or ratio < top * (1 - SAME_COST):
+            top = 1.0 if abs(ratio - 1) < SAME_COST / 2 else ratio
+        lengths[name] = max(1, round(iterations * top))
+    return lengths
+
+
+def write(plan: Plan, folder: Path) -> None:
+    """Writes the plan, which nothing changes any more once a run has begun."""
+    write_atomically(folder / FILE, lambda file: file.write(plan.text().encode()))
+
+
+def read(folder: Path) -> Plan | None:
+    """The plan in a folder, if there is one.
+
+    Raises:
+        ValueError: the file is damaged, or of another version.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        rule = values.pop("rule")
+        rule = Rule(rule["threshold"], tuple(rule["looks"]), tuple(rule["levels"]))
+        return Plan(**values, rule=rule)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: not a plan that this version reads ({error}); give another --out"
+        ) from error
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether a run of the plan in a folder has begun."""
+    return any((folder / "runs").glob("*/*"))
+
+
+def refuse_changes(plan: Plan, now: Plan, folder: Path) -> None:
+    """Refuses to go on with a plan that is not the one asked for.
+
+    What was measured and chosen with it (costs, lengths at equal time or within a budget) stays.
+
+    Raises:
+        ValueError: names all that differs, with both values.
+    """
+    told: list[str] = []
+    if list(plan.arms) != list(now.arms):
+        told.append(f"--arms were {_list(plan.arms)} and are {_list(now.arms)} now")
+    for name in plan.settings.keys() & now.settings.keys():
+        changes = differences(plan.settings[name], now.settings[name])
+        told += [f"{name}: {f} was {a} and is {b} now" for f, (a, b) in changes.items()]
+    asked = {
+        "--seeds": (plan.seeds, now.seeds),
+        "--threshold": (plan.rule.threshold, now.rule.threshold),
+        "--error": (plan.error, now.error),
+        "the recipe": (plan.recipe, now.recipe),
+        "the training data (fingerprint)": _data(plan, now, "train"),
+        "the validation data (fingerprint)": _data(plan, now, "val"),
+        **{n: (plan.versions.get(n), v) for n, v in now.versions.items()},
+    }
+    told += [f"{what} was {a} and is {b} now" for what, (a, b) in asked.items() if a != b]
+    if told:
+        raise ValueError(
+            f"{folder / FILE} is another plan: {'; '.join(told[:6])}"
+            f"{f'; and {len(told) - 6} more' if len(told) > 6 else ''}. A plan is not changed "
+            "after its first run: give another --out, or what it was"
+        )
+
+
+def refuse_foreign(plan: Plan, folder: Path) -> None:
+    """Refuses a folder that holds what is not of the plan.
+
+    Raises:
+        ValueError: names it.
+    """
+    known = {run.folder for seed in plan.seeds for run in plan.runs(plan.others, seed)}
+    for path in sorted((folder / "runs").glob("*")):
+        if path.name not in known:
+            raise ValueError(f"{path} is no run of {folder / FILE}: move it away")
+        result = path / "result.json"
+        if result.exists() and json.loads(result.read_text())["plan"] != plan.digest:
+            raise ValueError(
+                f"{result} is of another plan than {folder / FILE} (or that file was changed "
+                "after the run): move it away, or give another --out"
+            )
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuses seeds that no verdict can rest on.
+
+    Raises:
+        ValueError: one is there twice, is negative, or there are fewer than three.
+    """
+    twice = sorted({seed for seed in seeds if list(seeds).count(seed) > 1})
+    if twice:
+        raise ValueError(
+            f"--seeds: {', '.join(map(str, twice))} is there more than once; a run that repeats "
+            "another tells nothing new"
+        )
+    if len(seeds) < FIRST_LOOK or min(seeds) < 0:
+        raise ValueError(f"--seeds {_list(seeds)}: {FIRST_LOOK} or more, none below 0")
+
+
+def image_warning(images: int, threshold: float) -> str | None:
+    """What to say of a validation set that is too small for the threshold."""
+    spread = IMAGE_NOISE / images**0.5
+    if 2 * spread <= threshold:
+        return None
+    needed = round((2 * IMAGE_NOISE / threshold) ** 2, -2)
+    return (
+        f"the {images} validation images are few for a threshold of {threshold:g} AP: on other "
+        f"images like these a gain would be another by about +-{2 * spread:.1f} (95 %), whatever "
+        f"the seeds; about {needed:,.0f} images would be needed. The verdict is about these images"
+    )
+
+
+def new_rule(threshold: float, seeds: Sequence[int], error: float, arms: int) -> Rule:
+    """The rule of a plan whose numbers make sense.
+
+    Raises:
+        ValueError: names the flag.
+    """
+    check_seeds(seeds)
+    if not threshold > 0:
+        raise ValueError(f"--threshold is {threshold:g}; it must be above 0 points of AP")
+    if not 0.001 <= error <= 0.2:
+        raise ValueError(f"--error is {error:g}; it must lie between 0.001 and 0.2")
+    return make_rule(threshold, len(seeds), error, arms)
+
+
+def _data(plan: Plan, now: Plan, part: str) -> tuple[str, str]:
+    return plan.data[part]["fingerprint"], now.data[part]["fingerprint"]
+
+
+def _list(values: Any) -> str:
+    return " ".join(str(value) for value in values)

@@ -1,0 +1,199 @@
+"""The pictures of a comparison, as SVG text."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sssd.compare.plan import Plan
+from sssd.compare.verdicts import METRICS, Results
+
+COLOURS = ("#4d4d4d", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe-Ito
+VERDICTS = {"GO": "#1a7f37", "NO-GO": "#b42318", "INCONCLUSIVE": "#8a6d00"}
+VALUE, FACTOR = "--method.coefficient.value", "--method.coefficient.step-factor"
+
+
+def gains(plan: Plan, verdicts: Sequence[Mapping[str, Any]]) -> str | None:
+    """Each comparison's gains by seed, their mean and interval, beside 0 and the threshold."""
+    rows = [row for row in verdicts if row["gains"]]
+    if not rows:
+        return None
+    figure = Figure(figsize=(8.5, 1.3 + 0.42 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    ends = [g for row in rows for g in row["gains"]] + [0.0, plan.rule.threshold]
+    reach = 1.6 * max(max(ends) - min(ends), plan.rule.threshold)
+    middle = (max(ends) + min(ends)) / 2
+    low, high = middle - reach, middle + reach
+    for place, row in enumerate(rows):
+        colour = VERDICTS[row["verdict"]]
+        if row["interval"][0] is not None:
+            begin, end = row["interval"]
+            axes.plot([max(begin, low), min(end, high)], [place] * 2, color=colour, lw=2.2)
+            for mark, edge, out in (("<", low, begin < low), (">", high, end > high)):
+                if out:  # an arrow: it goes on outside
+                    axes.plot(edge, place, mark, color=colour, ms=7, clip_on=False)
+        axes.plot(row["gains"], [place] * len(row["gains"]), "o", color="#999999", ms=4.5, zorder=3)
+        axes.plot(row["gain"], place, "D", color=colour, ms=7, zorder=4)
+    axes.axvline(0, color="black", lw=0.9)
+    axes.axvline(plan.rule.threshold, color="black", lw=0.9, ls=":")
+    names = [f"{row['arm']}, equal {row['equal']}" for row in rows]
+    axes.set_yticks(range(len(rows)), names)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(low, high)
+    axes.set_xlabel(f"gain over {plan.baseline}, AP (grey: seeds; dotted: threshold)")
+    return _svg(figure, axes)
+
+
+def curves(plan: Plan, results: Results) -> str | None:
+    """AP on the way, by iterations and by the time that training takes."""
+    groups: dict[tuple[str, int], list[list[list[float]]]] = {}
+    for run, result in results.items():
+        if result["curve"]:
+            groups.setdefault((run.arm, run.iterations), []).append(result["curve"])
+    if not groups:
+        return None
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    order = {name: place for place, name in enumerate(plan.arms)}
+    for (arm, length), found in sorted(groups.items(), key=lambda g: (order[g[0][0]], g[0][1])):
+        longer = length != plan.iterations
+        label = f"{arm}, {length} iterations" if longer else arm
+        style = {"color": _colour(plan, arm), "ls": "--" if longer else "-"}
+        for panel, unit in zip(panels, (1.0, plan.seconds[arm] / 60), strict=True):
+            for curve in found:
+                panel.plot(*_points(curve, unit), lw=0.7, alpha=0.35, **style)
+            panel.plot(*_mean(found, unit), lw=2.2, marker="o", ms=4, label=label, **style)
+    panels[0].set_xlabel("iterations")
+    panels[1].set_xlabel("minutes of training steps, at the cost that was measured beforehand")
+    panels[0].set_ylabel("AP on the validation images")
+    panels[0].set_ylim(bottom=0)
+    panels[1].legend(fontsize=8)
+    return _svg(figure, *panels)
+
+
+def by_metric(plan: Plan, verdicts: Sequence[Mapping[str, Any]]) -> str | None:
+    """The gain in each number, by size of object among them, at equal time and iterations."""
+    rows = [row for row in verdicts if row["seeds"] > 1]
+    if not rows:
+        return None
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for panel, equal in zip(panels, ("iterations", "time"), strict=True):
+        own = [row for row in rows if row["equal"] == equal]
+        for place, row in enumerate(own):
+            shift = (place - (len(own) - 1) / 2) * 0.7 / max(len(own), 1)
+            for spot, metric in enumerate(METRICS):
+                mean, spread = (row["metrics"][metric][key] for key in ("mean", "spread"))
+                if mean is not None:
+                    panel.errorbar(
+                        spot + shift, mean, spread, fmt="o", ms=5, capsize=2, lw=1.2,
+                        color=_colour(plan, row["arm"]),
+                        label=row["arm"] if metric == "AP" else None,
+                    )  # fmt: skip
+        panel.axhline(0, color="black", lw=0.9)
+        panel.set_xticks(range(len(METRICS)), METRICS)
+        panel.set_title(f"at equal {equal}", fontsize=10)
+    panels[0].set_ylabel(f"gain over {plan.baseline}\n(mean, spread of seeds)")
+    panels[0].legend(fontsize=8)
+    return _svg(figure, *panels)
+
+
+def over_lambda(plan: Plan, results: Results) -> str | None:
+    """AP over lambda for arms that differ in it alone (Figure 2 of the paper)."""
+    groups: dict[tuple[tuple[str, str], ...], dict[float, list[float]]] = {}
+    for arm, settings in plan.settings.items():
+        key = tuple((f, v) for f, v in settings.items() if f != VALUE)
+        scores = _scores(plan, results, arm)
+        if VALUE in settings and settings.get("--method.name") != "plain" and scores:
+            groups.setdefault(key, {})[float(settings[VALUE])] = scores
+    groups = {key: values for key, values in groups.items() if len(values) > 2}
+    if not groups:
+        return None
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for place, (key, values) in enumerate(groups.items()):
+        points = sorted(values.items())
+        axes.errorbar(
+            [value for value, _ in points],
+            [np.mean(scores) for _, scores in points],
+            [_error(scores) for _, scores in points],
+            fmt="o-", lw=2, capsize=3, color=COLOURS[1 + place % 6],
+            label=dict(key)["--method.name"].upper(),
+        )  # fmt: skip
+    if baseline := _scores(plan, results, plan.baseline):
+        axes.axhline(float(np.mean(baseline)), color=COLOURS[0], ls="--", label=plan.baseline)
+    axes.set_xscale("log")
+    axes.set_xlabel("lambda")
+    axes.set_ylabel("AP (mean over seeds, standard error)")
+    axes.legend()
+    return _svg(figure, axes)
+
+
+def stepwise(plan: Plan, results: Results) -> str | None:
+    """AP on the way for arms that differ in lambda's steps alone (Figure 3 of the paper)."""
+    groups: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for arm, settings in plan.settings.items():
+        if settings.get("--method.name") != "plain":
+            key = tuple((f, v) for f, v in settings.items() if f != FACTOR)
+            groups.setdefault(key, []).append(arm)
+    groups = {key: arms for key, arms in groups.items() if len(arms) > 1}
+    if not groups or not results:
+        return None
+    figure = Figure(figsize=(6.8, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for place, arms in enumerate(groups.values()):
+        for arm in arms:
+            found = [r["curve"] for run, r in results.items() if run == plan.run(arm, run.seed)]
+            if any(found):
+                fixed = float(plan.settings[arm][FACTOR]) == 1
+                axes.plot(*_mean(found, 1.0), "o:" if fixed else "o-", lw=2, ms=4, label=arm,
+                          color=COLOURS[1 + place % 6])  # fmt: skip
+    axes.set_xlabel("iterations (dotted: lambda fixed)")
+    axes.set_ylabel("AP (mean over seeds)")
+    if not axes.lines:
+        return None
+    axes.legend()
+    return _svg(figure, axes)
+
+
+def _scores(plan: Plan, results: Results, arm: str) -> list[float]:
+    runs = (plan.run(arm, seed) for seed in plan.seeds)
+    return [100 * results[run]["numbers"]["AP"] for run in runs if run in results]
+
+
+def _error(scores: Sequence[float]) -> float:
+    return float(np.std(scores, ddof=1) / len(scores) ** 0.5) if len(scores) > 1 else 0.0
+
+
+def _colour(plan: Plan, arm: str) -> str:
+    return COLOURS[list(plan.arms).index(arm) % len(COLOURS)]
+
+
+def _points(curve: Sequence[Sequence[float]], unit: float) -> tuple[list[float], list[float]]:
+    return [x * unit for x, _ in curve], [100 * y for _, y in curve]
+
+
+def _mean(found: Sequence[Sequence[Sequence[float]]], unit: float) -> tuple[Any, Any]:
+    """The mean of curves at the places that all of them have."""
+    shared = sorted(set.intersection(*({x for x, _ in curve} for curve in found)))
+    means = [100 * float(np.mean([dict(curve)[x] for curve in map(_pairs, found)])) for x in shared]
+    return [x * unit for x in shared], means
+
+
+def _pairs(curve: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
+    return [(x, y) for x, y in curve]
+
+
+def _svg(figure: Figure, *panels: Axes) -> str:
+    for axes in panels:
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "sssd"}):  # the same file from the same numbers
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :]

@@ -1,0 +1,267 @@
+"""`report.md`, `report.html` and `results.json` of a plan, whatever of it has been run."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sssd.compare import plots
+from sssd.compare.page import Block, Code, Heading, Picture, Table, Text, html, markdown
+from sssd.compare.plan import Plan, Run, image_warning
+from sssd.compare.runs import code
+from sssd.compare.verdicts import METRICS, Results, summary
+from sssd.engine.state import write_atomically
+
+CLASSES_SHOWN = 40
+
+
+def write_report(
+    plan: Plan, results: Results, failed: Mapping[Run, str], folder: Path
+) -> dict[str, Any]:
+    """Writes the three files anew, and the pictures; returns what `results.json` holds.
+
+    Args:
+        plan: what was asked.
+        results: of the runs that have ended.
+        failed: why a run has not.
+        folder: of the plan.
+    """
+    told = summary(plan, results, failed)
+    blocks = [
+        Heading(1, f"{' and '.join(plan.others)} over {plan.baseline}"),
+        *_verdicts(plan, told),
+        *_pictures(plan, results, told),
+        *_numbers(plan, told),
+        *_noise(plan, told),
+        *_classes(told),
+        *_cost(plan, told),
+        *_how(plan, told, failed, results),
+    ]
+    title = f"sssd.compare: {', '.join(plan.arms)}"
+    files = {
+        "results.json": json.dumps(told, indent=2, allow_nan=False) + "\n",
+        "report.md": markdown(blocks),
+        "report.html": html(blocks, title),
+    }
+    files |= {f"{b.name}.svg": b.svg for b in blocks if isinstance(b, Picture)}
+    for name, text in files.items():
+        path = folder / name
+        write_atomically(path, lambda file, text=text: file.write(text.encode()))
+    return told
+
+
+def sentence(row: Mapping[str, Any]) -> str:
+    """A verdict in words."""
+    head = f"**{row['arm']} over {row['over']} at equal {row['equal']}: {row['verdict']}**"
+    if row["gain"] is None:
+        return f"{head}, no pair of runs yet."
+    low, high = row["interval"]
+    if low is None:
+        seeds = "1 seed" if row["seeds"] == 1 else f"{row['seeds']} seeds"
+        return f"{head}, {row['gain']:+.2f} AP in {seeds}, too few to tell."
+    return f"{head}, {row['gain']:+.2f} AP [{low:+.2f}, {high:+.2f}] in {row['seeds']} seeds."
+
+
+def _verdicts(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
+    rule, data = plan.rule, plan.data
+    blocks: list[Block] = [Text(sentence(row)) for row in told["verdicts"]]
+    for one in told["failed"]:
+        blocks.append(
+            Text(
+                f"**Failed, counts for nothing: {one['arm']}, {one['iterations']} iterations, seed "
+                f"{one['seed']}**: {one['why']}. Its arm has no verdict beyond the seeds before."
+            )
+        )
+    sides = f"{plan.error / 2:.1%}"
+    blocks.append(
+        Text(
+            f"Rule, written before the first run: GO where the interval lies above 0 and the mean "
+            f"is {rule.threshold:g} AP or more; NO-GO where it lies below {rule.threshold:g}; else "
+            f"INCONCLUSIVE, and one more seed, up to {len(plan.seeds)}. The intervals hold for all "
+            f"looks and arms together with {1 - plan.error:.0%}: a gain of 0 is called GO in at "
+            f"most {sides} of such plans, a gain of {rule.threshold:g} NO-GO in at most {sides}. "
+            "The verdict at equal time is the one that counts."
+        )
+    )
+    blocks.append(
+        Text(
+            f"{data['train']['images']:,} training images, {data['val']['images']:,} validation "
+            f"images with {data['val']['objects']:,} objects of {len(data['classes'])} classes; "
+            f"{plan.iterations:,} iterations."
+        )
+    )
+    if warning := image_warning(data["val"]["images"], rule.threshold):
+        blocks.append(Text(f"Note: {warning}."))
+    return blocks
+
+
+def _pictures(plan: Plan, results: Results, told: Mapping[str, Any]) -> list[Block]:
+    verdicts = told["verdicts"]
+    pictures = (
+        ("gains", "Gains", plots.gains(plan, verdicts)),
+        ("curves", "AP on the way", plots.curves(plan, results)),
+        ("lambda", "AP over lambda", plots.over_lambda(plan, results)),
+        ("stepwise", "Stepwise and fixed lambda", plots.stepwise(plan, results)),
+        ("metrics", "Gains by number and size of object", plots.by_metric(plan, verdicts)),
+    )
+    blocks: list[Block] = []
+    for name, title, svg in pictures:
+        if svg is not None:
+            blocks += [Heading(2, title), Picture(name, title, svg)]
+    return blocks
+
+
+def _numbers(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
+    arms = [
+        [row["arm"], f"{row['iterations']:,}", row["seeds"]]
+        + [_spread(row["numbers"][metric]) for metric in METRICS]
+        for row in told["arms"]
+    ]
+    gains = [
+        [row["arm"], row["equal"], row["seeds"], row["verdict"]]
+        + [_spread(row["metrics"][metric], "+") for metric in METRICS]
+        for row in told["verdicts"]
+        if row["seeds"]
+    ]
+    blocks: list[Block] = [
+        Heading(2, "Numbers"),
+        Text("Mean ± standard deviation over seeds, in points; a dash where there are no objects."),
+        Table(["arm", "iterations", "seeds", *METRICS], arms),
+        Text(f"Gains over {plan.baseline}, run by run with the same seed:"),
+        Table(["arm", "equal", "seeds", "verdict", *METRICS], gains),
+    ]
+    teachers = [
+        [
+            row["arm"],
+            _spread(row["numbers"]["AP"]),
+            _spread(row["numbers"]["teacher/AP"]),
+            "{:.3f} to {:.3f}".format(*row["distance"]) if row["distance"] else "-",
+            "{} of {}".format(*row["nearer_at_the_end"]),
+        ]
+        for row in told["arms"]
+        if "teacher/AP" in row["numbers"]
+    ]
+    if teachers:
+        blocks += [
+            Heading(2, "The teacher"),
+            Text(
+                "The same head on K_e, which is given the validation images' labels: the ceiling "
+                "of what can be distilled. The distance between K and K_e is the mean over levels "
+                "in training, from the first to the last tenth of it."
+            ),
+            Table(["arm", "AP", "teacher's AP", "distance", "nearer at the end"], teachers),
+        ]
+    return blocks
+
+
+def _noise(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
+    seeds, images = [], []
+    for row in told["verdicts"]:
+        if noise := row.get("seed_noise"):
+            power = f"{noise['power_at_twice_the_threshold']:.0%}"
+            ahead = f"{noise['detectable']:+.2f}", power, f"{noise['seeds_needed']:,}"
+            seeds.append([row["arm"], row["equal"], row["seeds"], f"{noise['spread']:.2f}", *ahead])
+        if noise := row.get("image_noise"):
+            ends = "{:+.2f} to {:+.2f}".format(*noise["interval"])
+            counts = f"{noise['images']:,}", f"{noise['images_needed']:,}"
+            images.append([row["arm"], row["equal"], f"{noise['spread']:.2f}", ends, *counts])
+    if not images:
+        return []
+    threshold = f"{plan.rule.threshold:g}"
+    blocks: list[Block] = [Heading(2, "Noise")]
+    if seeds:
+        blocks += [
+            Text(
+                "**Seeds**: the spread of the paired gains. Other seeds give another gain; the "
+                "interval of the verdict is about this noise."
+            ),
+            Table(
+                ["arm", "equal", "seeds", "spread", "gain that is GO in 80 % of such plans",
+                 f"GO if the gain is {2 * plan.rule.threshold:g}", f"seeds to tell {threshold}"],
+                seeds,
+            ),
+        ]  # fmt: skip
+    return [
+        *blocks,
+        Text(
+            "**Validation images**: the gain of the same runs on images drawn again "
+            f"({plan.draws} times). The verdict is about these images; where this interval holds "
+            "0, other images of the same kind may say otherwise, however many seeds there are."
+        ),
+        Table(
+            ["arm", "equal", "spread", "gain on other images, 95 %", "images",
+             f"images to tell {threshold}"],
+            images,
+        ),
+    ]  # fmt: skip
+
+
+def _classes(told: Mapping[str, Any]) -> list[Block]:
+    blocks: list[Block] = []
+    for row in told["verdicts"]:
+        if row["equal"] == "time" and len(row["classes"]) > 1:
+            shown = row["classes"]
+            if len(shown) > CLASSES_SHOWN:
+                half = CLASSES_SHOWN // 2
+                shown = [*shown[:half], *shown[-half:]]
+            blocks.append(Text(f"{row['arm']} over {row['over']} at equal time:"))
+            cells = [
+                [c["class"], f"{c['baseline']:.1f}", f"{c['AP']:.1f}", _spread(c, "+")]
+                for c in shown
+            ]
+            blocks.append(Table(["class", row["over"], row["arm"], "gain"], cells))
+    return [Heading(2, "Classes"), *blocks] if blocks else []
+
+
+def _cost(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
+    unit = plan.seconds[plan.baseline]
+    rows = []
+    for row in told["arms"]:
+        step = row["seconds_a_step"]
+        costs = f"{step:.3g}", f"{step / unit:.2f}", f"{row['hours']:.2f}"
+        rows.append([row["arm"], f"{row['iterations']:,}", row["seeds"], *costs])
+    return [
+        Heading(2, "Cost"),
+        Text(
+            "Seconds of a training step, measured before the first run in one process, the arms in "
+            f"turns. All runs together: {told['machine_hours']:.2f} hours of a job."
+        ),
+        Table(["arm", "iterations", "seeds", "s a step", "x baseline", "job-hours"], rows),
+    ]
+
+
+def _how(
+    plan: Plan, told: Mapping[str, Any], failed: Mapping[Run, str], results: Results
+) -> list[Block]:
+    runs = []
+    for r in told["runs"]:
+        ap, minutes = f"{100 * r['numbers']['AP']:.2f}", f"{r['wall_seconds'] / 60:.1f}"
+        runs.append([r["arm"], r["seed"], f"{r['iterations']:,}", ap, minutes, r["folder"]])
+    train = ["python", "-m", "sssd.train", plan.recipe, *plan.flags]
+    lines = [shlex.join([*train, *own]) for own in plan.arms.values()]
+    blocks: list[Block] = [
+        Heading(2, "How"),
+        Code("\n".join(lines)),
+        Text("Versions: " + ", ".join(f"{name} {v}" for name, v in plan.versions.items()) + "."),
+    ]
+    sources = {one["code"] for one in results.values()}
+    if len(sources) > 1:
+        blocks.append(
+            Text(
+                f"**The package's source changed between the runs** ({len(sources)} states; now "
+                f"{code()}): pairs of the same seed may not differ in the arm alone."
+            )
+        )
+    blocks += [
+        Heading(2, "Every run"),
+        Table(["arm", "seed", "iterations", "AP", "minutes", "folder"], runs),
+    ]
+    return blocks
+
+
+def _spread(value: Mapping[str, Any], sign: str = "") -> str:
+    if value["mean"] is None:
+        return "-"
+    mean = f"{value['mean']:{sign}.2f}"
+    return mean if value["spread"] is None else f"{mean} ± {value['spread']:.2f}"

@@ -1,0 +1,181 @@
+"""One run of a plan: the commands that a user would give, and what came of them."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import sssd
+from sssd.compare.arms import Arm, differences, settings_of
+from sssd.compare.images import class_precisions, rankings, resampled
+from sssd.compare.plan import Plan, Run
+from sssd.data import DetectionDataset
+from sssd.engine.log import read_metrics
+from sssd.engine.record import read_record, read_settings
+from sssd.engine.state import checkpoints, write_atomically
+from sssd.recipes import Config
+
+Result = dict[str, Any]
+RESULT, DETECTIONS, LOG, WALL = "result.json", "detections.json", "log.txt", "seconds.txt"
+ON_THE_WAY = 4  # evaluations of a run, for its curve
+SAVED = 20  # checkpoints of a run: what a crash costs
+ITS_OWN = ("--engine.seed", "--engine.workers", "--engine.checkpoint-every",
+           "--engine.evaluate-every", "--engine.evaluate-with")  # fmt: skip
+"""Settings that the runner chooses: a result does not depend on them, but on the seed."""
+
+
+def training(plan: Plan, run: Run, arm: Arm, folder: Path) -> list[str]:
+    """The command that begins a run, or goes on with it."""
+    path = folder / "runs" / run.folder
+    command = [sys.executable, "-m", "sssd.train"]
+    if checkpoints(path):
+        return [*command, "--resume", "--out", str(path)]
+    own = ["--engine.seed", str(run.seed)]
+    given = {word.split("=")[0].replace("_", "-") for word in [*plan.flags, *arm.flags]}
+    for flag, value in (
+        ("--engine.checkpoint-every", max(1, run.iterations // SAVED)),
+        ("--engine.evaluate-every", max(1, -(-run.iterations // ON_THE_WAY))),
+        ("--engine.evaluate-with", "faster-coco-eval"),
+        ("--engine.workers", 0),
+    ):
+        if flag not in given:
+            own += [flag, str(value)]
+    return [*command, plan.recipe, *plan.flags, *arm.flags, *own, "--out", str(path)]
+
+
+def evaluation(run: Run, folder: Path) -> list[str]:
+    """The command that leaves a trained run's detections."""
+    path = folder / "runs" / run.folder
+    out = ["--detections", str(path / DETECTIONS), "--engine", "faster-coco-eval"]
+    return [sys.executable, "-m", "sssd.evaluate", str(path), *out]
+
+
+def is_trained(path: Path) -> bool:
+    """Whether a run has come to its end."""
+    return (path / "evaluation.json").exists() and (path / "model.safetensors").exists()
+
+
+def require_settings(plan: Plan, run: Run, arm: Arm, folder: Path) -> None:
+    """Refuses a run whose own record says that it is not what the plan names.
+
+    Raises:
+        ValueError: names all that differs.
+    """
+    path = folder / "runs" / run.folder
+    config, record = read_settings(path, Config), read_record(path)
+    own, planned = _compared(config), _compared(arm.config)
+    changes = differences({**planned, "--engine.seed": str(run.seed)}, own)
+    used = {name: str(v) for name, v in record.get("versions", {}).items()}
+    for name, version in plan.versions.items():
+        if not used.get(name, "").startswith(version):
+            changes[name] = (version, used.get(name, "-"))
+    if changes:
+        told = "; ".join(f"{f} is {b} and the plan has {a}" for f, (a, b) in changes.items())
+        raise ValueError(f"{path} is not the run of the plan: {told}. Move it away")
+
+
+def _compared(config: Config) -> dict[str, str]:
+    settings = settings_of(config)
+    kept = {f: v for f, v in settings.items() if f not in ITS_OWN}
+    return {**kept, "--engine.seed": settings["--engine.seed"]}
+
+
+def collect(
+    plan: Plan, run: Run, arm: Arm, folder: Path, validation_set: DetectionDataset
+) -> Result:
+    """Leaves a finished run's `result.json`, and takes away what only the run needed.
+
+    Raises:
+        ValueError: the run is not what the plan names.
+    """
+    require_settings(plan, run, arm, folder)
+    path = folder / "runs" / run.folder
+    numbers = json.loads((path / "evaluation.json").read_text())
+    detections = json.loads((path / DETECTIONS).read_text())
+    classes = rankings(validation_set.ground_truth(), detections)
+    by_class = class_precisions(classes, np.ones(len(validation_set)))
+    ids = validation_set.category_ids
+    order = sorted(range(len(ids)), key=lambda i: (isinstance(ids[i], str), ids[i]))
+    names = [validation_set.classes[i] for i in order]
+    rows = read_metrics(path)
+    result: Result = {
+        "plan": plan.digest,
+        **dataclasses.asdict(run),
+        "numbers": {name: numbers[name] for name in numbers if not name.startswith("AR")},
+        "classes": [
+            [name, None if np.isnan(ap) else float(ap)]
+            for name, ap in zip(names, by_class, strict=True)
+        ],
+        "curve": [[row["iteration"], row["AP"]] for row in rows if "AP" in row],
+        "teacher_curve": [
+            [row["iteration"], row["teacher/AP"]] for row in rows if "teacher/AP" in row
+        ],
+        "distance": _distances(rows),
+        "seconds": _training_seconds(rows, arm.config.engine.batch_size),
+        "wall_seconds": wall_seconds(path),
+        "code": code(),
+        "resampled": [round(float(ap), 6) for ap in resampled(classes, plan.draws)],
+    }
+    text = json.dumps(result) + "\n"
+    write_atomically(path / RESULT, lambda file: file.write(text.encode()))
+    (path / DETECTIONS).unlink()
+    shutil.rmtree(path / "checkpoints", ignore_errors=True)  # the weights stay
+    return result
+
+
+def read_results(plan: Plan, folder: Path) -> dict[Run, Result]:
+    """The results so far."""
+    runs = {run for seed in plan.seeds for run in plan.runs(plan.others, seed)}
+    paths = {run: folder / "runs" / run.folder / RESULT for run in runs}
+    return {run: json.loads(path.read_text()) for run, path in paths.items() if path.exists()}
+
+
+@cache
+def code() -> str:
+    """Digest of the package's source, which may change between two days of a study."""
+    root = Path(sssd.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        if root / "compare" not in path.parents:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def add_wall_seconds(path: Path, seconds: float) -> None:
+    """Notes how long a process of a run took."""
+    with (path / WALL).open("a") as file:
+        file.write(f"{seconds:.1f}\n")
+
+
+def wall_seconds(path: Path) -> float:
+    """How long all processes of a run took."""
+    file = path / WALL
+    return sum(map(float, file.read_text().split())) if file.exists() else 0.0
+
+
+def _training_seconds(rows: Sequence[Mapping[str, Any]], batch_size: int) -> float:
+    """Time spent in training steps, over all the parts of a run."""
+    steps = [row for row in rows if "images_per_second" in row]
+    before = [0, *(row["iteration"] for row in steps)]
+    return sum(
+        (row["iteration"] - last) * batch_size / row["images_per_second"]
+        for last, row in zip(before, steps, strict=False)
+    )
+
+
+def _distances(rows: Sequence[Mapping[str, Any]]) -> list[float] | None:
+    """The distance between K and K_e, its levels' mean, in the first and the last tenth of rows."""
+    values = [
+        float(np.mean([v for name, v in row.items() if name.startswith("distance/level")]))
+        for row in rows
+        if any(name.startswith("distance/level") for name in row)
+    ]
+    part = -(-len(values) // 10)
+    return [float(np.mean(values[:part])), float(np.mean(values[-part:]))] if values else None

@@ -1,0 +1,186 @@
+"""From the results of runs to what they say: gains of pairs, verdicts, and the noise in them."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from sssd.compare.plan import IMAGE_NOISE, Plan, Run
+from sssd.compare.statistics import detectable, judge, seeds_needed, simulate
+
+Results = Mapping[Run, dict[str, Any]]
+Equal = Literal["iterations", "time"]
+EQUAL: tuple[Equal, ...] = ("time", "iterations")  # the first is what counts
+METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+
+
+def pairs(plan: Plan, results: Results, arm: str, equal: Equal) -> list[tuple[dict, dict]]:
+    """The results of an arm and of the baseline, of the first seeds that have both.
+
+    Up to the first seed that lacks one: to leave a seed out because its run failed would choose.
+    """
+    found = []
+    for seed in plan.seeds:
+        own, base = plan.pair(arm, seed, equal)
+        if own not in results or base not in results:
+            break
+        found.append((results[own], results[base]))
+    return found
+
+
+def gains(plan: Plan, results: Results, arm: str, equal: Equal, metric: str = "AP") -> list[float]:
+    """Paired gains over the baseline in points, seed by seed; NaN where COCO has no number."""
+    found = pairs(plan, results, arm, equal)
+    return [_difference(own["numbers"], base["numbers"], metric) for own, base in found]
+
+
+def is_open(plan: Plan, results: Results, arm: str) -> bool:
+    """Whether an arm needs more seeds, at equal time or at equal iterations."""
+    names = [judge(gains(plan, results, arm, equal), plan.rule).name for equal in EQUAL]
+    return "INCONCLUSIVE" in names
+
+
+def compared(plan: Plan, results: Results, arm: str, equal: Equal) -> dict[str, Any]:
+    """All that is known of an arm over the baseline, for the report and `results.json`."""
+    own = gains(plan, results, arm, equal)
+    verdict = judge(own, plan.rule)
+    used = pairs(plan, results, arm, equal)[: verdict.seeds]
+    summary: dict[str, Any] = {
+        "arm": arm,
+        "over": plan.baseline,
+        "equal": equal,
+        "baseline_iterations": plan.pair(arm, plan.seeds[0], equal)[1].iterations,
+        "verdict": verdict.name,
+        "seeds": verdict.seeds,
+        "gain": _number(verdict.mean),
+        "interval": [_number(verdict.low), _number(verdict.high)],
+        "gains": own[: verdict.seeds],
+        "metrics": {
+            metric: _spread(gains(plan, results, arm, equal, metric)[: verdict.seeds])
+            for metric in METRICS
+        },
+        "classes": _classes(used),
+    }
+    if used:
+        summary["image_noise"] = _image_noise(plan, used)
+    if len(used) >= plan.rule.looks[0]:
+        summary["seed_noise"] = _seed_noise(plan, own[: verdict.seeds])
+    return summary
+
+
+def _image_noise(plan: Plan, used: list[tuple[dict, dict]]) -> dict[str, Any]:
+    """What the gain would be on other validation images, the runs being what they are."""
+    draws = np.mean([np.subtract(o["resampled"], b["resampled"]) for o, b in used], axis=0) * 100
+    spread = float(draws.std(ddof=1))
+    images = plan.data["val"]["images"]
+    return {
+        "spread": spread,
+        "interval": [float(end) for end in np.quantile(draws, (0.025, 0.975))],
+        "images": images,
+        "images_needed": math.ceil(images * (2 * spread / plan.rule.threshold) ** 2),
+    }
+
+
+def _seed_noise(plan: Plan, own: list[float]) -> dict[str, Any]:
+    """The spread of the gains over seeds, and what the plan can tell with it."""
+    spread = float(np.std(own, ddof=1))
+    threshold = plan.rule.threshold
+    return {
+        "spread": spread,
+        "detectable": detectable(plan.rule, spread),
+        "power_at_twice_the_threshold": simulate(plan.rule, 2 * threshold, spread).go,
+        "seeds_needed": seeds_needed(threshold, spread, plan.rule.levels[-1]),
+    }
+
+
+def _classes(used: list[tuple[dict, dict]]) -> list[dict[str, Any]]:
+    """Mean AP of each class and its mean gain, the largest gain first."""
+    rows: dict[str, list[tuple[float, float]]] = {}
+    for own, base in used:
+        for place, ((name, a), (_, b)) in enumerate(
+            zip(own["classes"], base["classes"], strict=True)
+        ):
+            if a is not None and b is not None:
+                rows.setdefault(f"{place}:{name}", []).append((100 * a, 100 * b))
+    table = []
+    for key, values in rows.items():
+        own_ap, base_ap = (float(np.mean(column)) for column in zip(*values, strict=True))
+        differences = [a - b for a, b in values]
+        row = {"class": key.partition(":")[2], "AP": own_ap, "baseline": base_ap}
+        table.append(row | _spread(differences))
+    return sorted(table, key=lambda row: -row["mean"])
+
+
+def by_arm(plan: Plan, results: Results) -> list[dict[str, Any]]:
+    """Each arm and length: its numbers over seeds, its teacher's, and what it cost."""
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for seed in plan.seeds:
+        for run in plan.runs(plan.others, seed):
+            if run in results:
+                groups.setdefault((run.arm, run.iterations), []).append(results[run])
+    order = {name: place for place, name in enumerate(plan.arms)}
+    table = []
+    for (arm, iterations), found in sorted(groups.items(), key=lambda g: (order[g[0][0]], g[0][1])):
+        numbers = {
+            metric: _spread([_points(one["numbers"], metric) for one in found])
+            for metric in (*METRICS, "teacher/AP")
+            if metric in found[0]["numbers"]
+        }
+        distances = [one["distance"] for one in found if one["distance"]]
+        table.append(
+            {
+                "arm": arm,
+                "iterations": iterations,
+                "seeds": len(found),
+                "numbers": numbers,
+                "distance": [float(v) for v in np.mean(distances, axis=0)] if distances else None,
+                "nearer_at_the_end": [sum(b < a for a, b in distances), len(distances)],
+                "seconds_a_step": plan.seconds[arm],
+                "hours": sum(one["wall_seconds"] for one in found) / 3600,
+            }
+        )
+    return table
+
+
+def summary(plan: Plan, results: Results, failed: Mapping[Run, str]) -> dict[str, Any]:
+    """What `results.json` holds."""
+    runs = []
+    for seed in plan.seeds:
+        for run in plan.runs(plan.others, seed):
+            if run in results:
+                row = {k: v for k, v in results[run].items() if k not in ("resampled", "plan")}
+                runs.append(row)
+    return {
+        "plan": plan.digest,
+        "verdicts": [compared(plan, results, arm, equal) for equal in EQUAL for arm in plan.others],
+        "arms": by_arm(plan, results),
+        "failed": [
+            {"arm": r.arm, "iterations": r.iterations, "seed": r.seed, "why": why}
+            for r, why in failed.items()
+        ],
+        "machine_hours": sum(one["wall_seconds"] for one in results.values()) / 3600,
+        "image_noise_expected": IMAGE_NOISE / plan.data["val"]["images"] ** 0.5,
+        "runs": runs,
+    }
+
+
+def _points(numbers: Mapping[str, float], metric: str) -> float:
+    value = numbers.get(metric, -1.0)
+    return math.nan if value < 0 else 100 * value
+
+
+def _difference(own: Mapping[str, float], base: Mapping[str, float], metric: str) -> float:
+    return _points(own, metric) - _points(base, metric)
+
+
+def _spread(values: list[float]) -> dict[str, Any]:
+    """Mean and sample standard deviation; None for what is not there."""
+    if not values or any(math.isnan(value) for value in values):
+        return {"mean": None, "spread": None}
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "spread": spread}
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value

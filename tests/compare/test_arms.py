@@ -1,0 +1,100 @@
+"""Arms are what they say and nothing else."""
+
+import pytest
+
+from sssd.compare.arms import NAMED, longer, make_arms
+
+
+def test_named_and_free_arms() -> None:
+    free = "lambda 3: --method.coefficient.value 3 --data.flip=0"
+    plain, sssd, own = make_arms("small", ["--engine.batch-size", "8"], ["plain", "sssd", free])
+    assert plain.config.method.name == "plain"
+    assert sssd.config.engine.batch_size == 8
+    assert own.name == "lambda 3"
+    assert own.config.method.coefficient.value == 3
+    assert own.config.data.flip == 0
+
+
+def test_all_named_arms_differ_in_the_method_alone() -> None:
+    arms = make_arms("small", [], list(NAMED))
+    for arm in arms:
+        changed = {f for f, v in arm.settings.items() if arms[0].settings.get(f) != v}
+        assert all(flag.startswith("--method.") for flag in changed)
+    assert len({str(arm.settings) for arm in arms}) == len(NAMED)
+
+
+def test_the_figures_are_plans() -> None:
+    sweep = make_arms("small", [], ["paper-lambda"])
+    values = {arm.config.method.coefficient.value for arm in sweep[1:]}
+    assert sweep[0].name == "plain"
+    assert len(sweep) == 11
+    assert max(values) / min(values) == pytest.approx(100)  # two decades
+    assert {arm.config.method.name for arm in sweep} == {"plain", "sssd", "lgd"}
+    steps = make_arms("small", [], ["paper-stepwise"])
+    factors = {arm.name: arm.config.method.coefficient.step_factor for arm in steps[1:]}
+    assert factors == {"sssd-fixed": 1, "sssd": 2, "lgd": 1, "lgd-stepwise": 2}
+
+
+REFUSED = {
+    "two or more": ["plain"],
+    "known are plain": ["plain", "sssdd"],
+    'write "name: --flag value"': ["plain", "empty:"],
+    "the name another than": ["plain", "sssd: --data.flip 0"],
+    "two are called 'x'": ["x: --data.flip 0", "x: --data.flip 1"],
+    "'sssd' and 'again' are the same training": ["sssd", "again: --method.name sssd"],
+    "--engine.seed: the plan chooses seeds": ["plain", "x: --engine.seed 3"],
+    "--out: the plan chooses": ["plain", "x: --out y --data.flip 0"],
+    "--schedule.iterations is the plan's": ["plain", "x: --schedule.iterations=9"],
+    "--data.val is the plan's": ["plain", "x: --data.val y"],
+    "--arms x: ": ["plain", "x: --data.flop 0"],
+    "--arms plain: --method.temperature has no effect": ["plain", "sssd"],
+}
+
+
+@pytest.mark.parametrize("told", REFUSED)
+def test_bad_arms_are_named(told: str) -> None:
+    flags = ["--method.temperature", "2"] if "temperature" in told else []
+    with pytest.raises(ValueError, match=r"--arms|plan chooses") as error:
+        make_arms("small", flags, REFUSED[told])
+    assert told in str(error.value)
+
+
+def test_seeds_and_folders_are_not_for_all_arms_either() -> None:
+    with pytest.raises(ValueError, match=r"--engine\.seed: the plan chooses"):
+        make_arms("small", ["--engine.seed", "1"], ["plain", "sssd"])
+
+
+def test_an_arm_that_changes_more_than_it_says_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a flag that moves others along."""
+    import dataclasses
+
+    from sssd.compare import arms
+
+    parse = arms.parse
+
+    def moves_along(words: list[str]) -> tuple[str, arms.Config]:
+        recipe, config = parse(words)
+        if config.data.flip == 0:
+            engine = dataclasses.replace(config.engine, batch_size=2)
+            config = dataclasses.replace(config, engine=engine)
+        return recipe, config
+
+    monkeypatch.setattr(arms, "parse", moves_along)
+    with pytest.raises(ValueError, match=r"--engine\.batch-size from 4 to 2 as well"):
+        make_arms("small", [], ["plain", "x: --data.flip 0"])
+
+
+def test_a_longer_run_moves_everything_along() -> None:
+    flags = ["--schedule.milestones", "100", "200", "--schedule.warmup", "10"]
+    flags += ["--schedule.iterations", "300"]
+    (_, sssd) = make_arms("small", flags, ["plain", "sssd"])
+    schedule = longer("small", flags, sssd, 600).config.schedule
+    assert (schedule.iterations, schedule.milestones, schedule.warmup) == (600, (200, 400), 20)
+    coefficient = longer("small", flags, sssd, 600).config.method.coefficient
+    assert coefficient.start == 2 * sssd.config.method.coefficient.start
+    other = longer("small", flags, sssd, 600)
+    changed = {f for f, v in other.settings.items() if sssd.settings[f] != v}
+    assert changed == {
+        "--schedule.iterations", "--schedule.milestones", "--schedule.warmup",
+        "--method.coefficient.start",
+    }  # fmt: skip

@@ -1,0 +1,179 @@
+"""The command from a user's folder to a verdict, and what it refuses before the first run."""
+
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from sssd.compare import __main__ as command
+from sssd.compare import runs as files
+from sssd.compare.arms import make_arms
+from sssd.compare.cost import Cost
+from sssd.compare.plan import read
+from sssd.compare.runner import Runner
+from sssd.engine.record import write_record
+from tests.runs import SETTINGS
+from tests.scenes import write_scenes
+from tests.torchrun import ROOT
+
+SMALL = [*SETTINGS[: SETTINGS.index("--method.name")], "--engine.batch-size", "2"]
+SMALL += ["--engine.ema-decay", "None", "--schedule.iterations", "4", "--schedule.warmup", "0"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("data")
+    paths = [write_scenes(folder, "train"), write_scenes(folder, "val", count=3)]
+    return ["--data.train", str(paths[0]), "--data.val", str(paths[1])]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is measured and nothing is run."""
+    monkeypatch.setattr(
+        command, "_measured", lambda arms: {n: Cost(1.0 + (n != "plain"), 0.1) for n in arms}
+    )
+    monkeypatch.setattr(Runner, "run_all", lambda self, on_result: None)
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as exit_info:
+        command.main(arguments)
+    assert exit_info.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.slow
+def test_from_a_folder_to_a_verdict(data: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["small", *data, *SMALL, "--seeds", "0", "1", "2", "--jobs", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "sssd.compare", *arguments, "--out", str(out)],
+        cwd=ROOT, capture_output=True, text=True, timeout=900, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads((out / "results.json").read_text())
+    plan = read(out)
+    assert plan is not None
+    length = plan.at_equal_time["sssd"]
+    assert length > 4  # a distilled step costs more
+    assert len(told["runs"]) == 9
+    assert {(r["arm"], r["iterations"]) for r in told["runs"]} == {
+        ("plain", 4), ("plain", length), ("sssd", 4),
+    }  # fmt: skip
+    assert re.search(r"sssd over plain at equal time, 3 seeds: [-+]", done.stdout)
+    assert (out / "report.html").stat().st_size > 10_000
+    run = out / "runs" / "01-sssd-seed2"
+    assert json.loads((run / "config.json").read_text())["engine"]["seed"] == 2
+    assert not (run / "checkpoints").exists()
+    result = json.loads((run / "result.json").read_text())
+    own = json.loads((run / "evaluation.json").read_text())
+    assert result["numbers"]["AP"] == own["AP"]
+    assert result["numbers"]["teacher/AP"] == own["teacher/AP"]
+    assert [row[0] for row in result["curve"]] == [1, 2, 3, 4]
+    plain = json.loads((out / "runs" / "00-plain-seed2" / "result.json").read_text())
+    assert plain["distance"] is None
+    # The same weights and images in both arms: the first step's loss on K is the same.
+    assert first_loss(run) == pytest.approx(first_loss(run.with_name("00-plain-seed2")), rel=1e-5)
+    assert first_loss(run) != pytest.approx(first_loss(run.with_name("01-sssd-seed1")), rel=1e-3)
+
+
+def first_loss(run: Path) -> float:
+    (row, *_) = (json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines())
+    return row["loss/detection/classification"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_plan_is_there_before_the_first_run(
+    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path)]
+    assert command.main(["small", *data, *SMALL, *out]) == 0
+    plan = read(tmp_path)
+    assert plan is not None
+    assert plan.at_equal_time == {"sssd": 8}
+    told = capsys.readouterr().out
+    assert "the 3 validation images are few for a threshold of 0.3 AP" in told
+    assert "at equal time plain has 8" in told
+    assert command.main(["small", *data, *SMALL, *out, "--threshold", "1"]) == 0  # none has begun
+    run = tmp_path / "runs" / "00-plain-seed0"
+    run.mkdir(parents=True)
+    (run / "log.txt").touch()
+    assert command.main(["small", *data, *SMALL, *out, "--threshold", "1"]) == 0
+    assert "--threshold was 1.0 and is 0.5 now" in fails(
+        capsys, "small", *data, *SMALL, *out, "--threshold", "0.5"
+    )
+    assert "plain: --data.flip was 0.5 and is 0.25 now" in fails(
+        capsys, "small", *data, *SMALL, *out, "--threshold", "1", "--data.flip", "0.25"
+    )
+    (tmp_path / "plan.json").unlink()
+    assert "has runs and no plan.json" in fails(capsys, "small", *data, *SMALL, *out)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_budget_shortens_a_new_plan_and_never_an_old_one(
+    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["small", *data, *SMALL[:-4], "--schedule.iterations", "400", "--out", str(tmp_path)]
+    words += ["--jobs", "1"]
+    assert command.main([*words, "--hours", "1"]) == 0
+    plan = read(tmp_path)
+    assert plan is not None
+    assert plan.iterations < 400
+    assert plan.at_equal_time["sssd"] == 2 * plan.iterations
+    assert f"every run has {plan.iterations}" in " ".join(capsys.readouterr().out.split())
+    run = tmp_path / "runs" / "00-plain-seed0"
+    run.mkdir(parents=True)
+    (run / "log.txt").touch()
+    assert command.main(words) == 0
+    assert read(tmp_path) == plan
+    assert "give" in fails(capsys, *words[:-3], str(tmp_path / "new"), "--minutes", "1")
+
+
+@pytest.mark.usefixtures("quick")
+def test_wrong_use_is_told(
+    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["small", *data, *SMALL, "--out", str(tmp_path / "out")]
+    cases = {
+        "name the recipe first": ["paper"],
+        "--jobs is 99": [*small, "--jobs", "99"],
+        "--minutes is 0": [*small, "--minutes", "0"],
+        "is there more than once": [*small, "--seeds", "1", "2", "1"],
+        "--data.train is needed": ["small", "--out", str(tmp_path / "out")],
+        "the flags that all arms share: ": [*small, "--data.flop", "1"],
+        "known are plain": [*small, "--arms", "plain", "ssd"],
+    }
+    for told, arguments in cases.items():
+        assert told in fails(capsys, *arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_of_other_settings_is_named(tmp_path: Path) -> None:
+    """What a run notes of itself is compared with the plan."""
+    arm = make_arms("small", [], ["plain", "sssd"])[1]
+    run = SimpleNamespace(seed=1, folder="run")
+    plan = SimpleNamespace(versions={"sssd": "0.1"})
+
+    def check(**engine: object) -> None:
+        own = dataclasses.replace(arm.config.engine, **{"seed": 1, "workers": 0, **engine})
+        config = dataclasses.replace(arm.config, engine=own)
+        shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+        write_record(tmp_path / "runs" / "run", "small", config, 0)
+        files.require_settings(plan, run, arm, tmp_path)  # type: ignore[arg-type]
+
+    check()
+    check(evaluate_every=7, checkpoint_every=3)
+    with pytest.raises(ValueError, match=r"--engine\.seed is 2 and the plan has 1"):
+        check(seed=2)
+    with pytest.raises(ValueError, match=r"--engine\.batch-size is 8 and the plan has 4"):
+        check(batch_size=8)
+    plan.versions["torch"] = "1.0"
+    with pytest.raises(ValueError, match=r"torch is .* and the plan has 1\.0"):
+        check()

@@ -1,0 +1,113 @@
+"""A plan is written once; another one, and its results, are refused by name."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from sssd.compare import plan as plans
+from sssd.compare.plan import Plan
+from tests.compare.made_up import make_plan, make_results
+
+
+def begun(folder: Path, plan: Plan) -> None:
+    """A plan with the results of one seed."""
+    plans.write(plan, folder)
+    for run, result in make_results(plan, lambda run: 30.0, 1).items():
+        path = folder / "runs" / run.folder
+        path.mkdir(parents=True)
+        (path / "result.json").write_text(json.dumps(result))
+
+
+def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
+    plan = make_plan()
+    begun(tmp_path, plan)
+    read = plans.read(tmp_path)
+    assert read == plan
+    assert read is not None
+    assert read.digest == plan.digest
+    plans.refuse_changes(plan, plan, tmp_path)
+    plans.refuse_foreign(plan, tmp_path)
+
+
+def test_every_change_is_named(tmp_path: Path) -> None:
+    plan = make_plan()
+    data = {**plan.data, "val": {**plan.data["val"], "fingerprint": "other"}}
+    settings = {**plan.settings, "sssd": {"--method.name": "sssd", "--method.over": "cells"}}
+    changes = {
+        "--threshold was 0.3 and is 0.5 now": {"rule": plans.new_rule(0.5, plan.seeds, 0.05, 1)},
+        "--seeds was [0, 1": {"seeds": [1, 2, 3]},
+        "--error was 0.05 and is 0.1": {"error": 0.1},
+        "the validation data (fingerprint) was b and is other": {"data": data},
+        "sssd: --method.over was - and is cells": {"settings": settings},
+        "--arms were plain sssd and are plain lgd": {"arms": {"plain": [], "lgd": []}},
+        "the recipe was small and is demo": {"recipe": "demo"},
+        "torch was None and is 9": {"versions": {**plan.versions, "torch": "9"}},
+    }
+    for told, change in changes.items():
+        with pytest.raises(ValueError, match="A plan is not changed after its first run") as error:
+            plans.refuse_changes(plan, dataclasses.replace(plan, **change), tmp_path)
+        assert told in str(error.value)
+    # What was measured and chosen with the plan is no change.
+    measured = dataclasses.replace(plan, seconds={}, at_equal_time={}, image_seconds={})
+    plans.refuse_changes(plan, measured, tmp_path)
+
+
+def test_results_of_another_plan_are_named(tmp_path: Path) -> None:
+    plan = make_plan()
+    begun(tmp_path, plan)
+    changed = dataclasses.replace(plan, iterations=399)  # by hand, in the file
+    with pytest.raises(ValueError, match=r"00-plain-seed0.* is no run of|another plan"):
+        plans.refuse_foreign(changed, tmp_path)
+    other = dataclasses.replace(plan, error=0.1)
+    with pytest.raises(ValueError, match=r"seed0/result\.json is of another plan"):
+        plans.refuse_foreign(other, tmp_path)
+    (tmp_path / "runs" / "somebody").mkdir()
+    with pytest.raises(ValueError, match=r"runs/somebody is no run of .*plan\.json"):
+        plans.refuse_foreign(plan, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"recipe": "small"}'])
+def test_a_damaged_plan_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(ValueError, match=r"plan\.json: not a plan"):
+        plans.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "told"),
+    [([0, 1, 2, 1], "--seeds: 1 is there more"), ([0, 1], "3 or more"), ([0, 1, -2], "below 0")],
+)
+def test_bad_seeds_are_named(seeds: list[int], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        plans.new_rule(0.3, seeds, 0.05, 1)
+
+
+def test_bad_numbers_are_named() -> None:
+    with pytest.raises(ValueError, match="--threshold is 0"):
+        plans.new_rule(0.0, range(3), 0.05, 1)
+    with pytest.raises(ValueError, match=r"--error is 0\.5"):
+        plans.new_rule(0.3, range(3), 0.5, 1)
+
+
+def test_equal_time_favours_the_baseline_where_arms_share_it() -> None:
+    seconds = {"plain": 2.0, "a": 3.0, "b": 2.99, "c": 4.0, "same": 2.005, "cheaper": 1.0}
+    assert plans.equal_time(seconds, 100) == {
+        "a": 150, "b": 150, "c": 200, "same": 100, "cheaper": 50,
+    }  # fmt: skip
+
+
+def test_a_small_validation_set_is_named() -> None:
+    told = plans.image_warning(87, 0.3)
+    assert told is not None
+    assert "87 validation images are few" in told
+    assert "4,400 images would be needed" in told
+    assert plans.image_warning(5000, 0.3) is None
+
+
+def test_runs_are_shared_and_have_their_own_folders() -> None:
+    plan = make_plan(("plain", "sssd", "a b", "a-b"))
+    runs = plan.runs(plan.others, 0)
+    assert len({run.folder for run in runs}) == len(runs) == 5
+    assert [run.arm for run in runs].count("plain") == 2
