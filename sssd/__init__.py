@@ -1,7 +1,6 @@
 """Smooth and stepwise self-distillation for object detection, and the fused operators behind it.
 
-The names below are imported when they are first used; all but `attach` and `detach`, which are for
-torchvision's detectors, need torch alone.
+The names below are imported when they are first used, and need torch alone.
 """
 
 from typing import TYPE_CHECKING
@@ -10,12 +9,12 @@ __version__ = "0.1.0"
 __all__ = ["attach", "detach", "feature_divergence", "js_distance"]
 
 if TYPE_CHECKING:
-    from sssd.integrations.torchvision import attach, detach
+    from sssd.integrations import attach, detach
     from sssd.ops import feature_divergence, js_distance
 else:
     _PLACES = {
-        "attach": "sssd.integrations.torchvision",
-        "detach": "sssd.integrations.torchvision",
+        "attach": "sssd.integrations",
+        "detach": "sssd.integrations",
         "feature_divergence": "sssd.ops",
         "js_distance": "sssd.ops",
     }

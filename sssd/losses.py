@@ -309,3 +309,15 @@ class WeightedMSELoss(DistillationLoss):
 
     def __init__(self, weight: float = 1e-3) -> None:
         super().__init__(weighted_mse_loss, weight)
+
+
+LOSS_MODULES: dict[str, Callable[[], DistillationLoss]] = {
+    "sssd": SSSDLoss,
+    "cwd": CWDLoss,
+    "pixel_kl": PixelKLLoss,
+    "lgd": LGDLoss,
+    "labelenc": LabelEncLoss,
+    "pkd": PKDLoss,
+    "cosine": CosineLoss,
+}
+"""Those of the maps alone, by name."""

@@ -104,16 +104,18 @@ class CoefficientConfig:
         """Lambda as the student feels it: 0 before the start."""
         return self.at(iteration, milestones) if iteration >= self.start else 0.0
 
-    def at(self, iteration: int, milestones: Sequence[int]) -> float:
+    def at(self, iteration: int, milestones: Sequence[int], falls: float | None = None) -> float:
         """Lambda at an iteration (SSSD, section 3.3; Figure 3).
 
         Args:
             iteration: optimiser steps taken before it.
             milestones: iterations at which the learning rate falls, ascending.
+            falls: how often the learning rate has fallen, where it is known otherwise.
         """
         if self.has_stopped(iteration):
             return 0.0
         begun = [i for i in self.steps if i <= iteration]
         if begun:
             return self.steps[max(begun)]
-        return self.value * self.step_factor ** bisect_right(milestones, iteration)
+        falls = bisect_right(milestones, iteration) if falls is None else falls
+        return self.value * self.step_factor**falls

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from sssd.distillation.projection import Projection
 from sssd.distillation.running_state import running_state_kept
+from sssd.distillation.stepwise import Coefficient, Stepwise
 from sssd.fusion import Adapter, HeatmapFusion, Objects, pack_objects
 from sssd.ops import js_distance
-from sssd.ops.inputs import Maps, as_list, as_number
-from sssd.schedules import CoefficientConfig
+from sssd.ops.inputs import Maps, as_list
 
 HeadLosses = Callable[[list[Tensor]], Mapping[str, Tensor]]
 Distance = Callable[[list[Tensor], list[Tensor]], Tensor | tuple[Tensor, Tensor]]
@@ -34,7 +35,7 @@ class Distilled(NamedTuple):
     metrics: dict[str, Tensor | float]
 
 
-class SelfDistillation(nn.Module):
+class SelfDistillation(Stepwise):
     """Losses that draw a detector's maps towards maps that know the labels.
 
         K_e = fusion(K, labels)
@@ -49,7 +50,8 @@ class SelfDistillation(nn.Module):
 
     Args:
         num_classes: labels are 0 .. num_classes - 1.
-        width: channels of every map.
+        width: channels of the maps, of all or of each. Where levels differ, fusion, adapter and
+            distance see them behind 1x1 convolutions to 128 channels.
         coefficient: lambda, a number or how it moves: a `CoefficientConfig`, or its fields as a
             dict, such as {"value": 4.7, "steps": {120_000: 9.4}}. A lambda of 0 is plain training:
             no losses, and parameters that want no gradient.
@@ -64,7 +66,7 @@ class SelfDistillation(nn.Module):
         teacher_every: the head runs on K_e every so many steps.
 
     Attributes:
-        step: training steps so far, a buffer: it is in the state dict and in copies of the module.
+        step: training steps so far: see `Stepwise`, and its `follow` for a trainer's own count.
         metrics: of the last `forward`: see `Distilled`.
 
     Example:
@@ -82,32 +84,26 @@ class SelfDistillation(nn.Module):
     Source: Deng et al., ICIP 2023 (arXiv 2303.05015); Zhang et al., AAAI 2022 (arXiv 2109.11496).
     """
 
-    attachment: Any = None  # the hooks of the integration that made this part
-    step: Tensor
-
     def __init__(
         self,
         num_classes: int,
-        width: int,
+        width: int | Sequence[int],
         *,
-        coefficient: float | Mapping[str, Any] | CoefficientConfig = 1.0,
+        coefficient: Coefficient = 1.0,
         milestones: Sequence[int] = (),
         fusion: nn.Module | None = None,
         adapter: nn.Module | None = None,
         distance: Distance = js_distance,
         teacher_every: int = 1,
     ) -> None:
-        super().__init__()
+        super().__init__(coefficient, milestones)
         self.num_classes = num_classes
-        self.coefficient = _as_coefficient(coefficient)
-        self.milestones = tuple(milestones)
+        self.projection = Projection(width)
+        width = self.projection.width
         self.fusion = HeatmapFusion(num_classes, width) if fusion is None else fusion
         self.adapter = Adapter(width, separable=True) if adapter is None else adapter
         self.distance = distance
         self.teacher_every = teacher_every
-        self.metrics: dict[str, Tensor | float] = {}
-        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
-        self._step_on_host: int | None = 0  # None: unknown, `step` must be read, and waited for
         if self.coefficient.is_off:  # no gradient will come: DDP must not wait for one
             self.requires_grad_(False)
 
@@ -124,7 +120,7 @@ class SelfDistillation(nn.Module):
         """Losses of one training step, to be added to the detector's own.
 
         Args:
-            maps: P maps (B, width, H_l, W_l), finest first; a list, or a dict of a backbone.
+            maps: P maps (B, C_l, H_l, W_l), finest first; a list, or a dict of a backbone.
             targets: for each image boxes (n, 4) xyxy in pixels of the padded batch and labels (n,),
                 on the device of the maps or the host.
             image_size: (H, W) of the padded batch.
@@ -132,8 +128,8 @@ class SelfDistillation(nn.Module):
             model: the detector, or its head, whose running state the losses on K_e must not change:
                 see `running_state_kept`.
             besides: parts of the model that those losses do not run, such as its backbone.
-            step: training steps before this one, as the trainer counts them; by default the
-                number of calls so far.
+            step: training steps before this one; by default the trainer's count, if `follow` told
+                it, or the number of calls so far.
 
         Returns:
             "teacher_NAME" for every loss NAME of the head, and "loss_distillation"; nothing where
@@ -170,7 +166,7 @@ class SelfDistillation(nn.Module):
         """Losses of a step whose number is given: see `forward`, which counts and packs for it.
 
         Args:
-            maps: P maps (B, width, H_l, W_l), finest first.
+            maps: P maps (B, C_l, H_l, W_l), finest first.
             objects: the packed targets.
             image_size: (H, W) of the padded batch.
             head_losses: see `forward`.
@@ -181,26 +177,26 @@ class SelfDistillation(nn.Module):
                 losses of this kind are computed from.
         """
         if self.coefficient.has_stopped(step):
-            return Distilled({}, zero_for(self.fusion, self.adapter), {"lambda": 0.0})
+            parts = self.projection, self.fusion, self.adapter
+            return Distilled({}, zero_for(*parts), {"lambda": 0.0})
         is_taught = self.is_taught(step)
         with torch.set_grad_enabled(is_taught and torch.is_grad_enabled()):
-            enhanced = self.fusion(watch("teacher", maps), objects, image_size)  # K_e
+            narrow = self.projection(watch("teacher", maps))
+            enhanced = self.fusion(narrow, objects, image_size)  # K_e
         teacher: dict[str, Tensor] = {}
         if is_taught:
             with running_state_kept(model, *besides):
-                teacher = dict(head_losses(enhanced))
+                teacher = dict(head_losses(self.projection.back(enhanced)))
 
         started = step >= self.coefficient.start
         student = watch("distillation", maps) if started else [m.detach() for m in maps]
-        adapted = [self.adapter(m) for m in student]
+        adapted = [self.adapter(m) for m in self.projection(student)]
         distance = self.distance(adapted, [m.detach() for m in enhanced])
         total, levels = distance if isinstance(distance, tuple) else (distance, None)
-        loss = self.coefficient.at(step, self.milestones) * total
+        loss = self.lambda_at(step) * total
         if not is_taught:
-            loss = loss + zero_for(self.fusion)
-        metrics: dict[str, Tensor | float] = {
-            "lambda": self.coefficient.acting(step, self.milestones)
-        }
+            loss = loss + zero_for(self.projection, self.fusion)
+        metrics: dict[str, Tensor | float] = {"lambda": self.acting_lambda_at(step)}
         if levels is not None:
             metrics |= {f"distance/level{i}": d for i, d in enumerate(levels.detach().unbind())}
         return Distilled(teacher, loss, metrics)
@@ -213,50 +209,17 @@ class SelfDistillation(nn.Module):
         return not self.coefficient.has_stopped(step) and (step + 1) % self.teacher_every == 0
 
     def resting(self, step: int) -> list[nn.Module]:
-        """Fusion and adapter while no loss trains them: their gradients are zero.
+        """Parts of this module while no loss trains them: their gradients are zero.
 
         Take those away before the optimizer's step, which would let weight decay move the part.
         """
+        untaught, unweighted = not self.is_taught(step), self.lambda_at(step) == 0
         rests = (
-            (self.fusion, not self.is_taught(step)),
-            (self.adapter, self.coefficient.at(step, self.milestones) == 0),
+            (self.fusion, untaught),
+            (self.adapter, unweighted),
+            (self.projection, untaught and unweighted),
         )
-        return [part for part, rested in rests if rested]
-
-    def _count(self, step: int | None) -> int:
-        if step is None:
-            step = int(self.step) if self._step_on_host is None else self._step_on_host
-        self._step_on_host = step + 1
-        self.step.fill_(step + 1)
-        return step
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For copies: something else may move their buffer."""
-        return {**self.__dict__, "_step_on_host": None}
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *others: Any, **options: Any
-    ) -> None:
-        if (saved := state_dict.pop(f"{prefix}_extra_state", None)) is not None:
-            state_dict[f"{prefix}step"] = saved  # where the step was before it was a buffer
-        super()._load_from_state_dict(state_dict, prefix, *others, **options)
-        self._step_on_host = None
-
-
-def _as_coefficient(given: float | Mapping[str, Any] | CoefficientConfig) -> CoefficientConfig:
-    if isinstance(given, CoefficientConfig):
-        return given
-    if isinstance(given, Mapping):
-        steps = {
-            int(step): value for step, value in given.get("steps", {}).items()
-        }  # JSON: strings
-        return CoefficientConfig(**{**given, "steps": steps})
-    if callable(given):
-        raise TypeError(
-            "coefficient is a function, which no checkpoint can hold: pass a number, or how it "
-            'moves as data, {"value": 4.7, "steps": {120_000: 9.4}}'
-        )
-    return CoefficientConfig(value=as_number("coefficient", given))
+        return [part for part, rested in rests if rested and list(part.parameters())]
 
 
 class _Zero(torch.autograd.Function):

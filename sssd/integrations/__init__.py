@@ -1,7 +1,16 @@
-"""Smooth self-distillation inside other people's detectors."""
+"""Distillation inside other people's detectors."""
 
-from sssd.distillation import SelfDistillation
+from sssd.distillation import SelfDistillation, TeacherDistillation
+from sssd.integrations.attach import attach, detach
 from sssd.integrations.tap import Tap
 from sssd.integrations.targets import boxes_in_pixels, split_by_image
 
-__all__ = ["SelfDistillation", "Tap", "boxes_in_pixels", "split_by_image"]
+__all__ = [
+    "SelfDistillation",
+    "Tap",
+    "TeacherDistillation",
+    "attach",
+    "boxes_in_pixels",
+    "detach",
+    "split_by_image",
+]

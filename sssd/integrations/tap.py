@@ -1,4 +1,4 @@
-"""What a module gave in one forward pass, for a loss that is computed later."""
+"""What a module was given or gave in one forward pass, for a loss that is computed later."""
 
 from typing import Any
 
@@ -6,17 +6,19 @@ from torch import nn
 
 
 class Tap:
-    """Captures the output of a module between `open` and `take`, where it must come once.
+    """Captures the output or input of a module between `open` and `take`, where it must come once.
 
     It hangs on the module by object: a deep copy of the module (a moving average of the weights)
     carries the hook along but never fires it. Attach it before DistributedDataParallel and
     torch.compile wrap the module.
 
     Args:
-        module: whose output is wanted.
+        module: that is listened to.
         name: what it is called in messages.
+        of_input: capture its first argument instead of its output.
 
     Example:
+        >>> import torch
         >>> body = nn.Conv2d(3, 8, 1)
         >>> tap = Tap(body, "body")
         >>> tap.open()
@@ -25,9 +27,10 @@ class Tap:
         torch.Size([1, 8, 4, 4])
     """
 
-    def __init__(self, module: nn.Module, name: str) -> None:
+    def __init__(self, module: nn.Module, name: str, *, of_input: bool = False) -> None:
         self.module = module
         self.name = name
+        self.of_input = of_input
         self._captured: list[Any] = []
         self._is_open = False
         self._handle = module.register_forward_hook(self)
@@ -35,7 +38,7 @@ class Tap:
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         """Is the module's forward hook."""
         if self._is_open and module is self.module:
-            self._captured.append(output)
+            self._captured.append(args[0] if self.of_input else output)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Tap":
         """A copied module's hook stays the tap of the original, which ignores the copy."""
@@ -47,7 +50,7 @@ class Tap:
         self._is_open = True
 
     def take(self) -> Any:
-        """Ends capturing and hands over the output, of which nothing is kept.
+        """Ends capturing and hands over what was captured, of which nothing is kept.
 
         Raises:
             RuntimeError: the module has not run since `open`, or more than once.
@@ -55,7 +58,7 @@ class Tap:
         captured, self._captured, self._is_open = self._captured, [], False
         if len(captured) != 1:
             raise RuntimeError(
-                f"the tap on {self.name} captured {len(captured)} outputs in one step and needs "
+                f"the tap on {self.name} captured {len(captured)} passes in one step and needs "
                 "exactly one: was the module replaced, or run again (activation checkpointing) "
                 "after the tap was attached?"
             )

@@ -123,14 +123,6 @@ def saved_and_loaded(part: SelfDistillation) -> SelfDistillation:
     return fresh
 
 
-def of_the_old_form(part: SelfDistillation) -> SelfDistillation:
-    state = part.state_dict()
-    state["_extra_state"] = state.pop("step")
-    fresh = SelfDistillation(3, 64, coefficient=STEPWISE, distance=one)
-    fresh.load_state_dict(state)
-    return fresh
-
-
 def averaged(part: SelfDistillation) -> SelfDistillation:
     """A moving average made before training, whose buffers are copied (mmengine, torch)."""
     average = copy.deepcopy(SelfDistillation(3, 64, coefficient=STEPWISE, distance=one))
@@ -143,7 +135,6 @@ COPIES = {
     "deep copy": copy.deepcopy,
     "pickle": lambda part: pickle.loads(pickle.dumps(part)),
     "state dict": saved_and_loaded,
-    "state dict, old": of_the_old_form,
     "moving average": averaged,
 }
 

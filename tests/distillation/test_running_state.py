@@ -14,7 +14,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
 
 from sssd.distillation import SelfDistillation, running_state_kept
-from sssd.integrations.torchvision import attach
+from sssd.integrations import attach
 from sssd.methods import FusionConfig, MethodConfig, build_method
 from sssd.methods.base import MethodName
 from sssd.schedules import ScheduleConfig

@@ -12,7 +12,7 @@ from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from sssd.integrations.torchvision import attach, detach
+from sssd.integrations import attach, detach
 from tests.small import images_and_targets
 
 CLASSES = 6
@@ -86,10 +86,10 @@ def test_the_coefficient_weighs_and_follows_the_steps() -> None:
     weight = model.backbone.body.conv1.weight
     assert torch.autograd.grad(first["loss_distillation"], weight, allow_unused=True) == (None,)
     assert torch.autograd.grad(second["loss_distillation"], weight)[0].abs().sum() > 0
-    assert pickle.loads(pickle.dumps(model)).self_distillation.coefficient == part.coefficient
+    assert pickle.loads(pickle.dumps(model)).distillation.coefficient == part.coefficient
     other = build("fcos")
     attach(other).load_state_dict(part.state_dict())
-    assert other.self_distillation.step == 2
+    assert other.distillation.step == 2
 
 
 @pytest.mark.parametrize("kind", ["fcos", "fasterrcnn"])
@@ -115,7 +115,7 @@ def test_copies_do_not_fire() -> None:
     attach(model)
     duplicate = copy.deepcopy(model)
     assert "loss_distillation" not in losses_of(duplicate)
-    assert model.self_distillation.step == duplicate.self_distillation.step == 0
+    assert model.distillation.step == duplicate.distillation.step == 0
     detach(duplicate)
     assert "loss_distillation" in losses_of(model)
 
@@ -125,7 +125,7 @@ def test_a_pickled_model_distils_by_itself() -> None:
     attach(model)
     restored = pickle.loads(pickle.dumps(model))
     assert "loss_distillation" in losses_of(restored)
-    assert model.self_distillation.step == 0
+    assert model.distillation.step == 0
 
 
 def test_captured_maps_are_dropped_after_the_loss() -> None:
@@ -145,7 +145,7 @@ def test_a_backbone_that_was_replaced_is_found_out() -> None:
     model = build("fcos")
     attach(model)
     model.backbone = build("fcos").backbone
-    with pytest.raises(RuntimeError, match=r"model\.backbone captured 0 outputs"):
+    with pytest.raises(RuntimeError, match=r"model\.backbone captured 0 passes"):
         losses_of(model)
 
 
@@ -158,7 +158,7 @@ def test_a_backbone_that_runs_twice_is_found_out() -> None:
     losses_of(model)  # forward() itself fires no hook
     again.remove()
     model.transform.register_forward_hook(lambda m, a, out: model.backbone(out[0].tensors) and None)
-    with pytest.raises(RuntimeError, match=r"model\.backbone captured 2 outputs"):
+    with pytest.raises(RuntimeError, match=r"model\.backbone captured 2 passes"):
         losses_of(model)
 
 

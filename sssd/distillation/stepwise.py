@@ -1,0 +1,122 @@
+"""Lambda through training: counted steps, milestones, or a trainer's own learning rate."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sssd.ops.inputs import as_number
+from sssd.schedules import CoefficientConfig
+
+Coefficient = float | Mapping[str, Any] | CoefficientConfig
+MOST_FALLS = 2.0  # tenfold falls of a learning rate that goes to zero, as many as the paper's has
+
+
+class Stepwise(nn.Module):
+    """A part of a model whose lambda moves with the training steps or the learning rate.
+
+    Args:
+        coefficient: lambda, a number or how it moves: a `CoefficientConfig`, or its fields as a
+            dict, such as {"value": 4.7, "steps": {120_000: 9.4}}. A lambda of 0 is plain training:
+            no losses, and parameters that want no gradient.
+        milestones: steps at which the learning rate falls, and lambda is multiplied by the
+            coefficient's `step_factor`.
+
+    Attributes:
+        step: training steps so far, a buffer: it is in the state dict and in copies of the module.
+        peak_rate: the highest learning rate that `follow` was told, a buffer likewise.
+        metrics: detached scalars of the last `forward`.
+    """
+
+    attachment: Any = None  # the hooks of the integration that made this part
+    step: Tensor
+    peak_rate: Tensor
+
+    def __init__(self, coefficient: Coefficient, milestones: Sequence[int]) -> None:
+        super().__init__()
+        self.coefficient = _as_coefficient(coefficient)
+        self.milestones = tuple(milestones)
+        self.metrics: dict[str, Tensor | float] = {}
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("peak_rate", torch.zeros(()))
+        self._on_host: tuple[int, float] | None = (0, 0.0)  # None: the buffers must be waited for
+        self._is_led = False
+        self._rate: float | None = None
+
+    def follow(self, step: int, learning_rate: float | None = None) -> None:
+        """Takes a trainer's own count, and its learning rate, for the steps to come.
+
+        Where no milestones are given, lambda is multiplied by the coefficient's `step_factor` for
+        every tenfold fall of the learning rate below its highest so far, in parts where it falls
+        smoothly, and at most twice. With a factor of 10 lambda is inverse to the learning rate.
+
+        Args:
+            step: optimizer steps taken before; it stays until `follow` is called again, so that
+                the parts of an accumulated batch share it.
+            learning_rate: of the coming step.
+        """
+        _, peak = self._read()
+        if learning_rate is not None:
+            peak = max(peak, learning_rate)
+        self._is_led, self._rate = True, learning_rate
+        self._write(step, peak)
+
+    def lambda_at(self, step: int) -> float:
+        """Lambda of a step, also before its start."""
+        return self.coefficient.at(step, self.milestones, self._falls())
+
+    def acting_lambda_at(self, step: int) -> float:
+        """Lambda of a step as the student feels it: 0 before its start."""
+        return self.lambda_at(step) if step >= self.coefficient.start else 0.0
+
+    def _falls(self) -> float | None:
+        """Tenfold falls of the learning rate; None where milestones count them."""
+        if self.milestones or self._rate is None:
+            return None
+        _, peak = self._read()
+        if self._rate <= 0:
+            return MOST_FALLS if peak > 0 else 0.0
+        return min(math.log10(peak / self._rate), MOST_FALLS)
+
+    def _count(self, step: int | None) -> int:
+        """The step that a call belongs to: given, the trainer's, or one more than the last."""
+        own, peak = self._read()
+        step = own if step is None else step
+        self._write(step if self._is_led else step + 1, peak)
+        return step
+
+    def _read(self) -> tuple[int, float]:
+        if self._on_host is None:
+            self._on_host = int(self.step), float(self.peak_rate)
+        return self._on_host
+
+    def _write(self, step: int, peak: float) -> None:
+        self._on_host = step, peak
+        self.step.fill_(step)
+        self.peak_rate.fill_(peak)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies: something else may move their buffers."""
+        return {**self.__dict__, "_on_host": None}
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._on_host = None
+
+
+def _as_coefficient(given: Coefficient) -> CoefficientConfig:
+    if isinstance(given, CoefficientConfig):
+        return given
+    if isinstance(given, Mapping):
+        steps = {
+            int(step): value for step, value in given.get("steps", {}).items()
+        }  # JSON: strings
+        return CoefficientConfig(**{**given, "steps": steps})
+    if callable(given):
+        raise TypeError(
+            "coefficient is a function, which no checkpoint can hold: pass a number, or how it "
+            'moves as data, {"value": 4.7, "steps": {120_000: 9.4}}'
+        )
+    return CoefficientConfig(value=as_number("coefficient", given))

@@ -1,0 +1,117 @@
+"""Ordinary distillation: a student's maps drawn to those of a trained teacher."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sssd.distillation.core import zero_for
+from sssd.distillation.stepwise import Coefficient, Stepwise
+from sssd.losses import LOSS_MODULES, Loss
+from sssd.ops.inputs import Maps, as_list
+
+Pyramid = Callable[[Tensor], Sequence[Tensor]]
+
+
+class TeacherDistillation(Stepwise):
+    """A distance between the maps of two detectors, of which one is frozen.
+
+        loss = lambda * loss(projection(K), K_teacher)
+
+    A level's projection is a 1x1 convolution where student and teacher differ in width. The teacher
+    is put in eval mode and takes no gradient; it is no part of this module: neither its state dict
+    nor its copies and pickles have it, which therefore cannot train.
+
+    Args:
+        widths: channels of each of the student's P maps.
+        teacher: the trained detector, which is frozen.
+        teacher_widths: channels of each of the teacher's P maps.
+        pyramid: from images as the network sees them (B, 3, H, W) to the teacher's P maps.
+        loss: a name in `sssd.losses.LOSS_MODULES`, or a module or function of the maps of both.
+        coefficient: lambda, beside the loss's own weight: see `Stepwise`.
+        milestones: see `Stepwise`.
+
+    Raises:
+        ValueError: an unknown loss, or pyramids of different length.
+
+    Example:
+        >>> student, teacher = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 8, 1)
+        >>> part = TeacherDistillation([4], teacher, [8], lambda x: [teacher(x)], "cwd")
+        >>> images = torch.randn(2, 3, 8, 8)
+        >>> sorted(part([student(images)], images))
+        ['loss_distillation']
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        teacher: nn.Module,
+        teacher_widths: Sequence[int],
+        pyramid: Pyramid,
+        loss: str | Loss = "cwd",
+        *,
+        coefficient: Coefficient = 1.0,
+        milestones: Sequence[int] = (),
+    ) -> None:
+        super().__init__(coefficient, milestones)
+        if len(widths) != len(teacher_widths):
+            raise ValueError(
+                f"model has {len(widths)} maps and teacher {len(teacher_widths)}: their pyramids "
+                "must have the same levels"
+            )
+        if isinstance(loss, str) and loss not in LOSS_MODULES:
+            raise ValueError(
+                f"loss is {loss!r}: expected one of {', '.join(LOSS_MODULES)}, or a module"
+            )
+        self.loss: Loss = LOSS_MODULES[loss]() if isinstance(loss, str) else loss
+        self.projections = nn.ModuleList(
+            nn.Identity() if own == other else nn.Conv2d(own, other, 1)
+            for own, other in zip(widths, teacher_widths, strict=True)
+        )
+        self._taught_by: tuple[nn.Module, Pyramid] | None = teacher, pyramid  # no submodule
+        teacher.requires_grad_(False)
+        if self.coefficient.is_off:  # no gradient will come: DDP must not wait for one
+            self.requires_grad_(False)
+
+    def forward(self, maps: Maps, images: Tensor, *, step: int | None = None) -> dict[str, Tensor]:
+        """The loss of one training step, to be added to the detector's own.
+
+        Args:
+            maps: P maps (B, C_l, H_l, W_l) of the student, finest first.
+            images: (B, 3, H, W), the batch as the network sees it.
+            step: see `SelfDistillation.forward`.
+
+        Returns:
+            "loss_distillation"; nothing where lambda is 0 throughout.
+
+        Raises:
+            RuntimeError: in a copy or pickle, which has no teacher.
+        """
+        if self.coefficient.is_off:
+            return {}
+        step = self._count(step)
+        if self.coefficient.has_stopped(step):
+            self.metrics = {"lambda": 0.0}
+            return {"loss_distillation": zero_for(self.projections)}
+        if self._taught_by is None:
+            raise RuntimeError(
+                "a copied or pickled model has no teacher: detach(model), then "
+                "attach(model, teacher=...) again"
+            )
+        teacher, pyramid = self._taught_by
+        if teacher.training:
+            teacher.eval()
+        if next(teacher.parameters()).device != images.device:
+            teacher.to(images.device)
+        with torch.no_grad():
+            targets = list(pyramid(images))
+        pairs = zip(self.projections, as_list("maps", maps), strict=True)
+        distance = self.loss([project(m) for project, m in pairs], targets)
+        lambda_ = self.acting_lambda_at(step)
+        self.metrics = {"lambda": lambda_, "distance": distance.detach()}
+        return {"loss_distillation": lambda_ * distance}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the teacher."""
+        return {**super().__getstate__(), "_taught_by": None}

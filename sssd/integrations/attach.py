@@ -1,0 +1,156 @@
+"""`attach` and `detach`: distillation as a part of a detector that another framework trains."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import nn
+
+from sssd.distillation import SelfDistillation, TeacherDistillation
+from sssd.integrations.host import Host
+from sssd.losses import Loss
+
+ATTRIBUTE = "distillation"  # the model's new part
+HOSTS = {
+    "torchvision": "sssd.integrations.torchvision",
+}  # the package of a detector's class: the module whose `host` reads it
+SERVED = "torchvision's FCOS, RetinaNet and FasterRCNN"
+
+Part = SelfDistillation | TeacherDistillation
+
+
+def attach(
+    model: nn.Module,
+    *,
+    num_classes: int | None = None,
+    teacher: nn.Module | None = None,
+    loss: str | Loss = "cwd",
+    **settings: Any,
+) -> Part:
+    """Gives a detector distillation: its losses in training get company.
+
+    Without a teacher it is smooth self-distillation: see `SelfDistillation`. With one, the model's
+    maps are drawn to the teacher's: see `TeacherDistillation`. Evaluation is untouched. The new
+    part has parameters and becomes `model.distillation`, so attach it before the optimizer,
+    DistributedDataParallel and torch.compile. A deep copy of the model is a plain detector that
+    carries the part's weights along unused.
+
+    Args:
+        model: a detector of torchvision, Ultralytics, transformers, detectron2 or mmdetection.
+        num_classes: number of different labels; by default the model says it. Faster R-CNN of
+            torchvision counts the background.
+        teacher: a trained detector, of any framework served, whose pyramid has the same strides.
+        loss: with a teacher: a name in `sssd.losses.LOSS_MODULES`, or a module or function of the
+            maps of both.
+        settings: of `SelfDistillation`: coefficient, milestones, fusion, adapter, distance,
+            teacher_every; with a teacher, coefficient and milestones.
+
+    Returns:
+        The new part.
+
+    Raises:
+        TypeError: another model, or one that is wrapped already.
+        ValueError: the model has the part already.
+
+    Example:
+        >>> from torchvision.models.detection import fcos_resnet50_fpn
+        >>> model = fcos_resnet50_fpn(weights=None, weights_backbone=None, num_classes=3)
+        >>> part = attach(model, coefficient=4.7)
+        >>> detach(model)
+    """
+    host = _host_of("model", model)
+    if hasattr(model, ATTRIBUTE):
+        raise ValueError("model has distillation already; detach(model) takes it off")
+    part: Part
+    with torch.random.fork_rng(devices=[]):  # what the model draws is as without this part
+        if teacher is None:
+            part = SelfDistillation(num_classes or host.num_classes, host.widths, **settings)
+        else:
+            taught_by = _host_of("teacher", teacher)
+            part = TeacherDistillation(
+                host.widths, teacher, taught_by.widths, taught_by.pyramid, loss, **settings
+            )
+    part.to(next(model.parameters()).device)
+    setattr(model, ATTRIBUTE, part)
+    part.attachment = Attachment(host, part)
+    return part
+
+
+def detach(model: nn.Module) -> None:
+    """Takes distillation off; what is left is the framework's plain model.
+
+    Raises:
+        ValueError: the model has none.
+    """
+    part = getattr(model, ATTRIBUTE, None)
+    if not isinstance(part, Part):
+        raise ValueError("model has no distillation; nothing to detach")
+    if part.attachment.host.model is model:  # a deep copy shares the original's
+        part.attachment.remove()
+    delattr(model, ATTRIBUTE)
+
+
+def _host_of(argument: str, model: nn.Module) -> Host:
+    """How a framework's detector is read; nothing is imported that the model did not bring."""
+    for base in type(model).__mro__:
+        if place := HOSTS.get(base.__module__.partition(".")[0]):
+            host: Host | None = import_module(place).host(model)
+            if host is not None:
+                return host
+            break
+    raise TypeError(
+        f"{argument} is a {type(model).__name__} of {type(model).__module__}; attach serves "
+        f"{SERVED}, before DistributedDataParallel or torch.compile wrap them. For other "
+        "detectors use SelfDistillation: docs/integrations.md"
+    )
+
+
+class Attachment:
+    """The hooks on one model, by object: a deep copy of the model does not fire them."""
+
+    def __init__(self, host: Host, part: Part) -> None:
+        self.host = host
+        self.part = part
+        self.taps = host.taps()
+        self._handles = [
+            host.model.register_forward_pre_hook(self.before, with_kwargs=True),
+            host.model.register_forward_hook(self.after, with_kwargs=True),
+        ]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Attachment":
+        """A copied model's hooks stay those of the original, which ignore the copy."""
+        return self
+
+    def remove(self) -> None:
+        """Takes every hook off."""
+        for hook in (*self.taps, *self._handles):
+            hook.remove()
+
+    def acts(self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Whether a call is a training step of the model itself."""
+        return (
+            model is self.host.model and model.training and self.host.is_training_step(args, kwargs)
+        )
+
+    def before(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Opens the taps for a training step."""
+        if self.acts(model, args, kwargs):
+            for tap in self.taps:
+                tap.open()
+
+    def after(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> Any:
+        """Adds to what the model returns in training."""
+        if not self.acts(model, args, kwargs):
+            return output
+        step = self.host.step([tap.take() for tap in self.taps], args, kwargs, output)
+        if isinstance(self.part, TeacherDistillation):
+            losses = self.part(step.maps, step.images)
+        else:
+            size = (step.images.shape[-2], step.images.shape[-1])
+            losses = self.part(
+                step.maps, step.targets, size, step.head_losses, model, *step.besides
+            )
+        return self.host.add(output, {name: x * step.scale for name, x in losses.items()})

@@ -1,0 +1,93 @@
+"""Lambda follows a trainer's count and learning rate, wherever the part is saved and copied."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from sssd.distillation import SelfDistillation, Stepwise, TeacherDistillation
+
+
+def test_lambda_rises_with_every_tenfold_fall_of_the_learning_rate() -> None:
+    part = Stepwise({"value": 3.0, "step_factor": 2.0}, ())
+    expected = [(1e-3, 3.0), (1e-2, 3.0), (1e-3, 6.0), (1e-4, 12.0), (1e-6, 12.0), (0.0, 12.0)]
+    for step, (rate, value) in enumerate(expected):  # warm-up, peak, milestones, what is capped
+        part.follow(step, rate)
+        assert part.lambda_at(step) == pytest.approx(value, rel=1e-6)
+    part.follow(0, 1e-2 / 10**0.5)  # half a fall of a smooth schedule
+    assert part.lambda_at(0) == pytest.approx(3 * 2**0.5, rel=1e-6)
+    inverse = Stepwise({"value": 1.0, "step_factor": 10.0}, ())
+    inverse.follow(0, 0.4)
+    inverse.follow(1, 0.1)
+    assert inverse.lambda_at(1) == pytest.approx(4.0)
+
+
+def test_milestones_and_explicit_steps_come_before_the_learning_rate() -> None:
+    part = Stepwise({"value": 1.0, "step_factor": 2.0}, (10,))
+    part.follow(5, 1.0)
+    part.follow(6, 0.01)
+    assert (part.lambda_at(6), part.lambda_at(10)) == (1.0, 2.0)
+    explicit = Stepwise({"value": 1.0, "step_factor": 2.0, "steps": {3: 7.0}}, ())
+    explicit.follow(0, 1.0)
+    explicit.follow(3, 0.1)
+    assert explicit.lambda_at(3) == 7.0
+
+
+def test_the_parts_of_a_batch_share_the_trainers_step() -> None:
+    part = SelfDistillation(3, 8)
+    targets = [{"boxes": torch.tensor([[0.0, 0, 8, 8]]), "labels": torch.tensor([1])}]
+    head = nn.Conv2d(8, 3, 1)
+    part.follow(7)
+    for _ in range(2):
+        part([torch.randn(1, 8, 4, 4)], targets, (16, 16), lambda k: {"l": head(k[0]).mean()}, head)
+        assert part.step == 7
+
+
+def test_what_is_saved_and_copied_knows_the_peak() -> None:
+    part = Stepwise({"step_factor": 2.0}, ())
+    part.follow(0, 0.1)
+    other = Stepwise({"step_factor": 2.0}, ())
+    other.load_state_dict(part.state_dict())
+    for resumed in (other, copy.deepcopy(part)):
+        resumed.follow(1, 0.01)
+        assert resumed.lambda_at(1) == pytest.approx(2.0, rel=1e-5)
+
+
+def test_a_teacher_draws_the_maps_behind_a_projection_and_stays_as_it_is() -> None:
+    torch.manual_seed(0)
+    student, teacher = nn.Conv2d(3, 4, 1), nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8))
+    before = copy.deepcopy(teacher.state_dict())
+    part = TeacherDistillation([4], teacher, [8], lambda x: [teacher(x)], "cwd")
+    images = torch.randn(2, 3, 8, 8)
+    (loss,) = part([student(images)], images).values()
+    loss.backward()
+    assert student.weight.grad.abs().sum() > 0
+    assert part.projections[0].weight.grad.abs().sum() > 0
+    assert all(p.grad is None for p in teacher.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    assert not any("teacher" in name or "BatchNorm" in name for name in part.state_dict())
+    with pytest.raises(RuntimeError, match="has no teacher"):
+        copy.deepcopy(part)([student(images)], images)
+    with pytest.raises(ValueError, match="loss is 'cdw': expected one of sssd, cwd"):
+        TeacherDistillation([4], teacher, [8], lambda x: [teacher(x)], "cdw")
+    with pytest.raises(ValueError, match="model has 2 maps and teacher 1"):
+        TeacherDistillation([4, 4], teacher, [8], lambda x: [teacher(x)])
+
+
+def test_levels_of_different_width_meet_in_one() -> None:
+    torch.manual_seed(0)
+    part = SelfDistillation(3, [4, 8])
+    maps = [torch.randn(1, w, s, s, requires_grad=True) for w, s in ((4, 8), (8, 4))]
+    heads = nn.ModuleList([nn.Conv2d(4, 3, 1), nn.Conv2d(8, 3, 1)])
+    targets = [{"boxes": torch.tensor([[0.0, 0, 16, 16]]), "labels": torch.tensor([1])}]
+    losses = part(
+        maps,
+        targets,
+        (32, 32),
+        lambda k: {"l": sum(head(m).square().mean() for head, m in zip(heads, k, strict=True))},
+        heads,
+    )
+    sum(losses.values()).backward()
+    assert all(m.grad.abs().sum() > 0 for m in maps)
+    assert all(p.grad is not None for p in part.parameters())
