@@ -123,14 +123,15 @@ class MMDetectionHost(Host):
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
-        first = model.bbox_head
+        first: Any
+        last: Any
         if isinstance(model, TwoStageDetector):
-            first, second = model.rpn_head, model.roi_head.bbox_head
-            self.num_classes = int(
-                (second[0] if isinstance(second, nn.ModuleList) else second).num_classes
-            )
+            first, last = model.rpn_head, model.roi_head.bbox_head
+            if isinstance(last, nn.ModuleList):  # a cascade's
+                last = last[-1]
         else:
-            self.num_classes = int(first.num_classes)
+            first = last = model.bbox_head
+        self.num_classes = int(last.num_classes)
         levels = first.prior_generator.num_levels
         widths = first.in_channels
         self.widths = [widths] * levels if isinstance(widths, int) else list(widths)
@@ -168,9 +169,8 @@ class MMDetectionHost(Host):
         return Step(images, list(taken[0]), targets, head_losses, tuple(body))
 
     def add(self, output: Any, losses: dict[str, Tensor]) -> Any:
-        """More keys in the dict of losses; those with "loss" in their name are trained, all logged."""
-        metrics = self.model.distillation.metrics
-        if "lambda" in metrics:
+        """More keys in the dict of losses, of which "loss" ones are trained and all are logged."""
+        if "lambda" in (metrics := self.model.distillation.metrics):
             output = {**output, "lambda": torch.tensor(metrics["lambda"])}
         return {**output, **losses}
 
@@ -182,7 +182,12 @@ class MMDetectionHost(Host):
 def _bound(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of BaseDetector.forward by name."""
     names = ("inputs", "data_samples", "mode")
-    return {"data_samples": None, "mode": "tensor", **dict(zip(names, args)), **kwargs}
+    return {
+        "data_samples": None,
+        "mode": "tensor",
+        **dict(zip(names, args, strict=False)),
+        **kwargs,
+    }
 
 
 def _scalar(loss: Tensor | list[Tensor]) -> Tensor:

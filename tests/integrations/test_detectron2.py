@@ -41,8 +41,9 @@ def small_fcos() -> Any:
     """The LazyConfig of an FCOS of 3 classes and 32 channels."""
     model = model_zoo.get_config("common/models/fcos.py").model
     model.num_classes = len(CLASSES)
-    model.backbone.bottom_up.stages.depth = 18
-    model.backbone.bottom_up.stages.norm = model.backbone.bottom_up.stem.norm = "BN"
+    stages = model.backbone.bottom_up.stages
+    stages.depth, stages.norm, model.backbone.bottom_up.stem.norm = 18, "BN", "BN"
+    del stages.stride_in_1x1
     model.backbone.out_channels = model.backbone.top_block.in_channels = 32
     model.head.norm, model.head.conv_dims = "BN", [32]
     for shape in model.head.input_shape:
