@@ -112,29 +112,30 @@ def _pop(state: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 def host(model: nn.Module) -> "MMDetectionHost | None":
     """The detector as `attach` reads it; None if it is none that is served."""
-    for base in (SingleStageDetector, TwoStageDetector):
+    for base, name in ((SingleStageDetector, "bbox_head"), (TwoStageDetector, "rpn_head")):
         if isinstance(model, base) and type(model).extract_feat is base.extract_feat:
-            return MMDetectionHost(model)
+            head = getattr(model, name, None)
+            return MMDetectionHost(model, head) if hasattr(head, "prior_generator") else None
     return None
 
 
 class MMDetectionHost(Host):
-    """A SingleStageDetector or TwoStageDetector, or a subclass whose maps are its neck's."""
+    """A SingleStageDetector or TwoStageDetector, or a subclass whose maps are its neck's.
 
-    def __init__(self, model: Any) -> None:
+    Args:
+        model: the detector.
+        head: which its maps go to first.
+    """
+
+    def __init__(self, model: Any, head: Any) -> None:
         super().__init__(model)
-        first: Any
-        last: Any
-        if isinstance(model, TwoStageDetector):
-            first, last = model.rpn_head, model.roi_head.bbox_head
-            if isinstance(last, nn.ModuleList):  # a cascade's
-                last = last[-1]
-        else:
-            first = last = model.bbox_head
+        last: Any = model.roi_head.bbox_head if isinstance(model, TwoStageDetector) else head
+        if isinstance(last, nn.ModuleList):  # a cascade's
+            last = last[-1]
         self.num_classes = int(last.num_classes)
-        levels = first.prior_generator.num_levels
-        widths = first.in_channels
-        self.widths = [widths] * levels if isinstance(widths, int) else list(widths)
+        same = isinstance(head.in_channels, int)
+        levels = head.prior_generator.num_levels
+        self.widths = [head.in_channels] * levels if same else list(head.in_channels)
 
     def taps(self) -> list[Tap]:
         """The pyramid."""

@@ -5,6 +5,7 @@ docs/integrations/mmdetection.md says how to install it.
 
 import copy
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,17 @@ pytest.importorskip("mmdet")
 from mmdet.registry import MODELS
 from mmdet.utils import register_all_modules
 from mmengine import Config
+from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import Runner
 
+from sssd.data.demo import demo_data
 from sssd.integrations import detach
 from tests.integrations.pictures import CLASSES, eight_pictures
 
+PAGE = Path(__file__).resolve().parents[2] / "docs/integrations/mmdetection.md"
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 KINDS = ("RetinaNet", "FasterRCNN")
 numbers = itertools.count()
 
@@ -184,6 +189,24 @@ def test_half_precision_and_accumulation(kind: str, write: Any, tmp_path: Path) 
     assert model.test_step(copy.deepcopy(inputs))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_ddp(kind: str, write: Any, tmp_path: Path) -> None:
+    _, file = write(kind)
+    config = Config.fromfile(file)
+    model = MODELS.build(config.model).train()
+    loader = Runner.build_dataloader(config.train_dataloader, seed=1)
+    optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), 1e-3))
+    store = f"file://{tmp_path}/store"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    try:
+        wrapped = MMDistributedDataParallel(model)
+        logs = [wrapped.train_step(data, optimizer) for data in loader]
+    finally:
+        torch.distributed.destroy_process_group()
+    assert all("loss_distillation" in log for log in logs)
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+
+
 def test_a_teacher_from_its_files(write: Any, tmp_path: Path) -> None:
     write("RetinaNet")
     wide = tmp_path / "wide.py"
@@ -206,3 +229,16 @@ def test_a_hook_without_a_part_is_refused(write: Any, tmp_path: Path) -> None:
     plain, _ = write("RetinaNet", 'custom_imports = dict(imports="sssd.integrations.mmdetection")')
     with pytest.raises(ValueError, match="the runner's model has no distillation"):
         train(plain, tmp_path / "run", custom_hooks=[{"type": "DistillationHook"}])
+
+
+def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    register_all_modules()
+    monkeypatch.chdir(tmp_path)
+    data = demo_data(tmp_path / "cache", 128, 8, 1)
+    Path("data").mkdir()
+    Path("data/train.json").symlink_to(data.train_json)
+    Path("data/train").symlink_to(data.train_images)
+    file, script = PYTHON.findall(PAGE.read_text())
+    Path("distilled.py").write_text(file)
+    exec(script, {})
+    assert {"state_dict", "distillation"} < torch.load("run/epoch_2.pth", weights_only=False).keys()
