@@ -13,9 +13,14 @@ from sssd.losses import Loss
 
 ATTRIBUTE = "distillation"  # the model's new part
 HOSTS = {
+    "detectron2": "sssd.integrations.detectron2",
+    "mmdet": "sssd.integrations.mmdetection",
     "torchvision": "sssd.integrations.torchvision",
 }  # the package of a detector's class: the module whose `host` reads it
-SERVED = "torchvision's FCOS, RetinaNet and FasterRCNN"
+SERVED = (
+    "torchvision's FCOS, RetinaNet and FasterRCNN, detectron2's RetinaNet, FCOS and "
+    "GeneralizedRCNN, mmdetection's single- and two-stage detectors"
+)
 
 Part = SelfDistillation | TeacherDistillation
 

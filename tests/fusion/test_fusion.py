@@ -69,6 +69,12 @@ def test_objects_are_pooled_and_painted_in_boxes_clamped_to_the_image() -> None:
     torch.testing.assert_close(pooled, torch.full((1, 1, 3), 3.0))
 
 
+def test_oriented_boxes_are_refused() -> None:
+    oriented = {"boxes": torch.rand(4, 5), "labels": torch.zeros(4, dtype=torch.int64)}
+    with pytest.raises(ValueError, match=r"boxes of image 1 has shape \(4, 5\)"):
+        pack_objects([*targets_of([1]), oriented])
+
+
 def test_descriptors_are_places_and_classes_between_minus_one_and_one() -> None:
     targets = [{"boxes": torch.tensor([[-4.0, 16.0, 48.0, 80.0]]), "labels": torch.tensor([2])}]
     (row,) = descriptors(pack_objects(targets), NUM_CLASSES, IMAGE_SIZE)
