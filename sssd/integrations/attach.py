@@ -79,7 +79,7 @@ def attach(
     part.to(next(model.parameters()).device)
     setattr(model, ATTRIBUTE, part)
     part.attachment = Attachment(host, part)
-    host.attached(part)
+    host.attached()
     return part
 
 

@@ -47,7 +47,7 @@ class Host(ABC):
     def __init__(self, model: Any) -> None:
         self.model = model
 
-    def attached(self, part: nn.Module) -> None:  # noqa: B027 - most have nothing to do
+    def attached(self) -> None:  # noqa: B027 - most have nothing to do
         """Is called when the part has become the model's."""
 
     def detached(self) -> None:  # noqa: B027

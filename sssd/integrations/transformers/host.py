@@ -1,5 +1,6 @@
 """How `attach` sees transformers' RT-DETR, RT-DETRv2, D-FINE and DEIMv2."""
 
+import functools
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sssd.distillation import SelfDistillation, Stepwise, running_state_kept
+from sssd.distillation import SelfDistillation, running_state_kept
 from sssd.integrations.attach import ATTRIBUTE
 from sssd.integrations.host import Host, Step
 from sssd.integrations.tap import Tap
@@ -41,14 +42,13 @@ class TransformersHost(Host):
         self.num_classes = model.config.num_labels
         self.widths = list(model.config.decoder_in_channels)
         self.sums: dict[str, Tensor] = {}
-        self._signature = inspect.signature(type(model).forward)
         self._saved_before: Any = None
         self._adapter_lives = False
 
-    def attached(self, part: Stepwise) -> None:
+    def attached(self) -> None:
         """Keeps the part out of what `save_pretrained` writes and `load_state_dict` expects."""
         self._saved_before = self.model._keys_to_ignore_on_save
-        ours = {f"{ATTRIBUTE}.{name}" for name in part.state_dict()}
+        ours = {f"{ATTRIBUTE}.{name}" for name in getattr(self.model, ATTRIBUTE).state_dict()}
         self.model._keys_to_ignore_on_save = ours.union(self._saved_before or ())
 
     def detached(self) -> None:
@@ -134,7 +134,7 @@ class TransformersHost(Host):
 
     def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call of the model by name."""
-        call = dict(self._signature.bind(self.model, *args, **kwargs).arguments)
+        call = dict(_signature_of(type(self.model)).bind(self.model, *args, **kwargs).arguments)
         return {**call.pop("kwargs", {}), **{n: x for n, x in call.items() if n != "self"}}
 
     def _refuse_a_dead_adapter(self) -> None:
@@ -153,6 +153,11 @@ class TransformersHost(Host):
         self._adapter_lives = True
 
 
+@functools.cache
+def _signature_of(kind: type[nn.Module]) -> inspect.Signature:
+    return inspect.signature(kind.forward)
+
+
 def _maps_of(encoded: Any) -> list[Tensor]:
     """The maps are the first of an encoder's outputs, whatever it calls them."""
     return list(encoded[0])
@@ -169,13 +174,13 @@ def _with_maps(encoded: Any, maps: list[Tensor]) -> Any:
 def _gives(module: nn.Module, output: Any) -> Iterator[None]:
     """Lets a module return something without running it."""
     own = vars(module).get("forward")
-    module.forward = lambda *args, **kwargs: output  # type: ignore[method-assign]
+    module.forward = lambda *args, **kwargs: output
     try:
         yield
     finally:
         del module.forward
         if own is not None:
-            module.forward = own  # type: ignore[method-assign]
+            module.forward = own
 
 
 def _share_of_the_gradient(part: SelfDistillation) -> float:
