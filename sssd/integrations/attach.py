@@ -1,11 +1,12 @@
 """`attach` and `detach`: distillation as a part of a detector that another framework trains."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sssd.distillation import SelfDistillation, TeacherDistillation
 from sssd.integrations.host import Host
@@ -16,10 +17,12 @@ HOSTS = {
     "detectron2": "sssd.integrations.detectron2",
     "mmdet": "sssd.integrations.mmdetection",
     "torchvision": "sssd.integrations.torchvision",
+    "transformers": "sssd.integrations.transformers",
 }  # the package of a detector's class: the module whose `host` reads it
 SERVED = (
-    "torchvision's FCOS, RetinaNet and FasterRCNN, detectron2's RetinaNet, FCOS and "
-    "GeneralizedRCNN, mmdetection's single- and two-stage detectors"
+    "torchvision's FCOS, RetinaNet and FasterRCNN; transformers' RT-DETR, RT-DETRv2, D-FINE and "
+    "DEIMv2; detectron2's RetinaNet, FCOS and GeneralizedRCNN; mmdetection's single- and two-stage "
+    "detectors"
 )
 
 Part = SelfDistillation | TeacherDistillation
@@ -79,6 +82,7 @@ def attach(
     part.to(next(model.parameters()).device)
     setattr(model, ATTRIBUTE, part)
     part.attachment = Attachment(host, part)
+    host.attached()
     return part
 
 
@@ -93,6 +97,7 @@ def detach(model: nn.Module) -> None:
         raise ValueError("model has no distillation; nothing to detach")
     if part.attachment.host.model is model:  # a deep copy shares the original's
         part.attachment.remove()
+        part.attachment.host.detached()
     delattr(model, ATTRIBUTE)
 
 
@@ -151,11 +156,20 @@ class Attachment:
         if not self.acts(model, args, kwargs):
             return output
         step = self.host.step([tap.take() for tap in self.taps], args, kwargs, output)
-        if isinstance(self.part, TeacherDistillation):
-            losses = self.part(step.maps, step.images)
-        else:
-            size = (step.images.shape[-2], step.images.shape[-1])
-            losses = self.part(
-                step.maps, step.targets, size, step.head_losses, model, *step.besides
-            )
+        with _precision_of(step.maps):
+            if isinstance(self.part, TeacherDistillation):
+                losses = self.part(step.maps, step.images)
+            else:
+                size = (step.images.shape[-2], step.images.shape[-1])
+                losses = self.part(
+                    step.maps, step.targets, size, step.head_losses, model, *step.besides
+                )
         return self.host.add(output, {name: x * step.scale for name, x in losses.items()})
+
+
+def _precision_of(maps: list[Tensor]) -> AbstractContextManager[Any]:
+    """Autocast as the maps were made in: accelerate's ends with the model's forward, before us."""
+    dtype = maps[0].dtype
+    if dtype in (torch.float16, torch.bfloat16):
+        return torch.autocast(maps[0].device.type, dtype)
+    return nullcontext()

@@ -47,6 +47,12 @@ class Host(ABC):
     def __init__(self, model: Any) -> None:
         self.model = model
 
+    def attached(self) -> None:  # noqa: B027 - most have nothing to do
+        """Is called when the part has become the model's."""
+
+    def detached(self) -> None:  # noqa: B027
+        """Is called when the part is about to leave."""
+
     @abstractmethod
     def taps(self) -> list[Tap]:
         """Taps on the modules whose in- or output `step` needs; each runs once a training step."""

@@ -1,0 +1,187 @@
+"""What ties `attach` to transformers' `Trainer`."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from sssd.distillation import Stepwise
+from sssd.integrations.attach import ATTRIBUTE
+
+FILE = "distillation.safetensors"
+
+
+class DistillationCallback(TrainerCallback):
+    """Ties `attach` to a `Trainer`: steps, learning rate, log and checkpoints.
+
+    - A step is one of the optimizer's, so that the parts of an accumulated batch share a lambda,
+      and lambda follows the Trainer's learning rate: see `Stepwise.follow`.
+    - The log has "distillation_loss", "teacher_loss" and "distillation_lambda" beside "loss", each
+      the mean since the last log and over the processes.
+    - A checkpoint folder has the part's weights and step in `distillation.safetensors` beside the
+      model, and `train(resume_from_checkpoint=...)` goes on with them.
+
+    Args:
+        checkpoint: folder that `train(resume_from_checkpoint=...)` is given, where it is not in the
+            Trainer's output folder.
+
+    Example:
+        >>> attach(model, coefficient=4.7)  # doctest: +SKIP
+        >>> trainer = Trainer(  # doctest: +SKIP
+        ...     model, arguments, train_dataset=scenes, callbacks=[DistillationCallback()]
+        ... )
+    """
+
+    def __init__(self, checkpoint: str | Path | None = None) -> None:
+        self.checkpoint = checkpoint
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        *,
+        model: Any,
+        optimizer: Any,
+        **others: Any,
+    ) -> None:
+        """Checks that the part will be trained, and takes up a checkpoint's."""
+        part = _part_of(model)
+        _refuse_arguments(args)
+        trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if any(p.requires_grad and id(p) not in trained for p in part.parameters()):
+            raise ValueError("the optimizer was made before attach(model): attach first")
+        part.attachment.host.sums.clear()
+        if state.global_step:
+            places = (
+                self.checkpoint,
+                args.resume_from_checkpoint,
+                Path(args.output_dir, f"checkpoint-{state.global_step}"),
+            )
+            _resume(part, model, [Path(place) / FILE for place in places if place])
+
+    def on_step_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        *,
+        model: Any,
+        optimizer: Any,
+        **others: Any,
+    ) -> None:
+        """Tells the part the step and its learning rate."""
+        _part_of(model).follow(state.global_step, float(optimizer.param_groups[0]["lr"]))
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        *,
+        model: Any,
+        logs: dict[str, Any],
+        **others: Any,
+    ) -> None:
+        """Adds to what is logged of training."""
+        part = getattr(model, ATTRIBUTE, None)
+        if part is None or "loss" not in logs or part.coefficient.is_off:
+            return
+        sums = part.attachment.host.sums
+        if not sums:
+            raise RuntimeError(
+                "the model trained, but attach saw none of its steps: train the very model that "
+                "was given to attach, no copy of it"
+            )
+        added = {name: _mean(pair) for name, pair in sorted(sums.items())}
+        sums.clear()
+        added["distillation_lambda"] = part.metrics["lambda"]
+        logs.update(added)
+        state.log_history[-1].update(added)
+
+    def on_save(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        *,
+        model: Any,
+        **others: Any,
+    ) -> None:
+        """Writes the part into the checkpoint's folder."""
+        folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
+        if args.should_save and not state.is_hyper_param_search:
+            tensors = {name: x.clone() for name, x in _part_of(model).state_dict().items()}
+            save_file(tensors, folder / FILE, metadata={"model": _fingerprint(model)})
+
+
+def _part_of(model: Any) -> Stepwise:
+    part = getattr(model, ATTRIBUTE, None)
+    if not isinstance(part, Stepwise):
+        raise ValueError(
+            "DistillationCallback: the Trainer's model has no distillation; attach(model) first"
+        )
+    if part.attachment.host.model is not model:
+        raise ValueError(
+            "DistillationCallback: the Trainer's model is a copy of the one that was given to "
+            "attach; attach to this one"
+        )
+    return part
+
+
+def _refuse_arguments(args: TrainingArguments) -> None:
+    """What would train without distillation, or save without the part."""
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"the Trainer spreads a batch over {args.n_gpu} GPUs by nn.DataParallel, whose copies "
+            "do not distil: start a process a GPU with torchrun"
+        )
+    for name in ("fsdp", "deepspeed", "enable_jit_checkpoint"):
+        if getattr(args, name, None):
+            raise ValueError(
+                f"TrainingArguments.{name} is {getattr(args, name)!r}: distillation does not "
+                "support it"
+            )
+
+
+def _mean(pair: Tensor) -> float:
+    """Mean over the passes of all processes."""
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(pair)
+    total, number = pair.tolist()
+    return float(total / number)
+
+
+def _fingerprint(model: nn.Module) -> str:
+    """Tells whose weights a checkpoint's are: a hash of the last tensor that is trained."""
+    ours = f"{ATTRIBUTE}."
+    trained = [p for n, p in model.named_parameters() if p.requires_grad and n[: len(ours)] != ours]
+    values = trained[-1].detach().cpu().flatten().view(torch.uint8)
+    return hashlib.sha256(values.numpy().tobytes()).hexdigest()
+
+
+def _resume(part: Stepwise, model: nn.Module, files: Sequence[Path]) -> None:
+    """Loads the part that belongs to the model's weights.
+
+    Raises:
+        ValueError: there is none.
+    """
+    wanted = _fingerprint(model)
+    for file in filter(Path.is_file, files):
+        with safe_open(file, "pt") as saved:
+            belongs = saved.metadata()["model"] == wanted
+        if belongs:
+            part.load_state_dict(load_file(file))
+            return
+    raise ValueError(
+        f"found no {FILE} that belongs to the model's weights, looked for "
+        f"{', '.join(map(str, files))}: give DistillationCallback(checkpoint=...) the folder that "
+        "train(resume_from_checkpoint=...) has. A checkpoint of a run without this callback cannot "
+        "be taken up with it: load the model, attach, and train anew"
+    )
