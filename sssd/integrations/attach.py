@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sssd.distillation import SelfDistillation, TeacherDistillation
 from sssd.integrations.host import Host
+from sssd.integrations.tap import Tap
 from sssd.losses import Loss
 
 ATTRIBUTE = "distillation"  # the model's new part
@@ -18,11 +19,12 @@ HOSTS = {
     "mmdet": "sssd.integrations.mmdetection",
     "torchvision": "sssd.integrations.torchvision",
     "transformers": "sssd.integrations.transformers",
+    "ultralytics": "sssd.integrations.ultralytics",
 }  # the package of a detector's class: the module whose `host` reads it
 SERVED = (
-    "torchvision's FCOS, RetinaNet and FasterRCNN; transformers' RT-DETR, RT-DETRv2, D-FINE and "
-    "DEIMv2; detectron2's RetinaNet, FCOS and GeneralizedRCNN; mmdetection's single- and two-stage "
-    "detectors"
+    "torchvision's FCOS, RetinaNet and FasterRCNN; Ultralytics' DetectionModel; transformers' "
+    "RT-DETR, RT-DETRv2, D-FINE and DEIMv2; detectron2's RetinaNet, FCOS and GeneralizedRCNN; "
+    "mmdetection's single- and two-stage detectors"
 )
 
 Part = SelfDistillation | TeacherDistillation
@@ -96,9 +98,20 @@ def detach(model: nn.Module) -> None:
     if not isinstance(part, Part):
         raise ValueError("model has no distillation; nothing to detach")
     if part.attachment.host.model is model:  # a deep copy shares the original's
-        part.attachment.remove()
         part.attachment.host.detached()
-    delattr(model, ATTRIBUTE)
+    strip(model)
+
+
+def strip(model: nn.Module) -> None:
+    """Takes part and hooks off a model or a deep copy of one, which carries the hooks along."""
+    for module in model.modules():
+        for kind in ("_forward_pre_hooks", "_forward_hooks"):
+            hooks = getattr(module, kind)
+            for number, hook in list(hooks.items()):
+                if isinstance(getattr(hook, "__self__", hook), Attachment | Tap):
+                    del hooks[number]
+                    getattr(module, f"{kind}_with_kwargs").pop(number, None)
+    model._modules.pop(ATTRIBUTE, None)
 
 
 def _host_of(argument: str, model: nn.Module) -> Host:
@@ -123,19 +136,12 @@ class Attachment:
         self.host = host
         self.part = part
         self.taps = host.taps()
-        self._handles = [
-            host.model.register_forward_pre_hook(self.before, with_kwargs=True),
-            host.model.register_forward_hook(self.after, with_kwargs=True),
-        ]
+        host.model.register_forward_pre_hook(self.before, with_kwargs=True)
+        host.model.register_forward_hook(self.after, with_kwargs=True)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Attachment":
         """A copied model's hooks stay those of the original, which ignore the copy."""
         return self
-
-    def remove(self) -> None:
-        """Takes every hook off."""
-        for hook in (*self.taps, *self._handles):
-            hook.remove()
 
     def acts(self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
         """Whether a call is a training step of the model itself."""
