@@ -185,19 +185,20 @@ class SelfDistillation(Stepwise):
             parts = self.projection, self.fusion, self.adapter
             return Distilled({}, zero_for(*parts), {"lambda": 0.0})
         with torch.set_grad_enabled(is_taught and torch.is_grad_enabled()):
-            narrow = self.projection(watch("teacher", maps))
+            seen = watch("teacher", maps) if is_taught else [m.detach() for m in maps]
+            narrow = self.projection.narrow(seen)
             enhanced = self.fusion(narrow, objects, image_size)  # K_e
         teacher: dict[str, Tensor] = {}
         if is_taught:
             with running_state_kept(model, *besides):
-                teacher = dict(head_losses(self.projection.back(enhanced)))
+                teacher = dict(head_losses(self.projection.widen(enhanced)))
         metrics: dict[str, Tensor | float] = {"lambda": self.acting_lambda_at(step)}
         if not is_drawn:
             return Distilled(teacher, zero_for(self.adapter), metrics)
 
         started = step >= self.coefficient.start
         student = watch("distillation", maps) if started else [m.detach() for m in maps]
-        adapted = [self.adapter(m) for m in self.projection(student)]
+        adapted = [self.adapter(m) for m in self.projection.narrow(student)]
         distance = self.distance(adapted, [m.detach() for m in enhanced])
         total, levels = distance if isinstance(distance, tuple) else (distance, None)
         loss = self.lambda_at(step) * total

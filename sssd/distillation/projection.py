@@ -14,7 +14,7 @@ class Projection(nn.Module):
         widths: channels C_l of each of P levels, or the number that all have.
 
     Attributes:
-        width: channels behind `forward`.
+        width: channels behind `narrow`.
     """
 
     def __init__(self, widths: int | Sequence[int]) -> None:
@@ -26,11 +26,11 @@ class Projection(nn.Module):
         self.reduce = nn.ModuleList(nn.Conv2d(w, self.width, 1) for w in widths)
         self.expand = nn.ModuleList(nn.Conv2d(self.width, w, 1) for w in widths)
 
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+    def narrow(self, maps: list[Tensor]) -> list[Tensor]:
         """P maps (B, C_l, H_l, W_l) to P maps (B, width, H_l, W_l)."""
         return _through(self.reduce, maps)
 
-    def back(self, maps: list[Tensor]) -> list[Tensor]:
+    def widen(self, maps: list[Tensor]) -> list[Tensor]:
         """P maps (B, width, H_l, W_l) to P maps (B, C_l, H_l, W_l)."""
         return _through(self.expand, maps)
 
