@@ -79,7 +79,10 @@ def fit(
         console = console or distributed.console()
         folder = distributed.from_first(lambda: choose_folder(config, recipe))
         method, train_set, validation_set = prepare(config, console)
-        console.print(f"{_headline(recipe, config, train_set)}; run in {folder}", soft_wrap=True)
+        console.print(
+            f"{_headline(recipe, config, train_set, validation_set)}; run in {folder}",
+            soft_wrap=True,
+        )
         trainer = Trainer(
             method,
             train_set,
@@ -193,13 +196,15 @@ def choose_folder(config: Config, recipe: str) -> Path:
     return folder
 
 
-def _headline(recipe: str, config: Config, train_set: DetectionDataset) -> str:
+def _headline(
+    recipe: str, config: Config, train_set: DetectionDataset, validation_set: DetectionDataset
+) -> str:
     engine, schedule = config.engine, config.schedule
     rate = schedule.scaled_learning_rate(engine.batch_size)
     return (
         f"{recipe}: {config.method.name} trains {config.detector.name} on "
-        f"{config.detector.backbone}; {len(train_set)} images, {train_set.num_classes} classes; "
-        f"batch {_batch(engine)}; "
+        f"{config.detector.backbone}; {len(train_set)} images, {len(validation_set)} for "
+        f"validation, {train_set.num_classes} classes; batch {_batch(engine)}; "
         f"learning rate {schedule.learning_rate:g} x {engine.batch_size}/16 = {rate:g}"
     )
 
