@@ -33,8 +33,10 @@ from sssd.detectors.build import DetectorName
 from sssd.experiments.cost import in_turn
 from sssd.fusion import Objects
 from sssd.methods import (
+    LabelGuidedConfig,
     LGDConfig,
     Method,
+    MethodConfig,
     PlainConfig,
     RelationConfig,
     SSSDConfig,
@@ -45,7 +47,7 @@ from sssd.schedules import ScheduleConfig
 
 DETECTORS: tuple[DetectorName, ...] = ("fcos", "retinanet", "fasterrcnn")
 CLASSES, BATCH = 80, 2
-METHODS = {
+METHODS: dict[str, MethodConfig] = {
     "plain": PlainConfig(),
     "the head twice": SSSDConfig(),
     "LGD, published structure": LGDConfig(),
@@ -56,6 +58,11 @@ METHODS = {
     "SSSD, no adapter, instance norm": SSSDConfig(adapter="none", normalize=True),
     "SSSD, K_e every 2nd step": SSSDConfig(teacher_every=2),
 }
+
+
+def period_of(settings: MethodConfig) -> int:
+    """Steps after which those of a method repeat."""
+    return settings.teacher_every if isinstance(settings, LabelGuidedConfig) else 1
 
 
 # ---- the head twice ------------------------------------------------------------------------------
@@ -146,7 +153,7 @@ def training_step(
     images, targets = scene(size, objects)
     images = [image.to(device) for image in images]
     targets = [{key: value.to(device) for key, value in target.items()} for target in targets]
-    iterations = range(settings.teacher_every)
+    iterations = range(period_of(settings))
 
     def step() -> None:
         for iteration in iterations:
@@ -198,7 +205,7 @@ def measure(
         peaks[name] = peak_mib(step, device)
     seconds = in_turn(steps, rounds, device)
     for name in names:
-        own = seconds[name] / METHODS[name].teacher_every
+        own = seconds[name] / period_of(METHODS[name])
         table.add_row(
             *(detector, str(size), str(objects), name, f"{own * 1e3:.0f}"),
             *(f"{own / seconds['plain']:.2f}", f"{peaks[name]:.0f}"),
