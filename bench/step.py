@@ -37,8 +37,10 @@ from sssd.engine.settings import EngineConfig
 from sssd.engine.step import TrainingStep
 from sssd.fusion import Objects
 from sssd.methods import (
+    LabelGuidedConfig,
     LGDConfig,
     Method,
+    MethodConfig,
     PlainConfig,
     RelationConfig,
     SSSDConfig,
@@ -49,7 +51,7 @@ from sssd.schedules import ScheduleConfig
 
 DETECTORS: tuple[DetectorName, ...] = ("fcos", "retinanet", "fasterrcnn")
 CLASSES, BATCH = 80, 2
-METHODS = {
+METHODS: dict[str, MethodConfig] = {
     "plain": PlainConfig(),
     "the head twice": SSSDConfig(),
     "LGD, published structure": LGDConfig(),
@@ -60,6 +62,11 @@ METHODS = {
     "SSSD, no adapter, instance norm": SSSDConfig(adapter="none", normalize=True),
     "SSSD, K_e every 2nd step": SSSDConfig(teacher_every=2),
 }
+
+
+def period_of(settings: MethodConfig) -> int:
+    """Steps after which those of a method repeat."""
+    return settings.teacher_every if isinstance(settings, LabelGuidedConfig) else 1
 
 
 # ---- the head twice ------------------------------------------------------------------------------
@@ -151,7 +158,7 @@ def training_step(
     if device.type == "cuda":  # as the loader's are
         images = [image.pin_memory() for image in images]
     batches = itertools.repeat((images, targets))
-    iterations = range(settings.teacher_every)
+    iterations = range(period_of(settings))
 
     def step() -> None:
         for iteration in iterations:
@@ -201,7 +208,7 @@ def measure(
     timed = in_turn(steps, rounds, device)
     seconds = {name: statistics.median(values) for name, values in timed.items()}
     for name in names:
-        own = seconds[name] / METHODS[name].teacher_every
+        own = seconds[name] / period_of(METHODS[name])
         table.add_row(
             *(detector, str(size), str(objects), name, f"{own * 1e3:.0f}"),
             *(f"{own / seconds['plain']:.2f}", f"{peaks[name]:.0f}"),
