@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from exporters import (
+from two_images import (
     DOG,
     DOG_LINE,
     FLAT,
@@ -34,6 +34,10 @@ VOC_CASES: dict[str, tuple[dict[str, Any], dict[str, list]]] = {
     ),
     "a copy whose image is gone": (
         {"a.xml": xml("dog", "a.jpg"), "a.jpg": PHOTO, "c.xml": xml("cat", "a.jpg")},
+        {"a.jpg": [DOG]},
+    ),
+    "a copy that still names its original": (
+        {"a.xml": xml("dog", "b.jpg"), "a.jpg": PHOTO, "b.jpg": PHOTO},
         {"a.jpg": [DOG]},
     ),
     "a renamed xml": ({"c.xml": xml("dog", "a.jpg"), "a.jpg": PHOTO}, {"a.jpg": [DOG]}),

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exporters import (
+from pycocotools import mask as masks
+from two_images import (
     CAT,
     DOG,
     FLAT,
@@ -16,7 +17,6 @@ from exporters import (
     coco,
     write,
 )
-from pycocotools import mask as masks
 
 from sssd.data import DataError, read_dataset, read_yolo
 
