@@ -8,6 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
+
+# Read when torch is loaded, here and in what tests start. Test processes share the cores: threads
+# that spin while they wait for one another made a training step 25 times as long.
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+
 import torch
 
 from tests.torchrun import family
@@ -78,13 +83,8 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Pa
     return folder / "run"
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread_a_worker() -> None:
-    """Threads of several test processes would wait for one another on the cores they share."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(autouse=True)
-def _same_random_numbers_every_time() -> None:
-    """What a test draws must not depend on which tests its worker ran before."""
+def _same_start_every_time() -> None:
+    """What a test draws, and on how many threads, must not depend on what its worker ran before."""
+    torch.set_num_threads(1)
     torch.manual_seed(0)

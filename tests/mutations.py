@@ -123,14 +123,14 @@ FAULTS = [
         "sssd/data/voc_files.py",
         "self.by_stem.get(xml.stem) or",
         "self.by_name.get(stated) or self.by_stem.get(xml.stem) or",
-        "tests/data/test_foreign.py::test_voc",
+        "tests/data/test_foreign_folders.py::test_voc",
     ),
     Fault(
         'COCO: "iscrowd": "0" is a crowd',
         "sssd/data/coco.py",
         "return flags.get(str(value).strip().lower())",
         "return bool(value)",
-        "tests/data/test_foreign.py::test_flags_and_areas",
+        "tests/data/test_foreign_records.py::test_flags_and_areas",
     ),
     Fault(
         "augmentation: an image is flipped without its boxes",

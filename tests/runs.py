@@ -5,6 +5,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, safe_open, save_file
 
 from sssd.train import main as train
@@ -52,7 +53,7 @@ class InThisProcess(AbstractContextManager):
     """Runs what a pool of processes would, which takes them seconds to start."""
 
     def __init__(self, *settings: object) -> None:
-        pass
+        torch.set_num_threads(1)  # the command has taken all processors
 
     def __exit__(self, *error: object) -> None:
         pass

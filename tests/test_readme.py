@@ -35,7 +35,10 @@ TWO_ITERATIONS = [
 ]
 MOMENT = ["--seconds", "0.01", "--threads", "1"]
 SHORTER = {
-    "python -m sssd.train coco": [*TWO_ITERATIONS, "--detector.weights", "None"],  # a download
+    "python -m sssd.train coco": [  # ResNet-50, and weights that are a download
+        *(*TWO_ITERATIONS, "--detector.weights", "None"),
+        *("--detector.backbone", "resnet18", "--detector.width", "64"),
+    ],
     "python -m sssd.train": TWO_ITERATIONS,
     "python -m sssd.compare": TWO_ITERATIONS,
     "python bench/divergence.py": MOMENT,

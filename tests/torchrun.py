@@ -33,14 +33,3 @@ def children(process: int) -> list[int]:
 def family(process: int) -> list[int]:
     """A process and all that were started below it."""
     return [process, *(member for child in children(process) for member in family(child))]
-
-
-def process_of_rank(rank: int, launcher: int) -> int:
-    """The process that torchrun has given a rank."""
-    wanted = f"RANK={rank}".encode()
-    (found,) = (
-        child
-        for child in children(launcher)
-        if wanted in Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
-    )
-    return found

@@ -5,127 +5,21 @@ Run as a script, it writes all of them to a folder: `python tests/data/broken_fi
 
 from __future__ import annotations
 
-import json
 import math
-import struct
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from PIL import Image
-
-Document = dict[str, Any]
-WIDTH, HEIGHT = 64, 48
-
-
-def good(folder: Path) -> Document:
-    """Write two images and give the COCO document that fits them."""
-    images = folder / "train"
-    images.mkdir(parents=True)
-    pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-    for name in ("one.jpg", "two.png"):
-        Image.fromarray(pixels).save(images / name)
-    return {
-        "images": [
-            {"id": 1, "file_name": "one.jpg", "width": WIDTH, "height": HEIGHT},
-            {"id": 2, "file_name": "two.png", "width": WIDTH, "height": HEIGHT},
-        ],
-        "categories": [{"id": 1, "name": "cat"}, {"id": 7, "name": "dog"}],
-        "annotations": [
-            {"id": 11, "image_id": 1, "category_id": 1, "bbox": [4, 5, 20, 30]},
-            {"id": 12, "image_id": 2, "category_id": 7, "bbox": [0, 0, 64, 48]},
-            {"id": 13, "image_id": 2, "category_id": 1, "bbox": [1.5, 2.5, 3, 4]},
-        ],
-    }
-
-
-@dataclass(frozen=True)
-class Broken:
-    """A way to break the good data set.
-
-    Args:
-        name: of the case.
-        harm: changes the document or the files in the folder.
-        expected: what the message says, after "severity: ".
-        images: how many of the two images are left when bad records are dropped.
-        boxes: how many of the three boxes are.
-    """
-
-    name: str
-    harm: Callable[[Document, Path], object]
-    expected: str
-    images: int = 2
-    boxes: int = 3
-
-    def write(self, folder: Path) -> Path:
-        """Write the broken data set and give its json file."""
-        document = good(folder)
-        self.harm(document, folder / "train")
-        path = folder / "annotations" / "instances_train.json"
-        path.parent.mkdir()
-        path.write_text(json.dumps(document))
-        return path
-
-
-def _box(*values: float) -> Callable[[Document, Path], object]:
-    return lambda document, _: document["annotations"][2].update(bbox=list(values))
-
-
-def _annotation(**values: object) -> Callable[[Document, Path], object]:
-    return lambda document, _: document["annotations"][2].update(values)
-
-
-def _image(**values: object) -> Callable[[Document, Path], object]:
-    return lambda document, _: document["images"][0].update(values)
-
-
-def _truncate(images: Path, name: str) -> None:
-    path = images / name
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def _pixels(mode: str, name: str = "one.png") -> Callable[[Document, Path], object]:
-    """Store the first image in another pixel format."""
-
-    def harm(document: Document, images: Path) -> None:
-        image = Image.open(images / "one.jpg")
-        if mode.startswith("I;"):
-            grey = np.asarray(image.convert("L")).astype(np.uint16)
-            grey[0, 0] = 255
-            grey = grey * 257 if mode == "I;16" else grey * 16
-            image = Image.fromarray(grey)
-        else:
-            image = image.convert(mode)
-        image.save(images / name)
-        document["images"][0]["file_name"] = name
-
-    return harm
-
-
-def exif_of(orientation: int | str) -> bytes:
-    """EXIF data with an orientation of any kind, which Pillow would not write."""
-    text = isinstance(orientation, str)
-    value = orientation.encode() + b"\0" if text else struct.pack("<I", orientation)
-    entry = struct.pack("<HHI", 0x0112, 2 if text else 4, len(value) if text else 1)
-    place = value.ljust(4, b"\0") if len(value) <= 4 else struct.pack("<I", 26)
-    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1) + entry + place + bytes(4) + value
-
-
-def _turned(
-    stated: tuple[int, int], orientation: int | str = 6
-) -> Callable[[Document, Path], object]:
-    """Store the first image with an EXIF note to turn it."""
-
-    def harm(document: Document, images: Path) -> None:
-        Image.open(images / "one.jpg").save(images / "turned.jpg", exif=exif_of(orientation))
-        record = document["images"][0]
-        record.update(file_name="turned.jpg", width=stated[0], height=stated[1])
-
-    return harm
-
+from breaking import (
+    HEIGHT,
+    WIDTH,
+    Broken,
+    truncate,
+    with_annotation,
+    with_box,
+    with_image,
+    with_pixels,
+    with_turned,
+)
 
 JSON = "instances_train.json: "
 BOX = f"in image 2 of {WIDTH} x {HEIGHT}"
@@ -154,35 +48,35 @@ ERRORS = [
     ),
     Broken(
         "truncated JPEG",
-        lambda _, images: _truncate(images, "one.jpg"),
+        lambda _, images: truncate(images, "one.jpg"),
         "one.jpg: image 1: unreadable image: image file is truncated",
         images=1,
         boxes=2,
     ),
     Broken(
         "truncated PNG",
-        lambda _, images: _truncate(images, "two.png"),
+        lambda _, images: truncate(images, "two.png"),
         "two.png: image 2: unreadable image: image file is truncated",
         images=1,
         boxes=1,
     ),
     Broken(
         "wrong width",
-        _image(width=65),
+        with_image(width=65),
         "one.jpg: image 1: wrong size: it is 64 x 48, but ",
         images=1,
         boxes=2,
     ),
     Broken(
         "size before EXIF rotation",
-        _turned((WIDTH, HEIGHT)),
+        with_turned((WIDTH, HEIGHT)),
         "turned.jpg: image 1: wrong size: it is 48 x 64, but ",
         images=1,
         boxes=2,
     ),
     Broken(
         "32-bit pixels",
-        _pixels("F", "one.tif"),
+        with_pixels("F", "one.tif"),
         "one.tif: image 1: unreadable image: 32-bit pixels (mode F)",
         images=1,
         boxes=2,
@@ -214,72 +108,72 @@ ERRORS = [
     ),
     Broken(
         "unknown category",
-        _annotation(category_id=3),
+        with_annotation(category_id=3),
         JSON + "annotation 13: unknown category: no category has the id 3",
         boxes=2,
     ),
     Broken(
         "category as text",
-        _annotation(category_id="1"),
+        with_annotation(category_id="1"),
         JSON + "annotation 13: unknown category: no category has the id '1'",
         boxes=2,
     ),
     Broken(
         "unknown image",
-        _annotation(image_id=99),
+        with_annotation(image_id=99),
         JSON + "annotation 13: unknown image: no image has the id 99",
         boxes=2,
     ),
     Broken(
         "no box",
-        _annotation(bbox=None),
+        with_annotation(bbox=None),
         JSON + "annotation 13: incomplete annotation: 'bbox' must be four numbers, not None",
         boxes=2,
     ),
     Broken(
         "box of three numbers",
-        _box(1, 2, 3),
+        with_box(1, 2, 3),
         JSON + "annotation 13: incomplete annotation: 'bbox' must be four numbers, not [1, 2, 3]",
         boxes=2,
     ),
     Broken(
         "NaN box",
-        _box(1, 2, math.nan, 4),
+        with_box(1, 2, math.nan, 4),
         JSON + "annotation 13: NaN box: a coordinate is not a finite number: x 1, y 2, width nan, "
         f"height 4 {BOX}",
         boxes=2,
     ),
     Broken(
         "infinite box",
-        _box(1, 2, 3, math.inf),
+        with_box(1, 2, 3, math.inf),
         JSON + "annotation 13: NaN box: a coordinate is not a finite number: x 1, y 2, width 3, "
         f"height inf {BOX}",
         boxes=2,
     ),
     Broken(
         "degenerate box",
-        _box(9, 9, 0, 4),
+        with_box(9, 9, 0, 4),
         JSON + f"annotation 13: degenerate box: width or height is zero: x 9, y 9, width 0, "
         f"height 4 {BOX}",
         boxes=2,
     ),
     Broken(
         "inverted box",
-        _box(30, 30, -5, 4),
+        with_box(30, 30, -5, 4),
         JSON + "annotation 13: inverted box: width or height is negative: x 30, y 30, width -5, "
         f"height 4 {BOX}",
         boxes=2,
     ),
     Broken(
         "box outside",
-        _box(70, 9, 5, 4),
+        with_box(70, 9, 5, 4),
         JSON + "annotation 13: box outside: no part of it lies in the image: x 70, y 9, width 5, "
         f"height 4 {BOX}",
         boxes=2,
     ),
     Broken(
         "crowd as a word",
-        _annotation(iscrowd="yes"),
+        with_annotation(iscrowd="yes"),
         JSON + "annotation 13: incomplete annotation: 'iscrowd' and 'ignore' must be 0 or 1, not "
         "'yes'",
         boxes=2,
@@ -303,7 +197,7 @@ ERRORS = [
     ),
     Broken(
         "box above",
-        _box(7, -9, 5, 4),
+        with_box(7, -9, 5, 4),
         JSON + "annotation 13: box outside: no part of it lies in the image: x 7, y -9, width 5, "
         f"height 4 {BOX}",
         boxes=2,
@@ -313,23 +207,23 @@ ERRORS = [
 NOTES = [
     Broken(
         "box over the edge",
-        _box(50, 9, 30, 4),
+        with_box(50, 9, 30, 4),
         JSON + "annotation 13: box over the edge: it is cut at the edge of the image: x 50, y 9, "
         f"width 30, height 4 {BOX}",
     ),
     Broken(
         "annotation id 0",
-        _annotation(id=0),
+        with_annotation(id=0),
         JSON + "annotation 0: annotation id 0: pycocotools takes a match with it for none",
     ),
     Broken(
         "duplicate annotation id",
-        _annotation(id=12),
+        with_annotation(id=12),
         JSON + "annotation 12: duplicate annotation id: 2 records have it",
     ),
     Broken(
         "crowd",
-        _annotation(iscrowd=1),
+        with_annotation(iscrowd=1),
         JSON + "annotation 13: crowd region: not trained on, but kept for evaluation",
     ),
     Broken(
@@ -345,27 +239,27 @@ NOTES = [
     ),
     Broken(
         "EXIF rotation",
-        _turned((HEIGHT, WIDTH)),
+        with_turned((HEIGHT, WIDTH)),
         "turned.jpg: image 1: EXIF rotation: orientation 6, turned upright when it is read",
     ),
     Broken(
         "EXIF orientation 0",
-        _turned((WIDTH, HEIGHT), 0),
+        with_turned((WIDTH, HEIGHT), 0),
         "turned.jpg: image 1: unknown EXIF orientation: 0 is none of 1 to 8: it is read as it is",
     ),
     Broken(
         "EXIF orientation 65537",
-        _turned((WIDTH, HEIGHT), 65537),
+        with_turned((WIDTH, HEIGHT), 65537),
         "turned.jpg: image 1: unknown EXIF orientation: 65537 is none of 1 to 8: it is read as",
     ),
     Broken(
         "text in EXIF orientation",
-        _turned((WIDTH, HEIGHT), "6"),
+        with_turned((WIDTH, HEIGHT), "6"),
         "turned.jpg: image 1: unknown EXIF orientation: '6' is none of 1 to 8: it is read as it",
     ),
     Broken(
         "box below one pixel",
-        _box(9, 9, 0.5, 4),
+        with_box(9, 9, 0.5, 4),
         JSON + "annotation 13: box below one pixel: augmentation leaves it out, evaluation counts "
         f"it: x 9, y 9, width 0.5, height 4 {BOX}",
     ),
@@ -381,28 +275,28 @@ NOTES = [
     ),
     Broken(
         "12 of 16 bits",
-        _pixels("I;12"),
+        with_pixels("I;12"),
         "one.png: image 1: unusual pixels: mode I;16, converted to 8-bit RGB when it is read; "
         "nearly black, its values end at 4080: --data.pixel-range 0 4095?",
     ),
     Broken(
         "CMYK",
-        _pixels("CMYK", "cmyk.jpg"),
+        with_pixels("CMYK", "cmyk.jpg"),
         "cmyk.jpg: image 1: unusual pixels: mode CMYK, converted to 8-bit RGB when it is read",
     ),
     Broken(
         "palette",
-        _pixels("P"),
+        with_pixels("P"),
         "one.png: image 1: unusual pixels: mode P, converted to 8-bit RGB when it is read",
     ),
     Broken(
         "alpha",
-        _pixels("RGBA"),
+        with_pixels("RGBA"),
         "one.png: image 1: unusual pixels: mode RGBA, converted to 8-bit RGB when it is read",
     ),
     Broken(
         "16 bit",
-        _pixels("I;16"),
+        with_pixels("I;16"),
         "one.png: image 1: unusual pixels: mode I;16, converted to 8-bit RGB when it is read",
     ),
 ]

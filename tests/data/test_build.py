@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from broken_files import good
+from breaking import good
 from rich.console import Console
 
 from sssd.data import DataError

@@ -7,7 +7,8 @@ import warnings
 from pathlib import Path
 
 import pytest
-from broken_files import ERRORS, NOT_COCO, NOTES, Broken, good
+from breaking import Broken, good
+from broken_files import ERRORS, NOT_COCO, NOTES
 
 from sssd.data import DataError, check, read_coco, read_dataset, read_voc
 from sssd.data.__main__ import main

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from broken_files import good
+from breaking import good
 
 from sssd.data import DataError, read_coco
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from broken_files import good
+from breaking import good
 from hypothesis import given
 from hypothesis import strategies as st
 from torchvision import tv_tensors

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exporters import CAT, DOG, SPLIT, WHOLE, write
+from exporters import SPLIT, WHOLE
+from two_images import CAT, DOG, write
 
 from sssd.data import DetectionDataset, check
 from sssd.data.build import DataConfig, build_datasets

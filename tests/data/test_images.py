@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from broken_files import exif_of
+from breaking import exif_of
 from PIL import ExifTags, Image
 
 from sssd.data import DataError, images, read_image

@@ -12,7 +12,7 @@ using namespace sssd;
 
 namespace {
 
-constexpr int64_t kBatch = 2, kChannels = 37, kClasses = 2;
+constexpr int64_t kBatch = 2, kClasses = 2;
 constexpr Size kImage = {96, 352};
 // Levels of a tile and more, of odd sizes, of one cell, of none.
 const std::vector<Size> kSizes = {{12, 44}, {7, 33}, {1, 1}, {0, 5}};
@@ -49,15 +49,15 @@ void launch(const char* (*kernels)(const Problem&, void*, void*), const Problem&
   launch(kernels, problem, boxes_cuda::workspace_bytes(problem));
 }
 
-void run(int objects, bool channels_last) {
+void run(int objects, int64_t channels, bool channels_last) {
   const Scene scene(objects);
-  Maps maps(kSizes, kBatch, kChannels, channels_last);
-  std::vector<float> values(objects * kChannels, 0.5f);
+  Maps maps(kSizes, kBatch, channels, channels_last);
+  std::vector<float> values(objects * channels, 0.5f);
   std::vector<float> pooled(maps.levels.count * values.size());
   launch(boxes_cuda::pool, PoolProblem{maps.levels, scene.packed(), pooled.data(), Dtype::f32,
-                                       kBatch, kChannels, true});
+                                       kBatch, channels, true});
   launch(boxes_cuda::paint, PaintProblem{maps.levels, scene.packed(), values.data(), 0, Dtype::f32,
-                                         kBatch, kChannels, false});
+                                         kBatch, channels, false});
   std::printf("%.4f %.4f", sum(pooled), maps.sum());
   for (const Profile profile : {Profile::pyramid, Profile::gaussian}) {
     Maps heat(kSizes, kBatch, kClasses, false);
@@ -72,9 +72,9 @@ void run(int objects, bool channels_last) {
 }  // namespace
 
 int main(int arguments, char**) {
-  run(70, false);
+  run(20, 5, false);
   if (arguments > 1) return 0;  // for the thread a CUDA thread that is slow
-  run(300, false);              // more than one round of candidates
-  run(300, true);
+  run(300, 37, false);          // more than one round of candidates, and of channels
+  run(300, 37, true);
   return 0;
 }
