@@ -1,6 +1,7 @@
 """The pictures of a comparison, as SVG text."""
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -191,7 +192,10 @@ def _svg(figure: Figure, *panels: Axes) -> str:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     text = io.StringIO()
-    with plt.rc_context({"svg.hashsalt": "sssd"}):  # the same file from the same numbers
+    # The same file from the same numbers; text that the browser draws, in any script.
+    settings = {"svg.hashsalt": "sssd", "svg.fonttype": "none"}
+    with plt.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(text, format="svg", metadata={"Date": None})
     plt.close(figure)
     svg = text.getvalue()
