@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def write_report(
     """
     told = summary(plan, results, failed)
     blocks = [
-        Heading(1, f"{' and '.join(plan.others)} over {plan.baseline}"),
+        Heading(1, f"{_several(plan.others)} over {plan.baseline}"),
         *_verdicts(plan, told),
         *_pictures(plan, results, told),
         *_numbers(plan, told),
@@ -49,6 +49,10 @@ def write_report(
         path = folder / name
         write_atomically(path, lambda file, text=text: file.write(text.encode()))
     return told
+
+
+def _several(names: Sequence[str]) -> str:
+    return " and ".join(names) if len(names) < 4 else f"{len(names)} arms"
 
 
 def sentence(row: Mapping[str, Any]) -> str:
@@ -101,6 +105,7 @@ def _pictures(plan: Plan, results: Results, told: Mapping[str, Any]) -> list[Blo
     pictures = (
         ("gains", "Gains", plots.gains(plan, verdicts)),
         ("curves", "AP on the way", plots.curves(plan, results)),
+        ("teacher", "The detector and its teacher", plots.teachers(plan, results)),
         ("lambda", "AP over lambda", plots.over_lambda(plan, results)),
         ("stepwise", "Stepwise and fixed lambda", plots.stepwise(plan, results)),
         ("metrics", "Gains by number and size of object", plots.by_metric(plan, verdicts)),

@@ -21,6 +21,7 @@ repeated confidence intervals; both for known spread.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -81,14 +82,20 @@ def make_rule(threshold: float, seeds: int, error: float = 0.05, arms: int = 1) 
         >>> [round(level, 4) for level in make_rule(0.3, seeds=3).levels]
         [0.025]
     """
+    looks = tuple(range(FIRST_LOOK, seeds + 1))
+    return Rule(threshold, looks, _levels(seeds, error / 2 / arms))
+
+
+@cache
+def _levels(seeds: int, part: float) -> tuple[float, ...]:
+    """One-sided levels of all looks whose intervals miss the truth on one side with `part`."""
     looks = np.arange(FIRST_LOOK, seeds + 1)
-    part = error / 2 / arms
     if len(looks) == 1:
-        return Rule(threshold, tuple(looks.tolist()), (part,))
+        return (part,)
     mean, deviation = _means(np.random.default_rng(0).standard_normal((CALIBRATION, seeds)), looks)
     p = stats.t.sf(mean / deviation, looks - 1)  # (plans, looks), one-sided
     last = float(np.quantile((p * seeds / looks).min(axis=1), part))
-    return Rule(threshold, tuple(looks.tolist()), tuple((last * looks / seeds).tolist()))
+    return tuple((last * looks / seeds).tolist())
 
 
 def judge(gains: Sequence[float], rule: Rule) -> Verdict:

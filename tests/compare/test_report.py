@@ -49,7 +49,7 @@ def test_the_report_of_a_plan(tmp_path: Path) -> None:
     assert re.search(r"\*\*sssd over plain at equal iterations: GO\*\*, \+2\.\d+ AP \[\+1", text)
     assert "100 validation images are few" in text
     assert "| sssd | iterations | 3 | GO | +2." in text
-    for name in ("gains", "curves", "metrics"):
+    for name in ("gains", "curves", "teacher", "metrics"):
         assert (tmp_path / f"{name}.svg").read_text().startswith("<svg")
     page = Checked()
     page.feed((tmp_path / "report.html").read_text())
