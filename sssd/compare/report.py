@@ -14,6 +14,7 @@ from sssd.compare.verdicts import METRICS, Results, summary
 from sssd.engine.state import write_atomically
 
 CLASSES_SHOWN = 40
+LEARNT = 1.0  # points of AP; below, there is nothing to compare
 
 
 def write_report(
@@ -95,6 +96,16 @@ def _verdicts(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
             f"{plan.iterations:,} iterations."
         )
     )
+    short = [row for row in told["arms"] if row["numbers"]["AP"]["mean"] < LEARNT]
+    if short:
+        worst = min(short, key=lambda row: row["numbers"]["AP"]["mean"])
+        blocks.append(
+            Text(
+                f"Note: {worst['arm']} has AP {worst['numbers']['AP']['mean']:.2f} after "
+                f"{worst['iterations']:,} iterations: hardly anything was learnt, and this says "
+                "nothing of a training that is long enough."
+            )
+        )
     if warning := image_warning(data["val"]["images"], rule.threshold):
         blocks.append(Text(f"Note: {warning}."))
     return blocks

@@ -53,7 +53,7 @@ class Verdict(NamedTuple):
 
     Attributes:
         name: GO: the interval lies above 0 and the mean is the threshold or more. NO-GO: the
-            interval lies below the threshold. INCONCLUSIVE: neither.
+            interval lies below the threshold. INCONCLUSIVE: neither, or gains without any spread.
         seeds: how many of the gains it rests on: those up to the first look that decided.
         mean: their mean.
         low: lower end of their interval; NaN before the first look, like `high`.
@@ -183,8 +183,9 @@ def _looks(gains: np.ndarray, rule: Rule) -> tuple[np.ndarray, np.ndarray, np.nd
     levels = np.array(rule.levels[: len(looks)])
     half = stats.t.isf(levels, looks - 1) * error
     low, high = mean - half, mean + half
-    go = (low > 0) & (mean >= rule.threshold)
-    no_go = high < rule.threshold
+    spread = error > 0  # gains that are all the same are no measurement: nothing has been learnt
+    go = spread & (low > 0) & (mean >= rule.threshold)
+    no_go = spread & (high < rule.threshold)
     return np.where(go, 1, np.where(no_go, 2, 0)), low, high
 
 

@@ -72,6 +72,14 @@ def test_a_report_of_too_few_runs(seeds: int, tmp_path: Path) -> None:
     assert "diverged &lt;b&gt;" in (tmp_path / "report.html").read_text()
 
 
+def test_runs_that_learnt_nothing_are_named(tmp_path: Path) -> None:
+    plan = make_plan()
+    write_report(plan, make_results(plan, lambda run: 0.0, 3), {}, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "plain has AP 0.00 after 400 iterations: hardly anything was learnt" in text
+    assert "INCONCLUSIVE**, +0.00 AP [+0.00, +0.00] in 3 seeds" in text
+
+
 def test_names_are_text(tmp_path: Path) -> None:
     arms = ("[stop] $$ %s {0}", "<script>", "$a_b$ | 信号")
     plan = make_plan(arms)
