@@ -98,6 +98,7 @@ def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("sssd.data.build.demo_data", few)
     monkeypatch.setattr("sssd.compare.__main__.ProcessPoolExecutor", InThisProcess)
     monkeypatch.setattr("sssd.compare.cost.end_with", lambda parent: None)
+    monkeypatch.setattr("sssd.compare.cost.POSITIONS", 1)
     monkeypatch.setattr("sssd.compare.runner.Runner.run_all", lambda self, on_result: None)
     monkeypatch.delenv("SSSD_DATA", raising=False)
     monkeypatch.chdir(tmp_path)

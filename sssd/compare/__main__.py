@@ -131,7 +131,8 @@ def _run(
     report()
     if runner.out_of_time:
         console.print("time is up for another run; the same command goes on")
-    console.print((folder / "report.md").read_text(encoding="utf-8").partition("\n## ")[0])
+    told = (folder / "report.md").read_text(encoding="utf-8").partition("\n## ")[0]
+    console.print(told, soft_wrap=True)
     console.print(f"{folder / 'report.html'}, report.md, results.json", soft_wrap=True)
     if runner.stopping:
         return 130

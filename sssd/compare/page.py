@@ -18,6 +18,7 @@ th, td { padding: .3rem .7rem; border-bottom: 1px solid #e6e8eb; text-align: rig
   white-space: nowrap; }
 th { background: #f6f8fa; font-weight: 600; white-space: normal; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; }
+figure { margin: 0; }
 svg { max-width: 100%; height: auto; }
 pre { background: #f6f8fa; padding: .8rem; overflow-x: auto; font-size: .82rem; }
 .go { color: #1a7f37; } .no-go { color: #b42318; } .inconclusive { color: #8a6d00; }

@@ -271,7 +271,7 @@ def image_warning(images: int, threshold: float) -> str | None:
     needed = round((2 * IMAGE_NOISE / threshold) ** 2, -2)
     return (
         f"the {images} validation images are few for a threshold of {threshold:g} AP: on other "
-        f"images like these a gain would be another by about +-{2 * spread:.1f} (95 %), whatever "
+        f"images like these a gain would be another by about ±{2 * spread:.1f} (95 %), whatever "
         f"the seeds; about {needed:,.0f} images would be needed. The verdict is about these images"
     )
 

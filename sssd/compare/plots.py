@@ -1,6 +1,7 @@
 """The pictures of a comparison, as SVG text."""
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -75,6 +76,27 @@ def curves(plan: Plan, results: Results) -> str | None:
     return _svg(figure, *panels)
 
 
+def teachers(plan: Plan, results: Results) -> str | None:
+    """AP on the way of the detector and of its teacher, which is given the labels."""
+    found = {
+        arm: [r for run, r in results.items() if run == plan.run(arm, run.seed)]
+        for arm in plan.arms
+    }
+    taught = {arm: own for arm, own in found.items() if own and own[0]["teacher_curve"]}
+    if not taught:
+        return None
+    figure, axes = plt.subplots(figsize=(6.8, 4.2), layout="constrained")
+    for arm, own in taught.items():
+        for key, label, line in (("teacher_curve", f"{arm}, teacher", "o:"), ("curve", arm, "o-")):
+            curve = _mean([result[key] for result in own], 1.0)
+            axes.plot(*curve, line, lw=2, ms=4, label=label, color=_colour(plan, arm))
+    axes.set_xlabel("iterations (mean over seeds)")
+    axes.set_ylabel("AP on the validation images")
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=8)
+    return _svg(figure, axes)
+
+
 def by_metric(plan: Plan, verdicts: Sequence[Mapping[str, Any]]) -> str | None:
     """The gain in each number, by size of object among them, at equal time and iterations."""
     rows = [row for row in verdicts if row["seeds"] > 1]
@@ -127,6 +149,9 @@ def over_lambda(plan: Plan, results: Results) -> str | None:
     if baseline := _scores(plan, results, plan.baseline):
         axes.axhline(float(np.mean(baseline)), color=COLOURS[0], ls="--", label=plan.baseline)
     axes.set_xscale("log")
+    ticks = sorted({value for values in groups.values() for value in values})
+    axes.set_xticks(ticks, [f"{value:g}" for value in ticks])
+    axes.minorticks_off()
     axes.set_xlabel("lambda")
     axes.set_ylabel("AP (mean over seeds, standard error)")
     axes.legend()
@@ -193,7 +218,10 @@ def _svg(figure: Figure, *panels: Axes) -> str:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     text = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "sssd"}):  # the same file from the same numbers
+    # The same file from the same numbers; text that the browser draws, in any script.
+    settings: Any = {"svg.hashsalt": "sssd", "svg.fonttype": "none"}
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(text, format="svg", metadata={"Date": None})
     svg = text.getvalue()
     return svg[svg.index("<svg") :]

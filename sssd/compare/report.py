@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from sssd.compare.verdicts import METRICS, Results, summary
 from sssd.engine.state import write_atomically
 
 CLASSES_SHOWN = 40
+LEARNT = 1.0  # points of AP; below, there is nothing to compare
 
 
 def write_report(
@@ -29,7 +30,7 @@ def write_report(
     """
     told = summary(plan, results, failed)
     blocks = [
-        Heading(1, f"{' and '.join(plan.others)} over {plan.baseline}"),
+        Heading(1, f"{_several(plan.others)} over {plan.baseline}"),
         *_verdicts(plan, told),
         *_pictures(plan, results, told),
         *_numbers(plan, told),
@@ -49,6 +50,10 @@ def write_report(
         path = folder / name
         write_atomically(path, lambda file, text=text: file.write(text.encode()))
     return told
+
+
+def _several(names: Sequence[str]) -> str:
+    return " and ".join(names) if len(names) < 4 else f"{len(names)} arms"
 
 
 def sentence(row: Mapping[str, Any]) -> str:
@@ -91,6 +96,16 @@ def _verdicts(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
             f"{plan.iterations:,} iterations."
         )
     )
+    short = [row for row in told["arms"] if row["numbers"]["AP"]["mean"] < LEARNT]
+    if short:
+        worst = min(short, key=lambda row: row["numbers"]["AP"]["mean"])
+        blocks.append(
+            Text(
+                f"Note: {worst['arm']} has AP {worst['numbers']['AP']['mean']:.2f} after "
+                f"{worst['iterations']:,} iterations: hardly anything was learnt, and this says "
+                "nothing of a training that is long enough."
+            )
+        )
     if warning := image_warning(data["val"]["images"], rule.threshold):
         blocks.append(Text(f"Note: {warning}."))
     return blocks
@@ -101,6 +116,7 @@ def _pictures(plan: Plan, results: Results, told: Mapping[str, Any]) -> list[Blo
     pictures = (
         ("gains", "Gains", plots.gains(plan, verdicts)),
         ("curves", "AP on the way", plots.curves(plan, results)),
+        ("teacher", "The detector and its teacher", plots.teachers(plan, results)),
         ("lambda", "AP over lambda", plots.over_lambda(plan, results)),
         ("stepwise", "Stepwise and fixed lambda", plots.stepwise(plan, results)),
         ("metrics", "Gains by number and size of object", plots.by_metric(plan, verdicts)),

@@ -108,7 +108,7 @@ def collect(
     result: Result = {
         "plan": plan.digest,
         **dataclasses.asdict(run),
-        "numbers": {name: numbers[name] for name in numbers if not name.startswith("AR")},
+        "numbers": {name: v for name, v in numbers.items() if "AR" not in name},
         "classes": [
             [name, None if np.isnan(ap) else float(ap)]
             for name, ap in zip(names, by_class, strict=True)

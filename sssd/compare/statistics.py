@@ -21,6 +21,7 @@ repeated confidence intervals; both for known spread.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -52,7 +53,7 @@ class Verdict(NamedTuple):
 
     Attributes:
         name: GO: the interval lies above 0 and the mean is the threshold or more. NO-GO: the
-            interval lies below the threshold. INCONCLUSIVE: neither.
+            interval lies below the threshold. INCONCLUSIVE: neither, or gains without any spread.
         seeds: how many of the gains it rests on: those up to the first look that decided.
         mean: their mean.
         low: lower end of their interval; NaN before the first look, like `high`.
@@ -81,14 +82,20 @@ def make_rule(threshold: float, seeds: int, error: float = 0.05, arms: int = 1) 
         >>> [round(level, 4) for level in make_rule(0.3, seeds=3).levels]
         [0.025]
     """
+    looks = tuple(range(FIRST_LOOK, seeds + 1))
+    return Rule(threshold, looks, _levels(seeds, error / 2 / arms))
+
+
+@cache
+def _levels(seeds: int, part: float) -> tuple[float, ...]:
+    """One-sided levels of all looks whose intervals miss the truth on one side with `part`."""
     looks = np.arange(FIRST_LOOK, seeds + 1)
-    part = error / 2 / arms
     if len(looks) == 1:
-        return Rule(threshold, tuple(looks.tolist()), (part,))
+        return (part,)
     mean, deviation = _means(np.random.default_rng(0).standard_normal((CALIBRATION, seeds)), looks)
     p = stats.t.sf(mean / deviation, looks - 1)  # (plans, looks), one-sided
     last = float(np.quantile((p * seeds / looks).min(axis=1), part))
-    return Rule(threshold, tuple(looks.tolist()), tuple((last * looks / seeds).tolist()))
+    return tuple((last * looks / seeds).tolist())
 
 
 def judge(gains: Sequence[float], rule: Rule) -> Verdict:
@@ -176,8 +183,9 @@ def _looks(gains: np.ndarray, rule: Rule) -> tuple[np.ndarray, np.ndarray, np.nd
     levels = np.array(rule.levels[: len(looks)])
     half = stats.t.isf(levels, looks - 1) * error
     low, high = mean - half, mean + half
-    go = (low > 0) & (mean >= rule.threshold)
-    no_go = high < rule.threshold
+    spread = error > 0  # gains that are all the same are no measurement: nothing has been learnt
+    go = spread & (low > 0) & (mean >= rule.threshold)
+    no_go = spread & (high < rule.threshold)
     return np.where(go, 1, np.where(no_go, 2, 0)), low, high
 
 

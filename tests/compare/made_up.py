@@ -52,7 +52,7 @@ def make_result(plan: Plan, run: Run, ap: float) -> Result:
         "classes": [[name, share + 0.01 * i] for i, name in enumerate(CLASSES[:2])]
         + [[CLASSES[2], None]],
         "curve": curve,
-        "teacher_curve": [],
+        "teacher_curve": [[i, ap + 0.2] for i, ap in curve] if taught else [],
         "distance": [0.3, 0.2] if taught else None,
         "seconds": 60.0,
         "wall_seconds": 90.0,

@@ -49,7 +49,7 @@ def test_the_report_of_a_plan(tmp_path: Path) -> None:
     assert re.search(r"\*\*sssd over plain at equal iterations: GO\*\*, \+2\.\d+ AP \[\+1", text)
     assert "100 validation images are few" in text
     assert "| sssd | iterations | 3 | GO | +2." in text
-    for name in ("gains", "curves", "metrics"):
+    for name in ("gains", "curves", "teacher", "metrics"):
         assert (tmp_path / f"{name}.svg").read_text().startswith("<svg")
     page = Checked()
     page.feed((tmp_path / "report.html").read_text())
@@ -70,6 +70,14 @@ def test_a_report_of_too_few_runs(seeds: int, tmp_path: Path) -> None:
     assert "too few to tell" in text if seeds else "no pair of runs yet" in text
     assert "Failed, counts for nothing: sssd, 400 iterations, seed 0" in text
     assert "diverged &lt;b&gt;" in (tmp_path / "report.html").read_text()
+
+
+def test_runs_that_learnt_nothing_are_named(tmp_path: Path) -> None:
+    plan = make_plan()
+    write_report(plan, make_results(plan, lambda run: 0.0, 3), {}, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "plain has AP 0.00 after 400 iterations: hardly anything was learnt" in text
+    assert "INCONCLUSIVE**, +0.00 AP [+0.00, +0.00] in 3 seeds" in text
 
 
 def test_names_are_text(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_verdicts(rule: Rule) -> None:
     assert judge([0.11, 0.10, 0.12], rule).name == "NO-GO"  # above 0, and not worth it
     assert judge([-5.0, -5.1, -5.2], rule).name == "NO-GO"
     assert judge([3.0, -3.0, 0.1], rule).name == "INCONCLUSIVE"
-    assert judge([0.0, 0.0, 0.0], rule).name == "NO-GO"
+    assert judge([0.0, 0.0, 0.0], rule).name == "INCONCLUSIVE"  # three runs that learnt nothing
 
 
 def test_the_first_look_that_decides_stands(rule: Rule) -> None:
