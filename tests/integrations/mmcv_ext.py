@@ -1,6 +1,6 @@
 """Stands in for mmcv 2.1's compiled operators where those are not built: put it at mmcv/_ext.py.
 
-Non-maximum suppression and RoIAlign are torchvision's; the others refuse.
+Non-maximum suppression and RoIAlign are torchvision's, in fp32; the others refuse.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from torchvision.ops import roi_align
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
     """Rows that are kept."""
     assert offset == 0
-    return torchvision_nms(boxes, scores, iou_threshold)
+    return torchvision_nms(boxes.float(), scores.float(), iou_threshold)
 
 
 def roi_align_forward(
@@ -34,7 +34,9 @@ def roi_align_forward(
     """Writes to output."""
     assert pool_mode == 1  # the average
     size = aligned_height, aligned_width
-    output.copy_(roi_align(input, rois, size, spatial_scale, sampling_ratio, aligned))
+    output.copy_(
+        roi_align(input.float(), rois.float(), size, spatial_scale, sampling_ratio, aligned)
+    )
 
 
 def roi_align_backward(
@@ -53,7 +55,9 @@ def roi_align_backward(
     """Writes to grad_input."""
     settings = spatial_scale, aligned_height, aligned_width, *grad_input.shape
     backward = torch.ops.torchvision._roi_align_backward
-    grad_input.copy_(backward(grad_output, rois, *settings, sampling_ratio, aligned))
+    grad_input.copy_(
+        backward(grad_output.float(), rois.float(), *settings, sampling_ratio, aligned)
+    )
 
 
 def __getattr__(name: str) -> Callable[..., Any]:
