@@ -297,10 +297,13 @@ def test_what_would_train_without_distillation_is_refused(
         run.train()
     with pytest.raises(ValueError, match="is a copy of the one"):
         trainer(copy.deepcopy(model), rows, tmp_path).train()
+    run = trainer(model, rows, tmp_path)
+    run.args.enable_jit_checkpoint = True
     with pytest.raises(ValueError, match="enable_jit_checkpoint is True"):
-        trainer(model, rows, tmp_path, enable_jit_checkpoint=True).train()
+        run.train()
 
 
+@pytest.mark.slow
 def test_compiled(rows: list[dict[str, Any]], tmp_path: Path) -> None:
     losses = []
     for arguments in ({}, {"torch_compile": True, "torch_compile_backend": "eager"}):
