@@ -93,6 +93,7 @@ class Stepwise(nn.Module):
         return self._on_host
 
     def _write(self, step: int, peak: float) -> None:
+        peak = float(torch.tensor(peak, dtype=torch.float32))  # as one that is resumed reads it
         self._on_host = step, peak
         self.step.fill_(step)
         self.peak_rate.fill_(peak)

@@ -149,12 +149,14 @@ class Attachment:
             model is self.host.model and model.training and self.host.is_training_step(args, kwargs)
         )
 
+    @torch.compiler.disable  # a compiled model's step is compiled, ours is not
     def before(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Opens the taps for a training step."""
         if self.acts(model, args, kwargs):
             for tap in self.taps:
                 tap.open()
 
+    @torch.compiler.disable
     def after(
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> Any:

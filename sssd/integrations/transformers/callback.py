@@ -1,14 +1,13 @@
 """What ties `attach` to transformers' `Trainer`."""
 
-import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sssd.distillation import Stepwise
@@ -64,7 +63,9 @@ class DistillationCallback(TrainerCallback):
                 args.resume_from_checkpoint,
                 Path(args.output_dir, f"checkpoint-{state.global_step}"),
             )
-            _resume(part, model, [Path(place) / FILE for place in places if place])
+            folder = _folder_of(state, [Path(place) for place in places if place])
+            _load_whole(model, folder)
+            part.load_state_dict(load_file(folder / FILE))
 
     def on_step_begin(
         self,
@@ -118,7 +119,20 @@ class DistillationCallback(TrainerCallback):
         folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
         if args.should_save and not state.is_hyper_param_search:
             tensors = {name: x.clone() for name, x in _part_of(model).state_dict().items()}
-            save_file(tensors, folder / FILE, metadata={"model": _fingerprint(model)})
+            save_file(tensors, folder / FILE)
+
+    def on_train_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        *,
+        model: Any,
+        **others: Any,
+    ) -> None:
+        """Loads all of the best model."""
+        if args.load_best_model_at_end and state.best_model_checkpoint:
+            _load_whole(model, state.best_model_checkpoint)
 
 
 def _part_of(model: Any) -> Stepwise:
@@ -158,30 +172,31 @@ def _mean(pair: Tensor) -> float:
     return float(total / number)
 
 
-def _fingerprint(model: nn.Module) -> str:
-    """Tells whose weights a checkpoint's are: a hash of the last tensor that is trained."""
-    ours = f"{ATTRIBUTE}."
-    trained = [p for n, p in model.named_parameters() if p.requires_grad and n[: len(ours)] != ours]
-    values = trained[-1].detach().cpu().flatten().view(torch.uint8)
-    return hashlib.sha256(values.numpy().tobytes()).hexdigest()
-
-
-def _resume(part: Stepwise, model: nn.Module, files: Sequence[Path]) -> None:
-    """Loads the part that belongs to the model's weights.
+def _folder_of(state: TrainerState, places: Sequence[Path]) -> Path:
+    """The checkpoint that a Trainer's state was loaded from: it has the same log.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none with a part.
     """
-    wanted = _fingerprint(model)
-    for file in filter(Path.is_file, files):
-        with safe_open(file, "pt") as saved:
-            belongs = saved.metadata()["model"] == wanted
-        if belongs:
-            part.load_state_dict(load_file(file))
-            return
+    for folder in places:
+        if (folder / FILE).is_file():
+            saved = TrainerState.load_from_json(str(folder / "trainer_state.json"))
+            if json.dumps(saved.log_history) == json.dumps(state.log_history):
+                return folder
     raise ValueError(
-        f"found no {FILE} that belongs to the model's weights, looked for "
-        f"{', '.join(map(str, files))}: give DistillationCallback(checkpoint=...) the folder that "
-        "train(resume_from_checkpoint=...) has. A checkpoint of a run without this callback cannot "
-        "be taken up with it: load the model, attach, and train anew"
+        f"found no {FILE} of this run, looked in {', '.join(map(str, places))}: give "
+        "DistillationCallback(checkpoint=...) the folder that train(resume_from_checkpoint=...) "
+        "has. A checkpoint of a run without this callback cannot be taken up with it: load the "
+        "model, attach, and train anew"
     )
+
+
+def _load_whole(model: Any, folder: str | Path) -> None:
+    """Loads a model's weights by from_pretrained, which knows the names that they are saved by.
+
+    Trainer (5.24) loads them by the names of the modules, and leaves what it does not find as it
+    was: the attention of every model served but DEIMv2 (transformers' issues 43701 and 48805).
+    """
+    with torch.random.fork_rng(devices=[]):
+        whole = type(model).from_pretrained(folder, local_files_only=True)
+    model.load_state_dict(whole.state_dict(), strict=False)

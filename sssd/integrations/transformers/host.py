@@ -1,6 +1,5 @@
 """How `attach` sees transformers' RT-DETR, RT-DETRv2, D-FINE and DEIMv2."""
 
-import functools
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -134,7 +133,8 @@ class TransformersHost(Host):
 
     def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call of the model by name."""
-        call = dict(_signature_of(type(self.model)).bind(self.model, *args, **kwargs).arguments)
+        signature = inspect.signature(type(self.model).forward)
+        call = dict(signature.bind(self.model, *args, **kwargs).arguments)
         return {**call.pop("kwargs", {}), **{n: x for n, x in call.items() if n != "self"}}
 
     def _refuse_a_dead_adapter(self) -> None:
@@ -151,11 +151,6 @@ class TransformersHost(Host):
                 "from_pretrained, or detach(model) and attach(model) anew"
             )
         self._adapter_lives = True
-
-
-@functools.cache
-def _signature_of(kind: type[nn.Module]) -> inspect.Signature:
-    return inspect.signature(kind.forward)
 
 
 def _maps_of(encoded: Any) -> list[Tensor]:
