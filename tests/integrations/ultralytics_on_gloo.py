@@ -10,7 +10,6 @@ from torch import distributed, nn
 from ultralytics.engine.trainer import BaseTrainer
 
 made = BaseTrainer.__init__
-end = BaseTrainer.final_eval
 wrap = nn.parallel.DistributedDataParallel
 
 
@@ -26,7 +25,6 @@ def on_gloo(self: Any) -> None:
 def saved(self: Any) -> None:
     folder, rank = Path(self.save_dir).parent, os.environ["RANK"]
     torch.save(self.model.module.state_dict(), folder / f"rank{rank}.pt")
-    end(self)
 
 
 BaseTrainer.__init__ = initialised
