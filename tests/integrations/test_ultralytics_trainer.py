@@ -165,6 +165,10 @@ def test_a_plain_checkpoint_is_not_resumed_in_silence(data: Path, tmp_path: Path
     last = tmp_path / "run/weights/last.pt"
     with pytest.raises(ValueError, match="resume: the checkpoint has no state of the distillation"):
         YOLO(last).train(resume=True, trainer=Trainer)
+    plain = last.rename(tmp_path / "plain.pt")
+    train(tmp_path, data, Trainer, str(plain), epochs=1, pretrained=True)  # the message's way out
+    (row,) = table(tmp_path)
+    assert row["train/dis_loss"] > 0
 
 
 @pytest.mark.parametrize("changes", [{}, END_TO_END], ids=["yolov8", "yolo26"])
