@@ -177,7 +177,7 @@ def test_a_coefficient_of_zero_is_ultralytics_own_training(
 ) -> None:
     found = []
     for trainer in (DetectionTrainer, Trainer.with_settings(coefficient=0.0)):
-        train(tmp_path, data, trainer, tiny_file(tmp_path, **changes))
+        train(tmp_path, data, trainer, tiny_file(tmp_path, **changes), epochs=1)
         found.append(state_of(tmp_path / "run/weights/last.pt"))
     plain, off = found
     assert plain.keys() == off.keys()
@@ -281,12 +281,17 @@ def test_settings_reach_the_processes_of_ddp(data: Path, tmp_path: Path) -> None
     arguments |= {"exist_ok": True, "epochs": 1, "model": tiny_file(tmp_path)}
     trainer = Trainer.with_settings(coefficient={"value": 3.0})(overrides=arguments)
     script = generate_ddp_file(trainer)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    program = [sys.executable, ROOT / "tests/integrations/ultralytics_on_gloo.py", script, tmp_path]
+    here = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2"}
     try:
-        program = [ROOT / "tests/integrations/ultralytics_on_gloo.py", script]
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        subprocess.run([sys.executable, *launcher, *program], env=environment, check=True)
+        processes = [
+            subprocess.Popen(program, env={**here, "RANK": rank, "LOCAL_RANK": rank})
+            for rank in "01"
+        ]
+        assert [process.wait(120) for process in processes] == [0, 0]
     finally:
+        for process in processes:
+            process.kill()
         ddp_cleanup(trainer, script)
     (row,) = table(tmp_path)
     assert row["train/lambda"] == 3
