@@ -107,7 +107,7 @@ class UltralyticsHost(Host):
         if isinstance(part, SelfDistillation):  # in every step, or the trainer's mean loses it
             added = {"ke_loss": sum(losses.values(), torch.zeros_like(distance)), **added}
         shown = {name: x.detach() / self._batch_size for name, x in added.items()}
-        shown["lambda"] = torch.as_tensor(part.metrics["lambda"], device=distance.device)
+        shown["lambda"] = torch.full_like(shown["dis_loss"], float(part.metrics["lambda"]))
         total = torch.cat([loss.reshape(-1), *(x.reshape(1) for x in added.values())])
         return total, {**items, **shown}
 

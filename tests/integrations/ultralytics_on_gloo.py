@@ -1,4 +1,4 @@
-"""Runs the file that Ultralytics writes for its DDP processes, over gloo on the CPU."""
+"""One of two processes: runs the file that Ultralytics writes for its DDP, over gloo on the CPU."""
 
 import os
 import sys
@@ -9,9 +9,9 @@ import torch
 from torch import distributed, nn
 from ultralytics.engine.trainer import BaseTrainer
 
-made = BaseTrainer.__init__
-end = BaseTrainer.final_eval
-wrap = nn.parallel.DistributedDataParallel
+script, folder = map(Path, sys.argv[1:])
+rank = int(os.environ["RANK"])
+made, wrap = BaseTrainer.__init__, nn.parallel.DistributedDataParallel
 
 
 def initialised(self: Any, *arguments: Any, **keywords: Any) -> None:
@@ -20,18 +20,16 @@ def initialised(self: Any, *arguments: Any, **keywords: Any) -> None:
 
 
 def on_gloo(self: Any) -> None:
-    distributed.init_process_group("gloo")
+    place = f"file://{folder}/rendezvous"
+    distributed.init_process_group("gloo", init_method=place, rank=rank, world_size=2)
 
 
 def saved(self: Any) -> None:
-    folder, rank = Path(self.save_dir).parent, os.environ["RANK"]
+    """Instead of the last evaluation, which asks CUDA for the device."""
     torch.save(self.model.module.state_dict(), folder / f"rank{rank}.pt")
-    end(self)
 
 
-BaseTrainer.__init__ = initialised
-BaseTrainer._setup_ddp = on_gloo
-BaseTrainer.final_eval = saved
+BaseTrainer.__init__, BaseTrainer._setup_ddp, BaseTrainer.final_eval = initialised, on_gloo, saved
 nn.parallel.DistributedDataParallel = lambda model, device_ids, **keywords: wrap(model, **keywords)
-exec(compile(Path(sys.argv[1]).read_text(), sys.argv[1], "exec"))
+exec(compile(script.read_text(), script, "exec"))
 distributed.destroy_process_group()

@@ -38,28 +38,39 @@ ARGUMENTS = {
 }
 
 
-def pictures(folder: Path, train: int = 8, val: int = 4) -> Path:
-    """A data.yaml of photos of PASCAL VOC, or of the demo's digits where there are none."""
+def real(folder: Path, split: str, count: int) -> tuple[dict[str, Any], Path]:
+    """COCO's record of some photos of PASCAL VOC, and their folder.
+
+    Where there are none they are the demo's digits.
+    """
     beside = Path(__file__).resolve().parents[3] / "shared" / "data"
     voc = Path(os.environ.get("SSSD_DATA") or beside) / "voc07"
-    demo = None if voc.is_dir() else demo_data(folder, 128, train, val)
+    annotations, images = voc / f"annotations/instances_{split}.json", voc / split
+    if not voc.is_dir():
+        demo = demo_data(folder, 128, 8, 8)
+        annotations, images = getattr(demo, f"{split}_json"), getattr(demo, f"{split}_images")
+    record = json.loads(annotations.read_text())
+    chosen = record["images"][:count]
+    ids = {image["id"] for image in chosen}
+    rows = [row for row in record["annotations"] if row["image_id"] in ids]
+    return {**record, "images": chosen, "annotations": rows}, images
+
+
+def pictures(folder: Path, train: int = 8, val: int = 4) -> Path:
+    """A data.yaml of real pictures, see `real`."""
     for split, count in (("train", train), ("val", val)):
-        annotations, images = voc / f"annotations/instances_{split}.json", voc / split
-        if demo is not None:
-            annotations, images = getattr(demo, f"{split}_json"), getattr(demo, f"{split}_images")
-        record = json.loads(annotations.read_text())
+        record, images = real(folder, split, count)
         names = {c["id"]: c["name"] for c in record["categories"]}
         number = {category: i for i, category in enumerate(names)}
         for kind in ("images", "labels"):
             (folder / kind / split).mkdir(parents=True)
-        for image in record["images"][:count]:
+        for image in record["images"]:
             width, height = image["width"], image["height"]
             rows = []
-            for a in record["annotations"]:
-                if a["image_id"] == image["id"]:
-                    x, y, w, h = a["bbox"]
-                    place = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
-                    rows.append(" ".join(map(str, (number[a["category_id"]], *place))))
+            for a in (a for a in record["annotations"] if a["image_id"] == image["id"]):
+                x, y, w, h = a["bbox"]
+                place = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
+                rows.append(" ".join(map(str, (number[a["category_id"]], *place))))
             name = Path(image["file_name"]).name
             (folder / "images" / split / name).symlink_to(images / image["file_name"])
             text = folder / "labels" / split / Path(name).with_suffix(".txt")
