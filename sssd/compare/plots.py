@@ -85,7 +85,8 @@ def teachers(plan: Plan, results: Results) -> str | None:
     taught = {arm: own for arm, own in found.items() if own and own[0]["teacher_curve"]}
     if not taught:
         return None
-    figure, axes = plt.subplots(figsize=(6.8, 4.2), layout="constrained")
+    figure = Figure(figsize=(6.8, 4.2), layout="constrained")
+    axes = figure.subplots()
     for arm, own in taught.items():
         for key, label, line in (("teacher_curve", f"{arm}, teacher", "o:"), ("curve", arm, "o-")):
             curve = _mean([result[key] for result in own], 1.0)
