@@ -99,9 +99,11 @@ class CoefficientConfig:
         """Whether distillation is over at an iteration."""
         return self.stop is not None and iteration >= self.stop
 
-    def acting(self, iteration: int, milestones: Sequence[int]) -> float:
+    def acting(
+        self, iteration: int, milestones: Sequence[int], falls: float | None = None
+    ) -> float:
         """Lambda as the student feels it: 0 before the start."""
-        return self.at(iteration, milestones) if iteration >= self.start else 0.0
+        return self.at(iteration, milestones, falls) if iteration >= self.start else 0.0
 
     def at(self, iteration: int, milestones: Sequence[int], falls: float | None = None) -> float:
         """Lambda at an iteration (SSSD, section 3.3; Figure 3).

@@ -69,7 +69,7 @@ class Stepwise(nn.Module):
 
     def acting_lambda_at(self, step: int) -> float:
         """Lambda of a step as the student feels it: 0 before its start."""
-        return self.lambda_at(step) if step >= self.coefficient.start else 0.0
+        return self.coefficient.acting(step, self.milestones, self._falls())
 
     def _falls(self) -> float | None:
         """Tenfold falls of the learning rate; None where milestones count them."""
