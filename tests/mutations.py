@@ -144,7 +144,7 @@ FAULTS = [
         "sssd/commands.py",
         "markup=False",
         "markup=True",
-        "tests/test_text.py::test_experiments_take_any_name",
+        "tests/test_text.py::test_a_console_prints_names_as_they_are",
     ),
 ]  # fmt: skip
 

@@ -12,6 +12,7 @@ import pytest
 
 import sssd.data.__main__ as data
 from sssd import evaluate, export, predict, train
+from sssd.commands import plain_console
 from sssd.compare import __main__ as compare
 from tests.runs import SETTINGS
 from tests.scenes import write_scenes
@@ -130,6 +131,12 @@ def test_what_an_encoding_lacks_is_escaped(
     assert "[stop]" in said
     assert ("信号" if encoding == "gbk" else r"\u4fe1\u53f7") in said
     assert "\\U0001f600" in said
+
+
+def test_a_console_prints_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "[red]stop[/red] [/x] :cat: 3.14"
+    plain_console().print(name, soft_wrap=True)
+    assert capsys.readouterr().out == f"{name}\n"
 
 
 @pytest.mark.parametrize("text", ["[/x]", "$$", "{0} %s", "猫"])
