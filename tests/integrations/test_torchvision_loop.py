@@ -110,7 +110,8 @@ def test_a_detached_model_exports_to_onnx(tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(path)
     (name,) = (entry.name for entry in session.get_inputs())
     boxes = session.run(None, {name: image.numpy()})[0]
-    torch.testing.assert_close(torch.from_numpy(boxes), model([image])[0]["boxes"])
+    found = model([image])[0]["boxes"]
+    torch.testing.assert_close(torch.from_numpy(boxes), found, rtol=1e-3, atol=1e-2)
 
 
 def test_the_script_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
