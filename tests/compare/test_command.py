@@ -155,6 +155,23 @@ def test_wrong_use_is_told(
     assert not (tmp_path / "out").exists()
 
 
+def test_jobs_have_a_core_or_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command._gpus("cpu") is None
+    monkeypatch.setattr(command.os, "sched_getaffinity", lambda pid: {0, 1, 5})
+    assert command._jobs(None, None) == 3
+    monkeypatch.setattr(command.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(command.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert command._gpus("auto") == ["0", "1"]
+    assert command._jobs(None, ["0", "1"]) == 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1,7")
+    assert command._gpus("auto") == ["GPU-1", "7"]
+    with pytest.raises(ValueError, match="--jobs is 3; there are 2 GPUs"):
+        command._jobs(3, ["0", "1"])
+    with pytest.raises(ValueError, match="set CUDA_VISIBLE_DEVICES instead"):
+        command._gpus("cuda:1")
+
+
 def test_a_run_of_other_settings_is_named(tmp_path: Path) -> None:
     """What a run notes of itself is compared with the plan."""
     arm = make_arms("small", [], ["plain", "sssd"])[1]
