@@ -33,7 +33,9 @@ FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)  # of the recipe's lambda: two decades
 
 OF_THE_PLAN = (
     *("--engine.seed", "--engine.device", "--out", "--resume", "--schedule.iterations"),
+    *("--data.train", "--data.train-images", "--data.train-split", "--data.format"),
     *("--data.val", "--data.val-images", "--data.val-split", "--data.pixel-range"),
+    "--data.on-bad-data",
 )
 """What no arm may change: the plan gives it to all of them."""
 

@@ -46,6 +46,7 @@ REFUSED = {
     "--out: the plan chooses": ["plain", "x: --out y --data.flip 0"],
     "--schedule.iterations is the plan's": ["plain", "x: --schedule.iterations=9"],
     "--data.val is the plan's": ["plain", "x: --data.val y"],
+    "--data.train is the plan's": ["plain", "x: --data.train y --data.flip 0"],
     "--arms x: ": ["plain", "x: --data.flop 0"],
     "--arms plain: --method.temperature has no effect": ["plain", "sssd"],
 }
