@@ -23,16 +23,10 @@ from tests.runs import SETTINGS
 from tests.scenes import write_scenes
 from tests.torchrun import ROOT
 
-SMALL = [*SETTINGS[: SETTINGS.index("--method.name")], "--engine.batch-size", "2"]
-SMALL += [
-    "--engine.ema-decay",
-    "None",
-    "--engine.log-every",
-    "1",
-    "--schedule.iterations",
-    "4",
-    "--schedule.warmup",
-    "0",
+SMALL = [
+    *(*SETTINGS[: SETTINGS.index("--method.name")], "--engine.ema-decay", "None"),
+    *("--engine.batch-size", "2", "--engine.log-every", "1"),
+    *("--schedule.iterations", "4", "--schedule.warmup", "0"),
 ]
 
 
