@@ -50,6 +50,11 @@ def refuse_without_effect(config: Config, flags: Sequence[str]) -> None:
     Raises:
         ValueError: names the flag and what it needs.
     """
+    _refuse(without_effect(config), flags)
+
+
+def without_effect(config: Config) -> dict[str, str]:
+    """Flags that change nothing beside the other settings, and what each needs."""
     detector, engine, schedule = config.detector, config.engine, config.schedule
     needs: dict[str, tuple[bool, list[str]]] = {
         "pretrained --detector.weights": (
@@ -66,7 +71,7 @@ def refuse_without_effect(config: Config, flags: Sequence[str]) -> None:
         ),
         "--schedule.warmup 1 or more": (schedule.warmup > 0, ["--schedule.warmup-factor"]),
     }  # fmt: skip
-    _refuse({f: need for need, (met, names) in needs.items() if not met for f in names}, flags)
+    return {flag: need for need, (met, names) in needs.items() if not met for flag in names}
 
 
 def _chosen(kind: type[Named], settings: Named, flag: str, flags: Sequence[str]) -> Named:

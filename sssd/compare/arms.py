@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sssd.engine.record import by_flag
+from sssd.flags import without_effect
 from sssd.methods import DistillingConfig
 from sssd.recipes import Config, stretched
 from sssd.train import parse
@@ -34,7 +35,9 @@ FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)  # of the recipe's lambda: two decades
 
 OF_THE_PLAN = (
     *("--engine.seed", "--engine.device", "--out", "--resume", "--schedule.iterations"),
+    *("--data.train", "--data.train-images", "--data.train-split", "--data.format"),
     *("--data.val", "--data.val-images", "--data.val-split", "--data.pixel-range"),
+    "--data.on-bad-data",
 )
 """What no arm may change: the plan gives it to all of them."""
 
@@ -113,12 +116,12 @@ def longer(recipe: str, flags: Sequence[str], arm: Arm, iterations: int) -> Arm:
     wanted = stretched(arm.config, iterations)
     own = [*arm.flags, "--schedule.iterations", str(iterations)]
     got = _parsed(recipe, [*flags, *own], f"--arms {arm.name}")
-    goal = by_flag(wanted)
+    goal, idle = by_flag(wanted), tuple(without_effect(wanted))  # idle ones are refused
     for flag, value in by_flag(got).items():  # what flags had given stays behind
-        if value != goal[flag]:
+        if value != goal[flag] and not flag.startswith(idle):
             own += [flag, *_words(goal[flag])]
     got = _parsed(recipe, [*flags, *own], f"--arms {arm.name}")
-    assert settings_of(got) == settings_of(wanted)
+    assert all(f.startswith(idle) for f in differences(settings_of(got), settings_of(wanted)))
     return Arm(arm.name, tuple(own), got)
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from sssd.data import evaluation_loader, training_loader
+from sssd.data import DetectionDataset, evaluation_loader, training_loader
 from sssd.data.build import build_datasets
 from sssd.data.workers import end_with
 from sssd.detectors import build_detector
@@ -40,12 +40,13 @@ def measure(configs: Mapping[str, Config], parent: int) -> dict[str, Cost]:
     little; on a GPU the clock.
 
     Args:
-        configs: settings of the same data by name.
+        configs: settings by name, all of the same data.
         parent: the process to end with.
     """
     end_with(parent)
     torch.set_num_threads(1)
-    trainings = {name: _Training(config) for name, config in configs.items()}
+    train_set, validation_set = build_datasets(next(iter(configs.values())).data)
+    trainings = {n: _Training(c, train_set, validation_set) for n, c in configs.items()}
     device = next(iter(trainings.values())).device
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     calls = {name: one.step for name, one in trainings.items()}
@@ -78,8 +79,9 @@ def in_turn(
 class _Training:
     """The steps of one configuration at places spread over its schedule."""
 
-    def __init__(self, config: Config) -> None:
-        train_set, validation_set = build_datasets(config.data)
+    def __init__(
+        self, config: Config, train_set: DetectionDataset, validation_set: DetectionDataset
+    ) -> None:
         torch.manual_seed(0)
         detector = build_detector(config.detector, train_set.num_classes)
         self.method = build_method(detector, config.method, config.schedule)

@@ -46,6 +46,7 @@ REFUSED = {
     "--out: the plan chooses": ["plain", "x: --out y --data.flip 0"],
     "--schedule.iterations is the plan's": ["plain", "x: --schedule.iterations=9"],
     "--data.val is the plan's": ["plain", "x: --data.val y"],
+    "--data.train is the plan's": ["plain", "x: --data.train y --data.flip 0"],
     "--arms x: ": ["plain", "x: --data.flop 0"],
     "--arms plain: --method.temperature has no effect": ["plain", "sssd"],
 }
@@ -82,6 +83,16 @@ def test_an_arm_that_changes_more_than_it_says_is_named(monkeypatch: pytest.Monk
     monkeypatch.setattr(arms, "parse", moves_along)
     with pytest.raises(ValueError, match=r"--engine\.batch-size from 4 to 2 as well"):
         make_arms("small", [], ["plain", "x: --data.flip 0"])
+
+
+def test_what_has_no_effect_is_not_moved_along() -> None:
+    """Rounded twice, the start of distillation is another, which plain would refuse as a flag."""
+    length = next(n for n in range(50, 400) if round(114 * n / 400) != round(100 * n / 350))
+    flags = ["--schedule.iterations", "400"]  # of the recipe's 350
+    plain, sssd = make_arms("small", flags, ["plain", "sssd"])
+    assert longer("small", flags, plain, length).config.schedule.iterations == length
+    start = longer("small", flags, sssd, length).config.method.coefficient.start
+    assert start == round(114 * length / 400)
 
 
 def test_a_longer_run_moves_everything_along() -> None:

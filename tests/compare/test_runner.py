@@ -122,6 +122,15 @@ def test_jobs_run_at_once_with_one_thread_each(
     assert len(runner.results) == 9
 
 
+def test_each_job_has_a_gpu_of_its_own(make_runner: Callable[..., Runner], tmp_path: Path) -> None:
+    note = f"open({str(tmp_path / 'gpus')!r}, 'a').write(os.environ['CUDA_VISIBLE_DEVICES'] + ' ')"
+    runner = make_runner(clear, lambda run: note, plan=make_plan(seeds=3), jobs=2)
+    runner.gpus = ["3", "GPU-5"]
+    runner.run_all(lambda: None)
+    assert set((tmp_path / "gpus").read_text().split()) == {"3", "GPU-5"}
+    assert runner.failed == {}
+
+
 def test_a_failed_run_is_named_and_its_seed_counts_for_nothing(
     make_runner: Callable[..., Runner], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
