@@ -192,17 +192,6 @@ def standardized_mse(student: Maps, teacher: Maps, *, over: Literal["cells", "im
     return sums / max(1, sum(x.numel() for x in student))
 
 
-LOSSES: dict[str, Loss] = {
-    "sssd": sssd_loss,
-    "cwd": cwd_loss,
-    "pixel_kl": pixel_kl_loss,
-    "lgd": lgd_loss,
-    "labelenc": labelenc_loss,
-    "pkd": pkd_loss,
-    "cosine": cosine_loss,
-}
-
-
 class DistillationLoss(nn.Module):
     """A loss of this file times its weight, as a module without parameters or state.
 
@@ -311,7 +300,7 @@ class WeightedMSELoss(DistillationLoss):
         super().__init__(weighted_mse_loss, weight)
 
 
-LOSS_MODULES: dict[str, Callable[[], DistillationLoss]] = {
+LOSSES: dict[str, Callable[[], DistillationLoss]] = {
     "sssd": SSSDLoss,
     "cwd": CWDLoss,
     "pixel_kl": PixelKLLoss,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sssd.distillation.core import zero_for
 from sssd.distillation.stepwise import Coefficient, Stepwise
-from sssd.losses import LOSS_MODULES, Loss
+from sssd.losses import LOSSES, Loss
 from sssd.ops.inputs import Maps, as_list
 
 Pyramid = Callable[[Tensor], Sequence[Tensor]]
@@ -28,7 +28,7 @@ class TeacherDistillation(Stepwise):
         teacher: the trained detector, which is frozen.
         teacher_widths: channels of each of the teacher's P maps.
         pyramid: from images as the network sees them (B, 3, H, W) to the teacher's P maps.
-        loss: a name in `sssd.losses.LOSS_MODULES`, or a module or function of the maps of both.
+        loss: a name in `sssd.losses.LOSSES`, or a module or function of the maps of both.
         coefficient: lambda, beside the loss's own weight: see `Stepwise`.
         milestones: see `Stepwise`.
 
@@ -60,11 +60,9 @@ class TeacherDistillation(Stepwise):
                 f"model has {len(widths)} maps and teacher {len(teacher_widths)}: their pyramids "
                 "must have the same levels"
             )
-        if isinstance(loss, str) and loss not in LOSS_MODULES:
-            raise ValueError(
-                f"loss is {loss!r}: expected one of {', '.join(LOSS_MODULES)}, or a module"
-            )
-        self.loss: Loss = LOSS_MODULES[loss]() if isinstance(loss, str) else loss
+        if isinstance(loss, str) and loss not in LOSSES:
+            raise ValueError(f"loss is {loss!r}: expected one of {', '.join(LOSSES)}, or a module")
+        self.loss: Loss = LOSSES[loss]() if isinstance(loss, str) else loss
         self.projections = nn.ModuleList(
             nn.Identity() if own == other else nn.Conv2d(own, other, 1)
             for own, other in zip(widths, teacher_widths, strict=True)

@@ -51,7 +51,7 @@ def attach(
         num_classes: number of different labels; by default the model says it. Faster R-CNN of
             torchvision counts the background.
         teacher: a trained detector, of any framework served, whose pyramid has the same strides.
-        loss: with a teacher: a name in `sssd.losses.LOSS_MODULES`, or a module or function of the
+        loss: with a teacher: a name in `sssd.losses.LOSSES`, or a module or function of the
             maps of both.
         settings: of `SelfDistillation`: coefficient, milestones, fusion, adapter, distance,
             teacher_every; with a teacher, coefficient and milestones.
