@@ -87,8 +87,7 @@ def make_arms(recipe: str, flags: Sequence[str], wanted: Sequence[str]) -> list[
     if given:
         raise ValueError(f"{', '.join(sorted(given))}: the plan chooses seeds and folders itself")
     shared = _parsed(recipe, flags, "the flags that all arms share")
-    value = shared.method.coefficient.value
-    pairs = [pair for text in wanted for pair in _named(text, value)]
+    pairs = [pair for text in wanted for pair in _named(text, recipe, flags)]
     if len(pairs) < 2:
         raise ValueError("--arms: a comparison needs two or more, the baseline first")
     arms: list[Arm] = []
@@ -129,7 +128,7 @@ def differences(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, t
     return {flag: pair for flag, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _named(text: str, value: float) -> list[tuple[str, tuple[str, ...]]]:
+def _named(text: str, recipe: str, flags: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
     """Name and flags of what one word of --arms stands for."""
     name, colon, own = text.partition(":")
     name = name.strip()
@@ -141,6 +140,8 @@ def _named(text: str, value: float) -> list[tuple[str, tuple[str, ...]]]:
             )
         return [(name, tuple(shlex.split(own)))]
     if name == "paper-lambda":
+        sssd = _parsed(recipe, [*flags, *NAMED["sssd"]], "--arms paper-lambda")
+        value = sssd.method.coefficient.value
         methods = {"SSSD": NAMED["sssd-fixed"], "LGD": NAMED["lgd"]}
         sweep = [
             (f"{method}, lambda {value * factor:g}", (*own_flags, *_lambda(value * factor)))
