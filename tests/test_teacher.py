@@ -56,7 +56,7 @@ def test_the_head_detects_on_what_the_fusion_makes_of_maps_and_labels(tmp_path: 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    settings = ["--method.name", "sssd", "--method.fusion.name", "heatmap"]
+    settings = ["--method.name", "sssd", "--method.fusion.name", "painted"]
     return make_run(tmp_path_factory.mktemp("run"), *settings)
 
 

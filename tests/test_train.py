@@ -46,7 +46,7 @@ def test_a_run_leaves_numbers_pictures_metrics_and_weights(
     output = capsys.readouterr().out
     for name in ("AP50", "AR100", "ETA", str(run)):
         assert name in output.replace("\n", "")
-    assert len(json.loads((run / "evaluation.json").read_text())) == 12
+    assert len(json.loads((run / "evaluation.json").read_text())) == 24  # and its teacher's
     for name in ("curves.png", "detections.png", "maps.png", "metrics.csv", "metrics.jsonl"):
         assert (run / name).stat().st_size > 0
     assert json.loads((run / "config.json").read_text())["schedule"]["iterations"] == 4

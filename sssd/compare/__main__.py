@@ -256,7 +256,8 @@ def _told(plan: Plan, jobs: int) -> list[str]:
     runs = [run for seed in plan.seeds for run in plan.runs(plan.others, seed)]
     hours = sum(planned_seconds(plan, run) for run in runs) / 3600
     lines.append(
-        f"{plan.rule.looks[0]} to {len(plan.seeds)} seeds, threshold {plan.rule.threshold:g} AP, "
+        f"{' to '.join(dict.fromkeys((str(plan.rule.looks[0]), str(len(plan.seeds)))))} seeds, "
+        f"threshold {plan.rule.threshold:g} AP, "
         f"error {plan.error:.0%}; {_first_look_seconds(plan, jobs) / 3600:.1f} h to the first "
         f"look, at most {hours / jobs:.1f} h"
     )

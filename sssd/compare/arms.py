@@ -89,9 +89,7 @@ def make_arms(recipe: str, flags: Sequence[str], wanted: Sequence[str]) -> list[
     if given:
         raise ValueError(f"{', '.join(sorted(given))}: the plan chooses seeds and folders itself")
     shared = _parsed(recipe, flags, "the flags that all arms share")
-    method = shared.method
-    value = method.coefficient.value if isinstance(method, DistillingConfig) else 1.0
-    pairs = [pair for text in wanted for pair in _named(text, value)]
+    pairs = [pair for text in wanted for pair in _named(text, recipe, flags)]
     if len(pairs) < 2:
         raise ValueError("--arms: a comparison needs two or more, the baseline first")
     arms: list[Arm] = []
@@ -132,7 +130,7 @@ def differences(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, t
     return {flag: pair for flag, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _named(text: str, value: float) -> list[tuple[str, tuple[str, ...]]]:
+def _named(text: str, recipe: str, flags: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
     """Name and flags of what one word of --arms stands for."""
     name, colon, own = text.partition(":")
     name = name.strip()
@@ -144,6 +142,9 @@ def _named(text: str, value: float) -> list[tuple[str, tuple[str, ...]]]:
             )
         return [(name, tuple(shlex.split(own)))]
     if name == "paper-lambda":
+        sssd = _parsed(recipe, [*flags, *NAMED["sssd"]], "--arms paper-lambda")
+        assert isinstance(sssd.method, DistillingConfig)
+        value = sssd.method.coefficient.value
         methods = {"SSSD": NAMED["sssd-fixed"], "LGD": NAMED["lgd"]}
         sweep = [
             (f"{method}, lambda {value * factor:g}", (*own_flags, *_lambda(value * factor)))

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+
 from sssd.compare import plots
 from sssd.compare.page import Block, Code, Heading, Picture, Table, Text, html, markdown
 from sssd.compare.plan import Plan, Run, image_warning
@@ -111,6 +113,7 @@ def _verdicts(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
     return blocks
 
 
+@matplotlib.rc_context({"text.parse_math": False})  # names are text
 def _pictures(plan: Plan, results: Results, told: Mapping[str, Any]) -> list[Block]:
     verdicts = told["verdicts"]
     pictures = (

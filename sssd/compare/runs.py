@@ -151,7 +151,7 @@ def code() -> str:
 def add_wall_seconds(path: Path, seconds: float) -> None:
     """Notes how long a process of a run took."""
     with (path / WALL).open("a") as file:
-        file.write(f"{seconds:.1f}\n")
+        file.write(f"{seconds:.3f}\n")
 
 
 def wall_seconds(path: Path) -> float:

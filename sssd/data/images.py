@@ -142,6 +142,8 @@ def _to_rgb(image: Image.Image, pixel_range: tuple[float, float] | None) -> Imag
 
 def why_unreadable(path: str | Path, error: Exception) -> str:
     """Say why Pillow could not read a file, and the way out where there is one."""
+    if isinstance(error, ImportError) and isinstance(error.__context__, Exception):
+        error = error.__context__  # Image.open as ultralytics replaces it wants a plugin then
     if isinstance(error, Image.DecompressionBombError):
         return (
             f"{error}; if you trust the file, set the environment variable SSSD_MAX_PIXELS to a "

@@ -60,7 +60,7 @@ def test_a_run_is_not_resumed_with_other_settings_of_the_method(tmp_path: Path) 
     run_tiny(tmp_path, method_of("sssd"), iterations=2)
     with pytest.raises(RunError, match=r"method.coefficient.value is 2\.0 now and was 1\.0"):
         run_tiny(tmp_path, method_of("sssd", value=2.0))
-    with pytest.raises(RunError, match=r"method.adapter is none now and was full"):
+    with pytest.raises(RunError, match=r"method.adapter is none now and was separable"):
         run_tiny(tmp_path, dataclasses.replace(method_of("sssd"), adapter="none"))
     with pytest.raises(RunError, match=r"method.name is lgd now and was sssd"):
         run_tiny(tmp_path, method_of("lgd"))

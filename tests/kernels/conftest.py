@@ -4,7 +4,7 @@ from types import ModuleType
 
 import pytest
 
-from . import host_boxes, host_cuda
+from tests.kernels import host_boxes, host_cuda
 
 
 @pytest.fixture(scope="session")

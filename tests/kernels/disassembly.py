@@ -14,8 +14,7 @@ import pytest
 import torch
 
 import sssd.ops  # noqa: F401, loads the library
-
-from .building import BUILD, ROOT
+from tests.kernels.building import BUILD, ROOT
 
 
 def _cuobjdump(*arguments: str | Path) -> str:

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from sssd.ops.box_kernels import COMBINES, PROFILES, is_channels_last
-
-from .building import DTYPES, host_module
+from tests.kernels.building import DTYPES, host_module
 
 
 def load_module() -> ModuleType:

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from sssd.ops.divergence_kernels import number, numbers
-
-from . import registers
-from .building import DTYPES, host_module
+from tests.kernels import registers
+from tests.kernels.building import DTYPES, host_module
 
 DEFAULTS = {
     "over": "channels", "normalize": "softmax", "divergence": "js", "root": None, "rows": "mean",

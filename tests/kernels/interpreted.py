@@ -14,8 +14,7 @@ from torch import Tensor
 from sssd.ops.divergence_kernels import CHOICES, numbers
 from sssd.ops.reference.divergence import REDUCED, feature_divergence
 from sssd.ops.triton import divergence as fused
-
-from .host_cuda import DEFAULTS
+from tests.kernels.host_cuda import DEFAULTS
 
 FP32, BF16, FP16 = torch.float32, torch.bfloat16, torch.float16
 # Odd sizes, one cell, one channel, rows longer than a program takes at a time (nothing is tuned to

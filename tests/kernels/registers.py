@@ -16,8 +16,8 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from .building import ROOT
-from .disassembly import most_threads, resources
+from tests.kernels.building import ROOT
+from tests.kernels.disassembly import most_threads, resources
 
 LIBRARY = ROOT / "sssd" / "_C.so"
 TABLE = ROOT / "kernels" / "divergence" / "registers.csv"

@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from sssd.ops import paint_boxes
+from tests.kernels import host_boxes
 from tests.ops import box_accuracy as accuracy
 from tests.ops.rounding import half_ulp
 from tests.ops.test_boxes_geometry import KINDS, boxes_of_kind
 from tests.pairwise import pairwise
-
-from . import host_boxes
 
 IMAGE_SIZE = (96, 352)
 SHAPES = [(12, 44), (7, 33), (3, 5), (1, 1)]  # more than a tile, odd, less than a tile, one cell

@@ -13,9 +13,8 @@ from torch import Tensor
 from sssd.ops import dispatch
 from sssd.ops.divergence_kernels import number, saved_planes
 from sssd.ops.reference.divergence import feature_divergence
+from tests.kernels.host_cuda import DEFAULTS, map_of, run, settings_of
 from tests.pairwise import pairwise
-
-from .host_cuda import DEFAULTS, map_of, run, settings_of
 
 ODD = [(1, 3, 7, 11), (2, 40, 5, 7), (2, 5, 1, 1), (1, 1, 3, 5), (3, 33, 2, 9)]
 EVEN = [(2, 64, 8, 8), (1, 256, 4, 8)]

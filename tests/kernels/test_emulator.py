@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from .building import HOST, SEEN, WARNINGS, cached, compiler
+from tests.kernels.building import HOST, SEEN, WARNINGS, cached, compiler
 
 # The answer of each attempt of planted.cpp, as the start of a pattern.
 EXPECTED = {

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from . import host_boxes, registers
-from .host_cuda import run
-from .test_divergence import FAMILY, FORMATS, maps
+from tests.kernels import host_boxes, registers
+from tests.kernels.host_cuda import run
+from tests.kernels.test_divergence import FAMILY, FORMATS, maps
 
 SMALL = {"shared": 32 << 10, "chip": 90}  # so little that these rows need a cluster
 CLUSTERED = {

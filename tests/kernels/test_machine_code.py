@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from . import registers
-from .disassembly import library_instructions, recorded, resources
+from tests.kernels import registers
+from tests.kernels.disassembly import library_instructions, recorded, resources
 
 SLACK = 16  # registers more than the table says, before somebody should look
 CLUSTERS = {"sm_90", "sm_100", "sm_120"}  # architectures that have them

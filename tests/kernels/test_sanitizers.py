@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from .building import HOST, ROOT, WARNINGS, cached, compiler
+from tests.kernels.building import HOST, ROOT, WARNINGS, cached, compiler
 
 pytestmark = pytest.mark.slow
 

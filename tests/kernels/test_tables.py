@@ -7,8 +7,7 @@ from typing import Any
 
 from sssd.ops import box_kernels
 from sssd.ops.divergence_kernels import CHOICES
-
-from .building import ROOT
+from tests.kernels.building import ROOT
 
 # By the names of C++. The kernels know no None, and reverse_kl as kl with the lists swapped.
 TABLES: dict[str, tuple[Any, ...]] = {

@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from .host_cuda import run
+from tests.kernels.host_cuda import run
 
 # P3 to P7 of 320 x 320 at 256 channels; every size is a multiple of a vector but the last two.
 PYRAMID = [(1, 256, 40, 40), (1, 256, 20, 20), (1, 256, 10, 10), (1, 256, 5, 5), (1, 256, 3, 3)]

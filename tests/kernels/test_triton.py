@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 import torch
 
-from .building import ROOT
-from .disassembly import instructions, resources
+from tests.kernels.building import ROOT
+from tests.kernels.disassembly import instructions, resources
 
 triton = pytest.importorskip("triton")
 

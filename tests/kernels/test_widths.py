@@ -14,13 +14,12 @@ from typing import Any
 import pytest
 import torch
 
+from tests.kernels import host_boxes
+from tests.kernels.test_boxes import DTYPES as BOX_DTYPES
+from tests.kernels.test_boxes import IMAGE_SIZE
+from tests.kernels.test_boxes import objects as scattered
+from tests.kernels.test_divergence import FAMILY, FORMATS, OVER, ROUNDING, check, maps
 from tests.ops import box_accuracy as accuracy
-
-from . import host_boxes
-from .test_boxes import DTYPES as BOX_DTYPES
-from .test_boxes import IMAGE_SIZE
-from .test_boxes import objects as scattered
-from .test_divergence import FAMILY, FORMATS, OVER, ROUNDING, check, maps
 
 # Of the stages of EfficientNet, MobileNet and ResNet.
 STAGES = [
