@@ -78,7 +78,7 @@ class Stepwise(nn.Module):
         _, peak = self._read()
         if self._rate <= 0:
             return MOST_FALLS if peak > 0 else 0.0
-        return min(math.log10(peak / self._rate), MOST_FALLS)
+        return min(max(math.log10(peak / self._rate), 0.0), MOST_FALLS)  # peak is rounded
 
     def _count(self, step: int | None) -> int:
         """The step that a call belongs to: given, the trainer's, or one more than the last."""
