@@ -104,12 +104,12 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, fault in enumerate(FAULTS.values()):
         wrong = fault.wrong.replace("{number}", str(number))
         replace_once(copy / "kernels" / fault.file, fault.right, wrong)
-    launchers = copy / "kernels/divergence/cuda.cu"
+    members = copy / "kernels/divergence/members.h"
     switch = re.search(
-        r"  switch \(member_of\(settings\)\) \{.*?\n  \}\n", launchers.read_text(), re.S
+        r"  switch \(member_of\(settings\)\) \{.*?\n  \}\n", members.read_text(), re.S
     )
-    assert switch, "cuda.cu chooses a member in another way"
-    replace_once(launchers, switch[0], "  static_cast<void>(settings);\n  return call(Js());\n")
+    assert switch, "members.h chooses a member in another way"
+    replace_once(members, switch[0], "  static_cast<void>(settings);\n  return call(Js());\n")
     return copy
 
 
