@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler, which measures memory: silent
+os.environ["KINETO_LOG_LEVEL"] = "6"  # the profiler, which measures memory: silent
 
 import torch
 from torch import Tensor

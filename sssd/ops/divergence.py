@@ -23,7 +23,7 @@ from sssd.ops.divergence_kernels import (
 from sssd.ops.inputs import Maps, as_number, check_maps, check_weights, in_format_of
 from sssd.ops.reference import divergence as reference
 
-Reduction = Literal["mean", "sum", "none"]
+Reduction = Literal["none", "mean", "sum"]
 
 
 def feature_divergence(

@@ -66,9 +66,8 @@ def saved_planes(backend: str, normalize: int, divergence: int) -> tuple[float, 
 def rows_and_elements(x: Tensor, over: int) -> tuple[int, int]:
     """Of a map (B, C, H, W): how many rows, and how many elements each has."""
     dims = REDUCED[CHOICES["over"][over]]
-    counts = [math.prod(n for d, n in enumerate(x.shape) if (d in dims) is wanted)
-              for wanted in (False, True)]  # fmt: skip
-    return counts[0], counts[1]
+    elements = math.prod([n for d, n in enumerate(x.shape) if d in dims])
+    return math.prod([n for d, n in enumerate(x.shape) if d not in dims]), elements
 
 
 def _value_dtype(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> torch.dtype:
