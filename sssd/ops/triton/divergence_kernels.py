@@ -244,7 +244,7 @@ def backward_kernel(
     NEED_TEACHER: tl.constexpr, STRIDED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The gradients of both maps, or of one; `slopes` (rows,) is that of each row's divergence."""
-    row, lives, base, part, start, stop = place_of(
+    row, lives, base, _part, start, stop = place_of(
         rows, inner, outer_stride, length, segment_stride, pieces, parts, piece_length, STRIDED,
         ROWS,
     )  # fmt: skip
@@ -255,10 +255,10 @@ def backward_kernel(
         at, exists, a, b = elements_of(student, teacher, first, stop, base, inner, lives, BLOCK)
         p, q, gap, x = normalized(a, b, saved, all_rows, row, lives, scale, NORMALIZE)
         if NORMALIZE == SOFTMAX:
-            value, u, v = divergence_of(DIVERGENCE, p, q, gap, x)
+            _value, u, v = divergence_of(DIVERGENCE, p, q, gap, x)
             each_a, each_b = slope * (scale * LN2), slope * (scale * LN2)
         else:
-            value, u, v = divergence_of(DIVERGENCE, 1.0, 1.0, gap, x)  # df/dp, df/dq
+            _value, u, v = divergence_of(DIVERGENCE, 1.0, 1.0, gap, x)  # df/dp, df/dq
             each_a = slope * saved_of(saved, 3, all_rows, row, lives)
             each_b = slope * saved_of(saved, 4, all_rows, row, lives)
         still = slope == 0.0  # no gradient, whatever the row holds
