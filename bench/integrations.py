@@ -214,9 +214,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     there = [name for name in FRAMEWORKS if find_spec(name)]
     parser.add_argument("--frameworks", nargs="+", default=there, choices=list(FRAMEWORKS))
-    parser.add_argument("--size", type=int, default=256, help="pixels a side")
+    parser.add_argument("--size", type=int, default=160, help="pixels a side")
     parser.add_argument("--batch", type=int, default=2, help="images")
-    parser.add_argument("--rounds", type=int, default=3, help=f"timed cycles of {EVERY} steps")
+    parser.add_argument("--rounds", type=int, default=2, help=f"timed cycles of {EVERY} steps")
     arguments = parser.parse_args()
     os.environ.setdefault("YOLO_OFFLINE", "true")
     print(
