@@ -57,7 +57,7 @@ def keep_pages() -> None:
     libc = ctypes.CDLL(None)
     if not (libc.mallopt(mmap_max, 0) and libc.mallopt(trim_threshold, 2**31 - 1)):
         print(
-            "this malloc can not be told to keep its pages: large results are timed with fresh ones"
+            "this malloc cannot be told to keep its pages: large results are timed with fresh ones"
         )
 
 

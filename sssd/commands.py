@@ -64,7 +64,7 @@ def plain_output() -> None:
 
 
 class _Lasting(io.FileIO):
-    """A stream that drops what can not be written: `sssd ... | head` must not end a training."""
+    """A stream that drops what cannot be written: `sssd ... | head` must not end a training."""
 
     def write(self, data: Any) -> int:
         try:

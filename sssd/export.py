@@ -245,7 +245,7 @@ def _image(run: Run, command: Export) -> Tensor:
             path = Path(build_validation_set(run.data).image_path(0))
         except (DataError, OSError, IndexError) as error:
             raise ValueError(
-                f"the run's own images can not be used to check the file ({error}); name an image "
+                f"the run's own images cannot be used to check the file ({error}); name an image "
                 "with --image"
             ) from error
     image = read_image(path, run.data.pixel_range).float() / 255

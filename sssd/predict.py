@@ -45,7 +45,7 @@ class Predict:
 
     The json is a list of COCO results: image_id (1, 2, ... in the order of the files), file_name,
     category_id, category, bbox (x, y, width, height in pixels of the image) and score. A file that
-    can not be used is named and left out; the exit status is then 1. Ctrl-C ends after the image
+    cannot be used is named and left out; the exit status is then 1. Ctrl-C ends after the image
     at hand, and what was found is kept. Pictures that this command drew are never read.
     """
 

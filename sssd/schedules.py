@@ -35,7 +35,7 @@ class ScheduleConfig:
     """Iteration from which the learning rate is 0."""
 
     def __post_init__(self) -> None:
-        """Refuses schedules that can not be followed."""
+        """Refuses schedules that cannot be followed."""
         if self.iterations < 1:
             raise ValueError(f"--schedule.iterations is {self.iterations}; it must be at least 1")
         if list(self.milestones) != sorted(set(self.milestones)):

@@ -81,7 +81,7 @@ def parse(arguments: Sequence[str]) -> tuple[str, Config]:
     What is given overrides the recipe's settings; with --resume, those that the run in --out has.
 
     Raises:
-        ValueError: a flag that can not be honoured, or a run that can not go on.
+        ValueError: a flag that cannot be honoured, or a run that cannot go on.
         FileNotFoundError: --resume, and --out is no run's folder.
     """
     if arguments[:1] in (["-h"], ["--help"]):

@@ -108,4 +108,4 @@ def test_a_file_that_can_not_be_written_is_status_one(
     (tmp_path / "file").touch()
     status, message = fails(capsys, str(run), "--out", str(tmp_path / "file" / "numbers.json"))
     assert status == 1
-    assert "can not be written" in message
+    assert "cannot be written" in message

@@ -241,7 +241,7 @@ def test_a_folder_that_can_not_be_written_is_status_one(
     (tmp_path / "file").touch()
     status, message = fails(capsys, str(run), str(images), "--out", str(tmp_path / "file"))
     assert status == 1
-    assert "can not be written" in message
+    assert "cannot be written" in message
 
 
 def test_the_help_says_what_is_named_in_which_order(capsys: pytest.CaptureFixture[str]) -> None:

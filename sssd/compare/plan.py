@@ -27,7 +27,7 @@ there are runs."""
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One training of the plan.
 
     Attributes:
@@ -98,26 +98,26 @@ class Plan:
         """As the file holds it."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
-    def run(self, arm: str, seed: int, iterations: int | None = None) -> Run:
+    def run(self, arm: str, seed: int, iterations: int | None = None) -> PlannedRun:
         """A training of an arm, of the plan's length or another."""
         length = self.iterations if iterations is None else iterations
         place = f"{list(self.arms).index(arm):02d}-" + "".join(
             letter if letter.isascii() and letter.isalnum() else "-" for letter in arm
         ).strip("-")
         long = "" if length == self.iterations else f"-{length}"
-        return Run(arm, length, seed, f"{place[:60]}{long}-seed{seed}")
+        return PlannedRun(arm, length, seed, f"{place[:60]}{long}-seed{seed}")
 
-    def pair(self, arm: str, seed: int, equal: str) -> tuple[Run, Run]:
+    def pair(self, arm: str, seed: int, equal: str) -> tuple[PlannedRun, PlannedRun]:
         """The arm's and the baseline's run: a gain at equal "iterations" or "time"."""
         length = self.at_equal_time[arm] if equal == "time" else self.iterations
         return self.run(arm, seed), self.run(self.baseline, seed, length)
 
-    def runs(self, arms: Sequence[str], seed: int) -> list[Run]:
+    def runs(self, arms: Sequence[str], seed: int) -> list[PlannedRun]:
         """All runs of a seed that some arms need, each once."""
         pairs = [self.pair(arm, seed, equal) for equal in ("iterations", "time") for arm in arms]
         return list(dict.fromkeys(run for pair in pairs for run in reversed(pair)))
 
-    def arm_of(self, run: Run, arms: Mapping[str, Arm]) -> Arm:
+    def arm_of(self, run: PlannedRun, arms: Mapping[str, Arm]) -> Arm:
         """The settings of a run but for its seed, from the arms as they were asked for."""
         arm = arms[run.arm]
         same = run.iterations == arm.config.schedule.iterations

@@ -10,7 +10,7 @@ import matplotlib
 
 from sssd.compare import plots
 from sssd.compare.page import Block, Code, Heading, Picture, Table, Text, html, markdown
-from sssd.compare.plan import Plan, Run, image_warning
+from sssd.compare.plan import Plan, PlannedRun, image_warning
 from sssd.compare.runs import code
 from sssd.compare.verdicts import METRICS, Results, summary
 from sssd.engine.state import write_atomically
@@ -20,7 +20,7 @@ LEARNT = 1.0  # points of AP; below, there is nothing to compare
 
 
 def write_report(
-    plan: Plan, results: Results, failed: Mapping[Run, str], folder: Path
+    plan: Plan, results: Results, failed: Mapping[PlannedRun, str], folder: Path
 ) -> dict[str, Any]:
     """Writes the three files anew, and the pictures; returns what `results.json` holds.
 
@@ -251,7 +251,7 @@ def _cost(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
 
 
 def _how(
-    plan: Plan, told: Mapping[str, Any], failed: Mapping[Run, str], results: Results
+    plan: Plan, told: Mapping[str, Any], failed: Mapping[PlannedRun, str], results: Results
 ) -> list[Block]:
     runs = []
     for r in told["runs"]:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from sssd.compare import runs as files
 from sssd.compare.arms import Arm
-from sssd.compare.plan import Plan, Run
+from sssd.compare.plan import Plan, PlannedRun
 from sssd.compare.statistics import judge
 from sssd.compare.verdicts import gains, is_open
 from sssd.data import DetectionDataset
@@ -38,7 +38,7 @@ class Job:
         began: when that began, on the monotonic clock.
     """
 
-    run: Run
+    run: PlannedRun
     arm: Arm
     slot: int
     process: subprocess.Popen[bytes]
@@ -68,7 +68,7 @@ class Runner:
     jobs: int
     seconds: float | None
     console: Console
-    failed: dict[Run, str] = field(default_factory=dict)
+    failed: dict[PlannedRun, str] = field(default_factory=dict)
     out_of_time: bool = False
 
     def __post_init__(self) -> None:
@@ -105,9 +105,9 @@ class Runner:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def wanted(self) -> list[Run]:
+    def wanted(self) -> list[PlannedRun]:
         """The runs that the plan asks for as things stand, in order."""
-        runs: list[Run] = []
+        runs: list[PlannedRun] = []
         first = self.plan.rule.looks[0]
         broken = {run.arm for run in self.failed}
         for place, seed in enumerate(self.plan.seeds):
@@ -138,27 +138,27 @@ class Runner:
             total += max(0.0, self.expected(run) - done)
         return total / self.jobs
 
-    def expected(self, run: Run) -> float:
+    def expected(self, run: PlannedRun) -> float:
         """Seconds that a run takes."""
         needed = sum(needed for _, needed in self._pace)
         pace = needed / sum(expected for expected, _ in self._pace) if self._pace else 1.0
         return pace * planned_seconds(self.plan, run)
 
-    def _next(self) -> Run | None:
+    def _next(self) -> PlannedRun | None:
         busy = {job.run for job in self.running}
         for run in self.wanted():
             if run not in busy and run not in self.results and run not in self.failed:
                 return run
         return None
 
-    def _has_time(self, run: Run) -> bool:
+    def _has_time(self, run: PlannedRun) -> bool:
         if self.seconds is None:
             return True
         left = self.begin + self.seconds - time.monotonic()
         self.out_of_time |= self.expected(run) > left
         return not self.out_of_time
 
-    def _start(self, run: Run) -> None:
+    def _start(self, run: PlannedRun) -> None:
         path = self.folder / "runs" / run.folder
         arm = self.plan.arm_of(run, self.arms)
         path.mkdir(parents=True, exist_ok=True)
@@ -221,17 +221,17 @@ class Runner:
         self._tell(job.run)
         return True
 
-    def _fail(self, run: Run, why: str) -> None:
+    def _fail(self, run: PlannedRun, why: str) -> None:
         self.failed[run] = why
         self.console.print(
-            f"{describe(self.plan, run)} failed and counts for nothing: {why}",
+            f"{label_of(self.plan, run)} failed and counts for nothing: {why}",
             style="red",
             soft_wrap=True,
         )
 
-    def _tell(self, run: Run) -> None:
+    def _tell(self, run: PlannedRun) -> None:
         result = self.results[run]
-        text = f"{describe(self.plan, run)}: AP {100 * result['numbers']['AP']:.2f}"
+        text = f"{label_of(self.plan, run)}: AP {100 * result['numbers']['AP']:.2f}"
         if "teacher/AP" in result["numbers"]:
             text += f", teacher {100 * result['numbers']['teacher/AP']:.1f}"
         text += f" in {_time(result['wall_seconds'])}"
@@ -250,7 +250,7 @@ class Runner:
                         soft_wrap=True,
                     )
 
-    def _of(self, arm: str, equal: str) -> set[Run]:
+    def _of(self, arm: str, equal: str) -> set[PlannedRun]:
         return {run for seed in self.plan.seeds for run in self.plan.pair(arm, seed, equal)}
 
     def _stop(self, number: int, frame: object) -> None:
@@ -261,14 +261,14 @@ class Runner:
             job.process.send_signal(signal.SIGTERM if self.stopping == 1 else signal.SIGKILL)
 
 
-def planned_seconds(plan: Plan, run: Run) -> float:
+def planned_seconds(plan: Plan, run: PlannedRun) -> float:
     """Seconds of a run by the costs that were measured: steps, evaluations, and two starts."""
     images = plan.data["val"]["images"] * plan.image_seconds[run.arm]
     work = run.iterations * plan.seconds[run.arm] + (files.ON_THE_WAY + 1) * images
     return SLOWER * work + STARTS
 
 
-def describe(plan: Plan, run: Run) -> str:
+def label_of(plan: Plan, run: PlannedRun) -> str:
     """A run in words."""
     length = "" if run.iterations == plan.iterations else f", {run.iterations} iterations"
     return f"{run.arm}{length}, seed {run.seed}"

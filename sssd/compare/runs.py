@@ -15,7 +15,7 @@ import numpy as np
 import sssd
 from sssd.compare.arms import Arm, differences, settings_of
 from sssd.compare.images import class_precisions, rankings, resampled
-from sssd.compare.plan import Plan, Run
+from sssd.compare.plan import Plan, PlannedRun
 from sssd.data import DetectionDataset
 from sssd.engine.log import read_metrics
 from sssd.engine.record import read_record, read_settings
@@ -31,7 +31,7 @@ ITS_OWN = ("--engine.seed", "--engine.workers", "--engine.checkpoint-every",
 """Settings that the runner chooses: a result does not depend on them, but on the seed."""
 
 
-def training(plan: Plan, run: Run, arm: Arm, folder: Path) -> list[str]:
+def training(plan: Plan, run: PlannedRun, arm: Arm, folder: Path) -> list[str]:
     """The command that begins a run, or goes on with it."""
     path = folder / "runs" / run.folder
     command = [sys.executable, "-m", "sssd.train"]
@@ -50,7 +50,7 @@ def training(plan: Plan, run: Run, arm: Arm, folder: Path) -> list[str]:
     return [*command, plan.recipe, *plan.flags, *arm.flags, *own, "--out", str(path)]
 
 
-def evaluation(run: Run, folder: Path) -> list[str]:
+def evaluation(run: PlannedRun, folder: Path) -> list[str]:
     """The command that leaves a trained run's detections."""
     path = folder / "runs" / run.folder
     out = ["--detections", str(path / DETECTIONS), "--engine", "faster-coco-eval"]
@@ -62,7 +62,7 @@ def is_trained(path: Path) -> bool:
     return (path / "evaluation.json").exists() and (path / "model.safetensors").exists()
 
 
-def require_settings(plan: Plan, run: Run, arm: Arm, folder: Path) -> None:
+def require_settings(plan: Plan, run: PlannedRun, arm: Arm, folder: Path) -> None:
     """Refuses a run whose own record says that it is not what the plan names.
 
     Raises:
@@ -88,7 +88,7 @@ def _compared(config: Config) -> dict[str, str]:
 
 
 def collect(
-    plan: Plan, run: Run, arm: Arm, folder: Path, validation_set: DetectionDataset
+    plan: Plan, run: PlannedRun, arm: Arm, folder: Path, validation_set: DetectionDataset
 ) -> Result:
     """Leaves a finished run's `result.json`, and takes away what only the run needed.
 
@@ -130,7 +130,7 @@ def collect(
     return result
 
 
-def read_results(plan: Plan, folder: Path) -> dict[Run, Result]:
+def read_results(plan: Plan, folder: Path) -> dict[PlannedRun, Result]:
     """The results so far."""
     runs = {run for seed in plan.seeds for run in plan.runs(plan.others, seed)}
     paths = {run: folder / "runs" / run.folder / RESULT for run in runs}

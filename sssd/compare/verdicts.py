@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sssd.compare.plan import IMAGE_NOISE, Plan, Run
+from sssd.compare.plan import IMAGE_NOISE, Plan, PlannedRun
 from sssd.compare.statistics import detectable, judge, seeds_needed, simulate
 
-Results = Mapping[Run, dict[str, Any]]
+Results = Mapping[PlannedRun, dict[str, Any]]
 Equal = Literal["iterations", "time"]
 EQUAL: tuple[Equal, ...] = ("time", "iterations")  # the first is what counts
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -143,7 +143,7 @@ def by_arm(plan: Plan, results: Results) -> list[dict[str, Any]]:
     return table
 
 
-def summary(plan: Plan, results: Results, failed: Mapping[Run, str]) -> dict[str, Any]:
+def summary(plan: Plan, results: Results, failed: Mapping[PlannedRun, str]) -> dict[str, Any]:
     """What `results.json` holds."""
     runs = []
     for seed in plan.seeds:

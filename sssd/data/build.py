@@ -90,7 +90,7 @@ def build_datasets(
         console: where to show what the data hold and what is wrong with them.
 
     Raises:
-        DataError: a file that is missing or can not be used, bad records that are not to be
+        DataError: a file that is missing or cannot be used, bad records that are not to be
             dropped, or two sets of other classes.
     """
     if config.format == "demo":

@@ -137,7 +137,7 @@ def begin_worker(worker: int, parent: int | None) -> None:
 
 
 def parent_of_workers() -> int | None:
-    """What `begin_worker` is told, by the process that starts the workers; None: it can not know.
+    """What `begin_worker` is told, by the process that starts the workers; None: it cannot know.
 
     A worker of a fork server is the server's child, which ends with this process.
     """

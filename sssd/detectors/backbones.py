@@ -46,7 +46,7 @@ def build_backbone(
 
     Raises:
         ValueError: a level that the backbone does not have, or weights that do not fit.
-        OSError: weights that can not be downloaded or read.
+        OSError: weights that cannot be downloaded or read.
     """
     if name == "efficientnet_lite0":
         body, stem, stages = _efficientnet_lite0(weights)
@@ -88,7 +88,7 @@ def _resnet(name: str, weights: str | None) -> tuple[nn.Module, list[str], Stage
         )
     except urllib.error.URLError as error:
         raise OSError(
-            f"the ImageNet weights of {name!r} can not be downloaded ({error.reason}). Download "
+            f"the ImageNet weights of {name!r} cannot be downloaded ({error.reason}). Download "
             "them on a machine with internet and pass the file (--detector.weights FILE), or start "
             "from random weights (--detector.weights None)."
         ) from error

@@ -74,7 +74,7 @@ def build_detector(config: DetectorConfig, num_classes: int) -> Detector:
 
     Raises:
         ValueError: settings or weights that do not fit.
-        OSError: weights that can not be downloaded or read.
+        OSError: weights that cannot be downloaded or read.
     """
     detector = _build(config, num_classes)
     detector.model.transform = AnyShapeTransform(detector.model.transform)

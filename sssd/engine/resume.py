@@ -49,7 +49,7 @@ def refuse_changes(was: Mapping[str, Any], now: Mapping[str, str]) -> None:
     changed = [f"{f} is {v} now and was {was.get(f)}" for f, v in now.items() if was.get(f) != v]
     if changed:
         raise ValueError(
-            f"the run can not be resumed: {'; '.join(changed)}. Nothing was written. Leave it out "
+            f"the run cannot be resumed: {'; '.join(changed)}. Nothing was written. Leave it out "
             "(`--resume --out RUN` takes the run's own settings), or begin a run in a new --out."
         )
 
@@ -96,7 +96,7 @@ def restore(saved: dict[str, Any], parts: dict[str, Any], wanted: dict[str, str]
         except (KeyError, RuntimeError, ValueError) as error:  # other names, shapes or groups
             why = textwrap.shorten(str(error), 300)
             raise RunError(
-                f"the run can not be resumed: the {name} in its checkpoint does not fit this "
+                f"the run cannot be resumed: the {name} in its checkpoint does not fit this "
                 f"detector and these settings: {why} Give the same settings, or a new --out."
             ) from error
     return int(saved["iteration"])

@@ -108,12 +108,12 @@ class EngineConfig:
         """Images that one of some processes sees at a time.
 
         Raises:
-            ValueError: the batch can not be shared equally.
+            ValueError: the batch cannot be shared equally.
         """
         parts = processes * self.accumulate
         if self.batch_size % parts:
             raise ValueError(
-                f"--engine.batch-size is {self.batch_size}, all images of a step, and can not be "
+                f"--engine.batch-size is {self.batch_size}, all images of a step, and cannot be "
                 f"shared equally by {parts} parts (processes: {processes}, --engine.accumulate "
                 f"{self.accumulate}); take a multiple of {parts}"
             )

@@ -15,14 +15,14 @@ KEPT = 2
 
 
 class RunError(RuntimeError):
-    """A run that can not go on for a reason outside the program; the message says the way out."""
+    """A run that cannot go on for a reason outside the program; the message says the way out."""
 
 
 def write_atomically(path: Path, save: Any) -> None:
     """Lets `save(file)` write a file that appears under its name only once it is complete.
 
     Raises:
-        RunError: the disk is full or the folder can not be written.
+        RunError: the disk is full or the folder cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -42,7 +42,7 @@ def write_atomically(path: Path, save: Any) -> None:
         if isinstance(error, RuntimeError) and "inline_container" not in str(error):
             raise
         raise RunError(
-            f"{path} can not be written: {error}. What was there before is untouched; free some "
+            f"{path} cannot be written: {error}. What was there before is untouched; free some "
             "space, or choose another place with --out."
         ) from error
 
@@ -74,7 +74,7 @@ def load_latest(run: Path) -> dict[str, Any] | None:
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # a truncated file fails in many ways
-            warnings.warn(f"{path} can not be read ({error}); trying the one before", stacklevel=2)
+            warnings.warn(f"{path} cannot be read ({error}); trying the one before", stacklevel=2)
     if found:
         raise RunError(
             f"{run}: none of its {len(found)} checkpoints can be read; choose a new --out"

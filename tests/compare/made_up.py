@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sssd.compare.plan import Plan, Run, equal_time
+from sssd.compare.plan import Plan, PlannedRun, equal_time
 from sssd.compare.statistics import make_rule
 
 Result = dict
@@ -37,7 +37,7 @@ def make_plan(
     )
 
 
-def make_result(plan: Plan, run: Run, ap: float) -> Result:
+def make_result(plan: Plan, run: PlannedRun, ap: float) -> Result:
     """A run's result of an AP in points."""
     share = ap / 100
     numbers = {"AP": share, "AP50": 2 * share, "AP75": share, "APs": -1.0, "APm": share}
@@ -62,8 +62,8 @@ def make_result(plan: Plan, run: Run, ap: float) -> Result:
 
 
 def make_results(
-    plan: Plan, ap: Callable[[Run], float], seeds: int | None = None
-) -> dict[Run, Result]:
+    plan: Plan, ap: Callable[[PlannedRun], float], seeds: int | None = None
+) -> dict[PlannedRun, Result]:
     """Results of the first seeds, by a function of the run."""
     chosen = plan.seeds[: len(plan.seeds) if seeds is None else seeds]
     runs = [run for seed in chosen for run in plan.runs(plan.others, seed)]

@@ -16,11 +16,11 @@ from rich.console import Console
 
 from sssd.compare import runner as module
 from sssd.compare import runs as files
-from sssd.compare.plan import Plan, Run
+from sssd.compare.plan import Plan, PlannedRun
 from sssd.compare.runner import Runner
 from tests.compare.made_up import make_plan, make_result
 
-Commands = Callable[[Run], str]
+Commands = Callable[[PlannedRun], str]
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def make_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
     monkeypatch.setattr(Plan, "arm_of", lambda self, run, arms: SimpleNamespace())
 
     def make(
-        ap: Callable[[Run], float],
+        ap: Callable[[PlannedRun], float],
         command: Commands = lambda run: "pass",
         plan: Plan | None = None,
         jobs: int = 1,
@@ -38,16 +38,16 @@ def make_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
     ) -> Runner:
         plan = plan or make_plan()
 
-        def training(plan: Plan, run: Run, arm: Any, folder: Path) -> list[str]:
+        def training(plan: Plan, run: PlannedRun, arm: Any, folder: Path) -> list[str]:
             with (folder / "begun.txt").open("a") as file:
                 file.write(f"{run.folder}\n")
             return [sys.executable, "-S", "-c", f"import os, time; {command(run)}"]
 
-        def evaluation(run: Run, folder: Path) -> list[str]:
+        def evaluation(run: PlannedRun, folder: Path) -> list[str]:
             path = folder / "runs" / run.folder / files.DETECTIONS
             return [sys.executable, "-S", "-c", f"open({str(path)!r}, 'w').close()"]
 
-        def collect(plan: Plan, run: Run, arm: Any, folder: Path, data: Any) -> dict:
+        def collect(plan: Plan, run: PlannedRun, arm: Any, folder: Path, data: Any) -> dict:
             result = make_result(plan, run, ap(run))
             path = folder / "runs" / run.folder / "result.json"
             path.write_text(json.dumps(result))
@@ -62,12 +62,12 @@ def make_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
     return make
 
 
-def clear(run: Run) -> float:
+def clear(run: PlannedRun) -> float:
     """SSSD is better by 3, in every seed by a little more or less."""
     return 30 + 3 * (run.arm == "sssd") + 0.1 * (run.seed % 3) * (run.arm == "sssd")
 
 
-def unclear(run: Run) -> float:
+def unclear(run: PlannedRun) -> float:
     return 30 + (run.arm == "sssd") * (-1) ** run.seed
 
 
@@ -134,7 +134,7 @@ def test_each_job_has_a_gpu_of_its_own(make_runner: Callable[..., Runner], tmp_p
 def test_a_failed_run_is_named_and_its_seed_counts_for_nothing(
     make_runner: Callable[..., Runner], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def command(run: Run) -> str:
+    def command(run: PlannedRun) -> str:
         fails = run.arm == "sssd" and run.seed == 1
         return "import sys; sys.exit('error: training diverged at 7')" if fails else "pass"
 
@@ -157,7 +157,7 @@ def test_a_failed_run_is_named_and_its_seed_counts_for_nothing(
 def test_a_run_that_is_not_the_plans_is_refused(
     make_runner: Callable[..., Runner], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def foreign(plan: Plan, run: Run, arm: Any, folder: Path) -> None:
+    def foreign(plan: Plan, run: PlannedRun, arm: Any, folder: Path) -> None:
         raise ValueError(f"{run.folder} is not the run of the plan: --data.flip is 0")
 
     monkeypatch.setattr(files, "require_settings", foreign)

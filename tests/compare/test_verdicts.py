@@ -5,12 +5,12 @@ import math
 
 import pytest
 
-from sssd.compare.plan import Run
+from sssd.compare.plan import PlannedRun
 from sssd.compare.verdicts import compared, gains, is_open, summary
 from tests.compare.made_up import make_plan, make_results
 
 
-def truth(run: Run) -> float:
+def truth(run: PlannedRun) -> float:
     """SSSD gains 2 at equal iterations; the baseline gains 1.5 by a quarter more of them."""
     noise = 0.1 * math.sin(7 * run.seed + len(run.arm) + run.iterations)
     return 30 + 5 * run.seed + 2 * (run.arm == "sssd") + 1.5 * (run.iterations > 400) + noise

@@ -30,7 +30,7 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> 
     save_checkpoint(tmp_path, 5, {"iteration": 5, "weights": torch.zeros(1000)})
     newest = save_checkpoint(tmp_path, 10, {"iteration": 10, "weights": torch.zeros(1000)})
     newest.write_bytes(newest.read_bytes()[:2000])
-    with pytest.warns(UserWarning, match=r"00000010\.pt can not be read"):
+    with pytest.warns(UserWarning, match=r"00000010\.pt cannot be read"):
         found = load_latest(tmp_path)
     assert found is not None
     assert found["iteration"] == 5
@@ -44,7 +44,7 @@ def test_a_run_without_checkpoints_has_none(tmp_path: Path) -> None:
 def test_a_full_disk_names_the_file_and_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     path.write_bytes(b"old")
-    with pytest.raises(RunError, match=r"weights\.pt can not be written.*untouched"):
+    with pytest.raises(RunError, match=r"weights\.pt cannot be written.*untouched"):
         write_atomically(path, lambda file: torch.save({"w": torch.zeros(10_000)}, file))
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["weights.pt"]
