@@ -31,9 +31,9 @@ from sssd.commands import FAILED, WRONG_USE, exit_on, plain_console, plain_outpu
 from sssd.data import DataError, read_image
 from sssd.engine.drawing import draw, shown
 from sssd.engine.evaluate import to_coco
+from sssd.engine.files import RunError, write_atomically
 from sssd.engine.interrupt import StopSignals
 from sssd.engine.runs import Run, load
-from sssd.engine.state import RunError, write_atomically
 
 SIGNATURE = "sssd.predict"  # in the header of every picture it draws
 WRITE_EVERY = 10.0  # seconds

@@ -15,9 +15,10 @@ from torchvision.transforms.v2.functional import resize
 
 from sssd.data import read_image
 from sssd.detectors import Detector, build_detector
+from sssd.engine.files import RunError
+from sssd.engine.onnx_file import _TracedTransform, check_onnx, in_order_of, to_onnx
 from sssd.engine.runs import load
-from sssd.engine.state import RunError
-from sssd.export import _TracedTransform, check_onnx, in_order_of, main, to_onnx
+from sssd.export import main
 from tests.runs import make_run
 from tests.small import small_config
 

@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from sssd.data import DataError, DetectionDataset
-from sssd.data.build import DataConfig
 from sssd.data.faults import Id
+from sssd.data.settings import DataConfig
 from sssd.detectors import Detector, DetectorConfig, build_detector
 from sssd.detectors.weights import load_weights
 from sssd.engine.distributed import choose_device
