@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sssd.data import read_coco
-from sssd.detectors.build import DetectorName
+from sssd.detectors.settings import DetectorName
 from sssd.engine.files import RunError
 from sssd.engine.log import read_metrics
 from sssd.engine.settings import EngineConfig

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sssd.data import DetectionDataset, read_coco
-from sssd.detectors.build import DetectorName
+from sssd.detectors.settings import DetectorName
 from sssd.engine.distributed import choose_device
 from sssd.engine.files import RunError
 from sssd.engine.log import read_metrics
