@@ -33,13 +33,15 @@ SMALLEST = 32  # pixels a side of an image
 class Export:
     """Write a trained detector as a file for other programs.
 
-    FILE.safetensors: the state dict of the plain torchvision model; the metadata say classes,
-    category_ids and settings.
+    FILE.safetensors: the state dict of the plain torchvision model.
 
     FILE.onnx: image (3, H, W) float32 RGB in [0, 1] -> boxes (n, 4) xyxy in its pixels, scores (n,)
     and labels (n,), 0 for the first class; resizing, normalisation and suppression are inside. H
     and W are any, unless --size is given. The file is written once onnxruntime finds in it what
     PyTorch finds, in images of three sizes.
+
+    Both say in their metadata what they are: classes, sizes, normalisation, and more. docs/export.md
+    has the lines that use them without sssd.
     """
 
     run: tyro.conf.Positional[Path]
@@ -80,14 +82,15 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.exp
             _require_onnx()
         run = load(command.run)
         image = _image(run, command) if as_onnx else None
+        metadata = run.metadata()
+        if as_onnx:
+            metadata |= onnx_file.described(run, command.size)
     console = plain_console()
     with exit_on(FAILED, RunError):
         if image is None:
-            export_weights(command.out, plain_model(run.detector), run.metadata())
+            export_weights(command.out, plain_model(run.detector), metadata)
         else:
-            written = onnx_file.to_onnx(
-                run.detector, image, run.metadata(), any_size=command.size is None
-            )
+            written = onnx_file.to_onnx(run.detector, image, metadata, command.size is None)
             images = [image] if command.size else [image, *onnx_file.other_sizes(image)]
             counts = [onnx_file.check_onnx(written, run.detector, one) for one in images]
             write_atomically(command.out, lambda file: file.write(written))

@@ -38,7 +38,7 @@ def _build(config: DetectorConfig, num_classes: int) -> TorchvisionDetector:
         frozen_stages=config.frozen_stages,
         p6_from=config.p6_from,
     )
-    mean, std = _normalisation(config.backbone)
+    mean, std = normalisation(config.backbone)
     sizes = {
         "min_size": config.min_size,
         "max_size": config.max_size,
@@ -53,7 +53,7 @@ def _build(config: DetectorConfig, num_classes: int) -> TorchvisionDetector:
     return FasterRCNNDetector(FasterRCNN(backbone, num_classes + 1, **sizes), num_classes)
 
 
-def _normalisation(backbone: BackboneName) -> tuple[list[float], list[float]]:
+def normalisation(backbone: BackboneName) -> tuple[list[float], list[float]]:
     """Mean and standard deviation, of pixels in [0, 1], that the backbone was trained with."""
     if backbone == "efficientnet_lite0":
         return [127 / 255] * 3, [128 / 255] * 3

@@ -16,7 +16,8 @@ from torchvision.transforms.v2.functional import resize
 
 from sssd.detectors import Detector
 from sssd.engine.files import RunError
-from sssd.engine.runs import plain_model
+from sssd.engine.prediction import read_threshold
+from sssd.engine.runs import Run, plain_model
 
 BOX_TOLERANCE, SCORE_TOLERANCE = 0.05, 1e-3  # pixels; onnxruntime sums in another order
 SMALLEST = 32  # pixels a side
@@ -92,6 +93,26 @@ def to_onnx(
         model = onnx.load(file)
     onnx.helper.set_model_props(model, {k: json.dumps(v) for k, v in metadata.items()})
     return model.SerializeToString()
+
+
+def described(run: Run, size: tuple[int, int] | None) -> dict[str, Any]:
+    """What the metadata of a file say beside `Run.metadata`: how it is used.
+
+    Args:
+        run: what is exported.
+        size: height and width of all images; None for any.
+    """
+    return {
+        "input": {"image": "float32 (3, height, width), RGB, 0..1; resized and normalised inside"},
+        "outputs": {
+            "boxes": "float32 (n, 4), x1 y1 x2 y2 in pixels of the image",
+            "scores": "float32 (n), 0..1, from 0.05 on",
+            "labels": "int64 (n), index of the class in classes",
+        },
+        "size": size,
+        "threshold": read_threshold(run.folder),
+        "pixel_range": run.data.pixel_range,
+    }
 
 
 def in_order_of(found: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
