@@ -40,8 +40,8 @@ class Export:
     and W are any, unless --size is given. The file is written once onnxruntime finds in it what
     PyTorch finds, in images of three sizes.
 
-    Both say in their metadata what they are: classes, sizes, normalisation, and more. docs/export.md
-    has the lines that use them without sssd.
+    Both say in their metadata what they are: classes, sizes, normalisation, and more;
+    docs/export.md has the lines that use them without sssd.
     """
 
     run: tyro.conf.Positional[Path]

@@ -210,7 +210,7 @@ def read_threshold(folder: Path) -> float:
         return USUAL_THRESHOLD
     try:
         return checked_threshold(read_json(path).get("all", "missing"), '"all"')
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
 
 
