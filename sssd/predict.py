@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sssd.engine.prediction import Detections, Predictor
 
 WRITE_EVERY = 10.0  # seconds
-FRAMES = 8  # of a video at a time
+FRAMES = 4  # of a video at a time
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def _predict_all(
     for reason in failed:
         print(f"error: {reason}", file=sys.stderr)
     if failed:
-        print(f"error: {len(failed)} of {done} files left out", file=sys.stderr)
+        print(f"error: {len(failed)} of {done} files failed", file=sys.stderr)
     if stop.received:
         print(f"stopped after {done} of {len(targets)} files", file=sys.stderr)
         return 128 + stop.received

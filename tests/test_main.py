@@ -45,6 +45,8 @@ for words in (*([command] for command in COMMANDS), ["train", "coco"], ["data", 
 
 
 def test_help_imports_nothing_that_takes_seconds() -> None:
-    result = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", HELP], capture_output=True, text=True, check=True
+    )
     commands = [*COMMANDS, "train, coco", "data, check"]
     assert result.stdout.splitlines() == commands

@@ -105,7 +105,7 @@ def test_unreadable_files_are_named_at_the_end_and_the_others_done(
     *named, count = capsys.readouterr().err.splitlines()
     assert "broken.png: the image cannot be read" in named[0]
     assert named[1].endswith("absent.png: the image file does not exist")
-    assert count == "error: 2 of 5 files left out"
+    assert count == "error: 2 of 5 files failed"
     assert len(list(out.iterdir())) == 3
     assert set(results_in(file)) == {"1.png", "wide.jpg"}
 
@@ -160,7 +160,9 @@ def test_an_image_beyond_the_memory_is_named_and_the_others_done(
     on_reading(monkeypatch, "huge.png", lambda: huge)
     assert main(command(run, images, tmp_path / "out")) == 1
     message = capsys.readouterr().err
-    assert re.search(r"error: \S+huge.png: RuntimeError: .*memory.*\n.* 1 of 4 files left", message)
+    assert re.search(
+        r"error: \S+huge.png: RuntimeError: .*memory.*\n.* 1 of 4 files failed", message
+    )
     assert found_in(tmp_path / "out") == {"1.png", "wide.jpg"}
 
 

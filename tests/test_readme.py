@@ -113,7 +113,7 @@ def test_commands_of_the_package_run(newcomer: Path) -> None:
             own = "DIR/annotations/instances_train.json" in words
             command += ["--out", "RUN" if own else f"runs/{number}"]
         assert run_here(command) == 0, shlex.join(command)
-    assert (newcomer / "DIR" / "images" / "photo.png").exists()
+    assert (newcomer / "DIR" / "photo.png").exists()
     assert (newcomer / "detector.onnx").exists()
 
 

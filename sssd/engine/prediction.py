@@ -195,7 +195,7 @@ def checked_threshold(threshold: float, name: str = "threshold") -> float:
 def read_threshold(folder: Path) -> float:
     """The score with the best F1 on a run's validation set, of all classes together.
 
-    Where the run has none, because it was never evaluated for it, 0.3 and a warning.
+    0.3 and a warning where the run has no such file.
 
     Raises:
         ValueError: the file is damaged.
@@ -203,8 +203,8 @@ def read_threshold(folder: Path) -> float:
     path = folder / THRESHOLDS
     if not path.exists():
         warnings.warn(
-            f"{folder} has no {THRESHOLDS}, which `python -m sssd.evaluate {folder}` writes: "
-            f"detections count from a score of {USUAL_THRESHOLD} on",
+            f"{folder} has no {THRESHOLDS}, the scores with the best F1: detections count from a "
+            f"score of {USUAL_THRESHOLD} on",
             stacklevel=2,
         )
         return USUAL_THRESHOLD

@@ -53,12 +53,15 @@ def frames(path: Path) -> Iterator[tuple[float, np.ndarray]]:
                 raise ValueError(f"{path}: there is no video in this file")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
-            for number, frame in enumerate(container.decode(stream)):
-                time = (
-                    frame.time if frame.time is not None else number / (stream.average_rate or 25)
-                )
+            number = 0
+            for frame in container.decode(stream):
+                untimed = number / (stream.average_rate or 25)
                 pixels = frame.to_ndarray(format="rgb24")
-                yield float(time), np.rot90(pixels, round(frame.rotation / 90) % 4)
+                turned = np.rot90(pixels, round(frame.rotation / 90) % 4)
+                yield float(untimed if frame.time is None else frame.time), turned
+                number += 1
+            if not number:
+                raise ValueError(f"{path}: there is no frame in this video")
     except (av.error.FFmpegError, OSError) as error:
         raise ValueError(f"{path}: the video cannot be read: {error}") from error
 
