@@ -32,8 +32,8 @@ from rich.table import Table
 from torch.utils.data import DataLoader, Dataset
 
 from sssd.data import read_coco, training_loader
-from sssd.data.build import DataConfig
 from sssd.data.dataset import DetectionDataset
+from sssd.data.settings import DataConfig
 from sssd.engine.step import TrainingStep
 from sssd.fitting import prepare
 from sssd.recipes import RECIPES

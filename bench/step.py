@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from bench import peers
 from sssd.compare.cost import in_turn
 from sssd.detectors import DetectorConfig, Maps, build_detector
-from sssd.detectors.build import DetectorName
+from sssd.detectors.settings import DetectorName
 from sssd.engine.settings import EngineConfig
 from sssd.engine.step import TrainingStep
 from sssd.fusion import Objects

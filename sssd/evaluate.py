@@ -6,33 +6,31 @@ Example:
     python -m sssd.evaluate runs/mine --data.val DIR/annotations/instances_test.json
 """
 
+from __future__ import annotations
+
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import sssd.extras  # noqa: F401  it comes before what may be missing
 
 # isort: split
-import torch
 import tyro
-from rich.console import Console
-from rich.progress import track
-from torch import Tensor, nn
 
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_console, plain_output
-from sssd.data import DataError, DetectionDataset, WorkerKilled, evaluation_loader
-from sssd.data.build import build_validation_set
-from sssd.detectors.weights import load_weights
-from sssd.engine.evaluate import evaluate_detections, table, to_coco
-from sssd.engine.inference import Found, detect
-from sssd.engine.record import read_settings
-from sssd.engine.runs import Run, evaluation_data, load
-from sssd.engine.state import RunError, write_atomically
-from sssd.methods import build_method
+from sssd.engine.files import RunError, write_atomically
 from sssd.recipes import Config
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from torch import Tensor, nn
+
+    from sssd.data import DetectionDataset
+    from sssd.engine.inference import Found
+    from sssd.engine.runs import Run
 
 
 @dataclass(frozen=True)
@@ -100,9 +98,16 @@ class Evaluate:
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.evaluate") -> int:
     """Evaluates and prints; returns the exit status."""
     plain_output()
-    console = plain_console()
     with exit_on(WRONG_USE, ValueError, OSError, ImportError):
         command = tyro.cli(Evaluate, prog=prog, args=arguments)
+
+        # With torch, seconds that --help need not take.
+        from sssd.data import DataError, WorkerKilled
+        from sssd.data.build import build_validation_set
+        from sssd.engine.evaluate import evaluate_detections, table, to_coco
+        from sssd.engine.runs import evaluation_data, load
+
+        console = plain_console()
         run = load(command.run, command.device)
         dataset = build_validation_set(evaluation_data(run, **asdict(command.data)), console)
         category_ids = run.category_ids_in(dataset)
@@ -137,6 +142,10 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.eva
 
 def _teacher(run: Run) -> nn.Module:
     """The fusion that the run has trained beside its detector."""
+    from sssd.detectors.weights import load_weights
+    from sssd.engine.record import read_settings
+    from sssd.methods import build_method
+
     config = read_settings(run.folder, Config)
     teacher = build_method(run.detector, config.method, config.schedule).teacher
     if teacher is None:
@@ -155,6 +164,11 @@ def _detections(
     command: Evaluate,
     console: Console,
 ) -> tuple[Found, Found]:
+    from rich.progress import track
+
+    from sssd.data import evaluation_loader
+    from sssd.engine.inference import detect
+
     loader = evaluation_loader(dataset, command.batch_size or run.batch_size, command.workers)
     batches = track(
         loader, "evaluating", console=console, transient=True, disable=not console.is_terminal
@@ -169,6 +183,8 @@ def _labelled(
     dataset: DetectionDataset,
 ) -> Iterator[tuple[list[Tensor], list[dict[str, Any]]]]:
     """The batches with the labels that the run has for the dataset's classes."""
+    import torch
+
     known = [run.classes.index(n) if n in run.classes else -1 for n in dataset.classes]
     if dataset.classes == run.classes:  # two may have one name
         known = list(range(len(run.classes)))

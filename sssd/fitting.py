@@ -19,17 +19,16 @@ from sssd.data import DataError, DetectionDataset
 from sssd.data.build import build_datasets
 from sssd.detectors import build_detector
 from sssd.engine import distributed
+from sssd.engine.files import RunError, write_atomically
 from sssd.engine.loop import Trainer
 from sssd.engine.record import read_record, read_settings, with_changes, write_record
 from sssd.engine.resume import compared
 from sssd.engine.runs import NUMBERS, WEIGHTS, Run, plain_model, to_rebuild
 from sssd.engine.settings import EngineConfig
-from sssd.engine.state import RunError, checkpoints, export_weights, write_atomically
+from sssd.engine.state import checkpoints, export_weights
 from sssd.flags import of_kinds, of_length, refuse_without_effect
 from sssd.methods import Method, build_method
-from sssd.recipes import RECIPES, Config
-
-DEFAULT_RECIPE = "demo"
+from sssd.recipes import DEFAULT_RECIPE, RECIPES, Config
 
 
 def fit(

@@ -15,9 +15,9 @@ from rich.console import Console
 
 import sssd
 from sssd.data import DataError
+from sssd.engine.files import RunError
 from sssd.engine.log import read_metrics
 from sssd.engine.runs import Run
-from sssd.engine.state import RunError
 from sssd.methods import Method
 from tests.scenes import write_scenes
 

@@ -7,8 +7,7 @@ import pytest
 
 from sssd.engine.record import by_flag, read_settings, write_record
 from sssd.methods import KINDS, FusionConfig, LGDConfig, MethodConfig, SSSDConfig
-from sssd.methods.base import MethodName
-from sssd.methods.distill import FusionName
+from sssd.methods.settings import FusionName, MethodName
 from sssd.recipes import RECIPES, Config
 from sssd.train import parse
 

@@ -17,9 +17,10 @@ from sssd.compare.arms import Arm, differences, settings_of
 from sssd.compare.images import class_precisions, rankings, resampled
 from sssd.compare.plan import Plan, PlannedRun
 from sssd.data import DetectionDataset
+from sssd.engine.files import write_atomically
 from sssd.engine.log import read_metrics
 from sssd.engine.record import read_record, read_settings
-from sssd.engine.state import checkpoints, write_atomically
+from sssd.engine.state import checkpoints
 from sssd.recipes import Config
 
 Result = dict[str, Any]

@@ -13,10 +13,7 @@ from typing import Annotated, Literal
 import tyro
 
 from sssd.commands import plain_console, plain_output
-from sssd.data.check import check
-from sssd.data.demo import demo_data
 from sssd.data.faults import DataError
-from sssd.data.formats import read_dataset
 
 
 @dataclass(frozen=True)
@@ -83,12 +80,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _demo(command: Demo) -> int:
+    from sssd.data.demo import demo_data
+
     for name, path in demo_data(command.root)._asdict().items():
         print(f"{name}: {path}")
     return 0
 
 
 def _check(command: Check) -> int:
+    from sssd.data.checks import check  # with torch, seconds that --help need not take
+    from sssd.data.formats import read_dataset
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the report says more
         dataset = read_dataset(

@@ -16,9 +16,8 @@ from torchvision.ops.feature_pyramid_network import (
 )
 
 from sssd.detectors.efficientnet import EfficientNetLite0, fold_batch_norms
+from sssd.detectors.settings import BackboneName
 from sssd.detectors.weights import load_weights
-
-BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "efficientnet_lite0"]
 
 IMAGENET = {"imagenet": "DEFAULT", "imagenet_v1": "IMAGENET1K_V1"}  # torchvision's names for them
 

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from sssd.engine.state import write_atomically
+from sssd.engine.files import write_atomically
 
 
 class MetricsFile:

@@ -1,17 +1,20 @@
 """What a run that goes on shares with the one that stopped, and its parts' states."""
 
+from __future__ import annotations
+
 import textwrap
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from sssd.data import DetectionDataset
-from sssd.engine.distributed import world_size
+from sssd.engine.files import RunError
 from sssd.engine.record import by_flag
 from sssd.engine.settings import EngineConfig
-from sssd.engine.state import RunError
-from sssd.methods import Method
+
+if TYPE_CHECKING:
+    import torch
+
+    from sssd.data import DetectionDataset
+    from sssd.methods import Method
 
 HONOURED = frozenset(
     [
@@ -62,6 +65,8 @@ def identity(
     others: Mapping[str, str],
 ) -> dict[str, str]:
     """What must be the same for a run to go on as if it had not stopped."""
+    from sssd.engine.distributed import world_size
+
     return {
         **others,
         **compared(method.config, "--method."),
@@ -83,6 +88,8 @@ def restore(saved: dict[str, Any], parts: dict[str, Any], wanted: dict[str, str]
     Raises:
         RunError: something is not, or a part is another one.
     """
+    import torch  # seconds, which --help need not
+
     try:
         refuse_changes(saved.get("identity", {}), wanted)
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ import sssd.extras  # noqa: F401  it comes before what may be missing
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from sssd import __version__
 from sssd.data import DataError, DetectionDataset
-from sssd.data.build import DataConfig
 from sssd.data.faults import Id
+from sssd.data.settings import DataConfig
 from sssd.detectors import Detector, DetectorConfig, build_detector
+from sssd.detectors.build import normalisation
 from sssd.detectors.weights import load_weights
 from sssd.engine.distributed import choose_device
+from sssd.engine.prediction import Detections, ImageLike, Predictor
 from sssd.engine.record import of_another_version, read_json, read_record, settings_from
 from sssd.engine.settings import EngineConfig
 
@@ -52,12 +56,48 @@ class Run:
     signal: int | None = None
 
     def metadata(self) -> dict[str, Any]:
-        """What a file of the weights says of them."""
+        """What a file of the weights says of them: docs/export.md."""
         return {
             "classes": self.classes,
             "category_ids": self.category_ids,
             "detector": dataclasses.asdict(self.config),
+            "normalisation": dict(
+                zip(("mean", "std"), normalisation(self.config.backbone), strict=True)
+            ),
+            "sssd": __version__,
         }
+
+    def predict(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        threshold: float | None = None,
+        batch_size: int = 1,
+    ) -> list[Detections]:
+        """Detects objects in images.
+
+        Args:
+            images: one or more: paths of files, PIL images, uint8 arrays (H, W, 3), red first, or
+                (H, W), and tensors (3, H, W), uint8 or of 0..1. They are read as training reads
+                them: upright by their EXIF, grey and 16-bit ones as RGB.
+            threshold: score from which on a detection counts; by default the one that has the best
+                F1 on the validation set.
+            batch_size: images at a time: more is faster on a GPU. Images of a batch are padded to
+                one size, which may change what is found at their borders a little.
+
+        Returns:
+            What was found in each image, best first: boxes in its pixels, scores, labels and names
+            of classes.
+
+        Raises:
+            TypeError, ValueError: something that is no image, or a number without meaning; the
+                message names its place.
+            DataError: a file that cannot be read.
+
+        Example:
+            >>> for found in sssd.load("runs/demo").predict(["a.jpg", "b.jpg"]):  # doctest: +SKIP
+            ...     print(found.file, found)  # a.jpg 3 car, 1 dog
+        """
+        return Predictor.of(self, threshold).predict(images, batch_size)
 
     def category_ids_in(self, dataset: DetectionDataset) -> list[Id | None]:
         """A dataset's own ids of the detector's classes, which are known by their names.

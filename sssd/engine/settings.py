@@ -1,10 +1,13 @@
 """Settings of the loop: everything that is neither data, nor detector, nor method."""
 
+from __future__ import annotations
+
 import importlib.util
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ class EngineConfig:
     @property
     def memory_format(self) -> torch.memory_format:
         """That of images and weights."""
+        import torch  # seconds, which --help need not
+
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def require_packages(self) -> None:

@@ -25,11 +25,10 @@ import re
 from typing import Any, cast
 
 from sssd.detectors import DetectorConfig
-from sssd.detectors.backbones import BackboneName
-from sssd.detectors.build import DetectorName
+from sssd.detectors.settings import BackboneName, DetectorName
 from sssd.engine.settings import EngineConfig
-from sssd.methods import METHODS, RelationConfig
-from sssd.methods.base import MethodName
+from sssd.methods import KINDS, MethodConfig, RelationConfig
+from sssd.methods.settings import MethodName
 from sssd.recipes.config import Config
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 
@@ -92,7 +91,6 @@ def paper(
         raise ValueError(f"method is {method!r}; it must be one of {', '.join(options)}")
     if stepwise and method not in ("lgd", "sssd"):
         raise ValueError(f"stepwise: {method} has one lambda; lgd and sssd double theirs")
-    settings = next(kind for kind in METHODS if kind.name == method)
     from_p5 = detector == "fasterrcnn" or (detector == "fcos" and method.startswith("labelenc"))
     return Config(
         # Short side 640 to 800, long side up to 1333, by default.
@@ -102,7 +100,7 @@ def paper(
             weights="imagenet_v1",
             p6_from="p5" if from_p5 else "c5",
         ),
-        method=settings(**options[method]),
+        method=cast(MethodConfig, KINDS[MethodConfig][method](**options[method])),
         schedule=ScheduleConfig(
             iterations=iterations + added,
             milestones=tuple(milestone + added for milestone in milestones),

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from sssd.data import read_coco
 from sssd.engine import distributed
+from sssd.engine.files import RunError
 from sssd.engine.inference import evaluate_detector
 from sssd.engine.log import read_metrics
 from sssd.engine.settings import EngineConfig
-from sssd.engine.state import RunError, checkpoints
+from sssd.engine.state import checkpoints
 from sssd.methods import MethodConfig, PlainConfig
 from tests.engine import two_processes
 from tests.scenes import write_scenes

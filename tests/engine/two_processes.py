@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sssd.data import read_coco
-from sssd.detectors.build import DetectorName
+from sssd.detectors.settings import DetectorName
 from sssd.engine.distributed import from_first, gather, process_group, with_shared_gradients
 from sssd.engine.inference import evaluate_detector
 from sssd.engine.loop import Trainer
@@ -29,7 +29,7 @@ from sssd.methods import (
     SSSDConfig,
     build_method,
 )
-from sssd.methods.base import MethodName
+from sssd.methods.settings import MethodName
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 from tests.small import method_config
 from tests.tiny import tiny_detector, train
