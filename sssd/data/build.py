@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from rich.console import Console
 
 from sssd.data.augment import training_transform
@@ -17,6 +18,9 @@ from sssd.data.faults import DataError
 from sssd.data.formats import KNOWN, read_dataset
 from sssd.data.hints import common_images
 from sssd.data.loader import Transform
+from sssd.data.split import split_by_name, tell_split
+
+Part = Literal["train", "val"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,10 @@ class DataConfig:
     val_split: str = "val"
     """Which part of a folder or data.yaml ("val" is valid/, too), such as test."""
 
+    val_share: float | None = None
+    """Without a validation set: the share of the training images, such as 0.2, that is held out for
+    it. Which ones follows from their names."""
+
     pixel_range: tuple[float, float] | None = None
     """What is black and what is white in images of more than 8 bits (16-bit, float); by default 0
     and 65535 of 16 bits, and none of floats."""
@@ -65,6 +73,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Refuses numbers out of their range."""
+        if self.val_share is not None:
+            self._check_share(self.val_share)
         if not 0 <= self.flip <= 1:
             raise ValueError(f"--data.flip is {self.flip:g}; a probability lies between 0 and 1")
         if not self.scale >= 1:
@@ -74,6 +84,16 @@ class DataConfig:
             raise ValueError(
                 f"--data.pixel-range is {low:g} {high:g}; the first must be the smaller"
             )
+
+    def _check_share(self, share: float) -> None:
+        if not 0 < share < 1:
+            raise ValueError(f"--data.val-share is {share:g}; between 0 and 1, such as 0.2")
+        for flag, value in (("--data.val", self.val), ("--data.val-images", self.val_images)):
+            if value is not None:
+                raise ValueError(
+                    f"--data.val-share {share:g} takes the validation set out of --data.train, but "
+                    f"{flag} is {value}; leave one of them out (--data.val-share None)"
+                )
 
     def transform(self) -> Transform:
         """The augmentation of a training sample."""
@@ -99,23 +119,31 @@ def build_datasets(
             read_coco(paths.train_json, paths.train_images),
             read_coco(paths.val_json, paths.val_images),
         )
-    with warnings.catch_warnings():
-        if console is not None:
-            warnings.simplefilter("ignore", UserWarning)  # the report says more
-        train_set, validation_set = (_read(config, "train"), _read(config, "val"))
-    validation_set = validation_set.with_classes(train_set.classes, train_set.category_ids)
-    reports = check(train_set), check(validation_set)
+    parts: tuple[Part, ...] = ("train", "val") if config.val_share is None else ("train",)
+    sets = [_read(config, part, console) for part in parts]
+    learnt = sets[0].classes, sets[0].category_ids
+    reports = [check(dataset.with_classes(*learnt)) for dataset in sets]
     if console is not None:
         console.print(reports[0])
-        console.print(reports[1].summary(), soft_wrap=True)
+        for report in reports[1:]:
+            console.print(report.summary(), soft_wrap=True)
         for report in reports:
             _tell(console, report.lines())
-        common = list(common_images(train_set, validation_set))
-        _tell(console, Report(validation_set, common, reports[1].bad_images).lines(2))
-    return (
-        _with_objects(reports[0].resolve(config.on_bad_data), "--data.train"),
-        _with_objects(reports[1].resolve(config.on_bad_data), "--data.val"),
-    )
+    resolved = [
+        _with_objects(report.resolve(config.on_bad_data), f"--data.{part}")
+        for part, report in zip(parts, reports, strict=True)
+    ]
+    if config.val_share is None:
+        train_set, validation_set = resolved
+    else:
+        train_set, validation_set = split_by_name(resolved[0], config.val_share)
+        if console is not None:
+            _tell(console, tell_split(config.val_share, train_set, validation_set))
+    if console is not None:
+        files = {path: file for report in reports for path, file in report.files.items()}
+        common = list(common_images(train_set, validation_set, files))
+        _tell(console, Report(validation_set, common, np.empty(0, np.int64)).lines(2))
+    return train_set, validation_set
 
 
 def build_validation_set(config: DataConfig, console: Console | None = None) -> DetectionDataset:
@@ -131,21 +159,24 @@ def build_validation_set(config: DataConfig, console: Console | None = None) -> 
     if config.format == "demo":
         paths = demo_data(image_size=160)
         return read_coco(paths.val_json, paths.val_images)
+    part: Part = "val" if config.val_share is None else "train"
+    report = check(_read(config, part, console))
+    if console is not None:
+        _tell(console, report.lines())
+    dataset = _with_objects(report.resolve(config.on_bad_data), f"--data.{part}")
+    return dataset if config.val_share is None else split_by_name(dataset, config.val_share)[1]
+
+
+def _read(config: DataConfig, part: Part, console: Console | None) -> DetectionDataset:
+    path, images, split = (getattr(config, part + end) for end in ("", "_images", "_split"))
+    if path is None:
+        or_share = ", or --data.val-share 0.2 for a share of the training images"
+        raise DataError(f"--data.{part} is needed: {KNOWN}{or_share * (part == 'val')}")
+    assert config.format != "demo"
     with warnings.catch_warnings():
         if console is not None:
             warnings.simplefilter("ignore", UserWarning)  # the report says more
-        report = check(_read(config, "val"))
-    if console is not None:
-        _tell(console, report.lines())
-    return _with_objects(report.resolve(config.on_bad_data), "--data.val")
-
-
-def _read(config: DataConfig, name: Literal["train", "val"]) -> DetectionDataset:
-    path, images, split = (getattr(config, name + end) for end in ("", "_images", "_split"))
-    if path is None:
-        raise DataError(f"--data.{name} is needed: {KNOWN}")
-    assert config.format != "demo"
-    return read_dataset(path, images, split, config.format, config.pixel_range)
+        return read_dataset(path, images, split, config.format, config.pixel_range)
 
 
 def _tell(console: Console, lines: Iterable[str]) -> None:
