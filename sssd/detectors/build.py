@@ -1,13 +1,16 @@
 """From settings to a detector."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from rich.console import Console
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 
 from sssd.detectors.backbones import BackboneName, build_backbone
 from sssd.detectors.protocol import Detector
+from sssd.detectors.start import start
 from sssd.detectors.torchvision import (
     FasterRCNNDetector,
     FCOSDetector,
@@ -15,7 +18,6 @@ from sssd.detectors.torchvision import (
     TorchvisionDetector,
 )
 from sssd.detectors.transform import AnyShapeTransform
-from sssd.detectors.weights import load_weights
 
 DetectorName = Literal["fcos", "retinanet", "fasterrcnn"]
 
@@ -36,8 +38,9 @@ class DetectorConfig:
     (its first, as published baselines start from), a file of a state dict, or None for random."""
 
     start_from: Path | None = None
-    """Weights of a whole detector to start from: `model.safetensors` of a run, or a state dict of
-    the torchvision model."""
+    """Weights of a whole detector to start from: the folder of a run, one of its files of weights,
+    a state dict of the torchvision model, or `coco` for torchvision's own. Classes may be others:
+    those of the same names are kept."""
 
     width: int = 256
     """Channels of every pyramid level; a multiple of 32, 64 or more."""
@@ -69,8 +72,19 @@ class DetectorConfig:
             raise ValueError(f"--detector.min-size is {self.min_size}; every size must be >= 32")
 
 
-def build_detector(config: DetectorConfig, num_classes: int) -> Detector:
+def build_detector(
+    config: DetectorConfig,
+    num_classes: int,
+    classes: Sequence[str] | None = None,
+    console: Console | None = None,
+) -> Detector:
     """Builds a detector for `num_classes` object classes, labels 0 .. num_classes - 1.
+
+    Args:
+        config: its settings.
+        num_classes: number of classes.
+        classes: their names, by which `config.start_from` keeps those that it knows.
+        console: where to tell which these are.
 
     Raises:
         ValueError: settings or weights that do not fit.
@@ -79,7 +93,9 @@ def build_detector(config: DetectorConfig, num_classes: int) -> Detector:
     detector = _build(config, num_classes)
     detector.model.transform = AnyShapeTransform(detector.model.transform)
     if config.start_from is not None:
-        load_weights(detector.model, config.start_from, "--detector.start-from")
+        line = start(detector.model, config, num_classes, classes)
+        if console is not None:
+            console.print(line, soft_wrap=True)
     return detector
 
 
@@ -91,6 +107,7 @@ def _build(config: DetectorConfig, num_classes: int) -> TorchvisionDetector:
         finest_level=2 if config.name == "fasterrcnn" else 3,
         frozen_stages=config.frozen_stages,
         p6_from=config.p6_from,
+        load=config.start_from is None,
     )
     mean, std = _normalisation(config.backbone)
     sizes = {
