@@ -66,6 +66,7 @@ TAKEN = {
     "--data.val-images": ["elsewhere"],
     "--data.train-split": ["test"],
     "--data.val-split": ["test"],
+    "--data.val-share": ["0.2", "--data.val", "None"],
     "--data.on-bad-data": ["drop"],
     "--schedule.iterations": ["5"],
     "--schedule.learning-rate": ["0.001"],
