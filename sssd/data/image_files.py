@@ -118,7 +118,7 @@ class KeptImages:
         name = hashlib.sha256(repr((os.path.abspath(source), part)).encode())
         try:
             self._path = cache_folder() / "checked" / f"{name.hexdigest()[:24]}.json"
-        except RuntimeError:  # a user without home
+        except RuntimeError:  # a user without home: nothing can be read or written there
             self._path = Path(os.devnull) / "none"
         self._files = self._load()
 

@@ -8,7 +8,7 @@ from typing import Literal
 from rich.console import Console
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 
-from sssd.detectors.backbones import BackboneName, build_backbone
+from sssd.detectors.backbones import IMAGENET, BackboneName, build_backbone
 from sssd.detectors.protocol import Detector
 from sssd.detectors.start import start
 from sssd.detectors.torchvision import (
@@ -90,6 +90,11 @@ def build_detector(
         ValueError: settings or weights that do not fit.
         OSError: weights that cannot be downloaded or read.
     """
+    if config.start_from is not None and config.weights not in (*IMAGENET, None):
+        raise ValueError(
+            f"--detector.weights {config.weights} would be overwritten by --detector.start-from "
+            f"{config.start_from}; leave one of them out"
+        )
     detector = _build(config, num_classes)
     detector.model.transform = AnyShapeTransform(detector.model.transform)
     if config.start_from is not None:
