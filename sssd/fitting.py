@@ -90,7 +90,7 @@ def fit(
             folder,
             config.engine,
             config.schedule,
-            transform=config.data.transform(),
+            transform=config.data.transform(config.schedule.iterations * config.engine.accumulate),
             console=console,
             others=compared(config.data, "--data.") | compared(config.detector, "--detector."),
         )

@@ -1,5 +1,6 @@
 """From settings to datasets."""
 
+import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from sssd.data.faults import DataError
 from sssd.data.formats import KNOWN, read_dataset
 from sssd.data.hints import common_images
 from sssd.data.loader import Transform
+from sssd.data.mosaic import MosaicTransform
 from sssd.data.split import split_by_name, tell_split
 
 Part = Literal["train", "val"]
@@ -71,12 +73,20 @@ class DataConfig:
     scale: float = 1.0
     """Largest random change of object size, at least 1."""
 
+    mosaic: float = 0.0
+    """Probability that a training sample is made of four images; the last tenth of the training
+    has none."""
+
     def __post_init__(self) -> None:
         """Refuses numbers out of their range."""
         if self.val_share is not None:
             self._check_share(self.val_share)
         if not 0 <= self.flip <= 1:
             raise ValueError(f"--data.flip is {self.flip:g}; a probability lies between 0 and 1")
+        if not 0 <= self.mosaic <= 1:
+            raise ValueError(
+                f"--data.mosaic is {self.mosaic:g}; a probability lies between 0 and 1"
+            )
         if not self.scale >= 1:
             raise ValueError(f"--data.scale is {self.scale:g}; at least 1")
         if self.pixel_range is not None and not self.pixel_range[0] < self.pixel_range[1]:
@@ -95,9 +105,16 @@ class DataConfig:
                     f"{flag} is {value}; leave one of them out (--data.val-share None)"
                 )
 
-    def transform(self) -> Transform:
-        """The augmentation of a training sample."""
-        return training_transform(self.flip, self.photometric, self.scale)
+    def transform(self, batches: float = math.inf) -> Transform:
+        """The augmentation of a training sample.
+
+        Args:
+            batches: of the whole training, in each process; mosaics end with nine tenths of them.
+        """
+        transform = training_transform(self.flip, self.photometric, self.scale)
+        if self.mosaic == 0:
+            return transform
+        return MosaicTransform(transform, self.mosaic, 0.9 * batches)
 
 
 def build_datasets(

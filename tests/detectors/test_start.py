@@ -101,7 +101,9 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path: Path) -> None:
     path = saved(tmp_path, "fcos", THERE, detector=network)
     with pytest.raises(ValueError, match=r"is of --detector\.width 64, and here .*width 96: give"):
         started("fcos", path, width=96)
-    with pytest.raises(ValueError, match=r"weights b\.pt would be overwritten by --detector\.start"):
+    with pytest.raises(
+        ValueError, match=r"weights b\.pt would be overwritten by --detector\.start"
+    ):
         started("fcos", path, weights="b.pt")
     with pytest.raises(ValueError, match=r"is of --detector\.name fcos, and here it is"):
         started("retinanet", path)
