@@ -1,6 +1,7 @@
 """A detector starts from weights of another: shared classes keep their rows, whatever the head."""
 
 import dataclasses
+import io
 import json
 import shutil
 from pathlib import Path
@@ -21,7 +22,7 @@ DETECTORS = ("fcos", "retinanet", "fasterrcnn")
 THERE, HERE = ["cat", "dog", "bird"], ["emu", "bird", "cat", "yak"]
 
 
-def saved(folder: Path, name: DetectorName, classes: list[str], **metadata: object) -> Path:
+def saved(folder: Path, name: DetectorName, classes: list[str], /, **metadata: object) -> Path:
     torch.manual_seed(1)
     model = build_detector(small_config(name), len(classes)).model
     texts = {key: json.dumps(value) for key, value in ({"classes": classes} | metadata).items()}
@@ -33,10 +34,10 @@ def started(
     name: DetectorName, path: Path, classes: list[str] = HERE, **changes: object
 ) -> tuple[Detector, str]:
     config = small_config(name, start_from=path, **changes)
-    console = Console(quiet=True, record=True, width=500)
+    console = Console(file=io.StringIO(), width=500)
     torch.manual_seed(2)
     detector = build_detector(config, len(classes), classes, console)
-    return detector, " ".join(console.export_text().split())
+    return detector, console.file.getvalue().rstrip()
 
 
 def scores(detector: Detector, kinds: list[int]) -> torch.Tensor:
@@ -125,9 +126,9 @@ def test_a_run_is_gone_on_with_by_other_classes_and_sizes(
     config = dataclasses.replace(
         run.config, start_from=finished_run, weights="imagenet", min_size=(96,), max_size=128
     )
-    console = Console(quiet=True, record=True, width=500)
+    console = Console(file=io.StringIO(), width=500)
     detector = build_detector(config, 2, ["emu", "kind1"], console)
-    assert "kept classes: kind1; new: emu" in console.export_text()
+    assert "kept classes: kind1; new: emu" in console.file.getvalue()
     assert detector.model.transform.min_size == (96,)
     body = detector.model.backbone.body
     assert not any(p.requires_grad for p in body.conv1.parameters()), "as of pretrained weights"
