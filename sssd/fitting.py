@@ -89,7 +89,7 @@ def fit(
             folder,
             config.engine,
             config.schedule,
-            transform=config.data.transform(),
+            transform=config.data.transform(config.schedule.iterations * config.engine.accumulate),
             console=console,
             others=compared(config.data, "--data.") | compared(config.detector, "--detector."),
         )
@@ -130,7 +130,7 @@ def prepare(config: Config, console: Console | None = None) -> Prepared:
 
     Args:
         config: settings of a run.
-        console: where to show what the data hold.
+        console: where to show what the data hold, and which classes the detector starts with.
 
     Raises:
         ValueError: settings that do not fit together, faults in the data, or no images.
@@ -145,7 +145,7 @@ def prepare(config: Config, console: Console | None = None) -> Prepared:
     detector_config = config.detector
     if config.resume:  # its checkpoint holds what has become of those weights
         detector_config = dataclasses.replace(detector_config, start_from=None)
-    detector = build_detector(detector_config, train_set.num_classes)
+    detector = build_detector(detector_config, train_set.num_classes, train_set.classes, console)
     return Prepared(
         build_method(detector, config.method, config.schedule), train_set, validation_set
     )

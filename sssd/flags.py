@@ -64,7 +64,10 @@ def without_effect(config: Config) -> dict[str, str]:
         "...) takes yours": (
             config.data.format != "demo",
             ["--data.train", "--data.train-images", "--data.train-split", "--data.val",
-             "--data.val-images", "--data.val-split", "--data.on-bad-data"],
+             "--data.val-images", "--data.val-split", "--data.val-share", "--data.on-bad-data"],
+        ),
+        "--data.val, not --data.val-share": (
+            config.data.val_share is None, ["--data.val-split"]
         ),
         "--engine.evaluate-every 1 or more": (
             engine.evaluate_every > 0, ["--engine.evaluate-with"]

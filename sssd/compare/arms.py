@@ -37,7 +37,7 @@ OF_THE_PLAN = (
     *("--engine.seed", "--engine.device", "--out", "--resume", "--schedule.iterations"),
     *("--data.train", "--data.train-images", "--data.train-split", "--data.format"),
     *("--data.val", "--data.val-images", "--data.val-split", "--data.pixel-range"),
-    "--data.on-bad-data",
+    *("--data.val-share", "--data.on-bad-data"),
 )
 """What no arm may change: the plan gives it to all of them."""
 

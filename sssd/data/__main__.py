@@ -53,7 +53,8 @@ class Demo:
     """Make the demo data, if they are not there yet, and say where they lie."""
 
     root: Path | None = None
-    """Cache folder; by default the environment variable SSSD_CACHE, or ~/.cache/sssd."""
+    """Cache folder; by default the environment variable SSSD_CACHE, or sssd in XDG_CACHE_HOME, or
+    ~/.cache/sssd."""
 
 
 Command = (

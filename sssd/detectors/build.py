@@ -1,10 +1,14 @@
 """From settings to a detector."""
 
+from collections.abc import Sequence
+
+from rich.console import Console
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 
-from sssd.detectors.backbones import build_backbone
+from sssd.detectors.backbones import IMAGENET, build_backbone
 from sssd.detectors.protocol import Detector
 from sssd.detectors.settings import BackboneName, DetectorConfig
+from sssd.detectors.start import start
 from sssd.detectors.torchvision import (
     FasterRCNNDetector,
     FCOSDetector,
@@ -12,20 +16,37 @@ from sssd.detectors.torchvision import (
     TorchvisionDetector,
 )
 from sssd.detectors.transform import AnyShapeTransform
-from sssd.detectors.weights import load_weights
 
 
-def build_detector(config: DetectorConfig, num_classes: int) -> Detector:
+def build_detector(
+    config: DetectorConfig,
+    num_classes: int,
+    classes: Sequence[str] | None = None,
+    console: Console | None = None,
+) -> Detector:
     """Builds a detector for `num_classes` object classes, labels 0 .. num_classes - 1.
+
+    Args:
+        config: its settings.
+        num_classes: number of classes.
+        classes: their names, by which `config.start_from` keeps those that it knows.
+        console: where to tell which these are.
 
     Raises:
         ValueError: settings or weights that do not fit.
         OSError: weights that cannot be downloaded or read.
     """
+    if config.start_from is not None and config.weights not in (*IMAGENET, None):
+        raise ValueError(
+            f"--detector.weights {config.weights} would be overwritten by --detector.start-from "
+            f"{config.start_from}; leave one of them out"
+        )
     detector = _build(config, num_classes)
     detector.model.transform = AnyShapeTransform(detector.model.transform)
     if config.start_from is not None:
-        load_weights(detector.model, config.start_from, "--detector.start-from")
+        line = start(detector.model, config, num_classes, classes)
+        if console is not None:
+            console.print(line, soft_wrap=True)
     return detector
 
 
@@ -37,6 +58,7 @@ def _build(config: DetectorConfig, num_classes: int) -> TorchvisionDetector:
         finest_level=2 if config.name == "fasterrcnn" else 3,
         frozen_stages=config.frozen_stages,
         p6_from=config.p6_from,
+        load=config.start_from is None,
     )
     mean, std = normalisation(config.backbone)
     sizes = {

@@ -24,8 +24,9 @@ class DetectorConfig:
     (its first, as published baselines start from), a file of a state dict, or None for random."""
 
     start_from: Path | None = None
-    """Weights of a whole detector to start from: `model.safetensors` of a run, or a state dict of
-    the torchvision model."""
+    """Weights of a whole detector to start from: the folder of a run, one of its files of weights,
+    a state dict of the torchvision model, or `coco` for torchvision's own. Classes may be others:
+    those of the same names are kept."""
 
     width: int = 256
     """Channels of every pyramid level; a multiple of 32, 64 or more."""

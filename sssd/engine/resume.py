@@ -21,7 +21,8 @@ HONOURED = frozenset(
         *("--out", "--resume"),
         # Where the data lie; what is read there is compared by its fingerprint.
         *("--data.format", "--data.train", "--data.train-images", "--data.val"),
-        *("--data.val-images", "--data.train-split", "--data.val-split", "--data.on-bad-data"),
+        *("--data.val-images", "--data.train-split", "--data.val-split", "--data.val-share"),
+        "--data.on-bad-data",
         # Functions of the iteration alone, and what only the next step depends on.
         *("--schedule.iterations", "--schedule.learning-rate", "--schedule.milestones"),
         *("--schedule.gamma", "--schedule.warmup", "--schedule.warmup-factor"),

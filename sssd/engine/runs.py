@@ -198,4 +198,8 @@ def evaluation_data(run: Run, **changes: Any) -> DataConfig:
     given = {name: value for name, value in changes.items() if value is not None}
     if "val" in given:  # the run's own folder and format belong to its own file
         given = {"val_images": None, "val_split": "val", "format": None, **given}
+    elif "val_split" in given and run.data.val_share is not None:  # another part of the same data
+        given = {"val": run.data.train, "val_images": run.data.train_images, **given}
+    if "val" in given:
+        given["val_share"] = None
     return dataclasses.replace(run.data, **given)
