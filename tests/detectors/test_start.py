@@ -13,7 +13,7 @@ from rich.console import Console
 from safetensors.torch import load_file, safe_open, save_file
 
 from sssd.detectors import Detector, build_detector
-from sssd.detectors.build import DetectorName
+from sssd.detectors.settings import DetectorName
 from sssd.detectors.start import PUBLISHED
 from sssd.engine.runs import load
 from tests.small import small_config
