@@ -25,6 +25,7 @@ import tyro
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_output
 from sssd.data import WorkerKilled
 from sssd.engine import distributed
+from sssd.engine.best import BEST
 from sssd.engine.evaluate import table
 from sssd.engine.record import read_record, read_settings
 from sssd.engine.resume import compared, refuse_changes
@@ -47,16 +48,16 @@ def main(arguments: list[str] | None = None) -> int:
         recipe, config = parse(arguments)
         distributed.choose_device(config.engine.device)  # refuses one that is not there
     with distributed.process_group(config.engine.device):
-        return _fit(recipe, config)
+        return _fit(recipe, config, arguments)
 
 
-def _fit(recipe: str, config: Config) -> int:
+def _fit(recipe: str, config: Config, flags: Sequence[str]) -> int:
     console = distributed.console()
     with (
         exit_on(WRONG_USE, ValueError, OSError, ImportError),
         exit_on(FAILED, RunError, WorkerKilled),
     ):
-        run = fit(config, recipe=recipe, console=console)
+        run = fit(config, recipe=recipe, console=console, given=flags)
     if run.signal is not None:
         alone = distributed.world_size() == 1
         launcher = "python" if alone else "torchrun (with its flags of before)"
@@ -71,6 +72,12 @@ def _fit(recipe: str, config: Config) -> int:
     if (run.folder / "maps.png").exists():
         console.print(f"K, K_e and their distance:      {run.folder / 'maps.png'}", soft_wrap=True)
     console.print(f"losses, lambda and AP:          {run.folder / 'curves.png'}", soft_wrap=True)
+    if run.best is not None:
+        console.print(
+            f"best weights:                   {run.folder / BEST}, AP {100 * run.best.AP:.2f} at "
+            f"iteration {run.best.iteration} ({run.best.rule})",
+            soft_wrap=True,
+        )
     console.print(f"run folder:                     {run.folder}", soft_wrap=True)
     return 0
 

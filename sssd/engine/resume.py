@@ -20,16 +20,17 @@ HONOURED = frozenset(
         *("--data.format", "--data.train", "--data.train-images", "--data.val"),
         *("--data.val-images", "--data.train-split", "--data.val-split", "--data.on-bad-data"),
         # Functions of the iteration alone, and what only the next step depends on.
-        *("--schedule.iterations", "--schedule.learning-rate", "--schedule.milestones"),
+        *("--schedule.iterations", "--schedule.epochs", "--schedule.learning-rate"),
+        "--schedule.milestones",
         *("--schedule.gamma", "--schedule.warmup", "--schedule.warmup-factor"),
         "--schedule.zero-from",
         *("--engine.backbone-factor", "--engine.weight-decay", "--engine.clip-value"),
-        *("--engine.clip-norm", "--engine.bf16"),
+        *("--engine.clip-norm", "--engine.precision", "--engine.accumulate"),
         # How it is computed and told.
         *("--engine.device", "--engine.channels-last"),
         *("--engine.deterministic", "--engine.workers", "--engine.log-every"),
         *("--engine.checkpoint-every", "--engine.evaluate-every", "--engine.evaluate-with"),
-        "--engine.tensorboard",
+        *("--engine.patience", "--engine.loggers"),
     ]
 )
 """Settings that hold from where a run goes on; every other must be what it was."""
@@ -91,6 +92,9 @@ def restore(saved: dict[str, Any], parts: dict[str, Any], wanted: dict[str, str]
         try:
             if isinstance(part, torch.optim.Optimizer):
                 _load_moments(part, saved[name])
+            elif isinstance(part, torch.amp.GradScaler):
+                if saved[name]:  # empty in another precision, from which the run may go on
+                    part.load_state_dict(saved[name])
             else:
                 part.load_state_dict(saved[name])
         except (KeyError, RuntimeError, ValueError) as error:  # other names, shapes or groups
