@@ -43,14 +43,15 @@ def in_iterations(config: Config, images: int, flags: Sequence[str]) -> Config:
         return dataclasses.replace(config, schedule=schedule)
     moved = stretched(config, iterations)
     schedule = dataclasses.replace(moved.schedule, epochs=None)
-    given, names = by_flag(config), {_name(flag) for flag in flags}
+    now, names = by_flag(moved), {_name(flag) for flag in flags}
     kept: dict[str, Any] = {}
-    for flag in given.keys() & names - {"--schedule.epochs", "--out", "--resume"}:
-        *rooms, field = flag.removeprefix("--").replace("-", "_").split(".")
-        room = kept
-        for name in rooms:
-            room = room.setdefault(name, {})
-        room[field] = given[flag]
+    for flag, given in by_flag(config).items():
+        if flag in names and given != now[flag]:
+            *groups, field = flag.removeprefix("--").replace("-", "_").split(".")
+            place = kept
+            for group in groups:
+                place = place.setdefault(group, {})
+            place[field] = given
     return with_changes(dataclasses.replace(moved, schedule=schedule), kept)
 
 

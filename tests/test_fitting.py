@@ -195,7 +195,7 @@ def test_what_another_run_has_left_in_the_folder_is_no_best_of_this_one(
         raise MemoryError("all of it is taken")
 
     monkeypatch.setattr(Method, "__call__", failing)
-    with pytest.raises(RunError, match="out of memory behind iteration 0.*all of it is taken"):
+    with pytest.raises(RunError, match=r"out of memory behind iteration 0.*all of it is taken"):
         sssd.fit("small", tmp_path, data=data, console=QUIET, **SMALL)
     assert not (tmp_path / "best.safetensors").exists()
 

@@ -21,20 +21,20 @@ from sssd.engine.inference import evaluate_detector
 from sssd.engine.interrupt import StopSignals
 from sssd.engine.log import MetricsFile, ProgressLog, evaluation_of
 from sssd.engine.loggers import Logger, Loggers
-from sssd.engine.memory import is_out_of_memory, memory_in_use, with_less_memory
+from sssd.engine.memory import is_out_of_memory, memory_in_use
 from sssd.engine.record import by_flag
 from sssd.engine.resume import identity, restore
 from sssd.engine.runs import plain_model
 from sssd.engine.settings import EngineConfig
 from sssd.engine.state import (
     RunError,
-    checkpoints,
     load_latest,
     random_state,
     restore_random_state,
     save_checkpoint,
 )
 from sssd.engine.step import TrainingStep, numbers_of
+from sssd.engine.trouble import diverged, out_of_memory
 from sssd.methods import Method, StepResult
 from sssd.schedules import ScheduleConfig
 
@@ -143,7 +143,7 @@ class Trainer:
                     raise
                 error.__traceback__ = None  # it holds what the step had made
                 raise RunError(self._rescue(str(error))) from None
-        if self.is_out_of_patience and self.signal is None:
+        if self.is_out_of_patience and self.done < self.schedule.iterations:
             self.console.print(
                 f"stopped behind iteration {self.done}: the AP of iteration {self.best.iteration} "
                 f"is the best of the last {self.best_weights.since + 1} evaluations "
@@ -251,15 +251,6 @@ class Trainer:
     def _begin(self) -> Any:
         """Opens the folder's metrics; gives the stream of batches, behind those that were seen."""
         config, begin, device = self.config, self.done, self.train_step.device
-        if distributed.is_first():
-            settings = by_flag(self.schedule, "--schedule.") | by_flag(config, "--engine.")
-            loggers = Loggers(
-                config.loggers, self.loggers, self.folder, begin, settings | self.identity
-            )
-            self.metrics = MetricsFile(self.folder, begin, loggers)
-        self.numbers = distributed.from_first(lambda: evaluation_of(self.folder, begin))
-        if self.numbers is not None:
-            self.progress.evaluated(begin, self.best_weights.beside(self.numbers["AP"]))
         batches = training_loader(
             self.train_set,
             self.part_size,
@@ -270,6 +261,15 @@ class Trainer:
             world_size=distributed.world_size(),
             transform=self.transform,
         )
+        if distributed.is_first():
+            settings = by_flag(self.schedule, "--schedule.") | by_flag(config, "--engine.")
+            loggers = Loggers(
+                config.loggers, self.loggers, self.folder, begin, settings | self.identity
+            )
+            self.metrics = MetricsFile(self.folder, begin, loggers)
+        self.numbers = distributed.from_first(lambda: evaluation_of(self.folder, begin))
+        if self.numbers is not None:
+            self.progress.evaluated(begin, self.best_weights.beside(self.numbers["AP"]))
         if self.random is not None:  # after the loader exists: making it may draw random numbers
             restore_random_state(self.random, device)
         else:  # whatever the method's own weights took, and on each rank other numbers
@@ -290,19 +290,10 @@ class Trainer:
         self.train_step.optimizer.zero_grad(set_to_none=True)
         if self.train_step.begun <= self.done > 0 and distributed.world_size() == 1:
             self.save()
-        return with_less_memory(
-            error, self.config, self.identity, self.folder, self.done, self.train_step.device
+        return out_of_memory(
+            error, self.done, self.folder, self.config, self.identity, self.train_step.device
         )
 
     def _diverged(self, what: str) -> RunError:
-        again = "start again" + (
-            f" with --resume --out {self.folder}: the last checkpoint is from before"
-            if checkpoints(self.folder)
-            else ": there is no checkpoint from before"
-        )
-        wider = " or take --engine.precision bf16 or fp32" * self.train_step.scaler.is_enabled()
-        return RunError(
-            f"training diverged at or before iteration {self.done}: {what}. Lower "
-            "--schedule.learning-rate, lengthen --schedule.warmup or clip the gradient "
-            f"(--engine.clip-norm; it is {self.config.clip_norm}){wider}, and {again}."
-        )
+        scaled = self.train_step.scaler.is_enabled()
+        return RunError(diverged(what, self.done, self.folder, self.config, scaled))
