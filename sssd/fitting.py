@@ -92,13 +92,13 @@ def fit(
                 'a name is a setting: engine={"loggers": ["tensorboard"]}'
             )
     changes = _with_length(changes, iterations=iterations, epochs=epochs)
-    name, config = _settings(config, out, resume, changes)
+    name, asked = _settings(config, out, resume, changes)
     recipe = recipe or name
-    with distributed.process_group(config.engine.device):
+    with distributed.process_group(asked.engine.device):
         console = console or distributed.console()
-        folder = distributed.from_first(lambda: choose_folder(config, recipe))
+        folder = distributed.from_first(lambda: choose_folder(asked, recipe))
         method, train_set, validation_set, config = prepare(
-            config, console, [*given, *_flags(changes)]
+            asked, console, [*given, *_flags(changes)]
         )
         run = Run(
             folder,

@@ -169,8 +169,8 @@ def test_a_run_goes_on_with_its_own_settings_until_it_is_stopped(
         (
             "small",
             {"engine": {"loggers": ["comet"]}},
-            ValueError,
-            "--engine.loggers is 'comet'; it must be one of tensorboard, wandb, mlflow",
+            TypeError,
+            r"engine\.loggers is \('comet',\); it must be tuple.*'tensorboard', 'wandb', 'mlflow'",
         ),
         ("small", {}, ValueError, "--data.train is needed"),
         ("small", {"resume": True}, ValueError, "resume: .* holds no checkpoint"),

@@ -3,6 +3,7 @@
 import os
 import re
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -41,27 +42,26 @@ class Loggers:
     ) -> None:
         self._loggers: dict[str, Logger] = {}
         for name in named:
-            self._try(name, lambda name=name: self._open(name, run, iteration, settings))
+            opened = self._try(name, KINDS[name], run, iteration, settings)
+            if opened is not None:
+                self._loggers[name] = opened
         for number, other in enumerate(others):
             self._loggers[f"{getattr(other, '__name__', type(other).__name__)} ({number})"] = other
 
     def log(self, row: Row, step: int) -> None:
         """Tells all of them."""
         for name, logger in list(self._loggers.items()):
-            self._try(name, lambda logger=logger: logger(row, step))
+            self._try(name, logger, row, step)
 
     def close(self) -> None:
         """Closes those that want to be."""
         for name, logger in list(self._loggers.items()):
-            self._try(name, getattr(logger, "close", lambda: None))
+            if hasattr(logger, "close"):
+                self._try(name, logger.close)
 
-    def _open(self, name: LoggerName, *about: Any) -> None:
-        kinds = {"tensorboard": _TensorBoard, "wandb": _WandB, "mlflow": _MLflow}
-        self._loggers[name] = kinds[name](*about)
-
-    def _try(self, name: str, act: Callable[[], Any]) -> None:
+    def _try(self, name: str, act: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            act()
+            return act(*arguments)
         except Exception as error:
             self._loggers.pop(name, None)
             warnings.warn(
@@ -69,6 +69,7 @@ class Loggers:
                 f"whole: {type(error).__name__}: {error}",
                 stacklevel=3,
             )
+            return None
 
 
 class _TensorBoard:
@@ -106,7 +107,7 @@ class _WandB:
             dir=str(run),
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             name=run.name,
-            id=_kept(run / "wandb_id.txt", iteration, lambda: str(wandb.util.generate_id())),
+            id=_kept(run / "wandb_id.txt", iteration, lambda: uuid.uuid4().hex[:8]),
             resume="allow",
             config=dict(settings),
             reinit="create_new",
@@ -169,6 +170,13 @@ class _MLflow:
 
     def close(self) -> None:
         self._client.set_terminated(self._id)
+
+
+KINDS: dict[LoggerName, type[Any]] = {
+    "tensorboard": _TensorBoard,
+    "wandb": _WandB,
+    "mlflow": _MLflow,
+}
 
 
 def _mlflow_name(name: str) -> str:

@@ -117,6 +117,7 @@ class Trainer:
             config.evaluation_cost(len(validation_set)),
         )
         self.metrics: MetricsFile | None = None
+        self._logged, self._logged_at = self.done, 0.0
         self.numbers: dict[str, float] | None = None
         self.signal: int | None = None
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch.amp import GradScaler
 
 from sssd.data import DetectionDataset
 from sssd.engine.distributed import world_size
@@ -92,7 +93,7 @@ def restore(saved: dict[str, Any], parts: dict[str, Any], wanted: dict[str, str]
         try:
             if isinstance(part, torch.optim.Optimizer):
                 _load_moments(part, saved[name])
-            elif isinstance(part, torch.amp.GradScaler):
+            elif isinstance(part, GradScaler):
                 if saved[name]:  # empty in another precision, from which the run may go on
                     part.load_state_dict(saved[name])
             else:

@@ -114,7 +114,8 @@ class EngineConfig:
         Raises:
             ImportError: names the setting, the package and its extra.
         """
-        needs = [(f"--engine.loggers {name}", name, name) for name in self.loggers]
+        needs: list[tuple[str, str, str]] = []
+        needs += [(f"--engine.loggers {name}", name, name) for name in self.loggers]
         if self.evaluate_with == FAST:
             needs.append((f"--engine.evaluate-with {FAST}", FAST.replace("-", "_"), "train"))
         for flag, module, extra in needs:
