@@ -85,12 +85,7 @@ def fit(
         >>> run = sssd.fit("small", "runs/mine", data=data, epochs=12)  # doctest: +SKIP
         >>> run.numbers["AP"]  # doctest: +SKIP
     """
-    for number, logger in enumerate(loggers):
-        if not callable(logger):
-            raise TypeError(
-                f"loggers[{number}] is {logger!r}; it must be a function of (row, step). What has "
-                'a name is a setting: engine={"loggers": ["tensorboard"]}'
-            )
+    _require_functions(loggers)
     changes = _with_length(changes, iterations=iterations, epochs=epochs)
     name, asked = _settings(config, out, resume, changes)
     recipe = recipe or name
@@ -191,7 +186,9 @@ def _settings(
     if config is None and resume and out is not None:
         name, config = str(read_record(Path(out)).get("recipe")), read_settings(Path(out), Config)
     elif isinstance(config, Config):
-        name, config = "own", of_length(config, flags)
+        name = "own"
+        if not (resume or config.resume):  # a run that goes on keeps what happens when
+            config = of_length(config, flags)
     else:
         name = config or DEFAULT_RECIPE
         if name not in RECIPES:
@@ -211,6 +208,15 @@ def _with_length(changes: Mapping[str, Any], **length: float | None) -> dict[str
     if given and (not isinstance(schedule, Mapping) or given.keys() & schedule.keys()):
         raise ValueError(f"{', '.join(given)}: schedule is given too; say the length in one place")
     return {**changes, "schedule": {**schedule, **given}} if given else dict(changes)
+
+
+def _require_functions(loggers: Any) -> None:
+    """Refuses loggers that are none, or one that is not in a list."""
+    if not isinstance(loggers, list | tuple) or not all(callable(logger) for logger in loggers):
+        raise TypeError(
+            f"loggers is {loggers!r}; it must be a list of functions of (row, step). What has a "
+            'name is a setting: engine={"loggers": ["tensorboard"]}'
+        )
 
 
 def _flags(changes: Mapping[str, Any], prefix: str = "--") -> list[str]:

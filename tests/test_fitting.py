@@ -165,7 +165,8 @@ def test_a_run_goes_on_with_its_own_settings_until_it_is_stopped(
             ValueError,
             "iterations: schedule is given too; say the length in one place",
         ),
-        ("small", {"loggers": ["wandb"]}, TypeError, r"loggers\[0\] is 'wandb'; it must be a func"),
+        ("small", {"loggers": ["wandb"]}, TypeError, r"loggers is \['wandb'\]; it must be a l"),
+        ("small", {"loggers": print}, TypeError, "loggers is <built-in .*; it must be a list of"),
         (
             "small",
             {"engine": {"loggers": ["comet"]}},
