@@ -154,7 +154,7 @@ class Training:
     def __init__(self, settings: Settings) -> None:
         data = DataConfig(train=settings.images_of, val=settings.images_of)
         self.config = dataclasses.replace(RECIPES[settings.recipe](), data=data)
-        method, self.dataset, _ = prepare(self.config)
+        method, self.dataset, *_ = prepare(self.config)
         self.train = TrainingStep(method, self.config.engine, self.config.schedule)
         self.device = self.train.device
 

@@ -44,12 +44,13 @@ def main(arguments: list[str] | None = None) -> int:
 
         distributed.choose_device(config.engine.device)  # refuses one that is not there
     with distributed.process_group(config.engine.device):
-        return _fit(recipe, config)
+        return _fit(recipe, config, arguments)
 
 
-def _fit(recipe: str, config: Config) -> int:
+def _fit(recipe: str, config: Config, flags: Sequence[str]) -> int:
     from sssd.data import WorkerKilled
     from sssd.engine import distributed
+    from sssd.engine.best import BEST
     from sssd.engine.evaluate import table
     from sssd.engine.files import RunError
     from sssd.fitting import fit
@@ -59,7 +60,7 @@ def _fit(recipe: str, config: Config) -> int:
         exit_on(WRONG_USE, ValueError, OSError, ImportError),
         exit_on(FAILED, RunError, WorkerKilled),
     ):
-        run = fit(config, recipe=recipe, console=console)
+        run = fit(config, recipe=recipe, console=console, given=flags)
     if run.signal is not None:
         alone = distributed.world_size() == 1
         launcher = "python" if alone else "torchrun (with its flags of before)"
@@ -74,6 +75,12 @@ def _fit(recipe: str, config: Config) -> int:
     if (run.folder / "maps.png").exists():
         console.print(f"K, K_e and their distance:      {run.folder / 'maps.png'}", soft_wrap=True)
     console.print(f"losses, lambda and AP:          {run.folder / 'curves.png'}", soft_wrap=True)
+    if run.best is not None:
+        console.print(
+            f"best weights:                   {run.folder / BEST}, AP {100 * run.best.AP:.2f} at "
+            f"iteration {run.best.iteration} ({run.best.rule})",
+            soft_wrap=True,
+        )
     console.print(f"run folder:                     {run.folder}", soft_wrap=True)
     return 0
 

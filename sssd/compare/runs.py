@@ -17,6 +17,7 @@ from sssd.compare.arms import Arm, differences, settings_of
 from sssd.compare.images import class_precisions, rankings, resampled
 from sssd.compare.plan import Plan, PlannedRun
 from sssd.data import DetectionDataset
+from sssd.engine.best import BEST
 from sssd.engine.files import write_atomically
 from sssd.engine.log import read_metrics
 from sssd.engine.record import read_record, read_settings
@@ -128,6 +129,7 @@ def collect(
     write_atomically(path / RESULT, lambda file: file.write(text.encode()))
     (path / DETECTIONS).unlink()
     shutil.rmtree(path / "checkpoints", ignore_errors=True)  # the weights stay
+    (path / BEST).unlink(missing_ok=True)  # what is compared is the end
     return result
 
 

@@ -24,16 +24,17 @@ HONOURED = frozenset(
         *("--data.val-images", "--data.train-split", "--data.val-split", "--data.val-share"),
         "--data.on-bad-data",
         # Functions of the iteration alone, and what only the next step depends on.
-        *("--schedule.iterations", "--schedule.learning-rate", "--schedule.milestones"),
+        *("--schedule.iterations", "--schedule.epochs", "--schedule.learning-rate"),
+        "--schedule.milestones",
         *("--schedule.gamma", "--schedule.warmup", "--schedule.warmup-factor"),
         "--schedule.zero-from",
         *("--engine.backbone-factor", "--engine.weight-decay", "--engine.clip-value"),
-        *("--engine.clip-norm", "--engine.bf16"),
+        *("--engine.clip-norm", "--engine.precision", "--engine.accumulate"),
         # How it is computed and told.
         *("--engine.device", "--engine.channels-last"),
         *("--engine.deterministic", "--engine.workers", "--engine.log-every"),
         *("--engine.checkpoint-every", "--engine.evaluate-every", "--engine.evaluate-with"),
-        "--engine.tensorboard",
+        *("--engine.patience", "--engine.loggers"),
     ]
 )
 """Settings that hold from where a run goes on; every other must be what it was."""
@@ -90,6 +91,7 @@ def restore(saved: dict[str, Any], parts: dict[str, Any], wanted: dict[str, str]
         RunError: something is not, or a part is another one.
     """
     import torch  # seconds, which --help need not
+    from torch.amp import GradScaler
 
     try:
         refuse_changes(saved.get("identity", {}), wanted)
@@ -99,6 +101,9 @@ def restore(saved: dict[str, Any], parts: dict[str, Any], wanted: dict[str, str]
         try:
             if isinstance(part, torch.optim.Optimizer):
                 _load_moments(part, saved[name])
+            elif isinstance(part, GradScaler):
+                if saved[name]:  # empty in another precision, from which the run may go on
+                    part.load_state_dict(saved[name])
             else:
                 part.load_state_dict(saved[name])
         except (KeyError, RuntimeError, ValueError) as error:  # other names, shapes or groups

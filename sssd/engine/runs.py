@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import sssd.extras  # noqa: F401  it comes before what may be missing
 
@@ -20,12 +20,14 @@ from sssd.data.settings import DataConfig
 from sssd.detectors import Detector, DetectorConfig, build_detector
 from sssd.detectors.build import normalisation
 from sssd.detectors.weights import load_weights
+from sssd.engine.best import BEST, Best, read_best
 from sssd.engine.distributed import choose_device
 from sssd.engine.prediction import Detections, ImageLike, Predictor
 from sssd.engine.record import of_another_version, read_json, read_record, settings_from
 from sssd.engine.settings import EngineConfig
 
 WEIGHTS, NUMBERS = "model.safetensors", "evaluation.json"
+FILES = {"last": WEIGHTS, "best": BEST}  # of a run's weights
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Run:
         numbers: the 12 COCO numbers on the validation set at the end of training; None if it was
             stopped, or if `evaluation.json` is not in the folder.
         signal: the signal that stopped the training; None if it came to its end.
+        best: the evaluation on the way with the highest AP, whose weights `best.safetensors` has;
+            None before the first.
     """
 
     folder: Path
@@ -54,6 +58,7 @@ class Run:
     batch_size: int
     numbers: dict[str, float] | None = None
     signal: int | None = None
+    best: Best | None = None
 
     def metadata(self) -> dict[str, Any]:
         """What a file of the weights says of them: docs/export.md."""
@@ -124,12 +129,16 @@ class Run:
         return [id_of.get(name) for name in self.classes]
 
 
-def load(folder: Path | str, device: str = "cpu") -> Run:
+def load(
+    folder: Path | str, device: str = "cpu", *, weights: Literal["last", "best"] = "last"
+) -> Run:
     """Opens the folder of a finished run; nothing is downloaded.
 
     Args:
         folder: a run's folder, with config.json and model.safetensors.
         device: where to put the detector; "auto" takes a GPU where there is one.
+        weights: "last", those of the end, or "best", those of the evaluation on the way with the
+            highest AP, of which `numbers` then are; a run that has not ended has them too.
 
     Raises:
         FileNotFoundError: the folder is no run, or one that has not ended.
@@ -140,9 +149,11 @@ def load(folder: Path | str, device: str = "cpu") -> Run:
         >>> run = sssd.load("runs/demo")  # doctest: +SKIP
         >>> run.detector([image])[0]["boxes"]  # doctest: +SKIP
     """
+    if weights not in FILES:
+        raise ValueError(f"weights is {weights!r}; it must be one of {', '.join(FILES)}")
     folder = Path(folder)
     record = read_record(folder)
-    metadata = _read_metadata(folder)
+    metadata = _read_metadata(folder / FILES[weights])
     try:
         config = to_rebuild(settings_from(DetectorConfig, record["detector"]))
         engine = settings_from(EngineConfig, record["engine"])
@@ -152,11 +163,15 @@ def load(folder: Path | str, device: str = "cpu") -> Run:
         category_ids: list[Id] = json.loads(metadata["category_ids"])
     except (KeyError, TypeError) as error:
         raise of_another_version(folder, error) from error
+    best = read_best(folder)
     numbers = read_json(folder / NUMBERS) if (folder / NUMBERS).exists() else None
+    if weights == "best" and best is not None:
+        numbers = best.numbers
     detector = build_detector(config, len(classes))
-    load_weights(plain_model(detector), folder / WEIGHTS, "the run's weights")
+    load_weights(plain_model(detector), folder / FILES[weights], "the run's weights")
     detector.to(choose_device(device)).to(memory_format=engine.memory_format).eval()
-    return Run(folder, detector, classes, category_ids, config, data, batch_size, numbers)
+    about = classes, category_ids, config, data, batch_size, numbers
+    return Run(folder, detector, *about, best=best)
 
 
 def plain_model(detector: Detector) -> nn.Module:
@@ -175,12 +190,12 @@ def to_rebuild(config: DetectorConfig) -> DetectorConfig:
     return dataclasses.replace(config, weights=weights, start_from=None)
 
 
-def _read_metadata(folder: Path) -> dict[str, str]:
-    path = folder / WEIGHTS
+def _read_metadata(path: Path) -> dict[str, str]:
     if not path.is_file():
+        state = "has not ended" if path.name == WEIGHTS else "has not been evaluated"
         raise FileNotFoundError(
-            f"{folder}: the run has not ended, it has no {WEIGHTS}; go on with it by "
-            f"`python -m sssd.train --resume --out {folder}`"
+            f"{path.parent}: the run {state}, it has no {path.name}; go on with it by "
+            f"`python -m sssd.train --resume --out {path.parent}`"
         )
     try:
         with safe_open(path, "pt") as file:

@@ -14,6 +14,7 @@ Where they are silent, or where rows must be comparable, it is our choice:
 - stepwise: lambda doubles at the first milestone; the paper names the iteration alone.
 - 90k: what LGD and SSSD state in iterations of 180k is halved.
 - the values of the sweep over lambda.
+- mixed precision on GPUs (`--engine.precision fp32` is theirs).
 - V1 is torchvision's; LGD and LabelEnc take MSRA's weights of the same networks.
 - plain and LabelEnc have LGD's optimizer, clipping and image sizes, as in LGD's own comparison.
   LabelEnc's code has warm-up 500 from 1/3, no clipping and one short side: add

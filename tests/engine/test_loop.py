@@ -47,7 +47,8 @@ def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
 
 
 def without_speed(run: Path) -> list[dict]:
-    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in read_metrics(run)]
+    own = ("images_per_second", "memory_gb")
+    return [{k: v for k, v in row.items() if k not in own} for row in read_metrics(run)]
 
 
 def test_a_resumed_run_ends_like_one_that_was_not_interrupted(

@@ -54,7 +54,6 @@ REFUSED = {
     "--method.frozen-backbone": ["1"],
     "--method.step1-weights": ["step1.safetensors"],
     "--engine.batch-size": ["4"],
-    "--engine.accumulate": ["2"],
     "--engine.optimizer": ["sgd"],
     "--engine.ema-decay": ["0.5"],
     "--engine.seed": ["5"],
@@ -70,6 +69,7 @@ TAKEN = {
     "--data.val-share": ["0.2", "--data.val", "None"],
     "--data.on-bad-data": ["drop"],
     "--schedule.iterations": ["5"],
+    "--schedule.epochs": ["3"],
     "--schedule.learning-rate": ["0.001"],
     "--schedule.milestones": ["2", "4"],
     "--schedule.gamma": ["0.5"],
@@ -80,7 +80,8 @@ TAKEN = {
     "--engine.weight-decay": ["0.3"],
     "--engine.clip-value": ["0.2"],
     "--engine.clip-norm": ["0.1"],
-    "--engine.bf16": [],
+    "--engine.precision": ["bf16"],
+    "--engine.accumulate": ["2"],
     "--engine.no-channels-last": [],
     "--engine.device": ["cpu"],
     "--engine.deterministic": [],
@@ -88,8 +89,9 @@ TAKEN = {
     "--engine.log-every": ["1"],
     "--engine.checkpoint-every": ["3"],
     "--engine.evaluate-every": ["2"],
-    "--engine.evaluate-with": ["faster-coco-eval", "--engine.evaluate-every", "2"],
-    "--engine.tensorboard": [],
+    "--engine.evaluate-with": ["pycocotools"],
+    "--engine.patience": ["3"],
+    "--engine.loggers": ["tensorboard"],
 }
 OF_THE_COMMAND = {"--out", "--resume"}
 METHOD = SSSDConfig(fusion=RelationConfig())
