@@ -160,7 +160,11 @@ def test_gradients_are_clipped_at_their_own_size(dataset: DetectionDataset, tmp_
     )  # fmt: skip
     exact(iter([(images, targets)]), 0)
     norms = [
-        torch.stack([p.grad.norm() for p in one.method.parameters() if p.grad is not None]).norm()
+        float(
+            torch.stack(
+                [p.grad.norm() for p in one.method.parameters() if p.grad is not None]
+            ).norm()
+        )
         for one in (step, exact)
     ]
     assert norms[0] == pytest.approx(norms[1], rel=0.1)
