@@ -1,8 +1,8 @@
 """Drives CMake for the native operators; all metadata is in pyproject.toml.
 
-`python setup.py build_ext` builds sssd/_C.so and, with nvcc, sssd/_C_cuda.so in place. In a wheel or
-an installation they are built where that is possible, and left out with one line where it is not:
-the package runs without them. Environment:
+`python setup.py build_ext` builds sssd/_C.so and, with nvcc, sssd/_C_cuda.so in place. For a wheel
+or an installation they are built where that is possible, and left out with one line where it is
+not: the package runs without them. Environment:
     SSSD_NATIVE     1: build them or fail; 0: leave them out. Default: build them on Linux x86-64
                     where a C++ compiler is. What fails in a build that was begun is an error.
     SSSD_CUDA=0     leave the CUDA kernels out, whatever is installed
@@ -91,11 +91,20 @@ class CMakeBuild(build_ext):
     """`build_ext` by CMake and Ninja. Always in place unless a wheel is being made."""
 
     def run(self) -> None:
-        """Configure and build; Ninja rebuilds only what changed."""
+        """Configure, build, and put the libraries where they belong."""
         folder = (ROOT if self.in_place() else Path(self.build_lib).resolve()) / "sssd"
+        build = ROOT / "build" / "native"
+        self.compile(build)
+        for name in LIBRARIES:
+            if (build / name).exists():
+                put_in_place(build / name, folder / name)
+            else:  # no CUDA this time
+                (folder / name).unlink(missing_ok=True)
+
+    def compile(self, build: Path) -> None:
+        """Configure and build; Ninja rebuilds only what changed."""
         torch_root, torch_cuda = torch_package()
         cuda_off = os.environ.get("SSSD_CUDA", "1").lower() in ("0", "off", "false", "no")
-        build = ROOT / "build" / "native"
         jobs = os.environ.get("MAX_JOBS") or str(len(os.sched_getaffinity(0)))
         cmake = tool("cmake")
         configure = [
@@ -110,11 +119,6 @@ class CMakeBuild(build_ext):
         for command in (configure, [cmake, "--build", build, "--parallel", jobs]):
             if code := subprocess.run(command, check=False).returncode:
                 sys.exit(f"setup.py: CMake ended with {code}; what is wrong stands above")
-        for name in LIBRARIES:
-            if (build / name).exists():
-                put_in_place(build / name, folder / name)
-            else:  # no CUDA this time
-                (folder / name).unlink(missing_ok=True)
 
     def in_place(self) -> bool:
         """Whether the libraries go into the checkout."""
@@ -144,9 +148,9 @@ def main() -> None:
         sys.exit(f"setup.py: the native operators cannot be built: {lacking}")
     if lacking and building:
         print(
-            f"setup.py: sssd is installed without its native operators: {lacking}. Plain PyTorch, or "
-            "Triton on a GPU, runs in their place: same results, slower. docs/install.md has the ways "
-            "to get them",
+            f"setup.py: sssd is installed without its native operators: {lacking}. Plain PyTorch, "
+            "or Triton on a GPU, runs in their place: same results, slower. docs/install.md has "
+            "the ways to get them",
             file=sys.stderr,
         )
     setup(

@@ -217,6 +217,7 @@ std::tuple<Tensors, Tensors> divergence_backward(Tensor grad_values, Tensors stu
   return {grad_student, grad_teacher};
 }
 
+#ifndef SSSD_CUDA_LIBRARY
 // What each saved plane counts in a row's divergence, which is linear in them: one number a plane.
 std::vector<double> divergence_planes(int64_t normalize, int64_t measure) {
   Settings settings{};
@@ -234,6 +235,7 @@ std::vector<double> divergence_planes(int64_t normalize, int64_t measure) {
     return counts;
   });
 }
+#endif
 
 }  // namespace
 

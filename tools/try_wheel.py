@@ -3,8 +3,8 @@
     python tools/try_wheel.py dist/sssd-*.whl --torch 2.10.0    # torch of PyPI: 0.9 GB and its CUDA
     python tools/try_wheel.py dist/sssd-*.whl                   # the torch that is installed here
 
-The second form links the installed torch and what it requires, nothing else, into the environment: it
-takes seconds, and the test suite runs it. No compiler is on PATH in either.
+The second form links the installed torch and what it requires, nothing else, into the environment:
+it takes seconds, and the test suite runs it. No compiler is on PATH in either.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     make wheel                       # python tools/wheel.py: build, then check
     python tools/wheel.py --check    # check what is in dist/
 
-The tag is the oldest manylinux that auditwheel finds true of the symbols, which the glibc and GCC of
-this machine decide; tools/manylinux.Dockerfile builds on an older one. An architecture's share of the
-CUDA library is printed in bytes.
+The tag is the oldest manylinux that auditwheel finds true of the symbols, which the glibc and GCC
+of this machine decide; tools/manylinux.Dockerfile builds on an older one. What each architecture
+takes of the CUDA library is printed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ DIST = ROOT / "dist"
 STABLE_ABI = 0x020A000000000000  # as CMakeLists.txt has it: torch 2.10
 # Beside these a library may need what every manylinux has.
 TORCH = {"_C.so": {"libtorch_cpu.so"}, "_C_cuda.so": {"libtorch_cpu.so", "libtorch_cuda.so"}}
-SYSTEM = re.compile(r"(libc|libm|libdl|librt|libpthread|libstdc\+\+|libgcc_s|ld-linux-x86-64)\.so\.")
+SYSTEM = re.compile(
+    r"(libc|libm|libdl|librt|libpthread|libstdc\+\+|libgcc_s|ld-linux-x86-64)\.so\."
+)
 
 
 def stable_symbols() -> set[str]:
@@ -123,9 +125,9 @@ def build_both() -> None:
     build(["--wheel", f"-C--build-option=--plat-name={tag}"])  # nothing is compiled again
 
 
-def check() -> list[str]:
-    """What is wrong with the two files in dist/."""
-    (wheel,), (sdist,) = DIST.glob("*.whl"), DIST.glob("*.tar.gz")
+def check(folder: Path = DIST) -> list[str]:
+    """What is wrong with the wheel and the sdist in a folder."""
+    (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
     found = []
     with tarfile.open(sdist) as tar:
         source = {name.partition("/")[2] for name in tar.getnames()}
@@ -156,7 +158,9 @@ def check() -> list[str]:
 
 def main() -> None:
     """Build unless told not to, then check."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--check", action="store_true", help="build nothing")
     if not parser.parse_args().check:
         build_both()

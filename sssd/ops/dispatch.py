@@ -1,8 +1,8 @@
 """Chooses the backend of an operator, and calls it: one rule and one registration for all.
 
 Schemas, fakes and gradients are registered here once for every backend. Two libraries (csrc/) add
-their kernels to them: `_C.so` for the CPU, and `_C_cuda.so`, loaded where torch has CUDA. Triton runs on CUDA tensors too, so what it serves stands as
-an operator of its own, `sssd::NAME_triton`.
+their kernels to them: `_C.so` for the CPU and, loaded where torch has CUDA, `_C_cuda.so`. Triton
+runs on CUDA tensors too, so what it serves stands as an operator of its own, `sssd::NAME_triton`.
 """
 
 from __future__ import annotations
