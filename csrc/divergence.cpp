@@ -197,9 +197,9 @@ std::tuple<Tensors, Tensors> divergence_backward(Tensor grad_values, Tensors stu
             temperature, eps);
   const int64_t levels = int64_t(student.size());
   const auto device = student[0].device();
-  STD_TORCH_CHECK(grad_values.device() == device && factors.device() == device &&
-                      saved.device() == device,
-                  "grad_values, factors and saved must be on the maps' device");
+  STD_TORCH_CHECK(
+      grad_values.device() == device && factors.device() == device && saved.device() == device,
+      "grad_values, factors and saved must be on the maps' device");
   STD_TORCH_CHECK(grad_values.numel() == levels && grad_values.scalar_type() == call.value_type(),
                   "grad_values must hold one value a level");
   STD_TORCH_CHECK(factors.numel() == levels && factors.scalar_type() == call.value_type() &&

@@ -13,10 +13,10 @@
 #include "kernels/common/large_pages.h"
 #include "kernels/common/levels.h"
 
-// Registers a function of this name as the operator, for the device of the library that is compiled:
-// an operator's file is compiled once for each.
+// Registers a function of this name as the operator, for the device of the library that is
+// compiled: an operator's file is compiled once for each.
 #define SSSD_ON(device, name) \
-  STABLE_TORCH_LIBRARY_IMPL(sssd, device, m) { m.impl(#name, TORCH_BOX(&name)); }
+  STABLE_TORCH_LIBRARY_IMPL(SSSD_NAMESPACE, device, m) { m.impl(#name, TORCH_BOX(&name)); }
 #ifdef SSSD_CUDA_LIBRARY
 #define SSSD_OPERATOR(name) SSSD_ON(CUDA, name)
 #else

@@ -11,7 +11,7 @@ int64_t cpu_isa() { return static_cast<int64_t>(sssd::cpu_isa()); }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(sssd, m) {
+STABLE_TORCH_LIBRARY_FRAGMENT(SSSD_NAMESPACE, m) {
   m.def("cpu_isa() -> int");
   m.def("divergence_planes(int normalize, int divergence) -> float[]");
   m.def("cuda_architectures() -> int[]");
@@ -19,6 +19,6 @@ STABLE_TORCH_LIBRARY_FRAGMENT(sssd, m) {
   m.def("cuda_runtime() -> int");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(sssd, CompositeExplicitAutograd, m) {
+STABLE_TORCH_LIBRARY_IMPL(SSSD_NAMESPACE, CompositeExplicitAutograd, m) {
   m.impl("cpu_isa", TORCH_BOX(&cpu_isa));
 }

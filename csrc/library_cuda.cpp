@@ -15,7 +15,7 @@ int64_t cuda_runtime() { return CUDART_VERSION; }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(sssd, CompositeExplicitAutograd, m) {
+STABLE_TORCH_LIBRARY_IMPL(SSSD_NAMESPACE, CompositeExplicitAutograd, m) {
   m.impl("cuda_architectures", TORCH_BOX(&cuda_architectures));
   m.impl("cuda_ptx", TORCH_BOX(&cuda_ptx));
   m.impl("cuda_runtime", TORCH_BOX(&cuda_runtime));
