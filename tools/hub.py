@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NAME, VERSION = "sssd_ops", 0  # of the interface; 0 says that it may still change
 LICENSE = "Apache-2.0"
 
-INIT = '''"""Feature divergences, box pooling and painting, label heatmaps; fused, with gradients."""
+INIT = '''"""Feature divergences, box pooling and painting, label heatmaps, with gradients."""
 
 from . import layers
 from .ops import (
