@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import sssd.ops  # noqa: F401, loads the library
-from tests.kernels.building import BUILD, ROOT
+from sssd.ops.dispatch import CUDA_LIBRARY_PATH, CUDA_MISSING
+from tests.kernels.building import BUILD
 
 
 def _cuobjdump(*arguments: str | Path) -> str:
@@ -27,6 +27,8 @@ def _cuobjdump(*arguments: str | Path) -> str:
 
 def recorded(kind: str = "elf") -> set[str]:
     """The architectures that the built library says it has machine code (`elf`) or PTX for."""
+    if CUDA_MISSING:
+        return set()
     library = torch.ops.sssd
     return {
         f"sm_{n}" for n in (library.cuda_ptx if kind == "ptx" else library.cuda_architectures)()
@@ -69,14 +71,13 @@ def most_threads(binary: Path, architecture: str = "sm_90") -> dict[str, int]:
 
 def library_instructions() -> dict[str, Counter[str]]:
     """`instructions` of the built library, which takes 20 s: once for all test processes."""
-    library = ROOT / "sssd" / "_C.so"
-    state = hashlib.sha256(library.read_bytes()).hexdigest()[:16]
+    state = hashlib.sha256(CUDA_LIBRARY_PATH.read_bytes()).hexdigest()[:16]
     BUILD.mkdir(parents=True, exist_ok=True)
     with (BUILD / f"instructions-{state}.json").open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         if not (text := file.read()):
-            text = json.dumps(instructions(library))
+            text = json.dumps(instructions(CUDA_LIBRARY_PATH))
             file.write(text)
     return {name: Counter(used) for name, used in json.loads(text).items()}
 
