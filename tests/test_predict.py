@@ -322,6 +322,7 @@ def test_a_video_keeps_its_times(
     drawn = tmp_path / "out" / "clip.mp4"
     with av.open(str(drawn)) as container:
         shown = list(container.decode(video=0))
+        assert container.duration == pytest.approx(2.03e6, rel=0.01)  # microseconds
     assert [frame.time for frame in shown] == pytest.approx(seconds)
     difference = shown[3].to_ndarray(format="rgb24").astype(int) - np.asarray(picture)[:48, :64]
     assert shown[3].width == 64
