@@ -19,6 +19,7 @@ from sssd.data import DataError, DetectionDataset
 from sssd.data.build import build_datasets
 from sssd.detectors import build_detector
 from sssd.engine import distributed
+from sssd.engine.inference import Evaluation
 from sssd.engine.loop import Trainer
 from sssd.engine.record import read_record, read_settings, with_changes, write_record
 from sssd.engine.resume import compared
@@ -110,9 +111,11 @@ def fit(
                 trainer.numbers if trainer.signal is None else None,
                 trainer.signal,
             )
-            if distributed.is_first():
+            if distributed.is_first() and run.numbers is not None:
                 _write_results(run, method)
-                draw_pictures(run, method, validation_set)
+                # None where the process that made it was stopped before this point.
+                evaluation = trainer.evaluation or run.evaluate(validation_set, console=console)
+                draw_report(run, evaluation, method, train_set, console)
     return run
 
 
@@ -240,8 +243,6 @@ def _under_way(trainer: Trainer) -> Iterator[None]:
 
 def _write_results(run: Run, method: Method) -> None:
     """Leaves the numbers, the student's weights and what else the method exports in the folder."""
-    if run.numbers is None:
-        return
     numbers = json.dumps(run.numbers, indent=2) + "\n"
     write_atomically(run.folder / NUMBERS, lambda file: file.write(numbers.encode()))
     parts = {WEIGHTS: plain_model(run.detector)}
@@ -250,12 +251,25 @@ def _write_results(run: Run, method: Method) -> None:
         export_weights(run.folder / name, part, run.metadata())
 
 
-def draw_pictures(run: Run, method: Method, validation_set: DetectionDataset) -> None:
-    """Leaves the curves in the folder and, of a finished run, what it detects and compares."""
-    from sssd.engine.map_plots import plot_maps  # matplotlib takes seconds, which --help need not
-    from sssd.engine.plots import plot_curves, plot_detections
+def draw_report(
+    run: Run,
+    evaluation: Evaluation,
+    method: Method,
+    train_set: DetectionDataset,
+    console: Console,
+) -> None:
+    """Leaves the page and the tables in the folder; a fault in them costs nothing else."""
+    try:
+        # matplotlib takes seconds, which --help need not
+        from sssd.report.results import write_tables
+        from sssd.report.run import REPORT, write_report
 
-    if run.numbers is not None:
-        plot_detections(run.detector, validation_set, run.folder / "detections.png")
-        plot_maps(method, validation_set, run.folder / "maps.png")
-    plot_curves(run.folder)
+        write_tables(evaluation, run.folder)
+        path = run.folder / REPORT
+        failed = write_report(path, run, evaluation, train_set=train_set, method=method)
+    except Exception as error:  # whatever it is, the weights and numbers of a long run are there
+        failed = [f"{type(error).__name__}: {error}"]
+    for what in failed:
+        console.print(
+            f"report: not drawn: {what}; weights and numbers are in {run.folder}", soft_wrap=True
+        )

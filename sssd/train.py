@@ -25,10 +25,10 @@ import tyro
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_output
 from sssd.data import WorkerKilled
 from sssd.engine import distributed
-from sssd.engine.evaluate import table
 from sssd.engine.record import read_record, read_settings
 from sssd.engine.resume import compared, refuse_changes
 from sssd.engine.state import RunError, checkpoints
+from sssd.engine.tables import table
 from sssd.fitting import DEFAULT_RECIPE, fit
 from sssd.flags import of_kinds, of_length, refuse_without_effect
 from sssd.methods import KINDS, MethodConfig
@@ -65,13 +65,9 @@ def _fit(recipe: str, config: Config) -> int:
         return 128 + run.signal
     assert run.numbers is not None
     console.print(table(run.numbers, title="validation set"))
-    console.print(
-        f"detections beside ground truth: {run.folder / 'detections.png'}", soft_wrap=True
-    )
-    if (run.folder / "maps.png").exists():
-        console.print(f"K, K_e and their distance:      {run.folder / 'maps.png'}", soft_wrap=True)
-    console.print(f"losses, lambda and AP:          {run.folder / 'curves.png'}", soft_wrap=True)
-    console.print(f"run folder:                     {run.folder}", soft_wrap=True)
+    if (run.folder / "report.html").exists():
+        console.print(f"report:     {run.folder / 'report.html'}", soft_wrap=True)
+    console.print(f"run folder: {run.folder}", soft_wrap=True)
     return 0
 
 

@@ -16,7 +16,7 @@ from sssd.data.loader import Transform
 from sssd.detectors import Detector
 from sssd.engine import distributed
 from sssd.engine.determinism import deterministic
-from sssd.engine.inference import evaluate_detector
+from sssd.engine.inference import Evaluation, evaluate_detector
 from sssd.engine.interrupt import StopSignals
 from sssd.engine.log import MetricsFile, ProgressLog, read_metrics
 from sssd.engine.resume import identity, restore
@@ -55,6 +55,7 @@ class Trainer:
     Attributes:
         done: steps that have been made.
         numbers: the 12 COCO numbers of the newest evaluation; None before the first.
+        evaluation: that evaluation; None where another process made it, which was then stopped.
         signal: the signal that has stopped the run; None if it went to its end.
 
     Raises:
@@ -104,6 +105,7 @@ class Trainer:
             console or distributed.console(), schedule.iterations, self.done
         )
         self.numbers: dict[str, float] | None = None
+        self.evaluation: Evaluation | None = None
         self.signal: int | None = None
 
     def run(self) -> None:
@@ -181,9 +183,15 @@ class Trainer:
         """Computes the 12 COCO numbers of what has been learnt so far."""
         begin, last = time.monotonic(), self.done == self.schedule.iterations
         engine = "pycocotools" if last else self.config.evaluate_with
-        self.numbers = evaluate_detector(
-            self.detector, self.validation_set, self.config, engine, self.method.teacher
+        self.evaluation = evaluate_detector(
+            self.detector,
+            self.validation_set,
+            self.part_size,
+            workers=self.config.workers,
+            engine=engine,
+            teacher=self.method.teacher,
         )
+        self.numbers = self.evaluation.numbers
         self._write({"iteration": self.done, **self.numbers})
         self._logged_at += time.monotonic() - begin  # no part of the speed of training
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,42 @@ from typing import Any
 import sssd.extras  # noqa: F401  it comes before what may be missing
 
 # isort: split
+from rich.console import Console
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from sssd.data import DataError, DetectionDataset
-from sssd.data.build import DataConfig
+from sssd.data.build import DataConfig, build_validation_set
 from sssd.data.faults import Id
 from sssd.detectors import Detector, DetectorConfig, build_detector
 from sssd.detectors.weights import load_weights
+from sssd.engine import distributed
 from sssd.engine.distributed import choose_device
-from sssd.engine.record import of_another_version, read_json, read_record, settings_from
+from sssd.engine.inference import Evaluation, evaluate_detector
+from sssd.engine.record import (
+    of_another_version,
+    read_json,
+    read_record,
+    read_settings,
+    settings_from,
+    with_changes,
+)
 from sssd.engine.settings import EngineConfig
+from sssd.engine.sizes import image_size, require_number
+from sssd.engine.state import load_latest
+from sssd.methods import Method, MethodConfig, build_method
+from sssd.schedules import ScheduleConfig
 
+OF_EVALUATION = "val", "val_images", "val_split", "format", "pixel_range", "on_bad_data"
 WEIGHTS, NUMBERS = "model.safetensors", "evaluation.json"
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What of a run's settings its method is built from."""
+
+    method: MethodConfig
+    schedule: ScheduleConfig
 
 
 @dataclass(frozen=True)
@@ -50,6 +74,106 @@ class Run:
     batch_size: int
     numbers: dict[str, float] | None = None
     signal: int | None = None
+
+    def evaluate(
+        self,
+        data: DetectionDataset | Mapping[str, Any] | Path | str | None = None,
+        *,
+        teacher: bool = False,
+        engine: str = "pycocotools",
+        min_size: int | None = None,
+        max_size: int | None = None,
+        batch_size: int | None = None,
+        workers: int = 0,
+        console: Console | None = None,
+    ) -> Evaluation:
+        """Evaluates the detector, where it is, on the run's validation set or on other data.
+
+        Args:
+            data: a COCO json, a data.yaml or a folder of files, which stand in the place of the
+                run's validation set; or a dict of `val`, `val_images`, `val_split`, `format`,
+                `pixel_range` and `on_bad_data`; or a dataset. What is not given is the run's own.
+            teacher: evaluate the implicit teacher too: detections from K_e, which is given the
+                labels.
+            engine: "pycocotools", or "faster-coco-eval" for the same numbers faster.
+            min_size: short side of the images in pixels; by default the run's, or what keeps its
+                ratio to `max_size`.
+            max_size: longest side, likewise.
+            batch_size: images at a time; by default as in training.
+            workers: processes that load images, which end with the evaluation.
+            console: where progress is shown and what is said of the data; by default the standard
+                output.
+
+        Raises:
+            ValueError, TypeError: an argument that cannot be used, bad data, classes that the
+                detector does not know, or a teacher where there is none.
+            OSError: a file that cannot be read.
+            WorkerKilled: the system killed a process that loads images.
+
+        Example:
+            >>> evaluation = sssd.load("runs/demo").evaluate()  # doctest: +SKIP
+            >>> evaluation.numbers["AP"], evaluation.by_class[0].name  # doctest: +SKIP
+        """
+        require_number("batch_size", batch_size, 1)
+        require_number("workers", workers, 0)
+        console = console or distributed.console()
+        if isinstance(data, DetectionDataset):
+            dataset = data
+        else:
+            changes = data if isinstance(data, Mapping) else {"val": data}
+            dataset = build_validation_set(evaluation_data(self, **changes), console)
+        category_ids = self.category_ids_in(dataset)
+        if None in category_ids:
+            missing = [c for c, i in zip(self.classes, category_ids, strict=True) if i is None]
+            console.print(
+                f"{Path(dataset.source).name} has {len(self.classes) - len(missing)} of the run's "
+                f"{len(self.classes)} classes, known by their names; detections of the others are "
+                f"left out: {', '.join(missing)}",
+                soft_wrap=True,
+            )
+        with image_size(self.detector, min_size, max_size):
+            return evaluate_detector(
+                self.detector,
+                dataset,
+                batch_size or self.batch_size,
+                workers=workers,
+                engine=engine,
+                teacher=self.teacher() if teacher else None,
+                category_ids=category_ids,
+                console=console,
+            )
+
+    def teacher(self) -> nn.Module:
+        """The fusion that the run has trained beside its detector: it makes K_e of maps and labels.
+
+        Raises:
+            ValueError: its method has none, or its file is damaged.
+            OSError: its file cannot be read.
+        """
+        trained = read_settings(self.folder, _Trained)
+        fusion = build_method(self.detector, trained.method, trained.schedule).teacher
+        if fusion is None:
+            raise ValueError(
+                f"--teacher: {self.folder} was trained by --method.name {trained.method.name} and "
+                "has no implicit teacher; sssd and lgd have one, unless lambda is 0"
+            )
+        load_weights(fusion, self.folder / "teacher.safetensors", "--teacher")
+        return fusion.to(next(self.detector.parameters()).device).eval()
+
+    def method(self) -> Method | None:
+        """The method as the newest checkpoint has it, its own detector included; None without one.
+
+        Raises:
+            RunError: it has checkpoints, and none can be read.
+        """
+        saved = load_latest(self.folder)
+        if saved is None:
+            return None
+        trained = read_settings(self.folder, _Trained)
+        detector = build_detector(self.config, len(self.classes))
+        method = build_method(detector, trained.method, trained.schedule)
+        method.load_state_dict(saved["method"])
+        return method.to(next(self.detector.parameters()).device).eval()
 
     def metadata(self) -> dict[str, Any]:
         """What a file of the weights says of them."""
@@ -154,8 +278,16 @@ def _some(names: list[str]) -> str:
 
 
 def evaluation_data(run: Run, **changes: Any) -> DataConfig:
-    """The run's data settings, with those that are given in place of its own."""
+    """The run's data settings, with those that are given in place of its own.
+
+    Raises:
+        TypeError: a name that is none of evaluation, or a value of another type.
+    """
+    for name in changes:
+        if name not in OF_EVALUATION:
+            known = ", ".join(OF_EVALUATION)
+            raise TypeError(f"data: {name!r} is no setting of an evaluation's; there are {known}")
     given = {name: value for name, value in changes.items() if value is not None}
     if "val" in given:  # the run's own folder and format belong to its own file
         given = {"val_images": None, "val_split": "val", "format": None, **given}
-    return dataclasses.replace(run.data, **given)
+    return with_changes(run.data, given, "data.")

@@ -41,13 +41,13 @@ def test_the_fast_engine_gives_the_same_rows_and_leaves_the_end_to_pycocotools(
     pytest.importorskip("faster_coco_eval", reason="faster-coco-eval is an optional dependency")
     slow = run(dataset, tmp_path / "slow", CONFIG)
     used = []
-    evaluate_detections = inference.evaluate_detections
+    accumulated = inference.accumulated
 
-    def recorded(truth: Any, found: Any, engine: str) -> dict[str, float]:
+    def recorded(truth: Any, found: Any, engine: str) -> Any:
         used.append(engine)
-        return evaluate_detections(truth, found, engine)
+        return accumulated(truth, found, engine)
 
-    monkeypatch.setattr(inference, "evaluate_detections", recorded)
+    monkeypatch.setattr(inference, "accumulated", recorded)
     config = replace(CONFIG, evaluate_with="faster-coco-eval")
     fast = run(dataset, tmp_path / "fast", config)
     assert used == ["faster-coco-eval", "faster-coco-eval", "pycocotools"]
