@@ -32,12 +32,13 @@ def curves(rows: Rows) -> list[Picture]:
         for dotted, kind in enumerate(kinds[:2])
         for colour, part in enumerate(parts, start=1)
     ]
+    scores = [{n: 100 * v if "AP" in n else v for n, v in row.items()} for row in scores]
     average = [Line("AP", "AP", 1), Line("AP50", "AP50", 2)]
     average += [Line("teacher's AP", "teacher/AP", 1, True)]
     losses = [Line(kind, f"loss/{kind}", colour) for colour, kind in enumerate(kinds, start=1)]
     teacher = " (dotted: the teacher's)" if "teacher" in kinds else ""
     charts = [
-        _chart("ap", "Average precision", scores, average, marker="o", ms=3.5),
+        _chart("ap", "Average precision, percent", scores, average, marker="o", ms=3.5),
         _chart("losses", "Losses", steps, losses) if len(kinds) > 1 else None,
         _chart("parts", f"Losses by part{teacher}", steps, by_part),
         _rates(steps),
@@ -96,15 +97,15 @@ def _rates(rows: Rows) -> Picture | None:
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
     axes.set_xlabel("iteration")
-    panels = [axes]
     if taught:
+        figure.subplots_adjust(left=0.18, right=0.87)
         beside = axes.twinx()
         beside.plot(*_points(rows, "lambda"), color=COLOURS[2], lw=1.6)
         beside.set_ylim(bottom=0)
         beside.set_ylabel("lambda", color=COLOURS[2])
+        beside.spines["top"].set_visible(False)
         axes.set_ylabel("learning rate")
-        panels.append(beside)
-    return Picture("rates", title, svg(figure, *panels))
+    return Picture("rates", title, svg(figure, axes))
 
 
 def _points(rows: Rows, beginning: str) -> tuple[np.ndarray, np.ndarray]:
@@ -210,7 +211,9 @@ def cut(name: str) -> str:
 
 
 def _figure(title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=SIZE, layout="constrained")
+    figure = Figure(figsize=SIZE)
+    # Places that are fixed take half the time of matplotlib's own layouts.
+    figure.subplots_adjust(left=0.15, right=0.97, bottom=0.16, top=0.9)
     axes = figure.subplots()
     axes.set_title(title, fontsize=10, loc="left")
     axes.tick_params(labelsize=8.5)

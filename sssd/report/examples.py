@@ -12,7 +12,7 @@ from sssd.engine.analysis import Analysis
 from sssd.engine.drawing import draw
 from sssd.engine.evaluate import Record, in_order
 from sssd.engine.inference import Evaluation
-from sssd.report.page import Block, Grid, Heading, Photo, Text
+from sssd.report.page import Block, Heading, Pair, Photo, Text
 
 WORST, TYPICAL, GOOD = 4, 2, 2  # images
 PANEL = 560  # pixels of a picture's longer side
@@ -62,7 +62,7 @@ def examples(evaluation: Evaluation) -> list[Block]:
             truth = f"truth: {name.rsplit('/', 1)[-1]}"
             pair = ((truth, target), (told, found.get(dataset.image_id(index), _objects([], {}))))
             blocks.append(
-                Grid([Photo(title, _jpeg(pixels, o, dataset.classes)) for title, o in pair])
+                Pair([Photo(title, _jpeg(pixels, o, dataset.classes)) for title, o in pair])
             )
     return blocks
 

@@ -29,8 +29,10 @@ svg, img { max-width: 100%; height: auto; display: block; }
   min-width: 680px; }
 .grid { display: grid; gap: 1rem 1.4rem; margin: .6rem 0 1rem; align-items: start;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); }
+.pair { display: flex; flex-wrap: wrap; gap: .4rem .8rem; margin: .4rem 0 1rem; }
+.pair figure { max-width: 100%; } .pair img { max-height: 300px; width: auto; }
 .numbers { display: grid; gap: .6rem; margin: .8rem 0;
-  grid-template-columns: repeat(auto-fill, minmax(128px, 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }
 .numbers div { background: #f6f8fa; border-radius: 6px; padding: .5rem .7rem; font-size: .78rem;
   line-height: 1.35; color: #424a53; }
 .numbers b { display: block; font-size: 1.35rem; color: #1f2328;
@@ -103,12 +105,19 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Grid:
-    """Blocks beside each other, as many as there is room for."""
+    """Blocks beside each other in columns, as many as there is room for."""
 
     blocks: Sequence["Block"]
 
 
-Block = Union[Heading, Text, Code, Table, Picture, Photo, Numbers, Grid]  # noqa: UP007  recursive
+@dataclass(frozen=True)
+class Pair:
+    """Photos to compare, low enough that two stand beside each other."""
+
+    photos: Sequence[Photo]
+
+
+Block = Union[Heading, Text, Code, Table, Picture, Photo, Numbers, Grid, Pair]  # noqa: UP007  recursive
 
 
 def html(blocks: Sequence[Block], title: str) -> str:
@@ -147,6 +156,8 @@ def _html(block: Block) -> str:
         return f'<div class="numbers">{"".join(cells)}</div>'
     if isinstance(block, Grid):
         return f'<div class="grid">{"".join(map(_html, block.blocks))}</div>'
+    if isinstance(block, Pair):
+        return f'<div class="pair">{"".join(map(_photo, block.photos))}</div>'
     if isinstance(block, Table):
         return _table(block)
     text = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", escape(block.text))

@@ -9,6 +9,7 @@ import matplotlib
 from sssd.data import DetectionDataset
 from sssd.engine.evaluate import in_order
 from sssd.engine.inference import Evaluation
+from sssd.engine.record import read_record
 from sssd.engine.runs import Run
 from sssd.engine.state import write_atomically
 from sssd.methods import Method
@@ -79,11 +80,12 @@ def write_report(
 
 
 def _head(run: Run, evaluation: Evaluation) -> list[Block]:
-    dataset = evaluation.dataset
+    dataset, record = evaluation.dataset, read_record(run.folder)
+    what = f"Recipe {record.get('recipe')}: {record['method']['name']} trained {run.config.name}"
     return [
         Heading(1, run.folder.resolve().name),
         Text(
-            f"{run.config.name} on {run.config.backbone}, {len(run.classes)} classes, evaluated on "
+            f"{what} on {run.config.backbone} to find {len(run.classes)} classes; evaluated on "
             f"{len(dataset):,} images of {Path(dataset.source).name} by {evaluation.engine}."
         ),
     ]
