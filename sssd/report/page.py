@@ -30,7 +30,7 @@ svg, img { max-width: 100%; height: auto; display: block; }
 .grid { display: grid; gap: 1rem 1.4rem; margin: .6rem 0 1rem; align-items: start;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); }
 .pair { display: flex; flex-wrap: wrap; gap: .4rem .8rem; margin: .4rem 0 1rem; }
-.pair figure { max-width: 100%; } .pair img { max-height: 300px; width: auto; }
+.pair figure { max-width: 100%; } .pair img { max-height: 380px; width: auto; }
 .numbers { display: grid; gap: .6rem; margin: .8rem 0;
   grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }
 .numbers div { background: #f6f8fa; border-radius: 6px; padding: .5rem .7rem; font-size: .78rem;

@@ -79,9 +79,10 @@ def thresholds(evaluation: Evaluation) -> list[Block]:
         told = (
             f"**F1 is best from score {best.score:.2f} on**: F1 {best.f1:.3f}, precision "
             f"{best.precision:.3f}, recall {best.recall:.3f}, over all classes at IoU 0.5. "
-            "`thresholds.json` of the run has each class's own."
-        ).replace("`", "")
-    few = f" The {charts.CLASSES_NAMED} worst classes are named." if len(analysis.names) > 6 else ""
+            "The table above has each class's own."
+        )
+    named = charts.CLASSES_NAMED
+    few = f" The {named} worst classes are named." if len(analysis.names) > named else ""
     return [Text(told + few), Grid([charts.precision_recall(analysis), charts.f1(analysis)])]
 
 

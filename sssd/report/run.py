@@ -74,7 +74,7 @@ def write_report(
             found = [Text(f"**Not drawn: {why}**")]
         if found:
             blocks += [Heading(2, name), *found]
-    text = html(blocks, f"{folder.resolve().name}: report")
+    text = html(blocks, f"Run {folder.resolve().name}")
     write_atomically(path, lambda file: file.write(text.encode()))
     return failed
 
@@ -83,7 +83,7 @@ def _head(run: Run, evaluation: Evaluation) -> list[Block]:
     dataset, record = evaluation.dataset, read_record(run.folder)
     what = f"Recipe {record.get('recipe')}: {record['method']['name']} trained {run.config.name}"
     return [
-        Heading(1, run.folder.resolve().name),
+        Heading(1, f"Run {run.folder.resolve().name}"),
         Text(
             f"{what} on {run.config.backbone} to find {len(run.classes)} classes; evaluated on "
             f"{len(dataset):,} images of {Path(dataset.source).name} by {evaluation.engine}."
