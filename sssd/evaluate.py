@@ -8,28 +8,29 @@ Example:
     python -m sssd.evaluate runs/plain runs/sssd               # two runs and their difference
 """
 
+from __future__ import annotations
+
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import sssd.extras  # noqa: F401  it comes before what may be missing
 
 # isort: split
 import tyro
-from rich.console import Console
 
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_console, plain_output
-from sssd.data import DataError, DetectionDataset, WorkerKilled
-from sssd.data.build import build_validation_set
-from sssd.engine.evaluate import METRICS
-from sssd.engine.inference import Evaluation
-from sssd.engine.runs import Run, evaluation_data, load
 from sssd.engine.sizes import SIDES, require_number
-from sssd.engine.state import RunError, write_atomically
-from sssd.engine.tables import class_table, difference, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sssd.data import DetectionDataset
+    from sssd.engine.inference import Evaluation
+    from sssd.engine.runs import Run
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,17 @@ class Evaluate:
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.evaluate") -> int:
     """Evaluates and prints; returns the exit status."""
     plain_output()
-    console = plain_console()
     with exit_on(WRONG_USE, ValueError, OSError, ImportError):
         command = tyro.cli(Evaluate, prog=prog, args=arguments)
+
+        # With torch, seconds that --help need not take.
+        from sssd.data import DataError, WorkerKilled
+        from sssd.engine.evaluate import METRICS
+        from sssd.engine.runs import load
+        from sssd.engine.state import RunError
+        from sssd.engine.tables import class_table, difference, table
+
+        console = plain_console()
         runs = [load(folder, command.device) for folder in command.runs]
         dataset = _same_data(runs, command, console)
         for run in runs:  # before the first one is evaluated
@@ -168,6 +177,8 @@ def _evaluate(
 
 def _write(run: Run, evaluation: Evaluation, command: Evaluate, console: Console) -> list[str]:
     """Writes the files that flags ask for; gives what of the report could not be drawn."""
+    from sssd.engine.state import write_atomically
+
     texts = {
         command.out: lambda: json.dumps(evaluation.numbers, indent=2),
         command.detections: lambda: json.dumps(evaluation.detections),
@@ -181,7 +192,8 @@ def _write(run: Run, evaluation: Evaluation, command: Evaluate, console: Console
 
 def _report(run: Run, evaluation: Evaluation, path: Path, console: Console) -> list[str]:
     """Writes the page; gives what could not be drawn."""
-    from sssd.report.run import write_report  # matplotlib takes seconds
+    from sssd.engine.state import RunError
+    from sssd.report.run import write_report
 
     try:
         method = run.method()
@@ -197,6 +209,9 @@ def _same_data(runs: Sequence[Run], command: Evaluate, console: Console) -> Dete
     Raises:
         ValueError: they have validation sets of their own that differ.
     """
+    from sssd.data.build import build_validation_set
+    from sssd.engine.runs import evaluation_data
+
     sets = [
         build_validation_set(evaluation_data(run, **asdict(command.data)), console) for run in runs
     ]

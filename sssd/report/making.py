@@ -101,8 +101,8 @@ def cost(folder: Path) -> list[Block]:
         ("training steps", _duration(seconds), "without evaluations"),
         ("speed", f"{speed:.3g}", "images a second, median"),
     ]
-    for name in dict.fromkeys(name for row in rows for name in row if "memory" in name):
-        found.append((name, f"{max(row.get(name, 0) for row in rows):.3g}", "largest"))
+    if memory := [row["memory_gb"] for row in rows if "memory_gb" in row]:
+        found.append(("memory", f"{max(memory):.1f} GB", "at most in use"))
     return [Numbers(found)]
 
 
