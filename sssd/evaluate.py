@@ -212,9 +212,8 @@ def _same_data(runs: Sequence[Run], command: Evaluate, console: Console) -> Dete
     from sssd.data.build import build_validation_set
     from sssd.engine.runs import evaluation_data
 
-    sets = [
-        build_validation_set(evaluation_data(run, **asdict(command.data)), console) for run in runs
-    ]
+    wanted = dict.fromkeys(evaluation_data(run, **asdict(command.data)) for run in runs)
+    sets = [build_validation_set(config, console) for config in wanted]
     if len({dataset.fingerprint for dataset in sets}) > 1:
         raise ValueError(
             f"the validation sets of {runs[0].folder} and {runs[1].folder} differ: name the data "
