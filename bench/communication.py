@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sssd.detectors import DetectorConfig, build_detector
-from sssd.detectors.build import DetectorName
+from sssd.detectors.settings import DetectorName
 from sssd.methods import (
     LabelEncStep1Config,
     LGDConfig,

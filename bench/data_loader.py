@@ -32,8 +32,8 @@ from rich.table import Table
 from torch.utils.data import DataLoader, Dataset
 
 from sssd.data import read_coco, training_loader
-from sssd.data.build import DataConfig
 from sssd.data.dataset import DetectionDataset
+from sssd.data.settings import DataConfig
 from sssd.engine.step import TrainingStep
 from sssd.fitting import prepare
 from sssd.recipes import RECIPES
@@ -154,7 +154,7 @@ class Training:
     def __init__(self, settings: Settings) -> None:
         data = DataConfig(train=settings.images_of, val=settings.images_of)
         self.config = dataclasses.replace(RECIPES[settings.recipe](), data=data)
-        method, self.dataset, _ = prepare(self.config)
+        method, self.dataset, *_ = prepare(self.config)
         self.train = TrainingStep(method, self.config.engine, self.config.schedule)
         self.device = self.train.device
 

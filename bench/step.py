@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from bench import peers
 from sssd.compare.cost import in_turn
 from sssd.detectors import DetectorConfig, Maps, build_detector
-from sssd.detectors.build import DetectorName
+from sssd.detectors.settings import DetectorName
 from sssd.engine.settings import EngineConfig
 from sssd.engine.step import TrainingStep
 from sssd.fusion import Objects
@@ -152,7 +152,9 @@ def training_step(
         method = build_method(build_detector(config, CLASSES), settings, schedule)
     method.watches_gradients = False  # as in every step that is not logged
     while_it_runs = CHANGES[name](method) if name in CHANGES else nullcontext()
-    engine = EngineConfig(device=str(device), channels_last=channels_last, clip_value=None)
+    engine = EngineConfig(
+        device=str(device), precision="fp32", channels_last=channels_last, clip_value=None
+    )
     train = TrainingStep(method, engine, schedule)
     images, targets = scene(size, objects)
     if device.type == "cuda":  # as the loader's are

@@ -6,8 +6,17 @@ The names below are imported when they are first used; `fit` and `load` need wha
 
 from typing import TYPE_CHECKING
 
+from sssd.lazy import names_of
+
 __version__ = "0.1.0"
-__all__ = ["attach", "detach", "feature_divergence", "fit", "js_distance", "load"]
+__all__ = [
+    "attach",
+    "detach",
+    "feature_divergence",
+    "fit",
+    "js_distance",
+    "load",
+]
 
 if TYPE_CHECKING:
     from sssd.engine.runs import load
@@ -15,21 +24,12 @@ if TYPE_CHECKING:
     from sssd.integrations import attach, detach
     from sssd.ops import feature_divergence, js_distance
 else:
-    _PLACES = {
-        "attach": "sssd.integrations",
-        "detach": "sssd.integrations",
-        "feature_divergence": "sssd.ops",
-        "fit": "sssd.fitting",
-        "js_distance": "sssd.ops",
-        "load": "sssd.engine.runs",
-    }
-
-    def __getattr__(name):
-        if name not in _PLACES:
-            raise AttributeError(f"module 'sssd' has no attribute {name!r}")
-        from importlib import import_module
-
-        return getattr(import_module(_PLACES[name]), name)
-
-    def __dir__():
-        return [*globals(), *__all__]
+    __getattr__, __dir__ = names_of(
+        globals(),
+        {
+            "sssd.engine.runs": "load",
+            "sssd.fitting": "fit",
+            "sssd.integrations": "attach detach",
+            "sssd.ops": "feature_divergence js_distance",
+        },
+    )

@@ -9,7 +9,7 @@ from sssd.commands import WRONG_USE, exit_on, plain_output
 COMMANDS = {
     "train": "train a detector",
     "evaluate": "the 12 COCO numbers of a trained detector",
-    "predict": "detections in image files, as json and as pictures",
+    "predict": "detections in images and videos, as json and as pictures",
     "export": "a trained detector as .onnx or .safetensors",
     "data": "examine a data set; make the demo data",
     "compare": "whether a change of a training helps, on your data",

@@ -10,6 +10,7 @@ Example:
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ import sssd.extras  # noqa: F401  it comes before what may be missing
 import tyro
 
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_console, plain_output
+from sssd.engine.files import RunError, write_atomically
 from sssd.engine.sizes import SIDES, require_number
 
 if TYPE_CHECKING:
@@ -69,6 +71,9 @@ class Evaluate:
     """Folder of a run; of two for a table of both and their difference."""
 
     data: EvaluationData = field(default_factory=EvaluationData)
+
+    weights: Literal["last", "best"] = "last"
+    """Those of the end, or those with the highest AP on the way; two runs alike."""
 
     engine: Literal["pycocotools", "faster-coco-eval"] = "pycocotools"
     """pycocotools for numbers to report; faster-coco-eval gives the same ones faster."""
@@ -129,16 +134,16 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.eva
         from sssd.data import DataError, WorkerKilled
         from sssd.engine.evaluate import METRICS
         from sssd.engine.runs import load
-        from sssd.engine.state import RunError
         from sssd.engine.tables import class_table, difference, table
+        from sssd.engine.trained import teacher_of
 
         console = plain_console()
-        runs = [load(folder, command.device) for folder in command.runs]
+        runs = [load(folder, command.device, weights=command.weights) for folder in command.runs]
         dataset = _same_data(runs, command, console)
         for run in runs:  # before the first one is evaluated
             run.category_ids_in(dataset)
             if command.teacher:
-                run.teacher()
+                teacher_of(run.folder, run.detector)
     with exit_on(FAILED, RunError, DataError, WorkerKilled, ImportError):
         found = [_evaluate(run, dataset, command, console) for run in runs]
         failed = _write(runs[0], found[0], command, console)
@@ -177,8 +182,6 @@ def _evaluate(
 
 def _write(run: Run, evaluation: Evaluation, command: Evaluate, console: Console) -> list[str]:
     """Writes the files that flags ask for; gives what of the report could not be drawn."""
-    from sssd.engine.state import write_atomically
-
     texts = {
         command.out: lambda: json.dumps(evaluation.numbers, indent=2),
         command.detections: lambda: json.dumps(evaluation.detections),
@@ -192,11 +195,11 @@ def _write(run: Run, evaluation: Evaluation, command: Evaluate, console: Console
 
 def _report(run: Run, evaluation: Evaluation, path: Path, console: Console) -> list[str]:
     """Writes the page; gives what could not be drawn."""
-    from sssd.engine.state import RunError
+    from sssd.engine.trained import method_of
     from sssd.report.run import write_report
 
     try:
-        method = run.method()
+        method = method_of(run.folder, copy.deepcopy(run.detector))
     except RunError as error:  # its checkpoints: the maps are left out
         console.print(f"no maps of K in the report: {error}", soft_wrap=True)
         method = None

@@ -5,48 +5,43 @@ Example:
     python -m sssd.export runs/demo --out detector.safetensors
 """
 
-import copy
-import json
+from __future__ import annotations
+
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING
 
 import sssd.extras  # noqa: F401  it comes before what may be missing
 
 # isort: split
-import torch
 import tyro
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.transforms.v2.functional import resize
 
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_console, plain_output
-from sssd.data import DataError, read_image
-from sssd.data.build import build_validation_set
-from sssd.detectors import Detector
-from sssd.engine.runs import Run, load, plain_model
-from sssd.engine.state import RunError, export_weights, write_atomically
+from sssd.engine.files import RunError, write_atomically
 
-BOX_TOLERANCE, SCORE_TOLERANCE = 0.05, 1e-3  # pixels; onnxruntime sums in another order
-SMALLEST = 32  # pixels a side
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sssd.engine.runs import Run
+
+SMALLEST = 32  # pixels a side of an image
 
 
 @dataclass(frozen=True)
 class Export:
     """Write a trained detector as a file for other programs.
 
-    FILE.safetensors: the state dict of the plain torchvision model; the metadata say classes,
-    category_ids and settings.
+    FILE.safetensors: the state dict of the plain torchvision model.
 
     FILE.onnx: image (3, H, W) float32 RGB in [0, 1] -> boxes (n, 4) xyxy in its pixels, scores (n,)
     and labels (n,), 0 for the first class; resizing, normalisation and suppression are inside. H
     and W are any, unless --size is given. The file is written once onnxruntime finds in it what
     PyTorch finds, in images of three sizes.
+
+    Both say in their metadata what they are: classes, sizes, normalisation, and more;
+    docs/export.md has the lines that use them without sssd.
     """
 
     run: tyro.conf.Positional[Path]
@@ -75,25 +70,34 @@ class Export:
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.export") -> int:
     """Exports and checks; returns the exit status."""
     plain_output()
-    console = plain_console()
     with exit_on(WRONG_USE, ValueError, OSError, ImportError):
         command = tyro.cli(Export, prog=prog, args=arguments)
+
+        from sssd.engine import onnx_file  # with torch, seconds that --help need not take
+        from sssd.engine.runs import load, plain_model
+        from sssd.engine.state import export_weights
+
         as_onnx = command.out.suffix == ".onnx"
         if as_onnx:
             _require_onnx()
         run = load(command.run)
         image = _image(run, command) if as_onnx else None
+        metadata = run.metadata()
+        if as_onnx:
+            metadata |= onnx_file.described(run, command.size)
+    console = plain_console()
     with exit_on(FAILED, RunError):
         if image is None:
-            export_weights(command.out, plain_model(run.detector), run.metadata())
+            export_weights(command.out, plain_model(run.detector), metadata)
         else:
-            written = to_onnx(run.detector, image, run.metadata(), any_size=command.size is None)
-            images = [image] if command.size else [image, *_other_sizes(image)]
-            counts = [check_onnx(written, run.detector, one) for one in images]
+            written = onnx_file.to_onnx(run.detector, image, metadata, command.size is None)
+            images = [image] if command.size else [image, *onnx_file.other_sizes(image)]
+            counts = [onnx_file.check_onnx(written, run.detector, one) for one in images]
             write_atomically(command.out, lambda file: file.write(written))
             for one, count in zip(images, counts, strict=True):
                 console.print(
-                    f"{_size(one)}: onnxruntime finds the same {count} as PyTorch", soft_wrap=True
+                    f"{onnx_file.size_of(one)}: onnxruntime finds the same {count} as PyTorch",
+                    soft_wrap=True,
                 )
             if not all(counts):
                 print("warning: nothing to compare was found; try another --image", file=sys.stderr)
@@ -101,144 +105,12 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.exp
     return 0
 
 
-class _OneImage(nn.Module):
-    """A detector of one image, with tensors for input and outputs."""
-
-    def __init__(self, detector: Detector) -> None:
-        super().__init__()
-        self.model: Any = plain_model(detector)
-        self.shift = 1 if hasattr(self.model, "roi_heads") else 0  # Faster R-CNN: 0 is background
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        (found,) = self.model([image])
-        return found["boxes"], found["scores"], found["labels"] - self.shift
-
-
-class _TracedTransform(GeneralizedRCNNTransform):
-    """Torchvision's transform, which resizes to the same pixel when it is traced.
-
-    Its own trace computes the scale in single precision, where PyTorch takes double: of all sizes
-    up to 1400 x 1400, 8 % become an image that is a pixel smaller or larger (800 / 1333 pixels).
-    """
-
-    def __init__(self, original: GeneralizedRCNNTransform) -> None:
-        super().__init__(
-            original.min_size, original.max_size, original.image_mean, original.image_std
-        )
-
-    def resize(self, image: Tensor, target: None = None) -> tuple[Tensor, None]:
-        # As vectors: the exporter makes single precision of double scalars.
-        size = torch._shape_as_tensor(image)[-2:].double()
-        sides = torch.cat([size.amin(0, keepdim=True), size.amax(0, keepdim=True)])
-        limits = torch.tensor([self.min_size[-1], self.max_size], dtype=torch.float64)
-        scale = (limits / sides).amin(0, keepdim=True)
-        height, width = (size * scale).floor().long().clamp(min=1)
-        resized = F.interpolate(image[None], size=(height, width), mode="bilinear")
-        return resized[0], None
-
-
-def to_onnx(
-    detector: Detector, image: Tensor, metadata: dict[str, Any], any_size: bool = True
-) -> bytes:
-    """A detector as an ONNX file.
-
-    Args:
-        detector: in evaluation mode, on the CPU.
-        image: (3, H, W) float32 in [0, 1].
-        metadata: what the file says of it, each value as json.
-        any_size: images may have any height and width, not those of `image` alone.
-    """
-    import onnx
-
-    module = _OneImage(copy.deepcopy(detector)).to(memory_format=torch.contiguous_format).eval()
-    module.model.transform = _TracedTransform(module.model.transform)
-    axes = {name: {0: "detections"} for name in ("boxes", "scores", "labels")}
-    if any_size:
-        axes["image"] = {1: "height", 2: "width"}
-    with TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
-        file = Path(folder) / "detector.onnx"
-        warnings.simplefilter("ignore")  # the exporter's many notes about torchvision's code
-        torch.onnx.export(
-            module,
-            (image,),
-            file,
-            dynamo=False,  # torch.export does not take torchvision's detectors
-            opset_version=17,
-            input_names=["image"],
-            output_names=["boxes", "scores", "labels"],
-            dynamic_axes=axes,
-        )
-        model = onnx.load(file)
-    onnx.helper.set_model_props(model, {k: json.dumps(v) for k, v in metadata.items()})
-    return model.SerializeToString()
-
-
-def in_order_of(found: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
-    """Some detections in the order of others: of nearly equal scores either may come first.
-
-    Args:
-        found: boxes (n, 4), scores (n,), labels (n,).
-        others: the same of as many detections; as they are if the two do not match one to one.
-    """
-
-    def places(boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
-        parts = [boxes / BOX_TOLERANCE, scores[:, None] / SCORE_TOLERANCE, 1e6 * labels[:, None]]
-        return torch.cat([part.double() for part in parts], dim=1)  # (n, 6)
-
-    if len(found[0]) == 0:
-        return list(others)
-    nearest = torch.cdist(places(*found), places(*others), p=torch.inf).argmin(1)
-    one_to_one = len(nearest.unique()) == len(others[0])
-    return [x[nearest] for x in others] if one_to_one else list(others)
-
-
-def check_onnx(written: bytes, detector: Detector, image: Tensor) -> int:
-    """Compares what onnxruntime and PyTorch find in an image; gives the number of detections.
-
-    Raises:
-        RunError: they differ.
-    """
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(written, providers=["CPUExecutionProvider"])
-    found = [torch.from_numpy(x) for x in session.run(None, {"image": image.numpy()})]
-    with torch.no_grad():
-        expected = _OneImage(detector).eval()(image)
-    if len(found[0]) != len(expected[0]):
-        raise RunError(
-            f"{_size(image)}: onnxruntime finds {len(found[0])} objects and PyTorch "
-            f"{len(expected[0])}; nothing was written. If scores lie at the threshold, try another "
-            "--image"
-        )
-    expected = in_order_of(found, expected)
-    for name, mine, theirs, tolerance in zip(
-        ("boxes", "scores", "labels"),
-        found,
-        expected,
-        (BOX_TOLERANCE, SCORE_TOLERANCE, 0),
-        strict=True,
-    ):
-        difference = (mine.double() - theirs.double()).abs()
-        if len(difference) and float(difference.max()) > tolerance:
-            raise RunError(
-                f"{_size(image)}: onnxruntime's {name} differ from PyTorch's by up to "
-                f"{difference.max():g}; nothing was written"
-            )
-    return len(found[0])
-
-
-def _other_sizes(image: Tensor) -> list[Tensor]:
-    """The image a third lower, and a quarter narrower."""
-    height, width = image.shape[1:]
-    sizes = (2 * height // 3, width), (height, 3 * width // 4)
-    return [resize(image, [max(side, SMALLEST) for side in size]) for size in sizes]
-
-
-def _size(image: Tensor) -> str:
-    return f"{image.shape[1]} x {image.shape[2]} pixels (height x width)"
-
-
 def _image(run: Run, command: Export) -> Tensor:
+    from torchvision.transforms.v2.functional import resize
+
+    from sssd.data import DataError, read_image
+    from sssd.data.build import build_validation_set
+
     path = command.image
     if path is None:
         try:

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -19,18 +19,19 @@ from sssd.data import DataError, DetectionDataset
 from sssd.data.build import build_datasets
 from sssd.detectors import build_detector
 from sssd.engine import distributed
+from sssd.engine.best import BEST
+from sssd.engine.files import RunError, write_atomically
+from sssd.engine.headline import first_lines
 from sssd.engine.inference import Evaluation
+from sssd.engine.loggers import Logger
 from sssd.engine.loop import Trainer
 from sssd.engine.record import read_record, read_settings, with_changes, write_record
 from sssd.engine.resume import compared
 from sssd.engine.runs import NUMBERS, WEIGHTS, Run, plain_model, to_rebuild
-from sssd.engine.settings import EngineConfig
-from sssd.engine.state import RunError, checkpoints, export_weights, write_atomically
-from sssd.flags import of_kinds, of_length, refuse_without_effect
+from sssd.engine.state import checkpoints, export_weights
+from sssd.flags import in_iterations, of_kinds, of_length, refuse_without_effect
 from sssd.methods import Method, build_method
-from sssd.recipes import RECIPES, Config
-
-DEFAULT_RECIPE = "demo"
+from sssd.recipes import DEFAULT_RECIPE, RECIPES, Config
 
 
 def fit(
@@ -40,6 +41,10 @@ def fit(
     resume: bool = False,
     console: Console | None = None,
     recipe: str | None = None,
+    given: Sequence[str] = (),
+    iterations: int | None = None,
+    epochs: float | None = None,
+    loggers: Sequence[Logger] = (),
     **changes: Any,
 ) -> Run:
     """Trains a detector, evaluates it, and leaves all that belongs to the run in a folder.
@@ -54,10 +59,16 @@ def fit(
         resume: go on with the run in `out` from its newest checkpoint.
         console: where progress is told; by default the standard output.
         recipe: what the folder's `config.json` is to call the settings.
+        given: flags of a command line, which stay as they are where a length in epochs moves all
+            else.
+        iterations: length of the run. All that happens at an iteration moves along.
+        epochs: length of the run in passes over the training images, in place of iterations.
+        loggers: functions that are called as `logger(row, step)` with each row of metrics: numbers
+            by name, and the iteration. Those that have a method `close` are closed at the end. One
+            that fails is named in a warning, and asked no more.
         changes: what is to be otherwise in `data`, `detector`, `method`, `schedule` and `engine`:
-            dicts of their fields, or settings that replace them whole. With another
-            `schedule["iterations"]` all that happens at an iteration moves along; another
-            `method["name"]` brings that method's settings.
+            dicts of their fields, or settings that replace them whole. Another `method["name"]`
+            brings that method's settings.
 
     Returns:
         The run: folder, detector, classes, and the 12 COCO numbers, or the signal that stopped it.
@@ -65,24 +76,33 @@ def fit(
     Raises:
         ValueError, TypeError, OSError, ImportError: settings or data that cannot be used, or an
             optional package that is missing. Nothing was written.
-        RunError: training diverged, an image cannot be read, the folder cannot be written, or it
-            holds another run.
+        RunError: training diverged, memory did not suffice, an image cannot be read, the folder
+            cannot be written, or it holds another run.
         WorkerKilled: the system killed a process that loads images.
 
     Example:
         >>> data = {"train": "coco/annotations/train.json", "val": "coco/annotations/val.json"}
-        >>> run = sssd.fit("small", out="runs/mine", data=data)  # doctest: +SKIP
+        >>> run = sssd.fit("small", "runs/mine", data=data, epochs=12)  # doctest: +SKIP
         >>> run.numbers["AP"]  # doctest: +SKIP
     """
-    name, config = _settings(config, out, resume, changes)
+    _require_functions(loggers)
+    changes = _with_length(changes, iterations=iterations, epochs=epochs)
+    name, asked = _settings(config, out, resume, changes)
     recipe = recipe or name
-    with distributed.process_group(config.engine.device):
+    with distributed.process_group(asked.engine.device):
         console = console or distributed.console()
-        folder = distributed.from_first(lambda: choose_folder(config, recipe))
-        method, train_set, validation_set = prepare(config, console)
-        console.print(
-            f"{_headline(recipe, config, train_set, validation_set)}; run in {folder}",
-            soft_wrap=True,
+        folder = distributed.from_first(lambda: choose_folder(asked, recipe))
+        method, train_set, validation_set, config = prepare(
+            asked, console, [*given, *_flags(changes)]
+        )
+        run = Run(
+            folder,
+            method.detector,
+            train_set.classes,
+            train_set.category_ids,
+            to_rebuild(config.detector),
+            config.data,
+            config.engine.part_size(distributed.world_size()),
         )
         trainer = Trainer(
             method,
@@ -91,25 +111,25 @@ def fit(
             folder,
             config.engine,
             config.schedule,
-            transform=config.data.transform(),
+            transform=config.data.transform(config.schedule.iterations * config.engine.accumulate),
             console=console,
             others=compared(config.data, "--data.") | compared(config.detector, "--detector."),
+            loggers=loggers,
+            metadata=run.metadata(),
         )
+        for line in first_lines(recipe, config.detector, trainer):
+            console.print(line, soft_wrap=True)
         if distributed.is_first():
             _begin(folder, recipe, config, trainer.done, console)
         with _under_way(trainer):
             trainer.run()
             method.eval()
-            run = Run(
-                folder,
-                trainer.detector.eval(),
-                train_set.classes,
-                train_set.category_ids,
-                to_rebuild(config.detector),
-                config.data,
-                trainer.part_size,
-                trainer.numbers if trainer.signal is None else None,
-                trainer.signal,
+            run = dataclasses.replace(
+                run,
+                detector=trainer.detector.eval(),
+                numbers=trainer.numbers if trainer.signal is None else None,
+                signal=trainer.signal,
+                best=trainer.best_weights.best,
             )
             if distributed.is_first() and run.numbers is not None:
                 _write_results(run, method)
@@ -125,16 +145,21 @@ class Prepared(NamedTuple):
     method: Method
     train_set: DetectionDataset
     validation_set: DetectionDataset
+    config: Config
 
 
-def prepare(config: Config, console: Console | None = None) -> Prepared:
+def prepare(config: Config, console: Console | None = None, given: Sequence[str] = ()) -> Prepared:
     """Reads the data and builds the method, its weights drawn from the run's seed.
 
     Of several processes the first one alone reads and checks the annotations.
 
     Args:
         config: settings of a run.
-        console: where to show what the data hold.
+        console: where to show what the data hold, and which classes the detector starts with.
+        given: flags whose values a length in epochs does not move: see `in_iterations`.
+
+    Returns:
+        All of them, the settings with their length in iterations.
 
     Raises:
         ValueError: settings that do not fit together, faults in the data, or no images.
@@ -145,14 +170,14 @@ def prepare(config: Config, console: Console | None = None) -> Prepared:
     config.engine.part_size(distributed.world_size())
     config.engine.require_packages()
     train_set, validation_set = distributed.from_first(lambda: build_datasets(config.data, console))
+    config = in_iterations(config, len(train_set), given)
     torch.manual_seed(config.engine.seed)
     detector_config = config.detector
     if config.resume:  # its checkpoint holds what has become of those weights
         detector_config = dataclasses.replace(detector_config, start_from=None)
-    detector = build_detector(detector_config, train_set.num_classes)
-    return Prepared(
-        build_method(detector, config.method, config.schedule), train_set, validation_set
-    )
+    detector = build_detector(detector_config, train_set.num_classes, train_set.classes, console)
+    method = build_method(detector, config.method, config.schedule)
+    return Prepared(method, train_set, validation_set, config)
 
 
 def _settings(
@@ -164,6 +189,8 @@ def _settings(
         name, config = str(read_record(Path(out)).get("recipe")), read_settings(Path(out), Config)
     elif isinstance(config, Config):
         name = "own"
+        if not (resume or config.resume):  # a run that goes on keeps what happens when
+            config = of_length(config, flags)
     else:
         name = config or DEFAULT_RECIPE
         if name not in RECIPES:
@@ -174,6 +201,24 @@ def _settings(
     config = with_changes(of_kinds(config, flags), changes)
     refuse_without_effect(config, flags)
     return name, config
+
+
+def _with_length(changes: Mapping[str, Any], **length: float | None) -> dict[str, Any]:
+    """Changes with a length of their own among those of the schedule."""
+    given = {name: value for name, value in length.items() if value is not None}
+    schedule = changes.get("schedule", {})
+    if given and (not isinstance(schedule, Mapping) or given.keys() & schedule.keys()):
+        raise ValueError(f"{', '.join(given)}: schedule is given too; say the length in one place")
+    return {**changes, "schedule": {**schedule, **given}} if given else dict(changes)
+
+
+def _require_functions(loggers: Any) -> None:
+    """Refuses loggers that are none, or one that is not in a list."""
+    if not isinstance(loggers, list | tuple) or not all(callable(logger) for logger in loggers):
+        raise TypeError(
+            f"loggers is {loggers!r}; it must be a list of functions of (row, step). What has a "
+            'name is a setting: engine={"loggers": ["tensorboard"]}'
+        )
 
 
 def _flags(changes: Mapping[str, Any], prefix: str = "--") -> list[str]:
@@ -199,30 +244,10 @@ def choose_folder(config: Config, recipe: str) -> Path:
     return folder
 
 
-def _headline(
-    recipe: str, config: Config, train_set: DetectionDataset, validation_set: DetectionDataset
-) -> str:
-    engine, schedule = config.engine, config.schedule
-    rate = schedule.scaled_learning_rate(engine.batch_size)
-    return (
-        f"{recipe}: {config.method.name} trains {config.detector.name} on "
-        f"{config.detector.backbone}; {len(train_set)} images, {len(validation_set)} for "
-        f"validation, {train_set.num_classes} classes; batch {_batch(engine)}; "
-        f"learning rate {schedule.learning_rate:g} x {engine.batch_size}/16 = {rate:g}"
-    )
-
-
-def _batch(engine: EngineConfig) -> str:
-    """The images of a step, as the processes share them: "16 = 2 processes x 2 parts x 4"."""
-    processes = distributed.world_size()
-    counts = [f"{processes} processes"] if processes > 1 else []
-    counts += [f"{engine.accumulate} parts"] if engine.accumulate > 1 else []
-    shares = " x ".join([*counts, str(engine.part_size(processes))])
-    return f"{engine.batch_size} = {shares}" if counts else str(engine.batch_size)
-
-
 def _begin(folder: Path, recipe: str, config: Config, done: int, console: Console) -> None:
     """Writes the settings of a run, and says what has changed where it goes on."""
+    if done == 0:  # of a run that was killed before its first checkpoint
+        (folder / BEST).unlink(missing_ok=True)
     changed = write_record(folder, recipe, config, done)
     if done > 0:
         console.print(f"goes on behind iteration {done}", soft_wrap=True)
@@ -245,6 +270,9 @@ def _write_results(run: Run, method: Method) -> None:
     """Leaves the numbers, the student's weights and what else the method exports in the folder."""
     numbers = json.dumps(run.numbers, indent=2) + "\n"
     write_atomically(run.folder / NUMBERS, lambda file: file.write(numbers.encode()))
+    if run.best is not None:
+        best = json.dumps(vars(run.best), indent=2) + "\n"
+        write_atomically(run.folder / "best.json", lambda file: file.write(best.encode()))
     parts = {WEIGHTS: plain_model(run.detector)}
     parts |= {f"{name}.safetensors": part for name, part in method.export().items()}
     for name, part in parts.items():

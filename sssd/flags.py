@@ -4,8 +4,9 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
+from sssd.engine.record import by_flag, with_changes
 from sssd.methods import KINDS, FusionConfig, LabelGuidedConfig, MethodConfig, NamedConfig
 from sssd.recipes import Config, stretched
 
@@ -20,6 +21,38 @@ def of_length(config: Config, flags: Sequence[str]) -> Config:
     if length is None or not length.isdecimal():  # of what is no number, the parser tells
         return config
     return stretched(config, int(length))
+
+
+def in_iterations(config: Config, images: int, flags: Sequence[str]) -> Config:
+    """Settings whose length in epochs, if that is given, is counted in iterations.
+
+    All that happens at an iteration moves along, but for what flags give, and in a run that goes
+    on, which keeps its own.
+
+    Args:
+        config: settings of a run.
+        images: to train on.
+        flags: what was given.
+    """
+    schedule = config.schedule
+    if schedule.epochs is None:
+        return config
+    iterations = max(1, round(schedule.epochs * images / config.engine.batch_size))
+    if config.resume:
+        schedule = dataclasses.replace(schedule, iterations=iterations, epochs=None)
+        return dataclasses.replace(config, schedule=schedule)
+    moved = stretched(config, iterations)
+    schedule = dataclasses.replace(moved.schedule, epochs=None)
+    now, names = by_flag(moved), {_name(flag) for flag in flags}
+    kept: dict[str, Any] = {}
+    for flag, given in by_flag(config).items():
+        if flag in names and given != now[flag]:
+            *groups, field = flag.removeprefix("--").replace("-", "_").split(".")
+            place = kept
+            for group in groups:
+                place = place.setdefault(group, {})
+            place[field] = given
+    return with_changes(dataclasses.replace(moved, schedule=schedule), kept)
 
 
 def of_kinds(config: Config, flags: Sequence[str]) -> Config:
@@ -64,10 +97,16 @@ def without_effect(config: Config) -> dict[str, str]:
         "...) takes yours": (
             config.data.format != "demo",
             ["--data.train", "--data.train-images", "--data.train-split", "--data.val",
-             "--data.val-images", "--data.val-split", "--data.on-bad-data"],
+             "--data.val-images", "--data.val-split", "--data.val-share", "--data.on-bad-data"],
         ),
-        "--engine.evaluate-every 1 or more": (
-            engine.evaluate_every > 0, ["--engine.evaluate-with"]
+        "--data.val, not --data.val-share": (
+            config.data.val_share is None, ["--data.val-split"]
+        ),
+        "--engine.evaluate-every 1 or more, or none": (
+            engine.evaluate_every != 0, ["--engine.evaluate-with", "--engine.patience"]
+        ),
+        "a run without --schedule.epochs, the other way to say how long it is": (
+            schedule.epochs is None, ["--schedule.iterations"]
         ),
         "--schedule.warmup 1 or more": (schedule.warmup > 0, ["--schedule.warmup-factor"]),
     }  # fmt: skip
@@ -107,8 +146,12 @@ def _foreign(config: Config) -> dict[str, str]:
 
 def _refuse(needs: Mapping[str, str], flags: Sequence[str]) -> None:
     """Refuses flags, and those of the groups, that need something else."""
-    names = [flag.split("=")[0].replace("_", "-") for flag in flags if flag.startswith("--")]
-    for flag in sorted(re.sub(r"\.no-(?=[^.]+$)", ".", name) for name in names):
+    for flag in sorted(_name(flag) for flag in flags if flag.startswith("--")):
         for beginning, need in needs.items():
             if f"{flag}.".startswith(f"{beginning}."):
                 raise ValueError(f"{flag} has no effect here; it needs {need}")
+
+
+def _name(flag: str) -> str:
+    """The name of a setting, of a flag that gives it or switches it off."""
+    return re.sub(r"\.no-(?=[^.]+$)", ".", flag.split("=")[0].replace("_", "-"))

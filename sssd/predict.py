@@ -1,260 +1,252 @@
-"""Command: detections of a trained detector in image files, as json and as pictures.
+"""Command: detections of a trained detector in images and videos, as json and as pictures.
 
 Example:
     python -m sssd.predict runs/demo photo.jpg folder/ 'scans/**/*.png' --out found
+    python -m sssd.predict runs/demo street.mp4 --out found --json found/all.json
+    python -m sssd.predict detector.onnx photo.jpg --out found     # of sssd.export
 """
 
-import glob
+from __future__ import annotations
+
+import dataclasses
 import json
-import os
 import sys
 import time
-import warnings
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import sssd.extras  # noqa: F401  it comes before what may be missing
 
 # isort: split
-import torch
 import tyro
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
-from rich.console import Console
-from rich.progress import track
 
-from sssd.commands import FAILED, WRONG_USE, exit_on, plain_console, plain_output
-from sssd.data import DataError, read_image
-from sssd.engine.drawing import draw, shown
-from sssd.engine.evaluate import to_coco
-from sssd.engine.interrupt import StopSignals
-from sssd.engine.runs import Run, load
-from sssd.engine.state import RunError, write_atomically
+from sssd.commands import FAILED, WRONG_USE, exit_on, plain_output
+from sssd.engine.files import RunError, write_atomically
 
-SIGNATURE = "sssd.predict"  # in the header of every picture it draws
+if TYPE_CHECKING:
+    from sssd.engine.interrupt import StopSignals
+    from sssd.engine.prediction import Detections, Predictor
+
 WRITE_EVERY = 10.0  # seconds
+FRAMES = 4  # of a video at a time
 
 
 @dataclass(frozen=True)
 class Predict:
-    """Detect objects in images: OUT/detections.json and a picture for each image in OUT/images.
+    """Detect objects in images and videos: a line for each, pictures and json if asked for.
 
-    The json is a list of COCO results: image_id (1, 2, ... in the order of the files), file_name,
-    category_id, category, bbox (x, y, width, height in pixels of the image) and score. A file that
-    cannot be used is named and left out; the exit status is then 1. Ctrl-C ends after the image
-    at hand, and what was found is kept. Pictures that this command drew are never read.
+    Files that cannot be used are named at the end and the others done; the exit status is then 1.
+    Ctrl-C ends after the file at hand, and what was found is kept. Pictures that this command drew
+    are never read.
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """Folder of a run."""
+    """Folder of a run, or an .onnx file of sssd.export."""
 
     images: Annotated[
         tyro.conf.Positional[tuple[str, ...]],
         tyro.conf.arg(metavar="IMAGE ...", help_behavior_hint="(required)"),
     ]
-    """Image files, folders (with everything below them) and quoted globs ('**' too)."""
+    """Files of images and videos, folders (with everything below them) and quoted globs ('**' too).
+    Videos need `pip install 'sssd[video]'`."""
 
-    out: Path
-    """Folder for the results."""
+    out: Path | None = None
+    """Folder for the pictures, OUT/NAME.png, and videos, OUT/NAME.mp4, with boxes drawn: of those
+    that share half of their area, the surest one."""
 
-    min_score: float = 0.05
-    """Leave out detections below this score."""
+    json: Path | None = None
+    """File for a COCO json: images (a video's frames are images, with their time in seconds),
+    categories, and annotations with scores, bbox in pixels of the image."""
 
-    draw_above: float = 0.3
-    """Draw detections above this score, one box an object."""
+    threshold: float | None = None
+    """Score from which on a detection counts; by default the one that has the best F1 on the run's
+    validation set."""
 
     pixel_range: tuple[float, float] | None = None
     """What is black and white in images of more than 8 bits (float); by default as in training."""
 
     device: str = "auto"
-    """"auto" takes a GPU where there is one."""
+    """"auto" takes a GPU where there is one. An .onnx file runs on the CPU."""
 
     def __post_init__(self) -> None:
         """Refuses calls without images, and numbers without meaning."""
         if not self.images:
             raise ValueError("name images: files, folders or globs")
-        for name in ("min_score", "draw_above"):
-            if not 0 <= getattr(self, name) <= 1:
-                flag = name.replace("_", "-")
-                raise ValueError(f"--{flag} is {getattr(self, name)}; it must lie in [0, 1]")
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise ValueError(f"--threshold is {self.threshold}; it must lie in [0, 1]")
+        if self.pixel_range is not None and not self.pixel_range[0] < self.pixel_range[1]:
+            low, high = self.pixel_range
+            raise ValueError(f"--pixel-range is {low:g} {high:g}; the first must be the smaller")
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.predict") -> int:
     """Detects, writes and draws; returns the exit status."""
     plain_output()
-    console = plain_console()
     with exit_on(WRONG_USE, ValueError, OSError, ImportError):
         command = tyro.cli(Predict, prog=prog, args=arguments)
-        files = find_images(command.images)
-        pictures = dict(zip(files, picture_paths(files, command.out / "images"), strict=True))
-        run = load(command.run, command.device)
+
+        # With torch, seconds that --help need not take.
+        from sssd.engine.prediction_files import find_files, is_video, target_paths
+        from sssd.engine.video import require_av
+
+        files = find_files(command.images)
+        targets: list[Path | None] = [None] * len(files)
+        if command.out is not None:
+            targets = [*target_paths(files, command.out)]
+        if any(map(is_video, files)):
+            require_av()
+        predictor = open_predictor(command)
     with exit_on(FAILED, RunError):
-        return _predict(run, pictures, command, console)
+        return _predict_all(predictor, dict(zip(files, targets, strict=True)), command.json)
 
 
-def find_images(names: Sequence[str]) -> list[Path]:
-    """Files that names stand for, each once, in order.
+def open_predictor(command: Predict) -> Predictor:
+    """What the command detects with."""
+    from sssd.engine.prediction import Predictor
 
-    A folder stands for every image below it, known by its ending; a name that does not exist but
-    holds one of `*?[` for what it matches; anything else for itself. Pictures that `predict` drew
-    are left out, wherever they lie.
+    if command.run.suffix.lower() == ".onnx":
+        from sssd.engine.onnx_predictor import open_onnx
 
-    Raises:
-        ValueError: a folder without images, a glob that matches nothing, or a name that stands for
-            nothing but pictures that `predict` drew.
+        if command.device not in ("auto", "cpu"):
+            raise ValueError(f"--device is {command.device}; an .onnx file runs on the CPU here")
+        predictor = open_onnx(command.run, command.threshold)
+    else:
+        from sssd.engine.runs import load
+
+        predictor = Predictor.of(load(command.run, command.device), command.threshold)
+    if command.pixel_range is None:
+        return predictor
+    return dataclasses.replace(predictor, pixel_range=command.pixel_range)
+
+
+class _Document:
+    """The COCO json of what was found so far.
+
+    It is written whatever ends the command, and now and then on the way, for what cannot be caught:
+    the system kills who takes too much memory.
     """
-    files: list[Path] = []
-    for name in names:
-        path = Path(name)
-        if path.is_dir():
-            found = _images_below(path)
-            missing = "no image below this folder"
-        elif not path.exists() and glob.has_magic(name):
-            matches = [Path(match) for match in sorted(glob.glob(name, recursive=True))]
-            found = [p for match in matches for p in (_images_below(match) or [match])]
-            missing = "no file matches"
-        else:
-            found = [path]
-        if not found:
-            raise ValueError(f"{name}: {missing}")
-        originals = [p for p in found if not was_drawn(p)]
-        if not originals:
-            raise ValueError(f"{name}: predict drew this itself; name the original images")
-        if len(originals) < len(found):
-            drawn = len(found) - len(originals)
-            warnings.warn(f"{name}: {drawn} pictures that predict drew left out", stacklevel=2)
-        files += originals
-    return list(dict.fromkeys(files))
+
+    def __init__(self, path: Path | None, predictor: Predictor) -> None:
+        self.path = path
+        self.written = time.monotonic()
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[dict[str, Any]] = []
+        pairs = zip(predictor.category_ids, predictor.classes, strict=True)
+        self.categories = [{"id": number, "name": name} for number, name in pairs]
+
+    def add(self, file: Path, found: Detections, **more: Any) -> None:
+        """Adds an image; writes the file if the last time is long ago."""
+        image_id = len(self.images) + 1
+        height, width = found.size
+        size = {"width": width, "height": height}
+        self.images.append({"id": image_id, "file_name": str(file), **size, **more})
+        for row in found.to_coco(image_id):
+            _, _, w, h = row["bbox"]
+            number = len(self.annotations) + 1
+            self.annotations.append({"id": number, **row, "area": w * h, "iscrowd": 0})
+        if time.monotonic() - self.written > WRITE_EVERY:
+            self.write()
+
+    def write(self) -> None:
+        """Writes the file, if one is asked for."""
+        if self.path is None:
+            return
+        parts = ("images", "categories", "annotations")
+        rows = {part: ",\n".join(map(json.dumps, getattr(self, part))) for part in parts}
+        text = ",\n".join(f'"{part}": [\n{lines}\n]' for part, lines in rows.items())
+        write_atomically(self.path, lambda file: file.write(f"{{\n{text}\n}}\n".encode()))
+        self.written = time.monotonic()
 
 
-def _images_below(folder: Path) -> list[Path]:
-    endings = Image.registered_extensions()
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in endings and p.is_file())
+def _predict_all(
+    predictor: Predictor, targets: dict[Path, Path | None], json_path: Path | None
+) -> int:
+    """Detects, draws and tells file by file; gives the exit status."""
+    from sssd.engine.interrupt import StopSignals
+    from sssd.engine.prediction_files import is_video
 
-
-def was_drawn(path: Path) -> bool:
-    """Whether a file is a picture of this command's, which says so in its header."""
-    if path.suffix.lower() != ".png":
-        return False
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return image.info.get("Software") == SIGNATURE
-    except Exception:  # no image, or none that can be read: whoever reads it will say why
-        return False
-
-
-def picture_paths(files: Sequence[Path], folder: Path) -> list[Path]:
-    """A path in `folder` for the picture of each image file, also of files of one name.
-
-    Raises:
-        ValueError: a file is there already that this command did not write.
-    """
-    paths: dict[Path, None] = {}
-    last: dict[str, int] = defaultdict(lambda: 1)
-    for file in files:
-        stem = os.fsdecode(os.fsencode(file.stem)[:200])  # of the 255 bytes that a name may have
-        path = folder / f"{stem}.png"
-        while path in paths:
-            last[stem] += 1
-            path = folder / f"{stem}-{last[stem]}.png"
-        if path.exists() and not was_drawn(path):
-            raise ValueError(
-                f"--out: {path} is there already and predict did not draw it; choose another folder"
-            )
-        paths[path] = None
-    return list(paths)
-
-
-def _predict(run: Run, pictures: dict[Path, Path], command: Predict, console: Console) -> int:
-    """Detects, draws and writes image by image; gives the exit status.
-
-    What was found so far is written whatever ends it, and now and then on the way, for what can
-    not be caught: the system kills who takes too much memory.
-    """
-    path = command.out / "detections.json"
-    results: list[dict[str, Any]] = []
-    done = left_out = 0
-
-    def write() -> None:
-        text = "[\n" + ",\n".join(map(json.dumps, results)) + "\n]\n"
-        write_atomically(path, lambda file: file.write(text.encode()))
-
-    written = time.monotonic()
+    document = _Document(json_path, predictor)
+    document.write()  # a place that cannot be written is known before hours of work
+    failed: list[str] = []
+    done = 0
     with StopSignals() as stop:
-        rows = track(
-            takewhile(lambda _: not stop.received, pictures.items()),
-            "detecting",
-            total=len(pictures),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
         try:
-            for image_id, (file, picture) in enumerate(rows, start=1):
+            for file, target in targets.items():
+                if stop.received:
+                    break
+                predict_file = _predict_video if is_video(file) else _predict_image
                 try:
-                    _predict_one(run, file, picture, image_id, command, results)
+                    print(f"{file}: {predict_file(predictor, file, target, document, stop)}")
                 except RunError:  # the disk is full, or not to be written: so it is for all
                     raise
                 except Exception as error:  # unreadable, too large for the memory: the others go on
-                    print(f"error: {_reason(file, error)}", file=sys.stderr)
-                    left_out += 1
+                    failed.append(_reason(file, error))
                 done += 1
-                if time.monotonic() - written > WRITE_EVERY:
-                    write()
-                    written = time.monotonic()
         finally:
-            write()
-    above = f"above {command.min_score:g} (--min-score)"
-    console.print(
-        f"{len(results)} detections {above} in {done - left_out} images: {path}", soft_wrap=True
-    )
-    if left_out:
-        print(f"error: {left_out} of {done} files left out", file=sys.stderr)
-    if stop.received and done < len(pictures):
-        print(f"stopped after {done} of {len(pictures)} files", file=sys.stderr)
+            document.write()
+    for reason in failed:
+        print(f"error: {reason}", file=sys.stderr)
+    if failed:
+        print(f"error: {len(failed)} of {done} files failed", file=sys.stderr)
+    if stop.received:
+        print(f"stopped after {done} of {len(targets)} files", file=sys.stderr)
         return 128 + stop.received
-    return FAILED if left_out else 0
+    return FAILED if failed else 0
 
 
-def _predict_one(
-    run: Run,
-    file: Path,
-    picture: Path,
-    image_id: int,
-    command: Predict,
-    results: list[dict[str, Any]],
-) -> None:
-    """Adds the COCO results of a file to `results`, and draws its picture."""
-    pixels = read_image(file, command.pixel_range or run.data.pixel_range)
-    device = next(run.detector.parameters()).device
-    # One image at a time: in a batch, the padding would depend on the other images.
-    with torch.no_grad():
-        (found,) = run.detector([pixels.to(device).float() / 255])
-    found = {name: value.cpu() for name, value in found.items()}
-    kept = {name: value[found["scores"] >= command.min_score] for name, value in found.items()}
-    category = dict(zip(run.category_ids, run.classes, strict=True))
-    results += [
-        {**row, "file_name": str(file), "category": category[row["category_id"]]}
-        for row in to_coco([image_id], [kept], run.category_ids)
-    ]
-    drawn = draw(pixels, shown(found, command.draw_above), run.classes)
-    signature = PngInfo()
-    signature.add_text("Software", SIGNATURE)
-    write_atomically(picture, lambda to: drawn.save(to, "PNG", pnginfo=signature))
+def _predict_image(
+    predictor: Predictor, file: Path, target: Path | None, document: _Document, stop: StopSignals
+) -> str:
+    """Detects in an image, and draws; says what was found."""
+    from sssd.data import read_image
+    from sssd.engine.drawing import draw, shown
+    from sssd.engine.prediction_files import save_drawn
+
+    pixels = read_image(file, predictor.pixel_range)
+    (found,) = predictor.predict(pixels)
+    if target is not None:
+        save_drawn(draw(pixels, shown(found.found(), 0.0), predictor.classes), target)
+    document.add(file, found)
+    return str(found)
+
+
+def _predict_video(
+    predictor: Predictor, file: Path, target: Path | None, document: _Document, stop: StopSignals
+) -> str:
+    """Detects in the frames of a video, and draws them; says what was found."""
+    from torch import from_numpy
+
+    from sssd.engine.drawing import draw, shown
+    from sssd.engine.video import VideoWriter, frames
+
+    counts: Counter[str] = Counter()
+    number = 0
+    moving = frames(file)
+    with VideoWriter(target) if target is not None else nullcontext() as video:
+        while not stop.received and (batch := list(islice(moving, FRAMES))):
+            pixels = [pixels for _, pixels in batch]
+            found_in = predictor.predict(pixels, FRAMES)
+            for (seconds, image), found in zip(batch, found_in, strict=True):
+                if video is not None:
+                    tensor = from_numpy(image.transpose(2, 0, 1).copy())
+                    video.add(seconds, draw(tensor, shown(found.found(), 0.0), predictor.classes))
+                document.add(file, found, frame=number, seconds=round(seconds, 6))
+                counts.update(found.names)
+                number += 1
+    objects = ", ".join(f"{count} {name}" for name, count in counts.most_common())
+    return f"{number} frames: {objects or 'nothing'}"
 
 
 def _reason(file: Path, error: Exception) -> str:
-    """Why an image was left out, in a line."""
-    if isinstance(error, DataError):  # it names the file
-        return str(error)
+    """Why a file was left out, in a line."""
     said = (str(error).splitlines() or [""])[0]
-    return f"{file}: {type(error).__name__}: {said}"
+    named = isinstance(error, ValueError) and str(file) in said
+    return said if named else f"{file}: {type(error).__name__}: {said}"
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 milestones.
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,10 @@ class ScheduleConfig:
 
     iterations: int = 180_000
     """Optimiser steps."""
+
+    epochs: float | None = None
+    """Length in passes over the training images, in place of iterations; all that happens at an
+    iteration moves along, as with another number of those."""
 
     learning_rate: float = 0.01
     """Base learning rate for 16 images a step; scaled linearly to the batch that is used."""
@@ -38,6 +43,8 @@ class ScheduleConfig:
         """Refuses schedules that cannot be followed."""
         if self.iterations < 1:
             raise ValueError(f"--schedule.iterations is {self.iterations}; it must be at least 1")
+        if self.epochs is not None and not 0 < self.epochs < math.inf:
+            raise ValueError(f"--schedule.epochs is {self.epochs}; it must be a number above 0")
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"--schedule.milestones {self.milestones} must ascend")
         if self.zero_from is not None and self.zero_from < 1:

@@ -23,16 +23,11 @@ import sssd.extras  # noqa: F401  it comes before what may be missing
 import tyro
 
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_output
-from sssd.data import WorkerKilled
-from sssd.engine import distributed
 from sssd.engine.record import read_record, read_settings
 from sssd.engine.resume import compared, refuse_changes
-from sssd.engine.state import RunError, checkpoints
-from sssd.engine.tables import table
-from sssd.fitting import DEFAULT_RECIPE, fit
 from sssd.flags import of_kinds, of_length, refuse_without_effect
 from sssd.methods import KINDS, MethodConfig
-from sssd.recipes import RECIPES, SHORTLIST, Config, describe
+from sssd.recipes import DEFAULT_RECIPE, RECIPES, SHORTLIST, Config, describe
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,18 +40,27 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     with exit_on(WRONG_USE, ValueError, OSError):
         recipe, config = parse(arguments)
+        from sssd.engine import distributed  # with torch, seconds that --help need not take
+
         distributed.choose_device(config.engine.device)  # refuses one that is not there
     with distributed.process_group(config.engine.device):
-        return _fit(recipe, config)
+        return _fit(recipe, config, arguments)
 
 
-def _fit(recipe: str, config: Config) -> int:
+def _fit(recipe: str, config: Config, flags: Sequence[str]) -> int:
+    from sssd.data import WorkerKilled
+    from sssd.engine import distributed
+    from sssd.engine.best import BEST
+    from sssd.engine.files import RunError
+    from sssd.engine.tables import table
+    from sssd.fitting import fit
+
     console = distributed.console()
     with (
         exit_on(WRONG_USE, ValueError, OSError, ImportError),
         exit_on(FAILED, RunError, WorkerKilled),
     ):
-        run = fit(config, recipe=recipe, console=console)
+        run = fit(config, recipe=recipe, console=console, given=flags)
     if run.signal is not None:
         alone = distributed.world_size() == 1
         launcher = "python" if alone else "torchrun (with its flags of before)"
@@ -66,8 +70,14 @@ def _fit(recipe: str, config: Config) -> int:
     assert run.numbers is not None
     console.print(table(run.numbers, title="validation set"))
     if (run.folder / "report.html").exists():
-        console.print(f"report:     {run.folder / 'report.html'}", soft_wrap=True)
-    console.print(f"run folder: {run.folder}", soft_wrap=True)
+        console.print(f"report:       {run.folder / 'report.html'}", soft_wrap=True)
+    if run.best is not None:
+        console.print(
+            f"best weights: {run.folder / BEST}, AP {100 * run.best.AP:.2f} at "
+            f"iteration {run.best.iteration} ({run.best.rule})",
+            soft_wrap=True,
+        )
+    console.print(f"run folder:   {run.folder}", soft_wrap=True)
     return 0
 
 
@@ -139,6 +149,8 @@ def _resumed(flags: Sequence[str]) -> Path | None:
     asked, _ = parser.parse_known_args(flags)
     if not asked.resume:
         return None
+    from sssd.engine.state import checkpoints
+
     if asked.out is None:
         raise ValueError("--resume: name the run's folder with --out")
     if not checkpoints(asked.out):

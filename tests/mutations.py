@@ -86,8 +86,8 @@ FAULTS = [
     Fault(
         "SSSD: the teacher is not detached",
         "sssd/distillation/core.py",
-        "self.distance(adapted, [m.detach() for m in enhanced])",
-        "self.distance(adapted, enhanced)",
+        "self.distance(adapted, widened([m.detach() for m in enhanced]))",
+        "self.distance(adapted, widened(enhanced))",
         "tests/methods/test_methods.py::test_each_loss_trains_what_the_table_says",
     ),
     Fault(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sssd.detectors import Detector, DetectorConfig, build_detector
-from sssd.detectors.build import DetectorName
+from sssd.detectors.settings import DetectorName
 from sssd.methods import KINDS, MethodConfig
 
 NUM_CLASSES = 5

@@ -1,9 +1,14 @@
 """The command: files that other programs read, checked, and what it says to bad input."""
 
+import contextlib
+import dataclasses
+import io
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnxruntime
@@ -13,18 +18,33 @@ from safetensors.torch import safe_open
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms.v2.functional import resize
 
+from sssd import predict
 from sssd.data import read_image
+from sssd.data.settings import DataConfig
 from sssd.detectors import Detector, build_detector
-from sssd.engine.runs import load
-from sssd.engine.state import RunError
-from sssd.export import _TracedTransform, check_onnx, in_order_of, main, to_onnx
+from sssd.engine.files import RunError
+from sssd.engine.onnx_file import _TracedTransform, check_onnx, in_order_of, to_onnx
+from sssd.engine.onnx_predictor import open_onnx
+from sssd.engine.runs import Run, load, plain_model, to_rebuild
+from sssd.engine.state import export_weights
+from sssd.export import main
 from tests.runs import make_run
 from tests.small import small_config
+from tests.torchrun import ROOT
 
 
 @pytest.fixture(scope="module")
 def run(finished_run: Path) -> Path:
     return finished_run
+
+
+@pytest.fixture(scope="module")
+def exported(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """An ONNX file of the run, and what the command said."""
+    file, said = tmp_path_factory.mktemp("exported") / "detector.onnx", io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert main([str(run), "--out", str(file)]) == 0
+    return file, said.getvalue()
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -85,13 +105,17 @@ SIZES = [(64, 64), (100, 40), (33, 150), (97, 96)]
 
 @pytest.mark.parametrize("name", ["fcos", "retinanet", "fasterrcnn"])
 def test_onnx_answers_as_pytorch_on_images_of_any_size(
-    name: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str,
+    run: Path,
+    exported: tuple[Path, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    out, said = exported
     if name != "fcos":
-        run = make_run(tmp_path, "--detector.name", name)
-    out = tmp_path / "detector.onnx"
-    assert main([str(run), "--out", str(out)]) == 0
-    said = capsys.readouterr().out
+        run, out = make_run(tmp_path, "--detector.name", name), tmp_path / "detector.onnx"
+        assert main([str(run), "--out", str(out)]) == 0
+        said = capsys.readouterr().out
     for size in ("64 x 64", "42 x 64", "64 x 48"):
         assert re.search(rf"{size} pixels .*: onnxruntime finds the same [1-9]\d* as PyTorch", said)
     session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
@@ -109,6 +133,12 @@ def test_a_size_may_be_fixed(run: Path, tmp_path: Path) -> None:
     assert [d.dim_value for d in image.type.tensor_type.shape.dim] == [3, 48, 60]
     session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
     assert_answers_as_pytorch(session, load(run).detector, torch.rand(3, 48, 60))
+    wide = resize(
+        read_image(run.parent / "data/val/3.png"), [96, 240]
+    )  # as large as twice, 4 times
+    (found,) = open_onnx(out, 0.0).predict(wide)
+    (small,) = session.run(["boxes"], {"image": resize(wide.float() / 255, [48, 60]).numpy()})
+    torch.testing.assert_close(found.boxes, torch.from_numpy(small) * torch.tensor([4, 2, 4, 2]))
 
 
 class Resize(torch.nn.Module):
@@ -174,6 +204,105 @@ def test_wrong_use_is_status_two(
         assert status == 2, message
         assert said in message
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_says_how_it_is_used(exported: tuple[Path, str]) -> None:
+    model = onnx.load(exported[0])
+    about = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
+    table = (ROOT / "docs/export.md").read_text().partition("| key | value |")[2].split("\n\n")[0]
+    assert set(about) == set(re.findall(r"`(\w+)`", re.sub(r"\|[^|]*\|$", "|", table, flags=re.M)))
+    assert (about["threshold"], about["size"], about["pixel_range"]) == (0.3, None, None)
+    assert about["normalisation"] == {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    assert (about["detector"]["max_size"], about["classes"]) == (64, ["kind0", "kind1"])
+    assert [x.name for x in model.graph.input] == [*about["input"]]
+    assert [x.name for x in model.graph.output] == [*about["outputs"]]
+
+
+def test_predict_with_a_file_as_with_its_run(
+    run: Path, exported: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, lines = str(run.parent / "data" / "val"), []
+    for source in (run, exported[0]):
+        assert predict.main([str(source), images, "--threshold", "0.6"]) == 0
+        lines.append(capsys.readouterr().out)
+    assert lines[0] == lines[1]
+    assert lines[0].count("kind") > 2
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    foreign = onnx.load(exported[0])
+    del foreign.metadata_props[:]
+    onnx.save(foreign, tmp_path / "foreign.onnx")
+    cases = {
+        "not an ONNX file": ["broken.onnx"],
+        "its metadata lack 'classes'": ["foreign.onnx"],
+        "there is no such file": ["absent.onnx"],
+        "--device is cuda": ["foreign.onnx", "--device", "cuda"],
+    }
+    for said, (name, *flags) in cases.items():
+        with pytest.raises(SystemExit) as exit_info:
+            predict.main([str(tmp_path / name), images, *flags])
+        assert exit_info.value.code == 2
+        assert said in capsys.readouterr().err
+
+
+def blocks(name: str) -> list[str]:
+    """The Python of the page of this name."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / name).read_text(), re.S)
+
+
+def test_the_pages_script_runs_without_sssd(
+    run: Path, exported: tuple[Path, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script, image = blocks("export.md")[0], run.parent / "data" / "val" / "1.png"
+    assert len(script.splitlines()) <= 15
+    (tmp_path / "detect.py").write_text(f"import sys\nsys.modules['sssd'] = None\n{script}")
+    command = [sys.executable, str(tmp_path / "detect.py"), str(exported[0]), str(image)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    (found,) = load(run).predict(image, threshold=0.3)
+    first = next(iter(found))
+    assert len(result.stdout.splitlines()) == len(found) > 0
+    assert result.stdout.startswith(f"{image}: {first.name} {first.score:.2f} [")
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone", "used"),
+    [
+        ("retinanet", "resnet18", [1]),
+        ("fasterrcnn", "resnet18", [1, 2]),
+        ("fcos", "efficientnet_lite0", [3]),
+    ],
+)
+def test_the_pages_lines_load_the_weights(
+    name: str, backbone: str, used: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_lite = backbone == "efficientnet_lite0"
+    config = dataclasses.replace(
+        small_config(),
+        name=name,
+        backbone=backbone,
+        weights="imagenet" if is_lite else None,
+        p6_from="c5" if name == "retinanet" else "p5",
+    )
+    detector = build_detector(config, 2).eval()
+    trained = Run(tmp_path, detector, ["a", "b"], [1, 2], to_rebuild(config), DataConfig(), 1)
+    export_weights(tmp_path / "model.safetensors", plain_model(detector), trained.metadata())
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for number in used:
+        code = blocks("export.md")[number]
+        if number != used[-1]:  # what the next block takes from it
+            code = code.partition("extra = ")[0]
+        exec(code, names)
+    image = torch.rand(3, 64, 64)
+    with torch.no_grad():
+        found, expected = names["model"]([image])[0], plain_model(detector)([image])[0]
+    for part in ("boxes", "scores", "labels"):
+        torch.testing.assert_close(found[part], expected[part])
+    state = names["model"].state_dict()
+    assert all(
+        torch.equal(state[k], v)
+        for k, v in plain_model(detector).state_dict().items()
+        if k in state
+    )
 
 
 def test_a_missing_extra_is_named(

@@ -1,8 +1,11 @@
 """`fit`: what it returns and leaves, from a program; that it goes on, stops and refuses."""
 
+import io
 import json
 import multiprocessing
 import os
+import re
+import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,24 +18,28 @@ from rich.console import Console
 
 import sssd
 from sssd.data import DataError
+from sssd.engine.files import RunError
 from sssd.engine.log import read_metrics
 from sssd.engine.runs import Run
-from sssd.engine.state import RunError
 from sssd.methods import Method
 from tests.scenes import write_scenes
 
 QUIET = Console(quiet=True)
 SMALL: dict[str, Any] = {
     "detector": {"backbone": "resnet18", "weights": None, "min_size": [64], "max_size": 64},
-    "schedule": {"iterations": 2, "warmup": 0},
+    "schedule": {"warmup": 0},
     "engine": {"batch_size": 2, "workers": 1, "ema_decay": None, "log_every": 1},
 }
+
+
+TOLD: list[tuple[dict[str, float], int]] = []  # by the run's logger
+SAID: list[str] = []  # in the run's console
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("data")
-    train, val = write_scenes(folder, "train"), write_scenes(folder, "val", count=3)
+    train, val = write_scenes(folder, "train", count=4), write_scenes(folder, "val", count=3)
     return {"train": str(train), "val": str(val)}
 
 
@@ -40,8 +47,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def run(data: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of two iterations, in another thread than the main one."""
     out, backend = tmp_path_factory.mktemp("fit") / "run", matplotlib.get_backend(auto_select=False)
+    said = io.StringIO()
+    told: list[tuple[dict[str, float], int]] = []
+    about = {"console": Console(file=said, width=300), "loggers": [lambda *row: told.append(row)]}
     with ThreadPoolExecutor(1) as pool:
-        run = pool.submit(sssd.fit, "small", out, data=data, console=QUIET, **SMALL).result()
+        run = pool.submit(sssd.fit, "small", out, data=data, epochs=1, **about, **SMALL).result()
+    TOLD[:], SAID[:] = told, said.getvalue().splitlines()
     assert matplotlib.get_backend(auto_select=False) == backend, "a notebook's own"
     return run
 
@@ -69,6 +80,43 @@ def test_settings_are_the_recipes_with_the_changes_and_all_moves_with_the_length
     assert [row["iteration"] for row in read_metrics(run.folder) if "loss" in row] == [1, 2]
 
 
+@pytest.mark.usefixtures("run")
+def test_what_it_says_and_tells_on_the_way() -> None:
+    first = next(line for line in SAID if line.startswith("small: "))
+    assert re.match(
+        r"small: 2 iterations = 1 epochs on .+, 1 thread \(fp32; \d+\.\d of \d+ GB\); sssd trains "
+        r"fcos on resnet18, [\d,]+ of [\d,]+ weights$",
+        first,
+    ), first
+    second = SAID[SAID.index(first) + 1]
+    assert "4 images, 3 for validation, 2 classes; batch 2; learning rate 0.008 x 2/16" in second
+    progress = [line for line in SAID if line.startswith("2/2")]
+    assert re.search(r"ETA 0:00:\d\d  loss [\d.]+ .* [\d.]+ images/s  \d\.\d GB$", progress[0])
+    assert re.search(r"AP -?[\d.]+ \(best -?[\d.]+ at 2\)  evaluated in [\d.]+ s$", progress[1])
+    assert [step for _, step in TOLD] == [1, 2, 2]
+    assert "loss/distillation" in TOLD[0][0]
+    assert "AP" in TOLD[2][0]
+
+
+def test_the_best_weights_open_too(run: Run, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run.folder, tmp_path / "copy"))
+    (copy / "model.safetensors").unlink()  # as in a run that has not ended
+    best = sssd.load(copy, weights="best")
+    assert best.numbers == json.loads((copy / "best.json").read_text())["numbers"]
+    assert best.best == run.best
+    assert run.best is not None
+    assert run.best.iteration == 2
+    expected = run.detector.state_dict()
+    assert all(
+        torch.equal(v.cpu(), expected[n].cpu()) for n, v in best.detector.state_dict().items()
+    )
+    with pytest.raises(ValueError, match="weights is 'first'; it must be one of last, best"):
+        sssd.load(copy, weights="first")  # type: ignore[arg-type]
+    (copy / "best.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has not been evaluated, it has no best\.safe"):
+        sssd.load(copy, weights="best")
+
+
 def test_a_run_goes_on_with_its_own_settings_until_it_is_stopped(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,8 +128,7 @@ def test_a_run_goes_on_with_its_own_settings_until_it_is_stopped(
         return call(self, images, targets, iteration)
 
     monkeypatch.setattr(Method, "__call__", stopping)
-    length = {"schedule": {"iterations": 9}}
-    stopped = sssd.fit(out=run.folder, resume=True, console=QUIET, **length)
+    stopped = sssd.fit(out=run.folder, resume=True, console=QUIET, iterations=9)
     assert (stopped.signal, stopped.numbers) == (signal.SIGINT, None)
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
     rows = [row["iteration"] for row in read_metrics(run.folder) if "loss" in row]
@@ -110,6 +157,22 @@ def test_a_run_goes_on_with_its_own_settings_until_it_is_stopped(
             r"detector\.name is 'yolo'; it must be typing\.Literal\[.*'fcos'",
         ),
         ("demo", {"data": {"train": "a.json"}}, ValueError, "--data.train has no effect here"),
+        ("small", {"iterations": 3, "epochs": 2}, ValueError, "a run without --schedule.epochs"),
+        ("small", {"epochs": 0}, ValueError, "--schedule.epochs is 0; it must be"),
+        (
+            "small",
+            {"iterations": 3, "schedule": {"iterations": 4}},
+            ValueError,
+            "iterations: schedule is given too; say the length in one place",
+        ),
+        ("small", {"loggers": ["wandb"]}, TypeError, r"loggers is \['wandb'\]; it must be a l"),
+        ("small", {"loggers": print}, TypeError, "loggers is <built-in .*; it must be a list of"),
+        (
+            "small",
+            {"engine": {"loggers": ["comet"]}},
+            TypeError,
+            r"engine\.loggers is \('comet',\); it must be tuple.*'tensorboard', 'wandb', 'mlflow'",
+        ),
         ("small", {}, ValueError, "--data.train is needed"),
         ("small", {"resume": True}, ValueError, "resume: .* holds no checkpoint"),
         ("small", {"engine": {"device": "nonsense"}}, ValueError, "device 'nonsense'"),
@@ -121,6 +184,21 @@ def test_what_cannot_be_used_is_named_and_nothing_written(
     with pytest.raises(error, match=said):
         sssd.fit(config, tmp_path / "run", console=QUIET, **changes)
     assert not (tmp_path / "run").exists()
+
+
+def test_what_another_run_has_left_in_the_folder_is_no_best_of_this_one(
+    data: dict[str, str], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was killed before its first checkpoint, and begun again."""
+    shutil.copy(run.folder / "best.safetensors", tmp_path)
+
+    def failing(*_: object) -> None:
+        raise MemoryError("all of it is taken")
+
+    monkeypatch.setattr(Method, "__call__", failing)
+    with pytest.raises(RunError, match=r"out of memory behind iteration 0.*all of it is taken"):
+        sssd.fit("small", tmp_path, data=data, console=QUIET, **SMALL)
+    assert not (tmp_path / "best.safetensors").exists()
 
 
 def test_a_folder_with_a_run_is_not_written_over(run: Run) -> None:

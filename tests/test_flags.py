@@ -7,8 +7,7 @@ import pytest
 
 from sssd.engine.record import by_flag, read_settings, write_record
 from sssd.methods import KINDS, FusionConfig, LGDConfig, MethodConfig, SSSDConfig
-from sssd.methods.base import MethodName
-from sssd.methods.distill import FusionName
+from sssd.methods.settings import FusionName, MethodName
 from sssd.recipes import RECIPES, Config
 from sssd.train import parse
 
@@ -91,8 +90,12 @@ DISTILLING = "--method.name sssd or lgd or labelenc_step1 or labelenc_step2"
          "--method.name labelenc_step2"),
         ([*OWN_DATA, "--detector.weights", "None", "--detector.frozen-stages", "1"],
          "--detector.frozen-stages", "pretrained --detector.weights"),
-        ([*OWN_DATA, "--engine.evaluate-with", "pycocotools"], "--engine.evaluate-with",
-         "--engine.evaluate-every 1 or more"),
+        ([*OWN_DATA, "--engine.evaluate-with", "pycocotools", "--engine.evaluate-every", "0"],
+         "--engine.evaluate-with", "--engine.evaluate-every 1 or more"),
+        ([*OWN_DATA, "--engine.patience", "2", "--engine.evaluate-every", "0"],
+         "--engine.patience", "--engine.evaluate-every 1 or more"),
+        ([*OWN_DATA, "--schedule.epochs", "2", "--schedule.iterations", "9"],
+         "--schedule.iterations", "a run without --schedule.epochs"),
         ([*OWN_DATA, "--schedule.warmup", "0", "--schedule.warmup-factor", "0.5"],
          "--schedule.warmup-factor", "--schedule.warmup 1 or more"),
     ],

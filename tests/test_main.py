@@ -1,4 +1,7 @@
-"""The console script hands over to the commands."""
+"""The console script hands over to the commands, and shows their flags at once."""
+
+import subprocess
+import sys
 
 import pytest
 
@@ -25,3 +28,25 @@ def test_an_unknown_command_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> 
     message = capsys.readouterr().err
     assert "'trian'" in message
     assert "evaluate" in message
+
+
+HELP = """
+import contextlib, io, sys
+
+from sssd.__main__ import COMMANDS, main
+
+for words in (*([command] for command in COMMANDS), ["train", "coco"], ["data", "check"]):
+    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
+        main([*words, "--help"])
+    assert "usage:" in said.getvalue(), words
+    slow = {"PIL", "matplotlib", "numpy", "onnx", "rich", "scipy", "torch", "torchvision"}
+    print(*words, *slow & sys.modules.keys(), sep=", ")
+"""
+
+
+def test_help_imports_nothing_that_takes_seconds() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", HELP], capture_output=True, text=True, check=True
+    )
+    commands = [*COMMANDS, "train, coco", "data, check"]
+    assert result.stdout.splitlines() == commands

@@ -4,19 +4,24 @@ import json
 import re
 import shutil
 import signal
+import sys
 import warnings
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools.coco import COCO
 
 from sssd.data import read_image
+from sssd.engine.prediction_files import find_files
 from sssd.engine.runs import load
-from sssd.predict import find_images, main
+from sssd.predict import main
 
 
 @pytest.fixture(scope="module")
@@ -44,59 +49,93 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
     return exit_info.value.code, " ".join(capsys.readouterr().err.split())
 
 
-def test_a_folder_becomes_results_and_pictures(run: Path, images: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    assert main([str(run), str(images), "--out", str(out), "--min-score", "0.3"]) == 0
-    results = json.loads((out / "detections.json").read_text())
-    files = {row["image_id"]: row["file_name"] for row in results}
-    expected = [images / "1.png", images / "below" / "1.png", images / "wide.jpg"]
-    assert files == {number: str(path) for number, path in enumerate(expected, start=1)}
-    wide = [row for row in results if row["image_id"] == 3]
-    (found,) = load(run).detector([read_image(images / "wide.jpg").float() / 255])
-    kept = found["scores"] >= 0.3
-    assert 0 < len(wide) == int(kept.sum())
-    torch.testing.assert_close([r["score"] for r in wide], found["scores"][kept].tolist())
-    x1, y1, x2, y2 = found["boxes"][kept][0].tolist()
-    assert wide[0]["bbox"] == pytest.approx([x1, y1, x2 - x1, y2 - y1])
-    label = int(found["labels"][kept][0])
-    assert (wide[0]["category_id"], wide[0]["category"]) == (label + 1, f"kind{label}")
-    pictures = sorted(path.name for path in (out / "images").iterdir())
-    assert pictures == ["1-2.png", "1.png", "wide.png"]
-    assert Image.open(out / "images" / "wide.png").size == (90, 50)
+def results_in(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """Annotations of a COCO json by the name of their image's file."""
+    document = json.loads(path.read_text())
+    results: dict[str, list] = {Path(row["file_name"]).name: [] for row in document["images"]}
+    names = {row["id"]: Path(row["file_name"]).name for row in document["images"]}
+    for row in document["annotations"]:
+        results[names[row["image_id"]]].append(row)
+    return results
 
 
-def test_unreadable_files_are_named_and_the_others_done(
+def test_a_folder_becomes_lines_json_and_pictures(
+    run: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, file = tmp_path / "out", tmp_path / "found.json"
+    Image.new("RGB", (64, 64)).save(images / "black.png")
+    (tmp_path / "run").mkdir()
+    for part in ("config.json", "model.safetensors"):
+        shutil.copy(run / part, tmp_path / "run" / part)
+    (tmp_path / "run" / "thresholds.json").write_text('{"all": 0.62, "by_class": {}, "iou": 0.5}')
+    arguments = [str(tmp_path / "run"), str(images), "--out", str(out), "--json", str(file)]
+    assert main(arguments) == 0
+    said = capsys.readouterr()
+    results = results_in(file)
+    (found,) = load(run).predict(images / "wide.jpg", threshold=0.62)
+    assert 0 < len(found) < len(load(run).predict(images / "wide.jpg", threshold=0.1)[0])
+    assert [row["score"] for row in results["wide.jpg"]] == pytest.approx(found.scores.tolist())
+    x1, y1, x2, y2 = found.boxes[0].tolist()
+    assert results["wide.jpg"][0]["bbox"] == pytest.approx([x1, y1, x2 - x1, y2 - y1])
+    lines = said.out.splitlines()
+    expected = [images / name for name in ("1.png", "below/1.png", "black.png", "wide.jpg")]
+    assert [line.rpartition(": ")[0] for line in lines] == list(map(str, expected))
+    assert lines[-1].endswith(f": {found}")
+    assert said.err == ""
+    pictures = sorted(path.name for path in out.iterdir())
+    assert pictures == ["1-2.png", "1.png", "black.png", "wide.png"]
+    assert Image.open(out / "wide.png").size == (90, 50)
+    document = json.loads(file.read_text())
+    assert document["categories"] == [{"id": 1, "name": "kind0"}, {"id": 2, "name": "kind1"}]
+    truth = COCO()
+    truth.dataset = {"images": document["images"], "categories": document["categories"]}
+    truth.createIndex()
+    detections = truth.loadRes(document["annotations"])
+    assert len(detections.getAnnIds()) == sum(map(len, results.values())) > 0
+    assert COCO(file).getImgIds() == [1, 2, 3, 4]
+
+
+def test_unreadable_files_are_named_at_the_end_and_the_others_done(
     run: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (images / "broken.png").write_bytes(b"no image")
-    out = tmp_path / "out"
-    absent = str(images / "absent.png")
-    assert main([str(run), str(images), absent, "--out", str(out)]) == 1
-    message = capsys.readouterr().err
-    assert "broken.png: the image cannot be read" in message
-    assert "absent.png: the image file does not exist" in message
-    assert "2 of 5 files left out" in message
-    assert len(list((out / "images").iterdir())) == 3
-    assert {r["file_name"] for r in json.loads((out / "detections.json").read_text())} == {
-        str(images / name) for name in ("1.png", "below/1.png", "wide.jpg")
-    }
+    out, file = tmp_path / "out", tmp_path / "found.json"
+    arguments = [str(run), str(images), str(images / "absent.png"), "--json", str(file)]
+    assert main([*arguments, "--out", str(out), "--threshold", "0.3"]) == 1
+    *named, count = capsys.readouterr().err.splitlines()
+    assert "broken.png: the image cannot be read" in named[0]
+    assert named[1].endswith("absent.png: the image file does not exist")
+    assert count == "error: 2 of 5 files failed"
+    assert len(list(out.iterdir())) == 3
+    assert set(results_in(file)) == {"1.png", "wide.jpg"}
+
+
+def test_without_thresholds_it_says_which_one_it_takes(
+    run: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.warns(UserWarning, match=r"no thresholds.json, .* a score of 0.3"):
+        assert main([str(run), str(images / "1.png")]) == 0
 
 
 def test_names_stand_for_files_folders_and_globs(images: Path) -> None:
     everything = [images / "1.png", images / "below/1.png", images / "wide.jpg"]
-    assert find_images([str(images)]) == everything
-    assert find_images([str(images / "**/*.png")]) == everything[:2]
-    assert find_images([str(images / "wide.jpg"), str(images)]) == [everything[2], *everything[:2]]
+    assert find_files([str(images)]) == everything
+    assert find_files([str(images / "**/*.png")]) == everything[:2]
+    assert find_files([str(images / "wide.jpg"), str(images)]) == [everything[2], *everything[:2]]
     bracketed = images / "wide[1].png"
     shutil.copy(images / "1.png", bracketed)
-    assert find_images([str(bracketed)]) == [bracketed]
+    assert find_files([str(bracketed)]) == [bracketed]
+
+
+def command(run: Path, images: Path, out: Path) -> list[str]:
+    """Arguments that leave pictures and found.json in a folder."""
+    places = ["--out", str(out), "--json", str(out / "found.json"), "--threshold", "0.3"]
+    return [str(run), str(images), *places]
 
 
 def found_in(out: Path) -> set[str]:
     """Names of the files that the results are of."""
-    return {
-        Path(row["file_name"]).name for row in json.loads((out / "detections.json").read_text())
-    }
+    return set(results_in(out / "found.json"))
 
 
 def on_reading(monkeypatch: pytest.MonkeyPatch, name: str, happens: Callable[[], object]) -> None:
@@ -106,7 +145,7 @@ def on_reading(monkeypatch: pytest.MonkeyPatch, name: str, happens: Callable[[],
         happened = happens() if path.name == name else None
         return read_image(path, *rest) if happened is None else happened
 
-    monkeypatch.setattr("sssd.predict.read_image", read)
+    monkeypatch.setattr("sssd.data.images.read_image", read)
 
 
 def test_an_image_beyond_the_memory_is_named_and_the_others_done(
@@ -119,9 +158,11 @@ def test_an_image_beyond_the_memory_is_named_and_the_others_done(
     huge = torch.zeros(1, dtype=torch.uint8).expand(3, 2**22, 2**22)  # 192 TiB in float32
     shutil.copy(images / "1.png", images / "huge.png")
     on_reading(monkeypatch, "huge.png", lambda: huge)
-    assert main([str(run), str(images), "--out", str(tmp_path / "out")]) == 1
+    assert main(command(run, images, tmp_path / "out")) == 1
     message = capsys.readouterr().err
-    assert re.search(r"error: \S+huge.png: RuntimeError: .*memory.*\n.* 1 of 4 files left", message)
+    assert re.search(
+        r"error: \S+huge.png: RuntimeError: .*memory.*\n.* 1 of 4 files failed", message
+    )
     assert found_in(tmp_path / "out") == {"1.png", "wide.jpg"}
 
 
@@ -145,7 +186,7 @@ def test_ctrl_c_ends_after_the_image_at_hand_and_a_second_one_at_once(
     # Whoever runs the tests in the background may have it ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        status = main([str(run), str(images), "--out", str(out)])
+        status = main(command(run, images, out))
     except KeyboardInterrupt:
         status = None
     finally:
@@ -161,7 +202,7 @@ def test_what_was_found_is_there_before_the_end(
     seen: list[set[str]] = []
     monkeypatch.setattr("sssd.predict.WRITE_EVERY", 0.0)
     on_reading(monkeypatch, "wide.jpg", lambda: seen.append(found_in(tmp_path / "out")))
-    assert main([str(run), str(images), "--out", str(tmp_path / "out")]) == 0
+    assert main(command(run, images, tmp_path / "out")) == 0
     assert seen == [{"1.png"}]
 
 
@@ -171,15 +212,15 @@ def test_it_never_reads_what_it_drew_nor_writes_over_what_it_did_not(
     results = []
     for out in (images / "out", images / "out", images / "other"):
         with warnings.catch_warnings(record=True):
-            assert main([str(run), str(images), "--out", str(out)]) == 0
-        assert len(list((out / "images").iterdir())) == 3
-        results.append((out / "detections.json").read_text())
+            assert main(command(run, images, out)) == 0
+        assert len(list(out.glob("*.png"))) == 3
+        results.append((out / "found.json").read_text())
     assert results[0] == results[1] == results[2]
-    drawn = images / "out" / "images" / "wide.png"
+    drawn = images / "out" / "wide.png"
     status, message = fails(capsys, str(run), str(drawn), "--out", str(images / "out"))
     assert (status, "predict drew this itself" in message) == (2, True)
-    original = (images / "1.png").read_bytes()  # OUT/images is where the images themselves lie
-    status, message = fails(capsys, str(run), str(images), "--out", str(images.parent))
+    original = (images / "1.png").read_bytes()  # OUT is where the images themselves lie
+    status, message = fails(capsys, str(run), str(images), "--out", str(images))
     assert (status, "1.png is there already" in message) == (2, True)
     assert (images / "1.png").read_bytes() == original
 
@@ -190,7 +231,7 @@ def test_images_thinner_than_the_network_can_resize(
 ) -> None:
     Image.new("RGB", size, "red").save(tmp_path / "thin.png")
     assert main([str(run), str(tmp_path / "thin.png"), "--out", str(tmp_path / "out")]) == 0
-    assert Image.open(tmp_path / "out" / "images" / "thin.png").size == size
+    assert Image.open(tmp_path / "out" / "thin.png").size == size
 
 
 def test_a_float_image_is_read_with_its_range(
@@ -203,15 +244,15 @@ def test_a_float_image_is_read_with_its_range(
     arguments = [str(run), str(tmp_path / "float.tif"), "--out", str(out)]
     assert main(arguments) == 1
     assert "--pixel-range" in capsys.readouterr().err
-    assert main([*arguments, "--pixel-range", "0", "0.5", "--draw-above", "1"]) == 0
-    assert Image.open(out / "images" / "float.png").getextrema() == ((0, 255),) * 3
+    assert main([*arguments, "--pixel-range", "0", "0.5", "--threshold", "1"]) == 0
+    assert Image.open(out / "float.png").getextrema() == ((0, 255),) * 3
 
 
 @pytest.mark.parametrize("name", ["x" * 251, "猫" * 83])
 def test_a_file_with_the_longest_name(name: str, run: Path, images: Path, tmp_path: Path) -> None:
     (images / "1.png").rename(images / f"{name}.png")
     assert main([str(run), str(images / f"{name}.png"), "--out", str(tmp_path / "out")]) == 0
-    (picture,) = (tmp_path / "out" / "images").iterdir()
+    (picture,) = (tmp_path / "out").iterdir()
     assert picture.name.startswith(name[:60])
 
 
@@ -224,8 +265,8 @@ def test_wrong_use_is_status_two(
         "name images": [str(run), *out],
         "no image below this folder": [str(run), str(tmp_path / "empty"), *out],
         "no file matches": [str(run), str(tmp_path / "*.tif"), *out],
-        "--draw-above is 2": [str(run), str(images), *out, "--draw-above", "2"],
-        "--out": [str(run), str(images)],
+        "--threshold is 2": [str(run), str(images), *out, "--threshold", "2"],
+        "--pixel-range is 3 1": [str(run), str(images), *out, "--pixel-range", "3", "1"],
         "no run's folder": [str(images), str(images), *out],
     }
     for said, arguments in cases.items():
@@ -250,3 +291,50 @@ def test_the_help_says_what_is_named_in_which_order(capsys: pytest.CaptureFixtur
     help_text = capsys.readouterr().out
     assert "RUN IMAGE ..." in help_text
     assert "default: )" not in help_text
+
+
+def test_a_video_keeps_its_times(
+    run: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = [0, 100, 150, 900, 1000, 1040, 1100, 1200, 1300, 2000]  # ms: of no constant rate
+    clip, broken = tmp_path / "clip.mkv", tmp_path / "broken.mp4"
+    picture = Image.open(images / "1.png").convert("RGB").resize((65, 49))  # of odd sides
+    with av.open(str(clip), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height = picture.size
+        for time in times:
+            frame = av.VideoFrame.from_image(picture)
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    broken.write_bytes(b"no video")
+    arguments = command(run, clip, tmp_path / "out")
+    assert main([arguments[0], str(broken), *arguments[1:]]) == 1
+    said = capsys.readouterr()
+    assert "broken.mp4: the video cannot be read" in said.err
+    document = json.loads((tmp_path / "out" / "found.json").read_text())
+    seconds = [row["seconds"] for row in document["images"]]
+    assert seconds == pytest.approx([time / 1000 for time in times])
+    (found,) = load(run).predict(picture, threshold=0.3)
+    count = len(document["annotations"])
+    assert f"clip.mkv: {len(times)} frames: " in said.out
+    assert 0 < count == len(times) * len(found)
+    drawn = tmp_path / "out" / "clip.mp4"
+    with av.open(str(drawn)) as container:
+        shown = list(container.decode(video=0))
+    assert [frame.time for frame in shown] == pytest.approx(seconds)
+    difference = shown[3].to_ndarray(format="rgb24").astype(int) - np.asarray(picture)[:48, :64]
+    assert shown[3].width == 64
+    assert abs(difference).max() > 20  # boxes
+    assert abs(difference).mean() < 60  # on the same picture
+    assert not list((tmp_path / "out").glob(".*"))
+    with pytest.raises(ValueError, match="predict drew this itself"):
+        find_files([str(drawn)])
+
+
+def test_a_video_needs_its_extra(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    status, message = fails(capsys, str(run), str(tmp_path / "clip.mov"))
+    assert (status, "pip install 'sssd[video]'" in message) == (2, True)

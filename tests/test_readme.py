@@ -96,7 +96,7 @@ def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Image.new("RGB", (64, 48), "red").save(tmp_path / "IMAGES" / "photo.jpg")
     few = functools.partial(demo_data, tmp_path / "cache", train_scenes=8, val_scenes=2)
     monkeypatch.setattr("sssd.data.build.demo_data", few)
-    monkeypatch.setattr("sssd.compare.__main__.ProcessPoolExecutor", InThisProcess)
+    monkeypatch.setattr("sssd.compare.comparison.ProcessPoolExecutor", InThisProcess)
     monkeypatch.setattr("sssd.compare.cost.end_with", lambda parent: None)
     monkeypatch.setattr("sssd.compare.cost.POSITIONS", 1)
     monkeypatch.setattr("sssd.compare.runner.Runner.run_all", lambda self, on_result: None)
@@ -113,7 +113,7 @@ def test_commands_of_the_package_run(newcomer: Path) -> None:
             own = "DIR/annotations/instances_train.json" in words
             command += ["--out", "RUN" if own else f"runs/{number}"]
         assert run_here(command) == 0, shlex.join(command)
-    assert (newcomer / "DIR" / "images" / "photo.png").exists()
+    assert (newcomer / "DIR" / "photo.png").exists()
     assert (newcomer / "detector.onnx").exists()
 
 

@@ -78,7 +78,7 @@ def run(folder: Path) -> Path:
 
 
 def test_training_leaves_everything(run: Path) -> None:
-    for name in ("model.safetensors", "detections.png", "maps.png", "curves.png"):
+    for name in ("model.safetensors", "report.html"):
         assert (run / name).stat().st_size > 0
 
 
@@ -89,7 +89,13 @@ def commands(folder: Path, run: Path, tmp_path: Path) -> list[tuple[Callable, li
     return [
         (data.main, ["check", json_of(folder, "train"), "--json", str(tmp_path / f"{FILE}.json")]),
         (evaluate.main, [str(run), "--out", str(out / "numbers.json")]),
-        (predict.main, [str(run), str(folder / "val"), "--out", str(out), "--draw-above", "0"]),
+        (
+            predict.main,
+            [
+                *(str(run), str(folder / "val"), "--out", str(out), "--threshold", "0"),
+                *("--json", str(out / "found.json")),
+            ],
+        ),
         (export.main, [str(run), "--out", str(out / f"{FILE}.safetensors")]),
         (export.main, [str(run), "--out", str(out / f"{FILE}.onnx")]),
     ]
@@ -110,10 +116,9 @@ def test_commands_say_and_keep_the_names(
         for line in name.encode("utf-8", "backslashreplace").decode().split("\n"):
             assert line in said
     out = tmp_path / FOLDER
-    assert {row["category"] for row in json.loads((out / "detections.json").read_text())} <= {
-        *NAMES
-    }
-    assert {p.stem for p in (out / "images").iterdir()} == {f"{n} {FILE}" for n in (1, 2)}
+    categories = json.loads((out / "found.json").read_text())["categories"]
+    assert [row["name"] for row in categories] == [*NAMES]
+    assert {p.stem for p in out.glob("*.png")} == {f"{n} {FILE}" for n in (1, 2)}
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "gbk"])

@@ -12,11 +12,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 USE = """
+import sys
+
 import torch
 
 import sssd
 import sssd.distillation, sssd.fusion, sssd.losses, sssd.ops, sssd.schedules
 
+assert "torch._dynamo" not in sys.modules  # it takes longer than torch itself
 assert sssd.js_distance is sssd.ops.js_distance
 maps = [torch.randn(2, 64, s, s, requires_grad=True) for s in (8, 4)]
 boxes = torch.tensor([[4.0, 4.0, 30.0, 30.0]])

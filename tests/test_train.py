@@ -47,7 +47,7 @@ def test_a_run_leaves_numbers_pictures_metrics_and_weights(
     for name in ("AP50", "AR100", "ETA", str(run)):
         assert name in output.replace("\n", "")
     assert len(json.loads((run / "evaluation.json").read_text())) == 24  # and its teacher's
-    for name in ("curves.png", "detections.png", "maps.png", "metrics.csv", "metrics.jsonl"):
+    for name in ("report.html", "classes.csv", "confusion.csv", "metrics.csv", "metrics.jsonl"):
         assert (run / name).stat().st_size > 0
     assert json.loads((run / "config.json").read_text())["schedule"]["iterations"] == 4
     plain = build_detector(small_config(min_size=(64,)), 2)
@@ -140,7 +140,7 @@ def test_weights_that_are_none_are_told_what_they_are(
     for name, content in others.items():
         torch.save(content, tmp_path / f"{name}.pt")
     cases = {
-        f"{run} is a run's folder; give the file, {run / 'model.safetensors'}": run,
+        f"the run in {run} has not ended, it has no model.safetensors; go on with it": run,
         f"is a checkpoint of a run; give the weights it leaves at its end, "
         f"{run / 'model.safetensors'}.": checkpoint,
         "it holds model, epoch; save the state dict alone": tmp_path / "of another program.pt",
@@ -154,7 +154,7 @@ def test_weights_that_are_none_are_told_what_they_are(
         assert said in message
 
 
-def test_weights_for_other_classes_are_refused(
+def test_weights_for_other_classes_without_names_are_refused(
     tmp_path: Path, data: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = build_detector(small_config(min_size=(64,)), 9)
@@ -163,8 +163,8 @@ def test_weights_for_other_classes_are_refused(
     status, message = fails(capsys, ["small", *data, *TINY, *start])
     assert status == 2
     assert "other.pt" in message
-    assert "cls_logits.weight is (9, 64, 3, 3) in the file and (2, 64, 3, 3) here" in message
-    assert "same number of classes" in message
+    assert "(--detector.start-from) has 9 classes, of which nothing says the names" in message
+    assert "there are 2 here. Give the model.safetensors of a run" in message
 
 
 def test_help_names_recipes_and_settings(capsys: pytest.CaptureFixture[str]) -> None:

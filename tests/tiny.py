@@ -13,7 +13,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP
 
 from sssd.data import DetectionDataset
 from sssd.detectors import Detector
-from sssd.detectors.build import DetectorName
+from sssd.detectors.settings import DetectorName
 from sssd.detectors.torchvision import FasterRCNNDetector, FCOSDetector, RetinaNetDetector
 from sssd.engine.loop import Trainer
 from sssd.engine.settings import EngineConfig

@@ -35,9 +35,10 @@ FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)  # of the recipe's lambda: two decades
 
 OF_THE_PLAN = (
     *("--engine.seed", "--engine.device", "--out", "--resume", "--schedule.iterations"),
+    "--schedule.epochs",
     *("--data.train", "--data.train-images", "--data.train-split", "--data.format"),
     *("--data.val", "--data.val-images", "--data.val-split", "--data.pixel-range"),
-    "--data.on-bad-data",
+    *("--data.val-share", "--data.on-bad-data"),
 )
 """What no arm may change: the plan gives it to all of them."""
 
@@ -88,6 +89,8 @@ def make_arms(recipe: str, flags: Sequence[str], wanted: Sequence[str]) -> list[
     given = _flags_in(flags) & {"--engine.seed", "--out", "--resume"}
     if given:
         raise ValueError(f"{', '.join(sorted(given))}: the plan chooses seeds and folders itself")
+    if "--schedule.epochs" in _flags_in(flags):
+        raise ValueError("--schedule.epochs: a plan counts in iterations, --schedule.iterations")
     shared = _parsed(recipe, flags, "the flags that all arms share")
     pairs = [pair for text in wanted for pair in _named(text, recipe, flags)]
     if len(pairs) < 2:

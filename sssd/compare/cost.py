@@ -83,7 +83,7 @@ class _Training:
         self, config: Config, train_set: DetectionDataset, validation_set: DetectionDataset
     ) -> None:
         torch.manual_seed(0)
-        detector = build_detector(config.detector, train_set.num_classes)
+        detector = build_detector(config.detector, train_set.num_classes, train_set.classes)
         self.method = build_method(detector, config.method, config.schedule)
         self.method.watches_gradients = False  # as in every step that is not logged
         self.train_step = TrainingStep(self.method, config.engine, config.schedule)

@@ -16,7 +16,7 @@ from sssd import __version__
 from sssd.compare.arms import Arm, differences, longer
 from sssd.compare.statistics import FIRST_LOOK, Rule, make_rule
 from sssd.data import DetectionDataset
-from sssd.engine.state import write_atomically
+from sssd.engine.files import write_atomically
 
 FILE = "plan.json"
 SAME_COST = 0.02  # arms whose steps differ by less share the longer run of the baseline

@@ -13,7 +13,7 @@ from sssd.compare.markdown import markdown
 from sssd.compare.plan import Plan, PlannedRun, image_warning
 from sssd.compare.runs import code
 from sssd.compare.verdicts import METRICS, Results, summary
-from sssd.engine.state import write_atomically
+from sssd.engine.files import write_atomically
 from sssd.report.page import Block, Code, Heading, Picture, Table, Text, html
 
 CLASSES_SHOWN = 40

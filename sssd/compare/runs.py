@@ -18,10 +18,12 @@ from sssd.compare.images import class_precisions, resampled
 from sssd.compare.plan import Plan, PlannedRun
 from sssd.data import DetectionDataset
 from sssd.engine.analysis import rankings
+from sssd.engine.best import BEST
 from sssd.engine.evaluate import in_order, matched
+from sssd.engine.files import write_atomically
 from sssd.engine.log import read_metrics
 from sssd.engine.record import read_record, read_settings
-from sssd.engine.state import checkpoints, write_atomically
+from sssd.engine.state import checkpoints
 from sssd.recipes import Config
 
 Result = dict[str, Any]
@@ -127,6 +129,7 @@ def collect(
     write_atomically(path / RESULT, lambda file: file.write(text.encode()))
     (path / DETECTIONS).unlink()
     shutil.rmtree(path / "checkpoints", ignore_errors=True)  # the weights stay
+    (path / BEST).unlink(missing_ok=True)  # what is compared is the end
     return result
 
 

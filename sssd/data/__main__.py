@@ -13,10 +13,7 @@ from typing import Annotated, Literal
 import tyro
 
 from sssd.commands import plain_console, plain_output
-from sssd.data.check import check
-from sssd.data.demo import demo_data
 from sssd.data.faults import DataError
-from sssd.data.formats import read_dataset
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,8 @@ class Demo:
     """Make the demo data, if they are not there yet, and say where they lie."""
 
     root: Path | None = None
-    """Cache folder; by default the environment variable SSSD_CACHE, or ~/.cache/sssd."""
+    """Cache folder; by default the environment variable SSSD_CACHE, or sssd in XDG_CACHE_HOME, or
+    ~/.cache/sssd."""
 
 
 Command = (
@@ -83,12 +81,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _demo(command: Demo) -> int:
+    from sssd.data.demo import demo_data
+
     for name, path in demo_data(command.root)._asdict().items():
         print(f"{name}: {path}")
     return 0
 
 
 def _check(command: Check) -> int:
+    from sssd.data.checks import check  # with torch, seconds that --help need not take
+    from sssd.data.formats import read_dataset
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the report says more
         dataset = read_dataset(

@@ -77,6 +77,7 @@ def read_coco(annotations: str | Path, images: str | Path | None = None) -> Dete
         classes=[str(categories[category].get("name", category)) for category in order],
         category_ids=order,
         faults=faults,
+        part="",  # the file is one part
         boxes=_boxes(document["annotations"], row_of, sizes, set(entries), label_of, report),
     )
     refuse_other_units(dataset)
@@ -91,6 +92,9 @@ def _load(path: Path) -> Record:
                 f"{path}: not a COCO detection file: it has no list '{key}'; see "
                 "https://cocodataset.org/#format-data"
             )
+    for record in document["images"]:
+        if isinstance(record, dict) and isinstance(url := record.get("coco_url"), str):
+            record.setdefault("file_name", "/".join(url.split("/")[-2:]))  # all that LVIS v1 has
     for key, name in (("categories", "name"), ("images", "file_name")):
         texts = [record.get(name) for record in document[key] if isinstance(record, dict)]
         require_known(path, "\n".join(text for text in texts if isinstance(text, str)))

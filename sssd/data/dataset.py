@@ -46,6 +46,8 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
         faults: faults that the reader found; it has left these records out.
         pixel_range: what is black and what is white in images of more than 8 bits (see
             `read_image`).
+        part: which part of `source` this is, by which a check of its images is remembered; None:
+            it is not.
 
     Example:
         >>> dataset = read_coco("annotations/instances_train2017.json")  # doctest: +SKIP
@@ -69,6 +71,7 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
         label_files: Sequence[str] | None = None,
         faults: Sequence[Fault] = (),
         pixel_range: tuple[float, float] | None = None,
+        part: str | None = None,
     ) -> None:
         self.source = str(source)
         self.image_root = str(image_root)
@@ -76,6 +79,7 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
         self.category_ids = list(category_ids)
         self.record_name = record_name
         self.pixel_range = pixel_range
+        self.part = part
         self._file_names = _byte_array(file_names)
         self._label_files = None if label_files is None else _byte_array(label_files)
         self._image_ids = _id_array(image_ids, self.source)
@@ -124,6 +128,11 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
     def image_paths(self) -> list[str]:
         """The path of every image, in order."""
         return [self.image_path(index) for index in range(len(self))]
+
+    @property
+    def file_names(self) -> list[str]:
+        """The path of every image below `image_root`, in order."""
+        return [name.decode(errors=ESCAPE) for name in self._file_names.tolist()]
 
     @property
     def image_ids(self) -> list[Id]:

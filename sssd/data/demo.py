@@ -19,6 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, ImageStat
 
+from sssd.data.files import cache_folder
+
 # Raised whenever the scenes change, so that an old cache is not taken for the new data.
 VERSION = 2
 MOST_DIGITS = 8
@@ -53,7 +55,8 @@ def demo_data(
     processes that start together, or a run that is killed, leave nothing half made.
 
     Args:
-        root: cache folder; None: the environment variable SSSD_CACHE, or else ~/.cache/sssd.
+        root: cache folder; None: the environment variable SSSD_CACHE, or else sssd in
+            XDG_CACHE_HOME, or ~/.cache/sssd.
         image_size: side of a scene in pixels, at least 128.
         train_scenes: number of scenes to train on.
         val_scenes: number of scenes to validate on.
@@ -71,7 +74,7 @@ def demo_data(
     """
     if image_size < 128:
         raise ValueError(f"image_size: a scene needs 128 pixels or more, not {image_size}")
-    cache = Path(root or os.environ.get("SSSD_CACHE") or Path.home() / ".cache" / "sssd")
+    cache = cache_folder() if root is None else Path(root)
     folder = cache / f"digits-{image_size}-{train_scenes}-{val_scenes}-v{VERSION}"
     if not folder.is_dir():
         _make(folder, image_size, {"train": train_scenes, "val": val_scenes})

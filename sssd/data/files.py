@@ -25,6 +25,18 @@ SPLIT_FLAGS = "--split, in training --data.train-split or --data.val-split"
 IMAGE_FLAGS = "--images, in training --data.train-images or --data.val-images"
 
 
+def cache_folder() -> Path:
+    """Where what is made once is kept: SSSD_CACHE, sssd in XDG_CACHE_HOME, or ~/.cache/sssd.
+
+    Raises:
+        RuntimeError: none of the variables is set, and the user has no home.
+    """
+    if own := os.environ.get("SSSD_CACHE"):
+        return Path(own)
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "sssd"
+
+
 class Files:
     """All files below a folder, hidden ones left out.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from sssd.data.dataset import DetectionDataset
 from sssd.data.faults import Fault
+from sssd.data.image_files import ImageFile
 
 
 def notes(dataset: DetectionDataset) -> Iterator[Fault]:
@@ -59,22 +60,19 @@ def _doubles(dataset: DetectionDataset) -> Iterator[Fault]:
             yield Fault("one file under two ids", path, record, message, "note")
 
 
-def common_images(first: DetectionDataset, second: DetectionDataset) -> Iterator[Fault]:
-    """Note the images of one set that are in another one, too: by their files' size and ending."""
-    known: dict[tuple[int, bytes], str] = {}
-    sizes = {os.path.getsize(path) for path in second.image_paths if os.path.isfile(path)}
-    for path in first.image_paths:
-        if os.path.isfile(path) and os.path.getsize(path) in sizes:
-            known[_signature(path)] = path
+def common_images(
+    first: DetectionDataset, second: DetectionDataset, files: Mapping[str, ImageFile]
+) -> Iterator[Fault]:
+    """Note the images of one set that are in another one, too: by their files' size and ending.
+
+    Args:
+        first: what is trained on.
+        second: what is evaluated on.
+        files: what is known of their image files, by path.
+    """
+    known = {files[path].signature: path for path in first.image_paths if path in files}
     for row, path in enumerate(second.image_paths):
-        if os.path.isfile(path) and (other := known.get(_signature(path))):
+        if path in files and (other := known.get(files[path].signature)):
             record = f"image {second.image_id(row)!r}"
             message = f"it is the training image {other}: it will be found too well"
             yield Fault("image in both sets", path, record, message, "note")
-
-
-def _signature(path: str) -> tuple[int, bytes]:
-    size = os.path.getsize(path)
-    with open(path, "rb") as file:
-        file.seek(max(0, size - 4096))
-        return size, file.read()

@@ -57,16 +57,32 @@ def read_image(path: str | Path, pixel_range: tuple[float, float] | None = None)
     """
     try:
         with Image.open(path) as image:
-            turn = TURNS.get(orientation(image))
-            rgb = _to_rgb(image, pixel_range)
-            pixels = np.asarray(rgb if turn is None else rgb.transpose(turn)).transpose(2, 0, 1)
-            return torch.from_numpy(pixels.copy(order="C"))
+            return to_pixels(image, pixel_range)
     except FileNotFoundError:
         raise DataError(f"{path}: the image file does not exist") from None
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, ...
         raise DataError(
             f"{path}: the image cannot be read: {why_unreadable(path, error)}"
         ) from error
+
+
+def to_pixels(image: Image.Image, pixel_range: tuple[float, float] | None = None) -> torch.Tensor:
+    """An opened image as `read_image` gives it.
+
+    Args:
+        image: of any mode.
+        pixel_range: as in `read_image`.
+
+    Returns:
+        uint8 tensor (3, H, W).
+
+    Raises:
+        ValueError: 32-bit pixels without a range.
+    """
+    turn = TURNS.get(orientation(image))
+    rgb = _to_rgb(image, pixel_range)
+    pixels = np.asarray(rgb if turn is None else rgb.transpose(turn)).transpose(2, 0, 1)
+    return torch.from_numpy(pixels.copy(order="C"))
 
 
 def read_size(path: str | Path) -> tuple[int, int]:

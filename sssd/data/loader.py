@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sssd.data.dataset import DetectionDataset, Target
+from sssd.data.mosaic import MosaicTransform, mosaic
 from sssd.data.workers import (
     Batches,
     ImagesAndTargets,
@@ -52,7 +53,8 @@ def training_loader(
         start: batches already consumed; the stream goes on behind them, without replaying them.
         rank: number of this process, 0..world_size-1.
         world_size: number of processes that share the stream.
-        transform: augmentation of (image, target), such as `training_transform()`.
+        transform: augmentation of (image, target), such as `training_transform()`; a
+            `MosaicTransform` gets some samples of four images.
 
     Returns:
         Iterator of (images, targets): float32 (3, H, W) in [0, 1], each of its own size, and dicts
@@ -119,8 +121,8 @@ def collate(samples: list[Sample]) -> ImagesAndTargets:
     return images, targets
 
 
-class _EndlessOrder(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index), without end."""
+class _EndlessOrder(Sampler[list[tuple[int, int, int]]]):
+    """Batches of (batch, epoch, index), without end."""
 
     def __init__(
         self, length: int, batch_size: int, seed: int, start: int, rank: int, world_size: int
@@ -132,7 +134,8 @@ class _EndlessOrder(Sampler[list[tuple[int, int]]]):
         self.rank = rank
         self.world_size = world_size
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+        number = self.start
         position = (self.start * self.world_size + self.rank) * self.batch_size
         known_epoch, order = -1, np.empty(0, np.int64)
         while True:
@@ -141,26 +144,30 @@ class _EndlessOrder(Sampler[list[tuple[int, int]]]):
                 epoch, place = divmod(step, self.length)
                 if epoch != known_epoch:
                     known_epoch, order = epoch, _permutation(self.length, self.seed, epoch)
-                batch.append((epoch, int(order[place])))
+                batch.append((number, epoch, int(order[place])))
             yield batch
+            number += 1
             position += self.batch_size * self.world_size
 
 
 class _SeededSamples(Dataset[Sample]):
-    """Samples by (epoch, index), each augmented with random numbers of its own."""
+    """Samples by (batch, epoch, index), each augmented with random numbers of its own."""
 
     def __init__(self, images: NotedImages, transform: Transform | None, seed: int) -> None:
         self.images = images
         self.transform = transform
         self.seed = seed
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        epoch, index = key
+    def __getitem__(self, key: tuple[int, int, int]) -> Sample:
+        batch, epoch, index = key
         image, target = self.images[index]
         if self.transform is None:
             return image, target
         with torch.random.fork_rng(devices=[]):  # without workers, the run's own state is global
             torch.random.default_generator.manual_seed(_sample_seed(self.seed, epoch, index))
+            if isinstance(self.transform, MosaicTransform) and self.transform.draws(batch):
+                others = torch.randint(len(self.images.dataset), (3,)).tolist()
+                image, target = mosaic([(image, target), *(self.images[i] for i in others)])
             return self.transform(image, target)
 
 

@@ -12,7 +12,7 @@ from sssd.data.boxes import BoxRow, BoxTable, refuse_other_units
 from sssd.data.dataset import DetectionDataset
 from sssd.data.faults import DataError, Fault
 from sssd.data.files import IMAGE_FLAGS, Files, folders_of_images, shared_folder
-from sssd.data.images import read_size
+from sssd.data.image_files import KeptImages
 from sssd.data.text import UNKNOWN, require_known
 from sssd.data.voc_files import Pictures, find_lists, find_part, read_trees
 
@@ -73,7 +73,7 @@ def read_voc(
     chosen, pool = find_part(files, split, trees, faults)
     if images is not None:
         pool = Files(folder).images()
-    pictures = Pictures(pool, list(trees))
+    pictures, kept = Pictures(pool, list(trees)), KeptImages(root, split or "")
     label_of = {name: label for label, name in enumerate(classes)}
     rows: list[BoxRow] = []
     found: list[Path] = []
@@ -85,7 +85,7 @@ def read_voc(
         try:
             picture = pictures.of(path, tree)
             kind = "unreadable image"
-            size = _size(tree) or read_size(picture)
+            size = _size(tree) or kept.size(picture)
         except DataError as error:
             faults.append(Fault(kind, str(path), "", str(error)))
             continue
@@ -115,6 +115,7 @@ def read_voc(
         boxes=BoxTable.from_rows(rows),
         record_name="object",
         faults=faults,
+        part=split or "",
     )
     refuse_other_units(dataset)
     return dataset

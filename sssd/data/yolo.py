@@ -13,7 +13,7 @@ from sssd.data.boxes import BoxRow, BoxTable
 from sssd.data.dataset import DetectionDataset
 from sssd.data.faults import DataError, Fault
 from sssd.data.files import ENDINGS, folders_of_images, shared_folder, split_named
-from sssd.data.images import read_size
+from sssd.data.image_files import KeptImages
 from sssd.data.text import read_text
 from sssd.data.yolo_files import find_source
 
@@ -56,13 +56,13 @@ def read_yolo(
     faults = list(source.faults)
     images: list[Path] = []
     sizes: list[tuple[int, int]] = []
-    label_files = _LabelFiles()
+    label_files, kept = _LabelFiles(), KeptImages(root, split)
     labels: list[Path] = []
     lines: list[_Line] = []
     for path in source.images:
         label = label_files.of(path)
         try:
-            sizes.append(read_size(path))
+            sizes.append(kept.size(path))
         except DataError as error:
             faults.append(Fault("unreadable image", str(path), "", str(error)))
             continue
@@ -86,6 +86,7 @@ def read_yolo(
         record_name="line",
         label_files=[str(path) for path in labels],
         faults=faults,
+        part=split,
     )
 
 

@@ -16,9 +16,8 @@ from torchvision.ops.feature_pyramid_network import (
 )
 
 from sssd.detectors.efficientnet import EfficientNetLite0, fold_batch_norms
+from sssd.detectors.settings import BackboneName
 from sssd.detectors.weights import load_weights
-
-BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "efficientnet_lite0"]
 
 IMAGENET = {"imagenet": "DEFAULT", "imagenet_v1": "IMAGENET1K_V1"}  # torchvision's names for them
 
@@ -31,6 +30,7 @@ def build_backbone(
     finest_level: int,
     frozen_stages: int = 2,
     p6_from: Literal["c5", "p5"] = "p5",
+    load: bool = True,
 ) -> BackboneWithFPN:
     """A backbone that returns a feature pyramid as an ordered dict of maps.
 
@@ -43,15 +43,17 @@ def build_backbone(
         frozen_stages: how many of the finest stages take no gradient, the stem counted first.
             Without weights nothing is frozen.
         p6_from: what P6 is convolved from where P3 is finest: the backbone's last map or P5.
+        load: whether the weights are loaded; if not, the backbone is made for them, with the same
+            layers frozen, and filled by the weights of a whole detector.
 
     Raises:
         ValueError: a level that the backbone does not have, or weights that do not fit.
         OSError: weights that cannot be downloaded or read.
     """
     if name == "efficientnet_lite0":
-        body, stem, stages = _efficientnet_lite0(weights)
+        body, stem, stages = _efficientnet_lite0(weights, load)
     else:
-        body, stem, stages = _resnet(name, weights)
+        body, stem, stages = _resnet(name, weights, load)
     if finest_level not in stages:
         raise ValueError(
             f"backbone {name!r} has no level {finest_level}; it offers {sorted(stages)}. "
@@ -79,11 +81,11 @@ def build_backbone(
 Stages = dict[int, tuple[str, int]]  # pyramid level, finest first -> name of the stage, channels
 
 
-def _resnet(name: str, weights: str | None) -> tuple[nn.Module, list[str], Stages]:
+def _resnet(name: str, weights: str | None, load: bool) -> tuple[nn.Module, list[str], Stages]:
     try:
         body = torchvision.models.get_model(
             name,
-            weights=IMAGENET.get(weights) if weights is not None else None,
+            weights=IMAGENET.get(weights) if weights is not None and load else None,
             norm_layer=FrozenBatchNorm2d if weights is not None else nn.BatchNorm2d,
         )
     except urllib.error.URLError as error:
@@ -92,23 +94,24 @@ def _resnet(name: str, weights: str | None) -> tuple[nn.Module, list[str], Stage
             "them on a machine with internet and pass the file (--detector.weights FILE), or start "
             "from random weights (--detector.weights None)."
         ) from error
-    if weights is not None and weights not in IMAGENET:
+    if weights is not None and weights not in IMAGENET and load:
         load_weights(body, Path(weights), "--detector.weights", ignored=("fc.",))
     channels = body.fc.in_features
     stages = {level: (f"layer{level - 1}", channels >> (5 - level)) for level in (2, 3, 4, 5)}
     return body, ["conv1", "bn1"], stages
 
 
-def _efficientnet_lite0(weights: str | None) -> tuple[nn.Module, list[str], Stages]:
+def _efficientnet_lite0(weights: str | None, load: bool) -> tuple[nn.Module, list[str], Stages]:
     if weights == "imagenet_v1":
         raise ValueError(
             "--detector.weights is 'imagenet_v1'; efficientnet_lite0 has one set of ImageNet "
             "weights: give 'imagenet'"
         )
     net = EfficientNetLite0()
-    if weights is not None:
+    if weights is not None and load:
         file = _bundled_weights() if weights == "imagenet" else Path(weights)
         load_weights(net, file, "--detector.weights")
+    if weights is not None:
         fold_batch_norms(net)
     stages = {2: ("stage2", 24), 3: ("stage3", 40), 4: ("stage4", 112), 5: ("stage5", 320)}
     return net.stages(), ["stem"], stages

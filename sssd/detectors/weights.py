@@ -19,7 +19,21 @@ def load_weights(model: nn.Module, path: Path, flag: str, ignored: tuple[str, ..
         FileNotFoundError: no such file.
         ValueError: not a file of weights, or weights of another model or number of classes.
     """
-    state = _read(path, flag)
+    fit_weights(model, read_weights(path, flag)[0], path, flag, ignored)
+
+
+def fit_weights(
+    model: nn.Module,
+    state: dict[str, Tensor],
+    path: Path,
+    flag: str,
+    ignored: tuple[str, ...] = (),
+) -> None:
+    """Loads the state dict that a file holds; see `load_weights`.
+
+    Raises:
+        ValueError: weights of another model or number of classes.
+    """
     kept = {k: v for k, v in state.items() if not (ignored and k.startswith(ignored))}
     misfits = _misfits(model, kept, ignored)
     if misfits:
@@ -31,7 +45,13 @@ def load_weights(model: nn.Module, path: Path, flag: str, ignored: tuple[str, ..
     model.load_state_dict(kept, strict=False)
 
 
-def _read(path: Path, flag: str) -> dict[str, Tensor]:
+def read_weights(path: Path, flag: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Reads a state dict, and what a file of safetensors says of it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a file of weights.
+    """
     name = f"{'step1' if 'step1' in flag else 'model'}.safetensors"  # as a run leaves it at its end
     if path.is_dir():
         kind = "a run's folder" if (path / "config.json").is_file() else "a folder"
@@ -40,9 +60,10 @@ def _read(path: Path, flag: str) -> dict[str, Tensor]:
         raise FileNotFoundError(f"{flag}: there is no weight file {path}")
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+            from safetensors.torch import load_file, safe_open
 
-            return load_file(path)
+            with safe_open(path, "pt") as file:
+                return load_file(path), dict(file.metadata() or {})
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each library and each kind of damage has its own
         raise ValueError(f"{path} ({flag}) is not a file of PyTorch weights: {error}") from error
@@ -58,7 +79,7 @@ def _read(path: Path, flag: str) -> dict[str, Tensor]:
             f"{path} ({flag}) is not a state dict, names and their tensors: it holds "
             f"{holds[:200]}; save the state dict alone with torch.save"
         )
-    return state
+    return state, {}
 
 
 def _misfits(model: nn.Module, state: dict[str, Tensor], ignored: tuple[str, ...]) -> list[str]:

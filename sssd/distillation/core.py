@@ -14,6 +14,7 @@ from sssd.distillation.stepwise import Coefficient, Stepwise
 from sssd.fusion import Adapter, Objects, PaintedFusion, pack_objects
 from sssd.ops import js_distance
 from sssd.ops.inputs import Maps, as_list
+from sssd.precision import widened, without_autocast
 
 HeadLosses = Callable[[list[Tensor]], Mapping[str, Tensor]]
 Distance = Callable[[list[Tensor], list[Tensor]], Tensor | tuple[Tensor, Tensor]]
@@ -198,8 +199,9 @@ class SelfDistillation(Stepwise):
 
         started = step >= self.coefficient.start
         student = watch("distillation", maps) if started else [m.detach() for m in maps]
-        adapted = [self.adapter(m) for m in self.projection.narrow(student)]
-        distance = self.distance(adapted, [m.detach() for m in enhanced])
+        adapted = widened([self.adapter(m) for m in self.projection.narrow(student)])
+        with without_autocast(adapted):
+            distance = self.distance(adapted, widened([m.detach() for m in enhanced]))
         total, levels = distance if isinstance(distance, tuple) else (distance, None)
         loss = self.lambda_at(step) * total
         if not is_taught:

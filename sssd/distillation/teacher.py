@@ -10,6 +10,7 @@ from sssd.distillation.core import zero_for
 from sssd.distillation.stepwise import Coefficient, Stepwise
 from sssd.losses import LOSSES, Loss
 from sssd.ops.inputs import Maps, as_list
+from sssd.precision import widened, without_autocast
 
 Pyramid = Callable[[Tensor], Sequence[Tensor]]
 
@@ -105,7 +106,9 @@ class TeacherDistillation(Stepwise):
         with torch.no_grad():
             targets = list(pyramid(images))
         pairs = zip(self.projections, as_list("maps", maps), strict=True)
-        distance = self.loss([project(m) for project, m in pairs], targets)
+        projected = widened([project(m) for project, m in pairs])
+        with without_autocast(projected):
+            distance = self.loss(projected, widened(targets))
         lambda_ = self.acting_lambda_at(step)
         self.metrics = {"lambda": lambda_, "distance": distance.detach()}
         return {"loss_distillation": lambda_ * distance}

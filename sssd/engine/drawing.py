@@ -18,6 +18,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 DEJAVU = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 HUES = (120, 30, 200, 320, 60, 270, 170, 0, 90, 235, 295)  # degrees, as far apart as one sees
+CROWD = 12  # objects in a picture, from which on letters become smaller
 Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
 
 
@@ -46,8 +47,9 @@ def draw(
 ) -> Image.Image:
     """A picture of an image with boxes, each with its class and score.
 
-    Every class has its colour. Lines and letters follow the size of the picture. A text finds a
-    place where it covers no other one, or is left out: its box is not.
+    Every class has its colour. Lines and letters follow the size of the picture; in a crowd letters
+    are smaller. A text takes, of the places around its box where it covers no other text, the one
+    where it hides least of any object; where there is none it is left out: its box is not.
 
     Args:
         pixels: image (3, H, W) uint8.
@@ -62,9 +64,10 @@ def draw(
         size = (max(1, round(scale * picture.width)), max(1, round(scale * picture.height)))
         picture = picture.resize(size, Image.Resampling.BILINEAR)
     side = math.sqrt(picture.width * picture.height)
-    line, font_size = max(1, round(side / 240)), max(10, round(side / 40))
-    canvas = ImageDraw.Draw(picture)
     boxes, labels = (scale * objects["boxes"]).tolist(), objects["labels"].tolist()
+    crowd = max(1.0, len(boxes) / CROWD) ** 0.5
+    line, font_size = max(1, round(side / 240)), max(10, round(side / 40 / crowd))
+    canvas = ImageDraw.Draw(picture)
     scores = objects["scores"].tolist() if "scores" in objects else [None] * len(labels)
     for box, label in reversed(list(zip(boxes, labels, strict=True))):
         _outline(canvas, box, colour(label), line)
@@ -77,12 +80,16 @@ def draw(
         ascent, descent = font.getmetrics()
         pad = line + 1
         size = (math.ceil(font.getlength(text)) + 2 * pad, ascent + descent + 2)
-        for place in _places(box, size, picture.size):
-            if not any(_overlap(place, other) for other in taken):
-                canvas.rectangle(place, fill=colour(label))
-                canvas.text((place[0] + pad, place[1] + 1), text, "black", font, anchor="la")
-                taken.append(place)
-                break
+        places = [
+            place
+            for place in _places(box, size, picture.size)
+            if not any(_shared(place, other) for other in taken)
+        ]
+        if places:  # of equal ones the first
+            place = min(places, key=lambda place: _hidden(place, boxes))
+            canvas.rectangle(place, fill=colour(label))
+            canvas.text((place[0] + pad, place[1] + 1), text, "black", font, anchor="la")
+            taken.append(place)
     return picture
 
 
@@ -161,14 +168,23 @@ def _fitted(name: str, score: str, font: ImageFont.FreeTypeFont, width: float) -
 
 
 def _places(box: Rectangle, size: tuple[int, int], picture: tuple[int, int]) -> Iterator[Rectangle]:
-    """Where a text may stand: above its box, inside, below, on the left side and on the right."""
+    """Where a text may stand: above its box, below, beside and inside; the usual ones first."""
     (x1, y1, x2, y2), (width, height) = box, size
-    for x in (x1, x2 - width):
-        for y in (y1 - height, y1, y2, y2 - height):
+    for y in (y1 - height, y2, y1, y2 - height):
+        for x in (x1, x2 - width, x2, x1 - width):
             left = min(max(x, 0), picture[0] - width)
             if 0 <= y <= picture[1] - height and left >= 0:
                 yield left, y, left + width, y + height
 
 
-def _overlap(one: Rectangle, other: Rectangle) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+def _shared(one: Rectangle, other: Rectangle) -> float:
+    """Area that two rectangles share."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(0.0, width) * max(0.0, height)
+
+
+def _hidden(place: Rectangle, boxes: Sequence[Rectangle]) -> float:
+    """What a text hides: the shares of the boxes below it, so that small ones count most."""
+    areas = (max(1.0, (x2 - x1) * (y2 - y1)) for x1, y1, x2, y2 in boxes)
+    return sum(_shared(place, box) / area for box, area in zip(boxes, areas, strict=True))

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import time
+from collections import deque
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -14,41 +16,40 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from sssd.engine.state import write_atomically
+from sssd.engine.files import write_atomically
+from sssd.engine.loggers import Loggers
+
+SMOOTHED = 10  # newest rows whose mean losses are shown
 
 
 class MetricsFile:
     """`metrics.jsonl`, a line a row, and `metrics.csv`, the same as a table.
 
-    TensorBoard finds the same rows below `tensorboard`, if wanted.
-
     On resume the rows behind the checkpoint's iteration are dropped, so that a resumed run leaves
-    the file that an uninterrupted one would have left.
+    the file that an uninterrupted one would have left. Loggers are told each row too.
     """
 
-    def __init__(self, run: Path, iteration: int, tensorboard: bool = False) -> None:
+    def __init__(self, run: Path, iteration: int, loggers: Loggers | None = None) -> None:
+        self._loggers = loggers
         self.path = run / "metrics.jsonl"
         kept = [row for row in read_metrics(run) if row["iteration"] <= iteration]
         lines = "".join(json.dumps(row) + "\n" for row in kept)
         write_atomically(self.path, lambda file: file.write(lines.encode()))
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - open for the length of the run
-        self._events = _events(run, iteration) if tensorboard else None
 
     def write(self, row: dict[str, Any]) -> None:
         """Appends a row; it must hold "iteration"."""
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
-        if self._events is not None:
-            for name, value in row.items():
-                if name != "iteration":
-                    self._events.add_scalar(name, value, row["iteration"])
-            self._events.flush()  # a run that is killed resumes behind what is in its checkpoint
+        if self._loggers is not None:
+            others = {name: value for name, value in row.items() if name != "iteration"}
+            self._loggers.log(others, row["iteration"])
 
     def close(self) -> None:
-        """Closes the file and writes the table."""
+        """Closes the file and the loggers, and writes the table."""
         self._file.close()
-        if self._events is not None:
-            self._events.close()
+        if self._loggers is not None:
+            self._loggers.close()
         rows = read_metrics(self.path.parent)
         columns = list(dict.fromkeys(name for row in rows for name in row))
         text = io.StringIO()
@@ -57,13 +58,6 @@ class MetricsFile:
         table.writerows(rows)
         path = self.path.with_suffix(".csv")
         write_atomically(path, lambda file: file.write(text.getvalue().encode()))
-
-
-def _events(run: Path, iteration: int) -> Any:
-    from torch.utils.tensorboard import SummaryWriter  # an extra, and slow to import
-
-    # TensorBoard drops what an interrupted run had written behind the checkpoint's iteration.
-    return SummaryWriter(str(run / "tensorboard"), purge_step=iteration + 1)
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -80,13 +74,39 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     return rows
 
 
-class ProgressLog:
-    """Progress of the loop: a bar over the newest numbers in a terminal, lines elsewhere."""
+def evaluation_of(run: Path, iteration: int) -> dict[str, float] | None:
+    """The numbers of an iteration that the run has evaluated already."""
+    for row in read_metrics(run):
+        if row["iteration"] == iteration and "AP" in row:
+            return {name: value for name, value in row.items() if name != "iteration"}
+    return None
 
-    def __init__(self, console: Console, total: int, done: int) -> None:
-        self.console = console
-        self.total = total
+
+class ProgressLog:
+    """Progress of the loop: a bar over the newest numbers in a terminal, lines elsewhere.
+
+    Args:
+        console: where it goes.
+        total: iterations of the run.
+        done: those that have been made.
+        left: how many evaluations come behind an iteration.
+        guess: what an evaluation costs in iterations, until one has been timed.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        total: int,
+        done: int,
+        left: Callable[[int], int] = lambda iteration: 0,
+        guess: float = 0.0,
+    ) -> None:
+        self.console, self.total = console, total
+        self._left, self._guess = left, guess
         self._start, self._done_at_start = time.monotonic(), done
+        self._evaluating: list[float] = []  # seconds
+        self._scores = ""
+        self._recent: deque[dict[str, Any]] = deque(maxlen=SMOOTHED)
         self._bar = Progress(
             MofNCompleteColumn(), BarColumn(None), TextColumn("ETA {task.fields[eta]}")
         )
@@ -112,27 +132,49 @@ class ProgressLog:
         self._bar.update(self._task, completed=iteration, eta=self._time_left(iteration))
 
     def report(self, row: dict[str, Any]) -> None:
-        """Shows a row of metrics."""
-        numbers, iteration = summary_of(row), row["iteration"]
+        """Shows a row of metrics, its losses as their means over the newest rows."""
+        self._recent.append(row)
+        self._show(row["iteration"], summary_of(self._recent))
+
+    def evaluated(self, iteration: int, scores: str, seconds: float = 0.0) -> None:
+        """Shows scores from here on; those that took no time are of an earlier process."""
+        self._scores = f"{scores}  "
+        if seconds:
+            self._evaluating.append(seconds)
+            self._show(iteration, f"evaluated in {seconds:.1f} s")
+
+    def _show(self, iteration: int, numbers: str) -> None:
         if self.console.is_terminal:
-            self._numbers.plain = numbers
+            self._numbers.plain = self._scores + numbers
         else:
-            line = f"{iteration}/{self.total}  ETA {self._time_left(iteration)}  {numbers}"
-            self.console.print(line, soft_wrap=True)
+            line = f"{iteration}/{self.total}  ETA {self._time_left(iteration)}  {self._scores}"
+            self.console.print(line + numbers, soft_wrap=True)
 
-    def _time_left(self, iteration: int) -> timedelta:
-        pace = (time.monotonic() - self._start) / (iteration - self._done_at_start)
-        return timedelta(seconds=round(pace * (self.total - iteration)))
+    def _time_left(self, iteration: int) -> timedelta | str:
+        steps = iteration - self._done_at_start
+        if not steps:
+            return "?"
+        training = time.monotonic() - self._start - sum(self._evaluating)
+        pace, times = training / steps, self._evaluating
+        evaluation = sum(times) / len(times) if times else self._guess * pace
+        left = pace * (self.total - iteration) + evaluation * self._left(iteration)
+        return timedelta(seconds=round(left))
 
 
-def summary_of(row: dict[str, Any]) -> str:
-    """The numbers of a row that a person wants to see while training."""
-    detection = sum(v for k, v in row.items() if k.startswith("loss/detection/"))
-    parts = [f"loss {row['loss']:.3f}", f"detection {detection:.3f}"]
-    teacher = [v for k, v in row.items() if k.startswith("loss/teacher/")]
-    if teacher:
-        parts.append(f"teacher {sum(teacher):.3f}")
+def summary_of(rows: Sequence[dict[str, Any]]) -> str:
+    """The numbers that a person wants to see while training: the newest, and means of losses."""
+
+    def mean(prefix: str) -> float:
+        sums = [sum(v for k, v in row.items() if k.startswith(prefix)) for row in rows]
+        return sum(sums) / len(sums)
+
+    row = rows[-1]
+    loss = sum(row["loss"] for row in rows) / len(rows)
+    parts = [f"loss {loss:.3f}", f"detection {mean('loss/detection/'):.3f}"]
+    if any(name.startswith("loss/teacher/") for name in row):
+        parts.append(f"teacher {mean('loss/teacher/'):.3f}")
     if "loss/distillation" in row:
-        parts.append(f"distillation {row['loss/distillation']:.3f} (lambda {row['lambda']:g})")
+        distance = mean("loss/distillation")
+        parts.append(f"distillation {distance:.3f} (lambda {row['lambda']:g})")
     parts += [f"lr {row['learning_rate']:.2g}", f"{row['images_per_second']:.1f} images/s"]
-    return "  ".join(parts)
+    return "  ".join([*parts, f"{row['memory_gb']:.1f} GB"])

@@ -2,34 +2,39 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from rich.console import Console
-from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sssd.data import DetectionDataset, training_loader
 from sssd.data.loader import Transform
 from sssd.detectors import Detector
 from sssd.engine import distributed
+from sssd.engine.best import Best, BestWeights
 from sssd.engine.determinism import deterministic
 from sssd.engine.inference import Evaluation, evaluate_detector
 from sssd.engine.interrupt import StopSignals
-from sssd.engine.log import MetricsFile, ProgressLog, read_metrics
+from sssd.engine.log import MetricsFile, ProgressLog, evaluation_of
+from sssd.engine.loggers import Logger, Loggers
+from sssd.engine.memory import is_out_of_memory, memory_in_use
+from sssd.engine.record import by_flag
 from sssd.engine.resume import identity, restore
+from sssd.engine.runs import plain_model
 from sssd.engine.settings import EngineConfig
 from sssd.engine.state import (
     RunError,
-    checkpoints,
     load_latest,
     random_state,
     restore_random_state,
     save_checkpoint,
 )
-from sssd.engine.step import TrainingStep
+from sssd.engine.step import TrainingStep, numbers_of
+from sssd.engine.trouble import diverged, out_of_memory
 from sssd.methods import Method, StepResult
 from sssd.schedules import ScheduleConfig
 
@@ -51,11 +56,14 @@ class Trainer:
         transform: augmentation of (image, target).
         console: where progress goes.
         others: further settings by name, which a run that goes on must share.
+        loggers: who else is told the metrics: see `sssd.engine.loggers`.
+        metadata: what `best.safetensors` says of the detector.
 
     Attributes:
         done: steps that have been made.
         numbers: the 12 COCO numbers of the newest evaluation; None before the first.
         evaluation: that evaluation; None where another process made it, which was then stopped.
+        best: the evaluation with the highest AP, whose weights are kept.
         signal: the signal that has stopped the run; None if it went to its end.
 
     Raises:
@@ -75,6 +83,8 @@ class Trainer:
         transform: Transform | None = None,
         console: Console | None = None,
         others: Mapping[str, str] | None = None,
+        loggers: Iterable[Logger] = (),
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
         self.method, self.folder, self.config, self.schedule = method, folder, config, schedule
         self.train_set, self.validation_set, self.transform = train_set, validation_set, transform
@@ -85,7 +95,8 @@ class Trainer:
             update = get_ema_multi_avg_fn(config.ema_decay)
             self.average = AveragedModel(method.detector, multi_avg_fn=update, use_buffers=True)
 
-        parts = {"method": method, "optimizer": self.train_step.optimizer, "average": self.average}
+        parts = {"method": method, "optimizer": self.train_step.optimizer, "average": self.average,
+                 "scaler": self.train_step.scaler}  # fmt: skip
         self.parts: dict[str, Any] = {name: p for name, p in parts.items() if p is not None}
         self.identity = identity(method, train_set, validation_set, config, others or {})
         saved = distributed.from_first(lambda: load_latest(folder))
@@ -96,76 +107,116 @@ class Trainer:
                 "already"
             )
         self.random = saved["random"][distributed.rank()] if saved else None
-        # Computed anew: a run that goes on may have another schedule from there.
-        self.scheduler = LambdaLR(
-            self.train_step.optimizer, schedule.factor, last_epoch=self.done - 1
+        self.best_weights = BestWeights(folder, self.done, metadata or {})
+        self.evaluate_every = config.evaluation_interval(schedule.iterations, len(validation_set))
+        self.console, self.loggers = console or distributed.console(), loggers
+        self.progress = ProgressLog(
+            self.console,
+            schedule.iterations,
+            self.done,
+            self.evaluations_left,
+            config.evaluation_cost(len(validation_set)),
         )
         self.metrics: MetricsFile | None = None
-        self.progress = ProgressLog(
-            console or distributed.console(), schedule.iterations, self.done
-        )
+        self._logged, self._logged_at = self.done, 0.0
         self.numbers: dict[str, float] | None = None
         self.evaluation: Evaluation | None = None
         self.signal: int | None = None
 
     def run(self) -> None:
-        """Trains to the end, or until a signal says to stop.
+        """Trains to the end, until a signal says to stop, or until AP has not risen for long.
 
         Raises:
-            RunError: a loss that is not finite, or a disk that is full.
+            RunError: a loss that is not finite, too little memory, or a disk that is full.
             DataError: an image that cannot be read.
             WorkerKilled: the system killed a process that loads images.
         """
-        config, begin = self.config, self.done
-        if distributed.is_first():
-            self.metrics = MetricsFile(self.folder, begin, config.tensorboard)
-        self.numbers = distributed.from_first(lambda: _evaluation_of(self.folder, begin))
-        batches = self._start_loading()
-        self._logged, self._logged_at = begin, time.monotonic()
-        with deterministic(config.deterministic), StopSignals() as stop, self.progress, batches:
-            if begin > 0 and self.due(config.evaluate_every) and self.numbers is None:
-                self.evaluate()  # the run was killed before it had
-            while self.done < self.schedule.iterations:
-                self.step(batches)
-                # All processes stop at the same step.
-                self.signal = distributed.largest(stop.received or 0) or None
-                if self.signal or self.due(config.checkpoint_every):
-                    self.save()  # before an evaluation, which may take long
-                if self.signal:
-                    break
-                if self.due(config.evaluate_every):
-                    self.evaluate()
-        if self.metrics is not None:
-            self.metrics.close()
+        batches = self._begin()
+        with (
+            deterministic(self.config.deterministic),
+            StopSignals() as stop,
+            self.progress,
+            batches,
+            closing(self.metrics) if self.metrics else nullcontext(),
+        ):
+            try:
+                self._train(batches, stop)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                error.__traceback__ = None  # it holds what the step had made
+                raise RunError(self._rescue(str(error))) from None
+        if self.is_out_of_patience and self.done < self.schedule.iterations:
+            self.console.print(
+                f"stopped behind iteration {self.done}: the AP of iteration {self.best.iteration} "
+                f"is the best of the last {self.best_weights.since + 1} evaluations "
+                f"(--engine.patience {self.config.patience})",
+                soft_wrap=True,
+            )
+
+    def _train(self, batches: Iterator[Any], stop: StopSignals) -> None:
+        if self.done > 0 and self.due(self.evaluate_every) and self.numbers is None:
+            self.evaluate()  # the run was killed before it had
+        while self.done < self.schedule.iterations and not self.is_out_of_patience:
+            self.step(batches)
+            # All processes stop at the same step.
+            self.signal = distributed.largest(stop.received or 0) or None
+            if self.signal or self.due(self.config.checkpoint_every):
+                self.save()  # before an evaluation, which may take long
+            if self.signal:
+                break
+            if self.due(self.evaluate_every):
+                self.evaluate()
+                if self.is_out_of_patience:
+                    self.save()
 
     def step(self, batches: Iterator[Any]) -> None:
         """Makes one training step, and logs it when that is due."""
-        self.done += 1
-        self.method.watches_gradients = self.due(self.config.log_every)
-        learning_rate = float(self.scheduler.get_last_lr()[-1])
-        results = self.train_step(batches, self.done - 1)
-        self.scheduler.step()
+        self.method.watches_gradients = self.due(self.config.log_every, self.done + 1)
+        results = self.train_step(batches, self.done)
         if self.average is not None:
             self.average.update_parameters(self.method.detector)
+        self.done += 1
+        self.random = random_state(self.train_step.device)
         self.progress.advance(self.done)
         if self.due(self.config.log_every):
-            self.log(results, learning_rate)
+            self.log(results)
 
-    def due(self, every: int) -> bool:
+    def due(self, every: int, done: int | None = None) -> bool:
         """Whether what happens every so many steps happens behind the newest one."""
-        return self.done == self.schedule.iterations or (every > 0 and self.done % every == 0)
+        done = self.done if done is None else done
+        return done == self.schedule.iterations or (every > 0 and done % every == 0)
 
-    def log(self, results: Sequence[StepResult], learning_rate: float) -> None:
+    def evaluations_left(self, done: int) -> int:
+        """How many evaluations come behind some steps."""
+        every, total = self.evaluate_every or self.schedule.iterations, self.schedule.iterations
+        return -(-total // every) - done // every if done < total else 0
+
+    @property
+    def best(self) -> Best:
+        """The evaluation with the highest AP so far; there must have been one."""
+        assert self.best_weights.best is not None
+        return self.best_weights.best
+
+    @property
+    def is_out_of_patience(self) -> bool:
+        """Whether AP has not risen for as many evaluations as the settings allow."""
+        patience = self.config.patience
+        return patience is not None and self.best_weights.since >= patience
+
+    def log(self, results: Sequence[StepResult]) -> None:
         """Tells of a step, by its mean over the processes."""
-        row: dict[str, Any] = {"iteration": self.done} | distributed.mean(_numbers(results))
+        row: dict[str, Any] = {"iteration": self.done} | distributed.mean(numbers_of(results))
         images = (self.done - self._logged) * self.config.batch_size
-        row["learning_rate"] = learning_rate
+        row["learning_rate"] = self.train_step.learning_rate
         row["images_per_second"] = images / (time.monotonic() - self._logged_at)
+        row["memory_gb"] = memory_in_use(self.train_step.device)
         bad = {name: value for name, value in row.items() if not math.isfinite(value)}
-        if bad:
+        if bad and not self.train_step.overflows_for_now:
             raise self._diverged(str(bad))
-        self._write(row)
-        self.progress.report(row)
+        if not bad:
+            self._write(row)
+            self.progress.report(row)
         self._logged, self._logged_at = self.done, time.monotonic()
 
     def save(self) -> None:
@@ -173,81 +224,84 @@ class Trainer:
         for name, parameter in self.method.named_parameters():
             if not parameter.isfinite().all():
                 raise self._diverged(f"{name} is not finite")
-        random = distributed.gather(random_state(self.train_step.device))
+        random = distributed.gather(self.random)
         if distributed.is_first():
             state = {name: part.state_dict() for name, part in self.parts.items()}
             state |= {"iteration": self.done, "random": random, "identity": self.identity}
             save_checkpoint(self.folder, self.done, state)
 
     def evaluate(self) -> None:
-        """Computes the 12 COCO numbers of what has been learnt so far."""
-        begin, last = time.monotonic(), self.done == self.schedule.iterations
-        engine = "pycocotools" if last else self.config.evaluate_with
+        """Computes the 12 COCO numbers of what has been learnt so far, and keeps the best."""
+        begin, patience = time.monotonic(), self.config.patience
+        may_end = patience is not None and self.best_weights.since + 1 >= patience
+        last = may_end or self.done == self.schedule.iterations
         self.evaluation = evaluate_detector(
             self.detector,
             self.validation_set,
             self.part_size,
             workers=self.config.workers,
-            engine=engine,
+            engine="pycocotools" if last else self.config.evaluates_with,
             teacher=self.method.teacher,
         )
         self.numbers = self.evaluation.numbers
+        self.best_weights.offer(self.done, self.numbers, plain_model(self.detector))
         self._write({"iteration": self.done, **self.numbers})
-        self._logged_at += time.monotonic() - begin  # no part of the speed of training
+        seconds = time.monotonic() - begin
+        self._logged_at += seconds  # no part of the speed of training
+        scores = self.best_weights.beside(self.numbers["AP"])
+        self.progress.evaluated(self.done, scores, seconds)
 
     @property
     def detector(self) -> Detector:
         """What is trained; the moving average of its weights where one is kept."""
         return self.method.detector if self.average is None else cast(Detector, self.average.module)
 
-    def _start_loading(self) -> Any:
-        """The stream of batches, behind those that have been seen."""
+    def _begin(self) -> Any:
+        """Opens the folder's metrics; gives the stream of batches, behind those that were seen."""
+        config, begin, device = self.config, self.done, self.train_step.device
         batches = training_loader(
             self.train_set,
             self.part_size,
-            self.config.seed,
-            self.config.workers,
-            start=self.done * self.config.accumulate,
+            config.seed,
+            config.workers,
+            start=begin * config.accumulate,
             rank=distributed.rank(),
             world_size=distributed.world_size(),
             transform=self.transform,
         )
+        if distributed.is_first():
+            settings = by_flag(self.schedule, "--schedule.") | by_flag(config, "--engine.")
+            loggers = Loggers(
+                config.loggers, self.loggers, self.folder, begin, settings | self.identity
+            )
+            self.metrics = MetricsFile(self.folder, begin, loggers)
+        self.numbers = distributed.from_first(lambda: evaluation_of(self.folder, begin))
+        if self.numbers is not None:
+            self.progress.evaluated(begin, self.best_weights.beside(self.numbers["AP"]))
         if self.random is not None:  # after the loader exists: making it may draw random numbers
-            restore_random_state(self.random, self.train_step.device)
+            restore_random_state(self.random, device)
         else:  # whatever the method's own weights took, and on each rank other numbers
-            torch.manual_seed(self.config.seed + distributed.rank())
+            torch.manual_seed(config.seed + distributed.rank())
+        self.random = random_state(device)
+        self._logged, self._logged_at = begin, time.monotonic()
         return batches
 
     def _write(self, row: dict[str, Any]) -> None:
         if self.metrics is not None:
             self.metrics.write(row)
 
+    def _rescue(self, error: str) -> str:
+        """Saves what the last whole step has left; says how to go on with less memory.
+
+        Other processes may wait for this one's gradients: several of them save nothing here.
+        """
+        self.train_step.optimizer.zero_grad(set_to_none=True)
+        if self.train_step.begun <= self.done > 0 and distributed.world_size() == 1:
+            self.save()
+        return out_of_memory(
+            error, self.done, self.folder, self.config, self.identity, self.train_step.device
+        )
+
     def _diverged(self, what: str) -> RunError:
-        again = "start again" + (
-            f" with --resume --out {self.folder}: the last checkpoint is from before"
-            if checkpoints(self.folder)
-            else ": there is no checkpoint from before"
-        )
-        return RunError(
-            f"training diverged at or before iteration {self.done}: {what}. Lower "
-            "--schedule.learning-rate, lengthen --schedule.warmup or clip the gradient "
-            f"(--engine.clip-norm; it is {self.config.clip_norm}), and {again}."
-        )
-
-
-def _numbers(results: Sequence[StepResult]) -> dict[str, float]:
-    """Losses and metrics of a step on this process: means over the parts of its batch."""
-    parts = []
-    for losses, metrics in results:
-        by_name = {f"loss/{name}": float(value.detach()) for name, value in losses.items()}
-        total = {"loss": sum(by_name.values())}
-        parts.append(total | by_name | {name: float(value) for name, value in metrics.items()})
-    return {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
-
-
-def _evaluation_of(run: Path, iteration: int) -> dict[str, float] | None:
-    """The numbers of an iteration that the run has evaluated already."""
-    for row in read_metrics(run):
-        if row["iteration"] == iteration and "AP" in row:
-            return {name: value for name, value in row.items() if name != "iteration"}
-    return None
+        scaled = self.train_step.scaler.is_enabled()
+        return RunError(diverged(what, self.done, self.folder, self.config, scaled))

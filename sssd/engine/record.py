@@ -7,13 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
-import torch
-import torchvision
-from typeguard import TypeCheckError, check_type
-
 from sssd import __version__
-from sssd.engine.distributed import world_size
-from sssd.engine.state import write_atomically
+from sssd.engine.files import write_atomically
 from sssd.methods import KINDS
 
 T = TypeVar("T")
@@ -63,6 +58,8 @@ def with_changes(settings: T, changes: Mapping[str, Any], place: str = "") -> T:
         >>> with_changes(EngineConfig(), {"batch_size": 4}).batch_size
         4
     """
+    from typeguard import TypeCheckError, check_type
+
     hints, values = get_type_hints(type(settings)), {}
     for name, value in changes.items():
         if name not in hints:
@@ -166,6 +163,11 @@ def write_record(run: Path, recipe: str, settings: Any, iteration: int) -> dict[
     Returns:
         What has changed: flag -> [was, is].
     """
+    import torch  # seconds, which --help need not
+    import torchvision
+
+    from sssd.engine.distributed import world_size
+
     plain = {n: v for n, v in dataclasses.asdict(settings).items() if n not in ("out", "resume")}
     versions = {
         "sssd": __version__,

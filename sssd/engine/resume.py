@@ -1,35 +1,40 @@
 """What a run that goes on shares with the one that stopped, and its parts' states."""
 
+from __future__ import annotations
+
 import textwrap
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from sssd.data import DetectionDataset
-from sssd.engine.distributed import world_size
+from sssd.engine.files import RunError
 from sssd.engine.record import by_flag
 from sssd.engine.settings import EngineConfig
-from sssd.engine.state import RunError
-from sssd.methods import Method
+
+if TYPE_CHECKING:
+    import torch
+
+    from sssd.data import DetectionDataset
+    from sssd.methods import Method
 
 HONOURED = frozenset(
     [
         *("--out", "--resume"),
         # Where the data lie; what is read there is compared by its fingerprint.
         *("--data.format", "--data.train", "--data.train-images", "--data.val"),
-        *("--data.val-images", "--data.train-split", "--data.val-split", "--data.on-bad-data"),
+        *("--data.val-images", "--data.train-split", "--data.val-split", "--data.val-share"),
+        "--data.on-bad-data",
         # Functions of the iteration alone, and what only the next step depends on.
-        *("--schedule.iterations", "--schedule.learning-rate", "--schedule.milestones"),
+        *("--schedule.iterations", "--schedule.epochs", "--schedule.learning-rate"),
+        "--schedule.milestones",
         *("--schedule.gamma", "--schedule.warmup", "--schedule.warmup-factor"),
         "--schedule.zero-from",
         *("--engine.backbone-factor", "--engine.weight-decay", "--engine.clip-value"),
-        *("--engine.clip-norm", "--engine.bf16"),
+        *("--engine.clip-norm", "--engine.precision", "--engine.accumulate"),
         # How it is computed and told.
         *("--engine.device", "--engine.channels-last"),
         *("--engine.deterministic", "--engine.workers", "--engine.log-every"),
         *("--engine.checkpoint-every", "--engine.evaluate-every", "--engine.evaluate-with"),
-        "--engine.tensorboard",
+        *("--engine.patience", "--engine.loggers"),
     ]
 )
 """Settings that hold from where a run goes on; every other must be what it was."""
@@ -62,6 +67,8 @@ def identity(
     others: Mapping[str, str],
 ) -> dict[str, str]:
     """What must be the same for a run to go on as if it had not stopped."""
+    from sssd.engine.distributed import world_size
+
     return {
         **others,
         **compared(method.config, "--method."),
@@ -83,6 +90,9 @@ def restore(saved: dict[str, Any], parts: dict[str, Any], wanted: dict[str, str]
     Raises:
         RunError: something is not, or a part is another one.
     """
+    import torch  # seconds, which --help need not
+    from torch.amp import GradScaler
+
     try:
         refuse_changes(saved.get("identity", {}), wanted)
     except ValueError as error:
@@ -91,6 +101,9 @@ def restore(saved: dict[str, Any], parts: dict[str, Any], wanted: dict[str, str]
         try:
             if isinstance(part, torch.optim.Optimizer):
                 _load_moments(part, saved[name])
+            elif isinstance(part, GradScaler):
+                if saved[name]:  # empty in another precision, from which the run may go on
+                    part.load_state_dict(saved[name])
             else:
                 part.load_state_dict(saved[name])
         except (KeyError, RuntimeError, ValueError) as error:  # other names, shapes or groups

@@ -2,10 +2,10 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import sssd.extras  # noqa: F401  it comes before what may be missing
 
@@ -14,38 +14,33 @@ from rich.console import Console
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from sssd import __version__
 from sssd.data import DataError, DetectionDataset
-from sssd.data.build import DataConfig, build_validation_set
+from sssd.data.build import build_validation_set
 from sssd.data.faults import Id
+from sssd.data.settings import DataConfig
 from sssd.detectors import Detector, DetectorConfig, build_detector
+from sssd.detectors.build import normalisation
 from sssd.detectors.weights import load_weights
 from sssd.engine import distributed
+from sssd.engine.best import BEST, Best, read_best
 from sssd.engine.distributed import choose_device
 from sssd.engine.inference import Evaluation, evaluate_detector
+from sssd.engine.prediction import Detections, ImageLike, Predictor
 from sssd.engine.record import (
     of_another_version,
     read_json,
     read_record,
-    read_settings,
     settings_from,
     with_changes,
 )
 from sssd.engine.settings import EngineConfig
 from sssd.engine.sizes import image_size, require_number
-from sssd.engine.state import load_latest
-from sssd.methods import Method, MethodConfig, build_method
-from sssd.schedules import ScheduleConfig
+from sssd.engine.trained import teacher_of
 
 OF_EVALUATION = "val", "val_images", "val_split", "format", "pixel_range", "on_bad_data"
 WEIGHTS, NUMBERS = "model.safetensors", "evaluation.json"
-
-
-@dataclass(frozen=True)
-class _Trained:
-    """What of a run's settings its method is built from."""
-
-    method: MethodConfig
-    schedule: ScheduleConfig
+FILES = {"last": WEIGHTS, "best": BEST}  # of a run's weights
 
 
 @dataclass(frozen=True)
@@ -63,6 +58,8 @@ class Run:
         numbers: the 12 COCO numbers on the validation set at the end of training; None if it was
             stopped, or if `evaluation.json` is not in the folder.
         signal: the signal that stopped the training; None if it came to its end.
+        best: the evaluation on the way with the highest AP, whose weights `best.safetensors` has;
+            None before the first.
     """
 
     folder: Path
@@ -74,6 +71,7 @@ class Run:
     batch_size: int
     numbers: dict[str, float] | None = None
     signal: int | None = None
+    best: Best | None = None
 
     def evaluate(
         self,
@@ -138,50 +136,54 @@ class Run:
                 batch_size or self.batch_size,
                 workers=workers,
                 engine=engine,
-                teacher=self.teacher() if teacher else None,
+                teacher=teacher_of(self.folder, self.detector) if teacher else None,
                 category_ids=category_ids,
                 console=console,
             )
 
-    def teacher(self) -> nn.Module:
-        """The fusion that the run has trained beside its detector: it makes K_e of maps and labels.
-
-        Raises:
-            ValueError: its method has none, or its file is damaged.
-            OSError: its file cannot be read.
-        """
-        trained = read_settings(self.folder, _Trained)
-        fusion = build_method(self.detector, trained.method, trained.schedule).teacher
-        if fusion is None:
-            raise ValueError(
-                f"--teacher: {self.folder} was trained by --method.name {trained.method.name} and "
-                "has no implicit teacher; sssd and lgd have one, unless lambda is 0"
-            )
-        load_weights(fusion, self.folder / "teacher.safetensors", "--teacher")
-        return fusion.to(next(self.detector.parameters()).device).eval()
-
-    def method(self) -> Method | None:
-        """The method as the newest checkpoint has it, its own detector included; None without one.
-
-        Raises:
-            RunError: it has checkpoints, and none can be read.
-        """
-        saved = load_latest(self.folder)
-        if saved is None:
-            return None
-        trained = read_settings(self.folder, _Trained)
-        detector = build_detector(self.config, len(self.classes))
-        method = build_method(detector, trained.method, trained.schedule)
-        method.load_state_dict(saved["method"])
-        return method.to(next(self.detector.parameters()).device).eval()
-
     def metadata(self) -> dict[str, Any]:
-        """What a file of the weights says of them."""
+        """What a file of the weights says of them: docs/export.md."""
         return {
             "classes": self.classes,
             "category_ids": self.category_ids,
             "detector": dataclasses.asdict(self.config),
+            "normalisation": dict(
+                zip(("mean", "std"), normalisation(self.config.backbone), strict=True)
+            ),
+            "sssd": __version__,
         }
+
+    def predict(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        threshold: float | None = None,
+        batch_size: int = 1,
+    ) -> list[Detections]:
+        """Detects objects in images.
+
+        Args:
+            images: one or more: paths of files, PIL images, uint8 arrays (H, W, 3), red first, or
+                (H, W), and tensors (3, H, W), uint8 or of 0..1. They are read as training reads
+                them: upright by their EXIF, grey and 16-bit ones as RGB.
+            threshold: score from which on a detection counts; by default the one that has the best
+                F1 on the validation set.
+            batch_size: images at a time: more is faster on a GPU. Images of a batch are padded to
+                one size, which may change what is found at their borders a little.
+
+        Returns:
+            What was found in each image, best first: boxes in its pixels, scores, labels and names
+            of classes.
+
+        Raises:
+            TypeError, ValueError: something that is no image, or a number without meaning; the
+                message names its place.
+            DataError: a file that cannot be read.
+
+        Example:
+            >>> for found in sssd.load("runs/demo").predict(["a.jpg", "b.jpg"]):  # doctest: +SKIP
+            ...     print(found.file, found)  # a.jpg 3 car, 1 dog
+        """
+        return Predictor.of(self, threshold).predict(images, batch_size)
 
     def category_ids_in(self, dataset: DetectionDataset) -> list[Id | None]:
         """A dataset's own ids of the detector's classes, which are known by their names.
@@ -208,12 +210,16 @@ class Run:
         return [id_of.get(name) for name in self.classes]
 
 
-def load(folder: Path | str, device: str = "cpu") -> Run:
+def load(
+    folder: Path | str, device: str = "cpu", *, weights: Literal["last", "best"] = "last"
+) -> Run:
     """Opens the folder of a finished run; nothing is downloaded.
 
     Args:
         folder: a run's folder, with config.json and model.safetensors.
         device: where to put the detector; "auto" takes a GPU where there is one.
+        weights: "last", those of the end, or "best", those of the evaluation on the way with the
+            highest AP, of which `numbers` then are; a run that has not ended has them too.
 
     Raises:
         FileNotFoundError: the folder is no run, or one that has not ended.
@@ -224,9 +230,11 @@ def load(folder: Path | str, device: str = "cpu") -> Run:
         >>> run = sssd.load("runs/demo")  # doctest: +SKIP
         >>> run.detector([image])[0]["boxes"]  # doctest: +SKIP
     """
+    if weights not in FILES:
+        raise ValueError(f"weights is {weights!r}; it must be one of {', '.join(FILES)}")
     folder = Path(folder)
     record = read_record(folder)
-    metadata = _read_metadata(folder)
+    metadata = _read_metadata(folder / FILES[weights])
     try:
         config = to_rebuild(settings_from(DetectorConfig, record["detector"]))
         engine = settings_from(EngineConfig, record["engine"])
@@ -236,11 +244,15 @@ def load(folder: Path | str, device: str = "cpu") -> Run:
         category_ids: list[Id] = json.loads(metadata["category_ids"])
     except (KeyError, TypeError) as error:
         raise of_another_version(folder, error) from error
+    best = read_best(folder)
     numbers = read_json(folder / NUMBERS) if (folder / NUMBERS).exists() else None
+    if weights == "best" and best is not None:
+        numbers = best.numbers
     detector = build_detector(config, len(classes))
-    load_weights(plain_model(detector), folder / WEIGHTS, "the run's weights")
+    load_weights(plain_model(detector), folder / FILES[weights], "the run's weights")
     detector.to(choose_device(device)).to(memory_format=engine.memory_format).eval()
-    return Run(folder, detector, classes, category_ids, config, data, batch_size, numbers)
+    about = classes, category_ids, config, data, batch_size, numbers
+    return Run(folder, detector, *about, best=best)
 
 
 def plain_model(detector: Detector) -> nn.Module:
@@ -259,12 +271,12 @@ def to_rebuild(config: DetectorConfig) -> DetectorConfig:
     return dataclasses.replace(config, weights=weights, start_from=None)
 
 
-def _read_metadata(folder: Path) -> dict[str, str]:
-    path = folder / WEIGHTS
+def _read_metadata(path: Path) -> dict[str, str]:
     if not path.is_file():
+        state = "has not ended" if path.name == WEIGHTS else "has not been evaluated"
         raise FileNotFoundError(
-            f"{folder}: the run has not ended, it has no {WEIGHTS}; go on with it by "
-            f"`python -m sssd.train --resume --out {folder}`"
+            f"{path.parent}: the run {state}, it has no {path.name}; go on with it by "
+            f"`python -m sssd.train --resume --out {path.parent}`"
         )
     try:
         with safe_open(path, "pt") as file:
@@ -290,4 +302,8 @@ def evaluation_data(run: Run, **changes: Any) -> DataConfig:
     given = {name: value for name, value in changes.items() if value is not None}
     if "val" in given:  # the run's own folder and format belong to its own file
         given = {"val_images": None, "val_split": "val", "format": None, **given}
+    elif "val_split" in given and run.data.val_share is not None:  # another part of the same data
+        given = {"val": run.data.train, "val_images": run.data.train_images, **given}
+    if "val" in given:
+        given["val_share"] = None
     return with_changes(run.data, given, "data.")

@@ -1,10 +1,22 @@
 """Settings of the loop: everything that is neither data, nor detector, nor method."""
 
-import importlib.util
-from dataclasses import dataclass
-from typing import Literal
+from __future__ import annotations
 
-import torch
+import importlib.util
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    import torch
+
+from sssd.engine.loggers import LoggerName
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+FAST = "faster-coco-eval"
+EVALUATIONS = 10  # of a run, where nothing else is said
+SHARE = 0.1  # of a run's time that they may take
+COST = 0.4  # of looking at an image, the teacher's detections included, where training on it is 1
 
 
 @dataclass(frozen=True)
@@ -37,8 +49,9 @@ class EngineConfig:
     ema_decay: float | None = None
     """Decay of an exponential moving average of the weights, which is then what is evaluated."""
 
-    bf16: bool = False
-    """Autocast to bfloat16; anchors, boxes and losses stay fp32."""
+    precision: Precision = "auto"
+    """What autocast computes in; anchors, boxes, losses and distances stay fp32. auto: bf16 on a
+    GPU that has it, fp16 with a scaled loss on one with older tensor cores, fp32 elsewhere."""
 
     channels_last: bool = False
     """Keep images and weights in channels_last memory format."""
@@ -61,29 +74,43 @@ class EngineConfig:
     checkpoint_every: int = 1000
     """Iterations between two checkpoints; the last two are kept, and one is written at the end."""
 
-    evaluate_every: int = 0
-    """Iterations between two evaluations; 0: only at the end."""
+    evaluate_every: int | None = None
+    """Iterations between two evaluations; 0: only at the end. None: a tenth of the run, or as
+    many as train on four images for each that is evaluated, which is a tenth of the time."""
 
-    evaluate_with: Literal["pycocotools", "faster-coco-eval"] = "pycocotools"
-    """What evaluates on the way; faster-coco-eval gives the same numbers sooner. Those of the end
-    are pycocotools' in any case."""
+    evaluate_with: Literal["auto", "pycocotools", "faster-coco-eval"] = "auto"
+    """What evaluates on the way; faster-coco-eval gives the same numbers sooner, and auto takes it
+    where it is installed. Those of the end are pycocotools' in any case."""
 
-    tensorboard: bool = False
-    """Write the metrics for TensorBoard too."""
+    patience: int | None = None
+    """Stop behind so many evaluations without a better AP; None: never."""
+
+    loggers: tuple[LoggerName, ...] = ()
+    """Who is told the metrics too: TensorBoard, Weights & Biases, MLflow."""
 
     def __post_init__(self) -> None:
         """Refuses numbers without meaning."""
         for name, least in (("batch_size", 1), ("accumulate", 1), ("workers", 0), ("log_every", 1),
-                            ("checkpoint_every", 1), ("evaluate_every", 0)):  # fmt: skip
-            if getattr(self, name) < least:
+                            ("checkpoint_every", 1), ("evaluate_every", 0),
+                            ("patience", 1)):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and value < least:
                 flag = name.replace("_", "-")
-                raise ValueError(f"--engine.{flag} is {getattr(self, name)}; at least {least}")
+                raise ValueError(f"--engine.{flag} is {value}; at least {least}")
+        for name, kind in (("precision", Precision), ("loggers", LoggerName)):
+            value = getattr(self, name)
+            for one in value if isinstance(value, tuple) else (value,):
+                if one not in get_args(kind):
+                    known = ", ".join(get_args(kind))
+                    raise ValueError(f"--engine.{name} is {one!r}; it must be one of {known}")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ValueError(f"--engine.ema-decay is {self.ema_decay}; it must lie in [0, 1)")
 
     @property
     def memory_format(self) -> torch.memory_format:
         """That of images and weights."""
+        import torch  # seconds, which --help need not
+
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def require_packages(self) -> None:
@@ -92,17 +119,38 @@ class EngineConfig:
         Raises:
             ImportError: names the setting, the package and its extra.
         """
-        needs = {
-            "--engine.tensorboard": (self.tensorboard, "tensorboard", "tensorboard"),
-            "--engine.evaluate-with faster-coco-eval": (
-                self.evaluate_with == "faster-coco-eval", "faster_coco_eval", "train",
-            ),
-        }  # fmt: skip
-        for flag, (wanted, module, extra) in needs.items():
-            if wanted and importlib.util.find_spec(module) is None:
+        needs: list[tuple[str, str, str]] = []
+        needs += [(f"--engine.loggers {name}", name, name) for name in self.loggers]
+        if self.evaluate_with == FAST:
+            needs.append((f"--engine.evaluate-with {FAST}", FAST.replace("-", "_"), "train"))
+        for flag, module, extra in needs:
+            if not _is_installed(module):
                 raise ImportError(
                     f"{flag} needs a package that is not installed: pip install 'sssd[{extra}]'"
                 )
+
+    @property
+    def evaluates_with(self) -> str:
+        """What evaluates on the way: "auto" is one of the two."""
+        if self.evaluate_with != "auto":
+            return self.evaluate_with
+        return FAST if _is_installed(FAST.replace("-", "_")) else "pycocotools"
+
+    def evaluation_interval(self, iterations: int, images: int) -> int:
+        """Iterations between two evaluations; 0: only at the end.
+
+        Args:
+            iterations: of the whole run.
+            images: that an evaluation looks at.
+        """
+        if self.evaluate_every is not None:
+            return self.evaluate_every
+        rare = math.ceil(self.evaluation_cost(images) / SHARE)
+        return max(math.ceil(iterations / EVALUATIONS), rare)
+
+    def evaluation_cost(self, images: int) -> float:
+        """About how many iterations an evaluation on some images costs."""
+        return COST * images / self.batch_size
 
     def part_size(self, processes: int = 1) -> int:
         """Images that one of some processes sees at a time.
@@ -118,3 +166,7 @@ class EngineConfig:
                 f"{self.accumulate}); take a multiple of {parts}"
             )
         return self.batch_size // parts
+
+
+def _is_installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None

@@ -1,9 +1,6 @@
 """Checkpoints: written whole or not at all, the last two kept, found again after a crash."""
 
-import contextlib
-import glob
 import json
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,40 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from sssd.engine.files import RunError, write_atomically
+
 KEPT = 2
-
-
-class RunError(RuntimeError):
-    """A run that cannot go on for a reason outside the program; the message says the way out."""
-
-
-def write_atomically(path: Path, save: Any) -> None:
-    """Lets `save(file)` write a file that appears under its name only once it is complete.
-
-    Raises:
-        RunError: the disk is full or the folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # What a process left of this file that was killed while it wrote.
-        for cut in path.parent.glob(glob.escape(f".{path.name}.") + "*.tmp"):
-            cut.unlink(missing_ok=True)
-        with open(temporary, "wb") as file:
-            save(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        with contextlib.suppress(OSError):  # its folder may be none
-            temporary.unlink()
-        # torch.save may report a full disk as a RuntimeError of its zip writer.
-        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
-            raise
-        raise RunError(
-            f"{path} cannot be written: {error}. What was there before is untouched; free some "
-            "space, or choose another place with --out."
-        ) from error
 
 
 def save_checkpoint(run: Path, iteration: int, state: dict[str, Any]) -> Path:

@@ -12,6 +12,7 @@ from sssd.distillation import SelfDistillation, TeacherDistillation
 from sssd.integrations.host import Host
 from sssd.integrations.tap import Tap
 from sssd.losses import Loss
+from sssd.precision import HALVES, outputs_widened
 
 ATTRIBUTE = "distillation"  # the model's new part
 HOSTS = {
@@ -164,7 +165,7 @@ class Attachment:
         if not self.acts(model, args, kwargs):
             return output
         step = self.host.step([tap.take() for tap in self.taps], args, kwargs, output)
-        with _precision_of(step.maps):
+        with _precision_of(step.maps), outputs_widened(self.host.heads):
             if isinstance(self.part, TeacherDistillation):
                 losses = self.part(step.maps, step.images)
             else:
@@ -178,6 +179,6 @@ class Attachment:
 def _precision_of(maps: list[Tensor]) -> AbstractContextManager[Any]:
     """Autocast as the maps were made in: accelerate's ends with the model's forward, before us."""
     dtype = maps[0].dtype
-    if dtype in (torch.float16, torch.bfloat16):
+    if dtype in HALVES:
         return torch.autocast(maps[0].device.type, dtype)
     return nullcontext()

@@ -1,7 +1,7 @@
 """What `attach` must know of a detector, which each framework's module tells."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -39,10 +39,13 @@ class Host(ABC):
     Attributes:
         num_classes: labels are 0 .. num_classes - 1.
         widths: channels of each map of K.
+        heads: whose outputs the losses on K_e are computed from, which under autocast are taken in
+            fp32. Without any it is as the framework does it for K.
     """
 
     num_classes: int
     widths: list[int]
+    heads: Sequence[nn.Module] = ()
 
     def __init__(self, model: Any) -> None:
         self.model = model

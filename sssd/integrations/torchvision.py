@@ -12,13 +12,13 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.image_list import ImageList
 
 from sssd.integrations.host import Host, Step
 from sssd.integrations.tap import Tap
+from sssd.precision import widen_maps
 
 
 def host(model: nn.Module) -> "TorchvisionHost | None":
@@ -33,9 +33,11 @@ class TorchvisionHost(Host):
         super().__init__(model)
         if isinstance(model, FasterRCNN):
             self.num_classes = int(model.roi_heads.box_predictor.cls_score.out_features)
+            self.heads = [model.rpn.head, model.roi_heads.box_predictor]
             levels = len(model.rpn.anchor_generator.sizes)
         else:
             self.num_classes = int(model.head.classification_head.num_classes)
+            self.heads = [model.head]
             levels = len(model.anchor_generator.sizes)
         self.widths = [int(model.backbone.out_channels)] * levels
 
@@ -78,14 +80,16 @@ def _head_losses(
 ) -> dict[str, Tensor]:
     """What the detector's forward computes behind its backbone."""
     if isinstance(model, FasterRCNN):
-        proposals, first = model.rpn(images, features, targets)
+        shaped = model.rpn.anchor_generator.register_forward_pre_hook(widen_maps)
+        try:
+            proposals, first = model.rpn(images, features, targets)
+        finally:
+            shaped.remove()
         _, second = model.roi_heads(features, proposals, images.image_sizes, targets)
         return {**first, **second}
     maps = list(features.values())
     outputs = model.head(maps)
-    # Anchors take their dtype from the maps, and bf16 ones would lie pixels off.
-    shapes = [m.new_empty((), dtype=torch.float32).expand(m.shape) for m in maps]
-    anchors = model.anchor_generator(images, shapes)
+    anchors = model.anchor_generator(*widen_maps(model.anchor_generator, (images, maps)))
     if isinstance(model, FCOS):
         cells = [m.shape[-2] * m.shape[-1] for m in maps]
         return model.compute_loss(targets, outputs, anchors, cells)

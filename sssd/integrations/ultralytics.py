@@ -57,6 +57,7 @@ class UltralyticsHost(Host):
         super().__init__(model)
         head = model.model[-1]
         self.num_classes = int(head.nc)
+        self.heads = [head]
         branches = head.one2one_cv2 if head.cv2 is None else head.cv2  # fused for inference
         self.widths = [int(branch[0].conv.in_channels) for branch in branches]
         self._batch_size = 0

@@ -1,42 +1,8 @@
 """Ways to train a detector."""
 
-from sssd.detectors import Detector
-from sssd.methods.base import Comparison, Method, MethodConfig, NamedConfig, PlainConfig, StepResult
-from sssd.methods.distill import (
-    DistillingConfig,
-    FusionConfig,
-    LabelGuidedConfig,
-    PaintedConfig,
-    RelationConfig,
-)
-from sssd.methods.labelenc import (
-    LabelEncStep1,
-    LabelEncStep1Config,
-    LabelEncStep2,
-    LabelEncStep2Config,
-)
-from sssd.methods.lgd import LGD, LGDConfig
-from sssd.methods.sssd import SSSD, SSSDConfig
-from sssd.schedules import ScheduleConfig
+from typing import TYPE_CHECKING
 
-METHODS: dict[type[MethodConfig], type[Method]] = {
-    PlainConfig: Method,
-    SSSDConfig: SSSD,
-    LGDConfig: LGD,
-    LabelEncStep1Config: LabelEncStep1,
-    LabelEncStep2Config: LabelEncStep2,
-}
-KINDS: dict[type[NamedConfig], dict[str, type[NamedConfig]]] = {
-    MethodConfig: {kind.name: kind for kind in METHODS},
-    FusionConfig: {kind.name: kind for kind in (RelationConfig, PaintedConfig)},
-}
-"""The classes of settings that are chosen by name."""
-
-
-def build_method(detector: Detector, config: MethodConfig, schedule: ScheduleConfig) -> Method:
-    """The method that some settings are of, around a detector."""
-    return METHODS[type(config)](detector, config, schedule)
-
+from sssd.lazy import names_of
 
 __all__ = [
     "KINDS",
@@ -62,3 +28,41 @@ __all__ = [
     "StepResult",
     "build_method",
 ]
+
+if TYPE_CHECKING:
+    from sssd.methods.base import Comparison, Method, StepResult
+    from sssd.methods.build import METHODS, build_method
+    from sssd.methods.labelenc import LabelEncStep1, LabelEncStep2
+    from sssd.methods.lgd import LGD
+    from sssd.methods.settings import (
+        KINDS,
+        DistillingConfig,
+        FusionConfig,
+        LabelEncStep1Config,
+        LabelEncStep2Config,
+        LabelGuidedConfig,
+        LGDConfig,
+        MethodConfig,
+        NamedConfig,
+        PaintedConfig,
+        PlainConfig,
+        RelationConfig,
+        SSSDConfig,
+    )
+    from sssd.methods.sssd import SSSD
+else:
+    __getattr__, __dir__ = names_of(
+        globals(),
+        {
+            "sssd.methods.base": "Comparison Method StepResult",
+            "sssd.methods.build": "METHODS build_method",
+            "sssd.methods.labelenc": "LabelEncStep1 LabelEncStep2",
+            "sssd.methods.lgd": "LGD",
+            "sssd.methods.settings": (
+                "KINDS DistillingConfig FusionConfig LGDConfig LabelEncStep1Config "
+                "LabelEncStep2Config LabelGuidedConfig MethodConfig NamedConfig "
+                "PaintedConfig PlainConfig RelationConfig SSSDConfig"
+            ),
+            "sssd.methods.sssd": "SSSD",
+        },
+    )

@@ -1,43 +1,14 @@
-"""What all methods share: settings, the result of a step, the base class."""
+"""What all methods share: the result of a step, the base class."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from sssd.detectors import Batch, Detector, Losses, Maps, Targets
 from sssd.fusion import Objects, pack_objects
+from sssd.methods.settings import MethodConfig
 from sssd.schedules import ScheduleConfig
-
-MethodName = Literal["plain", "sssd", "lgd", "labelenc_step1", "labelenc_step2"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class NamedConfig:
-    """Settings of one of several kinds: a class each, which `name` tells apart."""
-
-    name: str = ""
-
-    def __post_init__(self) -> None:
-        """Refuses another class's name."""
-        if self.name != type(self).name:
-            raise ValueError(f"{type(self).__name__} is {type(self).name!r}, not {self.name!r}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MethodConfig(NamedConfig):
-    """How the detector is trained."""
-
-    name: MethodName = "plain"
-    """plain: the detector alone. sssd: Jensen-Shannon distance to maps made with the labels. lgd:
-    squared error instead. labelenc: a label encoder, trained in step 1, guides a new detector in
-    step 2. Another name than the recipe's brings that method's options; shared ones are kept."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlainConfig(MethodConfig):
-    """The detector alone."""
 
 
 class StepResult(NamedTuple):

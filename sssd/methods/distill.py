@@ -3,8 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,76 +11,18 @@ from torch import Tensor, nn
 from sssd.detectors import Detector, Maps, Targets
 from sssd.distillation import SelfDistillation
 from sssd.fusion import Adapter, PaintedFusion, RelationFusion
-from sssd.methods.base import Comparison, Method, MethodConfig, NamedConfig, StepResult
+from sssd.methods.base import Comparison, Method, StepResult
 from sssd.methods.gradients import GradientShares, without_gradient
-from sssd.schedules import CoefficientConfig, ScheduleConfig
+from sssd.methods.settings import (
+    AdapterName,
+    DistillingConfig,
+    FusionConfig,
+    LabelGuidedConfig,
+    RelationConfig,
+)
+from sssd.schedules import ScheduleConfig
 
-FusionName = Literal["relation", "painted"]
-AdapterName = Literal["full", "separable", "none"]
 KINDS_OF_LOSS = ("detection", "teacher", "distillation")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistillingConfig(MethodConfig):
-    """Settings of every method that distils."""
-
-    coefficient: CoefficientConfig = field(default_factory=CoefficientConfig)
-    """The distillation coefficient lambda."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FusionConfig(NamedConfig):
-    """The component that makes label-enhanced maps K_e."""
-
-    name: FusionName = "painted"
-    """relation: LGD's attention between the objects. painted: labels painted, which is cheaper."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PaintedConfig(FusionConfig):
-    """Labels painted onto the maps: `PaintedFusion`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RelationConfig(FusionConfig):
-    """LGD's relations between objects: `RelationFusion`."""
-
-    name: FusionName = "relation"
-
-    context: bool = True
-    """A row that stands for the whole image."""
-
-    detach: bool = False
-    """Keep the detection losses on K_e from reaching the backbone."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelGuidedConfig(DistillingConfig):
-    """Settings that SSSD and LGD share; the defaults are LGD's."""
-
-    fusion: FusionConfig = field(default_factory=RelationConfig)
-    """From maps and labels to the implicit teacher's maps."""
-
-    adapter: AdapterName = "full"
-    """Three 3x3 convolutions on the student's side of the distance, as LGD has them; or separable
-    ones, which are cheaper; or none."""
-
-    teacher_every: int = 1
-    """Run the head on K_e every so many iterations."""
-
-    frozen_backbone: int = 0
-    """Iterations, from the first, in which the backbone is not trained."""
-
-    def __post_init__(self) -> None:
-        """Refuses what has no meaning."""
-        super().__post_init__()
-        if self.adapter not in get_args(AdapterName):
-            names = ", ".join(get_args(AdapterName))
-            raise ValueError(f"--method.adapter is {self.adapter!r}; it must be one of {names}")
-        if self.teacher_every < 1:
-            raise ValueError(f"--method.teacher-every is {self.teacher_every}; it must be >= 1")
-        if self.frozen_backbone < 0:
-            raise ValueError(f"--method.frozen-backbone is {self.frozen_backbone}; it must be >= 0")
 
 
 class Distilling(Method, ABC):

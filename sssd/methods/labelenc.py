@@ -2,9 +2,6 @@
 detector drawn towards its maps.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork
@@ -13,26 +10,9 @@ from sssd.detectors import Detector, Maps
 from sssd.detectors.weights import load_weights
 from sssd.fusion import Adapter, ColorMapEncoder, Objects, normalize_map
 from sssd.losses import standardized_mse
-from sssd.methods.base import MethodName
-from sssd.methods.distill import Distilling, DistillingConfig
+from sssd.methods.distill import Distilling
+from sssd.methods.settings import DistillingConfig, LabelEncStep2Config
 from sssd.schedules import ScheduleConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelEncStep1Config(DistillingConfig):
-    """LabelEnc, step 1: the detector and a label encoder train one head."""
-
-    name: MethodName = "labelenc_step1"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelEncStep2Config(DistillingConfig):
-    """LabelEnc, step 2: a new detector is drawn towards the encoded labels."""
-
-    name: MethodName = "labelenc_step2"
-
-    step1_weights: Path | None = None
-    """The `step1.safetensors` in the folder of a run of labelenc_step1; needed."""
 
 
 class LabelMaps(nn.Module):

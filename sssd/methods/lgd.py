@@ -1,20 +1,10 @@
 """Label-guided self-distillation (Zhang et al., AAAI 2022, arXiv 2109.11496)."""
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from sssd.detectors import Maps
 from sssd.losses import standardized_mse
-from sssd.methods.base import MethodName
-from sssd.methods.distill import LabelGuided, LabelGuidedConfig, standardize
-
-
-@dataclass(frozen=True, kw_only=True)
-class LGDConfig(LabelGuidedConfig):
-    """LGD: squared error between standardised maps."""
-
-    name: MethodName = "lgd"
+from sssd.methods.distill import LabelGuided, standardize
 
 
 class LGD(LabelGuided):

@@ -1,57 +1,12 @@
 """Smooth and stepwise self-distillation (Deng et al., ICIP 2023, arXiv 2303.05015)."""
 
-from dataclasses import dataclass, field
-from typing import Literal
-
 from torch import Tensor
 
 from sssd.detectors import Maps
-from sssd.methods.base import MethodName
-from sssd.methods.distill import (
-    AdapterName,
-    FusionConfig,
-    LabelGuided,
-    LabelGuidedConfig,
-    PaintedConfig,
-    standardize,
-)
+from sssd.methods.distill import LabelGuided, standardize
+from sssd.methods.settings import SSSDConfig
 from sssd.ops import js_distance
 from sssd.ops.reference.divergence import softmax_terms
-
-
-@dataclass(frozen=True, kw_only=True)
-class SSSDConfig(LabelGuidedConfig):
-    """SSSD: Jensen-Shannon distance between softmaxes of the maps."""
-
-    name: MethodName = "sssd"
-    # Both are the cheap ones. Without an adapter, and without a norm, the distance does nothing
-    # (docs/results.md: 300 iterations at 64 channels).
-    fusion: FusionConfig = field(default_factory=PaintedConfig)
-    adapter: AdapterName = "separable"
-
-    over: Literal["channels", "cells"] = "channels"
-    """One distribution a cell, over its channels, or one a channel, over its cells. The paper is
-    silent."""
-
-    temperature: float = 1.0
-    """Temperature of the softmax. The paper is silent."""
-
-    root: Literal["level", "row"] | None = "level"
-    """Root of a level's mean divergence, mean of the rows' roots, or no root."""
-
-    elements: Literal["sum", "mean"] = "sum"
-    """Divergence of a row as a sum over its elements, or their mean (as PyTorch's kl_div with
-    "mean"), which makes a root of it sqrt(row length) times smaller: lambda 75 of the mean over 256
-    channels is 75 / 16 = 4.7 of the sum. The paper is silent."""
-
-    normalize: bool = False
-    """Instance norm of both sides before the softmax."""
-
-    def __post_init__(self) -> None:
-        """Refuses what has no meaning."""
-        super().__post_init__()
-        if self.temperature <= 0:
-            raise ValueError(f"--method.temperature is {self.temperature}; it must be > 0")
 
 
 class SSSD(LabelGuided):

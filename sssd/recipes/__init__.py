@@ -2,6 +2,6 @@
 
 from sssd.recipes.config import Config, describe, stretched
 from sssd.recipes.paper import paper
-from sssd.recipes.recipes import RECIPES, SHORTLIST
+from sssd.recipes.recipes import DEFAULT_RECIPE, RECIPES, SHORTLIST
 
-__all__ = ["RECIPES", "SHORTLIST", "Config", "describe", "paper", "stretched"]
+__all__ = ["DEFAULT_RECIPE", "RECIPES", "SHORTLIST", "Config", "describe", "paper", "stretched"]

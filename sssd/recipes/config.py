@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sssd.data.build import DataConfig
+from sssd.data.settings import DataConfig
 from sssd.detectors import DetectorConfig
 from sssd.engine.settings import EngineConfig
 from sssd.methods import DistillingConfig, LabelGuidedConfig, MethodConfig, SSSDConfig

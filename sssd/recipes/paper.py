@@ -14,6 +14,7 @@ Where they are silent, or where rows must be comparable, it is our choice:
 - stepwise: lambda doubles at the first milestone; the paper names the iteration alone.
 - 90k: what LGD and SSSD state in iterations of 180k is halved.
 - the values of the sweep over lambda.
+- mixed precision on GPUs (`--engine.precision fp32` is theirs).
 - V1 is torchvision's; LGD and LabelEnc take MSRA's weights of the same networks.
 - plain and LabelEnc have LGD's optimizer, clipping and image sizes, as in LGD's own comparison.
   LabelEnc's code has warm-up 500 from 1/3, no clipping and one short side: add
@@ -25,11 +26,10 @@ import re
 from typing import Any, cast
 
 from sssd.detectors import DetectorConfig
-from sssd.detectors.backbones import BackboneName
-from sssd.detectors.build import DetectorName
+from sssd.detectors.settings import BackboneName, DetectorName
 from sssd.engine.settings import EngineConfig
-from sssd.methods import METHODS, RelationConfig
-from sssd.methods.base import MethodName
+from sssd.methods import KINDS, MethodConfig, RelationConfig
+from sssd.methods.settings import MethodName
 from sssd.recipes.config import Config
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 
@@ -92,7 +92,6 @@ def paper(
         raise ValueError(f"method is {method!r}; it must be one of {', '.join(options)}")
     if stepwise and method not in ("lgd", "sssd"):
         raise ValueError(f"stepwise: {method} has one lambda; lgd and sssd double theirs")
-    settings = next(kind for kind in METHODS if kind.name == method)
     from_p5 = detector == "fasterrcnn" or (detector == "fcos" and method.startswith("labelenc"))
     return Config(
         # Short side 640 to 800, long side up to 1333, by default.
@@ -102,7 +101,7 @@ def paper(
             weights="imagenet_v1",
             p6_from="p5" if from_p5 else "c5",
         ),
-        method=settings(**options[method]),
+        method=cast(MethodConfig, KINDS[MethodConfig][method](**options[method])),
         schedule=ScheduleConfig(
             iterations=iterations + added,
             milestones=tuple(milestone + added for milestone in milestones),

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from functools import partial
 
-from sssd.data.build import DataConfig
+from sssd.data.settings import DataConfig
 from sssd.detectors import DetectorConfig
 from sssd.engine.settings import EngineConfig
 from sssd.methods import SSSDConfig
@@ -65,4 +65,5 @@ RECIPES: dict[str, Callable[[], Config]] = {
     **{recipe.__name__: recipe for recipe in (demo, small, coco)},
     **{name: partial(row, name) for name in PAPER},
 }
+DEFAULT_RECIPE = "demo"
 SHORTLIST = ("demo", "small", "coco")  # what a newcomer is shown

@@ -12,8 +12,8 @@ import numpy as np
 from sssd.data import DetectionDataset
 from sssd.engine.analysis import ClassNumbers, Threshold
 from sssd.engine.evaluate import METRICS
+from sssd.engine.files import write_atomically
 from sssd.engine.inference import Evaluation
-from sssd.engine.state import write_atomically
 from sssd.report import charts
 from sssd.report.page import Block, Grid, Numbers, Table, Text
 

@@ -8,10 +8,10 @@ import matplotlib
 
 from sssd.data import DetectionDataset
 from sssd.engine.evaluate import in_order
+from sssd.engine.files import write_atomically
 from sssd.engine.inference import Evaluation
 from sssd.engine.record import read_record
 from sssd.engine.runs import Run
-from sssd.engine.state import write_atomically
 from sssd.methods import Method
 from sssd.report import making, results
 from sssd.report.examples import choose, examples

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from sssd.compare import __main__ as command
+from sssd.compare import comparison
 from sssd.compare import runs as files
 from sssd.compare.arms import make_arms
 from sssd.compare.cost import Cost
@@ -41,7 +42,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is measured and nothing is run."""
     monkeypatch.setattr(
-        command, "_measured", lambda arms: {n: Cost(1.0 + (n != "plain"), 0.1) for n in arms}
+        comparison, "_measured", lambda arms: {n: Cost(1.0 + (n != "plain"), 0.1) for n in arms}
     )
     monkeypatch.setattr(Runner, "run_all", lambda self, on_result: None)
 
@@ -164,20 +165,20 @@ def test_wrong_use_is_told(
 
 
 def test_jobs_have_a_core_or_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert command._gpus("cpu") is None
-    monkeypatch.setattr(command.os, "sched_getaffinity", lambda pid: {0, 1, 5})
-    assert command._jobs(None, None) == 3
-    monkeypatch.setattr(command.torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(command.torch.cuda, "device_count", lambda: 2)
+    assert comparison._gpus("cpu") is None
+    monkeypatch.setattr(comparison.os, "sched_getaffinity", lambda pid: {0, 1, 5})
+    assert comparison._jobs(None, None) == 3
+    monkeypatch.setattr(comparison.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(comparison.torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert command._gpus("auto") == ["0", "1"]
-    assert command._jobs(None, ["0", "1"]) == 2
+    assert comparison._gpus("auto") == ["0", "1"]
+    assert comparison._jobs(None, ["0", "1"]) == 2
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1,7")
-    assert command._gpus("auto") == ["GPU-1", "7"]
+    assert comparison._gpus("auto") == ["GPU-1", "7"]
     with pytest.raises(ValueError, match="--jobs is 3; there are 2 GPUs"):
-        command._jobs(3, ["0", "1"])
+        comparison._jobs(3, ["0", "1"])
     with pytest.raises(ValueError, match="set CUDA_VISIBLE_DEVICES instead"):
-        command._gpus("cuda:1")
+        comparison._gpus("cuda:1")
 
 
 def test_a_run_of_other_settings_is_named(tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ def test_images_in_both_sets_are_told(config: DataConfig) -> None:
     ("values", "message"),
     [
         ({"flip": 1.5}, "--data.flip is 1.5; a probability"),
+        ({"mosaic": -0.5}, "--data.mosaic is -0.5; a probability"),
         ({"scale": 0.5}, "--data.scale is 0.5; at least 1"),
         ({"pixel_range": (9, 2)}, "--data.pixel-range is 9 2; the first must be the smaller"),
     ],

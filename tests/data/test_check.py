@@ -172,15 +172,46 @@ def test_command_runs_as_a_module(tmp_path: Path) -> None:
     ],
 )
 def test_the_degenerate_boxes_of_bccd_voc(split: str, expected: str, shared_data: Path) -> None:
-    with pytest.warns(UserWarning, match="1 bad records are left out"):
-        dataset = read_voc(shared_data / "bccd_voc", split, shared_data / "bccd" / split)
-    report = check(dataset)
-    (fault,) = report.faults
-    assert expected in str(fault)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        kept = report.resolve("drop")
+        dataset = read_voc(shared_data / "bccd_voc", split, shared_data / "bccd" / split)
+        report = check(dataset)
+        kept = report.resolve("raise")
+    (fault,) = report.notes
+    assert expected in str(fault)
     assert len(kept.boxes) == {"train": 2804, "val": 1137}[split]
+
+
+@pytest.mark.parametrize(("boxes", "severity"), [(99, "error"), (100, "note")])
+@pytest.mark.parametrize("slip", [[9, 9, 1.03, 0], [70, 9, 5, 4]])
+def test_rare_boxes_without_area_are_slips(
+    slip: list[float], boxes: int, severity: str, tmp_path: Path
+) -> None:
+    """Annotation 918 of COCO's train2017 is 1.03 x 0.0; where many are so, the file is wrong."""
+    document = good(tmp_path)
+    document["annotations"] = [
+        {"id": key, "image_id": 1, "category_id": 1, "bbox": [key % 60, key // 60, 2, 2]}
+        for key in range(1, boxes)
+    ] + [{"id": 918, "image_id": 2, "category_id": 1, "bbox": slip}]
+    report = check(write(document, tmp_path))
+    (fault,) = [fault for fault in report.faults if fault.record == "annotation 918"]
+    assert fault.severity == severity
+    if severity == "note":
+        assert ", it is left out: x " in fault.message
+        assert len(report.resolve("raise").boxes) == boxes - 1
+    else:
+        with pytest.raises(DataError, match="annotation 918"):
+            report.resolve("raise")
+
+
+def test_images_of_lvis_are_named_by_their_url(tmp_path: Path) -> None:
+    document = good(tmp_path)
+    for record in document["images"]:
+        name = record.pop("file_name")
+        record["coco_url"] = f"http://images.cocodataset.org/train/{name}"
+    report = check(write(document, tmp_path))
+    assert [fault for fault in report.faults if fault.severity == "error"] == []
+    assert [Path(path).parent.name for path in report.dataset.image_paths] == ["train", "train"]
 
 
 def test_real_data_are_clean(shared_data: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sssd.detectors import DetectorConfig, build_detector
-from sssd.export import _TracedTransform
+from sssd.engine.onnx_file import _TracedTransform
 
 SHAPES = [(1, 700), (700, 1), (2, 901), (1, 448), (3, 1000), (1, 2)]
 

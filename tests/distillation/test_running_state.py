@@ -16,7 +16,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCN
 from sssd.distillation import SelfDistillation, running_state_kept
 from sssd.integrations import attach
 from sssd.methods import PaintedConfig, build_method
-from sssd.methods.base import MethodName
+from sssd.methods.settings import MethodName
 from sssd.schedules import ScheduleConfig
 from tests.small import images_and_targets, method_config, small_detector
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from sssd.data import read_coco
-from sssd.detectors.build import DetectorName
+from sssd.detectors.settings import DetectorName
+from sssd.engine.files import RunError
 from sssd.engine.log import read_metrics
 from sssd.engine.settings import EngineConfig
-from sssd.engine.state import RunError
 from sssd.methods import MethodConfig, PaintedConfig, build_method
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 from tests.scenes import write_scenes

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from sssd.data import read_coco
 from sssd.engine import distributed
+from sssd.engine.files import RunError
 from sssd.engine.inference import evaluate_detector
 from sssd.engine.log import read_metrics
 from sssd.engine.settings import EngineConfig
-from sssd.engine.state import RunError, checkpoints
+from sssd.engine.state import checkpoints
 from sssd.methods import MethodConfig, PlainConfig
 from tests.engine import two_processes
 from tests.scenes import write_scenes
@@ -81,6 +82,17 @@ def test_both_processes_hold_the_same_weights(seen: list[dict[str, Any]]) -> Non
     for name in ("fcos", "retinanet", "accumulated", "straight", "resumed"):
         for key, value in seen[0][name].items():
             assert torch.equal(seen[1][name][key], value), f"{name}: {key}"
+
+
+@pytest.mark.slow
+def test_a_step_that_overflows_on_one_process_moves_neither(seen: list[dict[str, Any]]) -> None:
+    """In fp16: the scale of the losses, 65536, falls on both."""
+    (scale, sums), other = seen[0]["fp16"], seen[1]["fp16"]
+    assert (scale, sums) == other
+    assert scale == 65536 / 2
+    assert sums[1] != sums[0]
+    assert sums[2] == sums[1], "the step that overflowed"
+    assert sums[3] != sums[2]
 
 
 @pytest.mark.slow

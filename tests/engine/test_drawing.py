@@ -94,7 +94,7 @@ def test_texts_do_not_cover_each_other(texts: dict[str, Rectangle]) -> None:
     assert all(min(place) >= 0 and max(place) <= 480 for place in places)
     for number, one in enumerate(places):
         for other in places[:number]:
-            assert not drawing._overlap(one, other)
+            assert not drawing._shared(one, other)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 3), (12, 12)])

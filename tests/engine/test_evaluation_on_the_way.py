@@ -39,7 +39,7 @@ def test_the_fast_engine_gives_the_same_rows_and_leaves_the_end_to_pycocotools(
     dataset: DetectionDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("faster_coco_eval", reason="faster-coco-eval is an optional dependency")
-    slow = run(dataset, tmp_path / "slow", CONFIG)
+    slow = run(dataset, tmp_path / "slow", replace(CONFIG, evaluate_with="pycocotools"))
     used = []
     accumulated = inference.accumulated
 
@@ -48,8 +48,7 @@ def test_the_fast_engine_gives_the_same_rows_and_leaves_the_end_to_pycocotools(
         return accumulated(truth, found, engine)
 
     monkeypatch.setattr(inference, "accumulated", recorded)
-    config = replace(CONFIG, evaluate_with="faster-coco-eval")
-    fast = run(dataset, tmp_path / "fast", config)
+    fast = run(dataset, tmp_path / "fast", CONFIG)
     assert used == ["faster-coco-eval", "faster-coco-eval", "pycocotools"]
     assert [row["iteration"] for row in fast] == [2, 4, 5]
     for one, other in zip(slow, fast, strict=True):
@@ -60,7 +59,7 @@ def test_the_fast_engine_gives_the_same_rows_and_leaves_the_end_to_pycocotools(
 @pytest.mark.parametrize(
     ("setting", "module", "message"),
     [
-        ({"tensorboard": True}, "tensorboard", r"--engine\.tensorboard .*sssd\[tensorboard\]"),
+        ({"loggers": ("wandb",)}, "wandb", r"--engine\.loggers wandb .*sssd\[wandb\]"),
         (
             {"evaluate_with": "faster-coco-eval"},
             "faster_coco_eval",

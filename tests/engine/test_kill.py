@@ -21,6 +21,7 @@ from tests.scenes import write_scenes
 from tests.torchrun import children, torchrun
 
 pytestmark = pytest.mark.slow
+OF_THE_MACHINE = ("images_per_second", "memory_gb")
 KILLS = 7  # more, at other moments, in the next session
 EVALUATE_EVERY, ITERATIONS = 4, 16
 SETTINGS = [
@@ -76,8 +77,10 @@ def outcome(run: Path) -> dict[str, Any]:
     rows = read_metrics(run)
     return {
         "checkpoint": torch.load(newest, weights_only=True),
-        "metrics": [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows],
+        "metrics": [{k: v for k, v in row.items() if k not in OF_THE_MACHINE} for row in rows],
         "weights": load_file(run / "model.safetensors"),
+        "best weights": load_file(run / "best.safetensors"),
+        "best": (run / "best.json").read_bytes(),
         "encoder": load_file(run / "step1.safetensors"),
         "evaluation": (run / "evaluation.json").read_bytes(),
         "files": sorted(str(path.relative_to(run)) for path in run.rglob("*")),

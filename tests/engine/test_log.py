@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from sssd.engine.log import MetricsFile, ProgressLog, read_metrics
+from sssd.engine.loggers import Loggers
 
 ROW = {
     "iteration": 3,
@@ -19,6 +20,7 @@ ROW = {
     "lambda": 2.0,
     "learning_rate": 0.01,
     "images_per_second": 12.0,
+    "memory_gb": 1.5,
 }
 
 
@@ -29,7 +31,8 @@ def test_progress_shows_iteration_time_left_and_losses(terminal: bool) -> None:
     with ProgressLog(console, total=6, done=0) as progress:
         progress.advance(3)
         progress.report(ROW)
-    for part in ("3/6", "ETA", "loss 2.500", "detection 1.500", "(lambda 2)", "12.0 images/s"):
+    for part in ("3/6", "ETA", "loss 2.500", "detection 1.500", "(lambda 2)", "12.0 images/s",
+                 "1.5 GB"):  # fmt: skip
         assert part in text.getvalue()
     assert ("━" in text.getvalue()) == terminal
 
@@ -58,12 +61,15 @@ def test_tensorboard_shows_the_rows_of_the_metrics_once(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="needs the tensorboard extra")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    first = MetricsFile(tmp_path, 0, tensorboard=True)
+    def loggers(run: Path, iteration: int) -> Loggers:
+        return Loggers(["tensorboard"], [], run, iteration, {})
+
+    first = MetricsFile(tmp_path, 0, loggers(tmp_path, 0))
     for iteration in (1, 2, 3, 4):
         first.write({"iteration": iteration, "loss": float(iteration)})
     first.write({"iteration": 2, "AP": 0.125})
     # Killed here, without close(), and resumed from the checkpoint of iteration 2.
-    second = MetricsFile(tmp_path, 2, tensorboard=True)
+    second = MetricsFile(tmp_path, 2, loggers(tmp_path, 2))
     for iteration in (3, 4):
         second.write({"iteration": iteration, "loss": -float(iteration)})
     second.close()
@@ -82,8 +88,3 @@ def test_tensorboard_shows_the_rows_of_the_metrics_once(tmp_path: Path) -> None:
     assert sorted(shown) == sorted(written)
     assert (4, "loss", -4.0) in shown
     assert len(shown) == 5
-
-
-def test_without_it_nothing_is_written_for_tensorboard(tmp_path: Path) -> None:
-    MetricsFile(tmp_path, 0).close()
-    assert not (tmp_path / "tensorboard").exists()

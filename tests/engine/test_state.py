@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sssd.engine.state import RunError, checkpoints, load_latest, save_checkpoint, write_atomically
+from sssd.engine.files import RunError, write_atomically
+from sssd.engine.state import checkpoints, load_latest, save_checkpoint
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sssd.data import read_coco
-from sssd.detectors.build import DetectorName
+from sssd.detectors.settings import DetectorName
 from sssd.engine.distributed import from_first, gather, process_group, with_shared_gradients
 from sssd.engine.inference import evaluate_detector
 from sssd.engine.loop import Trainer
@@ -27,9 +27,10 @@ from sssd.methods import (
     MethodConfig,
     PlainConfig,
     SSSDConfig,
+    StepResult,
     build_method,
 )
-from sssd.methods.base import MethodName
+from sssd.methods.settings import MethodName
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 from tests.small import method_config
 from tests.tiny import tiny_detector, train
@@ -69,6 +70,31 @@ class StopsHere(Method):
         if dist.get_rank() == 1 and iteration == STOP_AT:
             os.kill(os.getpid(), signal.SIGTERM)
         return self.method(images, targets, iteration)
+
+
+class OverflowsHere(Method):
+    """Plain training whose losses are infinite on one process in one step.
+
+    Attributes:
+        sums: of the weights that each step has begun with.
+    """
+
+    def forward(self, images, targets, iteration):
+        total = sum(float(p.double().sum()) for p in self.parameters())
+        self.sums = [*getattr(self, "sums", []), total]
+        losses, metrics = super().forward(images, targets, iteration)
+        if dist.get_rank() == 1 and iteration == STOP_AT:
+            losses = {name: loss * float("inf") for name, loss in losses.items()}
+        return StepResult(losses, metrics)
+
+
+def in_fp16(folder: Path) -> tuple[float, list[float]]:
+    """The scale of the losses behind such a run, and a sum of the weights before each step."""
+    dataset = read_coco(folder / "annotations/instances_train.json")
+    method = OverflowsHere(tiny_detector(), PlainConfig(), SCHEDULE)
+    config = replace(CONFIG, precision="fp16")
+    trainer = train(method, dataset, folder / "fp16", config, SCHEDULE, console=None)
+    return trainer.train_step.scaler.get_scale(), method.sums
 
 
 def interrupted(folder: Path) -> Trainer:
@@ -146,6 +172,7 @@ def main(folder: Path) -> None:
         seen["straight"] = weights(run(folder, "straight", "fcos", LabelEncStep1Config()))
         seen["resumed"] = weights(interrupted(folder))
         dataset = read_coco(folder / "annotations/instances_val.json")
+        seen["fp16"] = in_fp16(folder)
         seen["numbers"] = evaluate_detector(tiny_detector(seed=3), dataset, 2).numbers
         trained: list[tuple[MethodName, DetectorName]] = [  # step 2 begins with what step 1 leaves
             ("plain", "fasterrcnn"), ("sssd", "retinanet"), ("lgd", "fasterrcnn"),

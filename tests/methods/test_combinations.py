@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from sssd.detectors import build_detector
-from sssd.detectors.build import DetectorName
+from sssd.detectors.settings import DetectorName
 from sssd.methods import (
     LabelEncStep1Config,
     LabelEncStep2Config,
@@ -22,7 +22,7 @@ from sssd.methods import (
     SSSDConfig,
     build_method,
 )
-from sssd.methods.base import MethodName
+from sssd.methods.settings import MethodName
 from sssd.schedules import ScheduleConfig
 from tests.pairwise import pairwise_rows
 from tests.small import NUM_CLASSES, images_and_targets, small_config

@@ -15,7 +15,7 @@ from sssd.methods import (
     SSSDConfig,
     build_method,
 )
-from sssd.methods.distill import AdapterName
+from sssd.methods.settings import AdapterName
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 from tests.small import NUM_CLASSES, images_and_targets, method_config
 from tests.tiny import tiny_detector

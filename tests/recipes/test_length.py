@@ -1,8 +1,11 @@
 """A recipe follows the length that it is given."""
 
+from dataclasses import replace
+
 import pytest
 
-from sssd.recipes import RECIPES
+from sssd.flags import in_iterations
+from sssd.recipes import RECIPES, Config
 from sssd.train import parse
 
 
@@ -42,3 +45,41 @@ def test_what_is_no_length_is_refused_by_the_parser(capsys: pytest.CaptureFixtur
     assert "--schedule.iterations" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"--schedule\.iterations is 0"):
         parse(["small", "--schedule.iterations", "0"])
+
+
+def resolved(arguments: list[str], images: int) -> Config:
+    """The settings of a command line once the data are known."""
+    _, config = parse(arguments)
+    return in_iterations(config, images, arguments)
+
+
+@pytest.mark.parametrize("name", ["demo", "small", "fcos_r50_labelenc_step1"])
+def test_epochs_are_iterations_of_the_data_and_all_moves_along(name: str) -> None:
+    batch = RECIPES[name]().engine.batch_size
+    config = resolved([name, "--schedule.epochs", "12.5"], images=80)
+    expected = parse([name, "--schedule.iterations", str(1000 // batch)])[1]
+    assert config == expected
+
+
+def test_what_is_given_beside_epochs_stays() -> None:
+    flags = ["--schedule.epochs=6", "--schedule.milestones", "50", "70"]
+    flags += ["--method.coefficient.start", "100", "--method.coefficient.stop=110"]
+    config = resolved(["small", *flags], images=80)
+    assert config.schedule.iterations == 120
+    assert config.schedule.milestones == (50, 70)
+    assert (config.method.coefficient.start, config.method.coefficient.stop) == (100, 110)
+    assert config.schedule.warmup == round(50 * 120 / 350)
+
+
+def test_a_run_that_goes_on_for_more_epochs_keeps_what_happens_when() -> None:
+    config = replace(RECIPES["small"](), resume=True)
+    config = replace(config, schedule=replace(config.schedule, epochs=20))
+    longer = in_iterations(config, 100, ["--schedule.epochs", "20"])
+    assert longer.schedule == replace(config.schedule, iterations=500, epochs=None)
+    assert longer.method == config.method
+
+
+@pytest.mark.parametrize("epochs", ["0", "-1", "nan", "inf"])
+def test_epochs_that_are_no_length_are_refused(epochs: str) -> None:
+    with pytest.raises(ValueError, match=r"--schedule\.epochs is .*; it must be a number above 0"):
+        parse(["small", f"--schedule.epochs={epochs}"])

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
@@ -20,19 +20,12 @@ from sssd.data.dataset import DetectionDataset
 from sssd.data.faults import DataError, Fault, count_kinds
 from sssd.data.formats import read_dataset
 from sssd.data.hints import notes
-from sssd.data.images import (
-    is_deep,
-    orientation,
-    read_image,
-    stated_orientation,
-    upright_size,
-    why_unreadable,
-)
+from sssd.data.image_files import ImageFile, KeptImages, open_file
+from sssd.data.images import why_unreadable
 
 OnBadData = Literal["raise", "drop"]
 
 SIZE_LIMITS = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, np.inf)}
-JPEG_END = b"\xff\xd9"
 PLAIN_MODES = ("RGB", "L")
 DARK = 2**14  # of 16 bits: where a picture ends below, it is a quarter as bright as it could be
 # Faults for which a reader leaves an image out.
@@ -54,11 +47,15 @@ class Report:
         dataset: what was checked.
         faults: everything that is wrong ("error") or worth knowing ("note").
         bad_images: rows of images that cannot be trained with.
+        files: what is known of each image file that can be read, by its path.
+        unchanged: how many of them were checked before, and were not opened again.
     """
 
     dataset: DetectionDataset
     faults: list[Fault]
     bad_images: np.ndarray
+    files: dict[str, ImageFile] = field(default_factory=dict)
+    unchanged: int = 0
 
     @property
     def errors(self) -> list[Fault]:
@@ -147,8 +144,8 @@ class Report:
             f"{int((~boxes.crowd).sum())} objects, {int(boxes.crowd.sum())} crowd regions, "
             f"{self.dataset.num_classes} categories; {len(self.errors)} errors, "
             f"{len(self.notes)} notes"
-            + f"; with --data.on-bad-data drop, {self.dropped()}"
-            * bool(self.errors)
+            + f"; {self.unchanged} images checked before, unchanged" * bool(self.unchanged)
+            + f"; with --data.on-bad-data drop, {self.dropped()}" * bool(self.errors)
         )
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -165,12 +162,13 @@ def check(
     """Examine annotations and image files.
 
     Every image is opened. Of a JPEG that ends as one should, only the header is read, which takes
-    little time and finds truncated files; everything else is decoded.
+    little time and finds truncated files; everything else is decoded. What is found of 1000 images
+    or more is kept (see `KeptImages`): those that have not changed are not opened another time.
 
     Args:
         data: a dataset, or the path of one (see `read_dataset`).
         images: folder of the images, for a path.
-        decode: decode every JPEG wholly, too, which finds damage within them.
+        decode: open every image anew and decode JPEG wholly, too, which finds damage within them.
 
     Returns:
         The report; `report.resolve("drop")` gives the dataset without the bad records.
@@ -184,58 +182,76 @@ def check(
         'coco/annotations/instances_train2017.json: 118287 images (1021 without objects), ...'
     """
     dataset = data if isinstance(data, DetectionDataset) else read_dataset(data, images)
+    kept = None if dataset.part is None else KeptImages(dataset.source, dataset.part)
+    paths = dataset.image_paths
+
+    def look(row: int) -> tuple[bool, ImageFile | Fault]:
+        known = kept.unchanged(paths[row]) if kept is not None and not decode else None
+        return known is not None, known or _open(dataset, row, decode)
+
     with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:  # files and Pillow need no lock
-        found = list(pool.map(lambda row: _check_image(dataset, row, decode), range(len(dataset))))
-    bad = [row for row, faults in enumerate(found) if any(f.severity == "error" for f in faults)]
-    of_images = [fault for faults in found for fault in faults]
-    faults = [*dataset.faults, *of_images, *notes(dataset)]
-    return Report(dataset, faults, np.array(bad, np.int64))
+        found = list(pool.map(look, range(len(dataset))))
+    readable = [
+        (path, file)
+        for path, (_, file) in zip(paths, found, strict=True)
+        if isinstance(file, ImageFile)
+    ]
+    if kept is not None:
+        kept.keep(readable)
+    of_images = [
+        [file] if isinstance(file, Fault) else _faults_of(file, dataset, row)
+        for row, (_, file) in enumerate(found)
+    ]
+    bad = [
+        row for row, faults in enumerate(of_images) if any(f.severity == "error" for f in faults)
+    ]
+    return Report(
+        dataset,
+        [*dataset.faults, *itertools.chain(*of_images), *notes(dataset)],
+        np.array(bad, np.int64),
+        dict(readable),
+        sum(known for known, _ in found),
+    )
 
 
-def _check_image(dataset: DetectionDataset, row: int, decode: bool) -> list[Fault]:
+def _open(dataset: DetectionDataset, row: int, decode: bool) -> ImageFile | Fault:
     path = dataset.image_path(row)
     record = f"image {dataset.image_id(row)!r}"
     if not os.path.isfile(path):
-        return [Fault("missing image", path, record, "the file does not exist")]
+        return Fault("missing image", path, record, "the file does not exist")
     try:
-        with Image.open(path) as image:
-            turn, mode, raw = orientation(image), image.mode, image.size
-            stated_turn, deep = stated_orientation(image), is_deep(image)
-            brightest = int(np.asarray(image).max(initial=0)) if deep else DARK
-            size, whole = upright_size(image), image.format == "JPEG" and _ends(path, JPEG_END)
-        if decode or not whole:
-            read_image(path, dataset.pixel_range)
+        return open_file(path, dataset.pixel_range, decode)
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, ...
         reason = str(error) if isinstance(error, DataError) else why_unreadable(path, error)
         reason = reason.removeprefix(f"{path}: the image cannot be read: ")
-        return [Fault("unreadable image", path, record, reason)]
-    stated = tuple(dataset.sizes[row].tolist())
+        return Fault("unreadable image", path, record, reason)
+
+
+def _faults_of(file: ImageFile, dataset: DetectionDataset, row: int) -> list[Fault]:
+    """What is wrong with an image that can be read, or worth knowing."""
+    path, record = dataset.image_path(row), f"image {dataset.image_id(row)!r}"
+    size, stated = (file.width, file.height), tuple(dataset.sizes[row].tolist())
     if size != stated:
         message = f"it is {_times(size)}, but {dataset.label_file(row)} says {_times(stated)}"
-        if raw == stated:
+        if (file.stored_width, file.stored_height) == stated:
             message += ", its size before the EXIF rotation"
         return [Fault("wrong size", path, record, message)]
     told = []
-    if turn != 1:
-        told.append(("EXIF rotation", f"orientation {turn}, turned upright when it is read"))
-    elif stated_turn != 1:
-        message = f"{stated_turn!r} is none of 1 to 8: it is read as it is stored"
+    if file.turn != 1:
+        told.append(("EXIF rotation", f"orientation {file.turn}, turned upright when it is read"))
+    elif file.stated_turn != "1":
+        message = f"{file.stated_turn} is none of 1 to 8: it is read as it is stored"
         told.append(("unknown EXIF orientation", message))
-    if mode not in PLAIN_MODES:
-        message = f"mode {mode}, converted to 8-bit RGB when it is read"
-        if deep and brightest < DARK and dataset.pixel_range is None:
+    if file.mode not in PLAIN_MODES:
+        message = f"mode {file.mode}, converted to 8-bit RGB when it is read"
+        brightest = file.brightest
+        if brightest is not None and brightest < DARK and dataset.pixel_range is None:
             most = max(255, 2 ** brightest.bit_length() - 1)
             message += (
                 f"; nearly black, its values end at {brightest}: --data.pixel-range 0 {most}?"
             )
         told.append(("unusual pixels", message))
     return [Fault(kind, path, record, message, "note") for kind, message in told]
-
-
-def _ends(path: str, ending: bytes) -> bool:
-    with open(path, "rb") as file:
-        file.seek(-min(len(ending), os.path.getsize(path)), os.SEEK_END)
-        return file.read() == ending
 
 
 def _times(size: tuple[int, ...]) -> str:

@@ -1,0 +1,170 @@
+"""Settings of the methods, which a command line shows: without torch, which takes seconds."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from sssd.schedules import CoefficientConfig
+
+MethodName = Literal["plain", "sssd", "lgd", "labelenc_step1", "labelenc_step2"]
+FusionName = Literal["relation", "painted"]
+AdapterName = Literal["full", "separable", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedConfig:
+    """Settings of one of several kinds: a class each, which `name` tells apart."""
+
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuses another class's name."""
+        if self.name != type(self).name:
+            raise ValueError(f"{type(self).__name__} is {type(self).name!r}, not {self.name!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig(NamedConfig):
+    """How the detector is trained."""
+
+    name: MethodName = "plain"
+    """plain: the detector alone. sssd: Jensen-Shannon distance to maps made with the labels. lgd:
+    squared error instead. labelenc: a label encoder, trained in step 1, guides a new detector in
+    step 2. Another name than the recipe's brings that method's options; shared ones are kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainConfig(MethodConfig):
+    """The detector alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillingConfig(MethodConfig):
+    """Settings of every method that distils."""
+
+    coefficient: CoefficientConfig = field(default_factory=CoefficientConfig)
+    """The distillation coefficient lambda."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusionConfig(NamedConfig):
+    """The component that makes label-enhanced maps K_e."""
+
+    name: FusionName = "painted"
+    """relation: LGD's attention between the objects. painted: labels painted, which is cheaper."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaintedConfig(FusionConfig):
+    """Labels painted onto the maps: `PaintedFusion`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelationConfig(FusionConfig):
+    """LGD's relations between objects: `RelationFusion`."""
+
+    name: FusionName = "relation"
+
+    context: bool = True
+    """A row that stands for the whole image."""
+
+    detach: bool = False
+    """Keep the detection losses on K_e from reaching the backbone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelGuidedConfig(DistillingConfig):
+    """Settings that SSSD and LGD share; the defaults are LGD's."""
+
+    fusion: FusionConfig = field(default_factory=RelationConfig)
+    """From maps and labels to the implicit teacher's maps."""
+
+    adapter: AdapterName = "full"
+    """Three 3x3 convolutions on the student's side of the distance, as LGD has them; or separable
+    ones, which are cheaper; or none."""
+
+    teacher_every: int = 1
+    """Run the head on K_e every so many iterations."""
+
+    frozen_backbone: int = 0
+    """Iterations, from the first, in which the backbone is not trained."""
+
+    def __post_init__(self) -> None:
+        """Refuses what has no meaning."""
+        super().__post_init__()
+        if self.adapter not in get_args(AdapterName):
+            names = ", ".join(get_args(AdapterName))
+            raise ValueError(f"--method.adapter is {self.adapter!r}; it must be one of {names}")
+        if self.teacher_every < 1:
+            raise ValueError(f"--method.teacher-every is {self.teacher_every}; it must be >= 1")
+        if self.frozen_backbone < 0:
+            raise ValueError(f"--method.frozen-backbone is {self.frozen_backbone}; it must be >= 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SSSDConfig(LabelGuidedConfig):
+    """SSSD: Jensen-Shannon distance between softmaxes of the maps."""
+
+    name: MethodName = "sssd"
+    # Both are the cheap ones. Without an adapter, and without a norm, the distance does nothing
+    # (docs/results.md: 300 iterations at 64 channels).
+    fusion: FusionConfig = field(default_factory=PaintedConfig)
+    adapter: AdapterName = "separable"
+
+    over: Literal["channels", "cells"] = "channels"
+    """One distribution a cell, over its channels, or one a channel, over its cells. The paper is
+    silent."""
+
+    temperature: float = 1.0
+    """Temperature of the softmax. The paper is silent."""
+
+    root: Literal["level", "row"] | None = "level"
+    """Root of a level's mean divergence, mean of the rows' roots, or no root."""
+
+    elements: Literal["sum", "mean"] = "sum"
+    """Divergence of a row as a sum over its elements, or their mean (as PyTorch's kl_div with
+    "mean"), which makes a root of it sqrt(row length) times smaller: lambda 75 of the mean over 256
+    channels is 75 / 16 = 4.7 of the sum. The paper is silent."""
+
+    normalize: bool = False
+    """Instance norm of both sides before the softmax."""
+
+    def __post_init__(self) -> None:
+        """Refuses what has no meaning."""
+        super().__post_init__()
+        if self.temperature <= 0:
+            raise ValueError(f"--method.temperature is {self.temperature}; it must be > 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LGDConfig(LabelGuidedConfig):
+    """LGD: squared error between standardised maps."""
+
+    name: MethodName = "lgd"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelEncStep1Config(DistillingConfig):
+    """LabelEnc, step 1: the detector and a label encoder train one head."""
+
+    name: MethodName = "labelenc_step1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelEncStep2Config(DistillingConfig):
+    """LabelEnc, step 2: a new detector is drawn towards the encoded labels."""
+
+    name: MethodName = "labelenc_step2"
+
+    step1_weights: Path | None = None
+    """The `step1.safetensors` in the folder of a run of labelenc_step1; needed."""
+
+
+KINDS: dict[type[NamedConfig], dict[str, type[NamedConfig]]] = {
+    MethodConfig: {
+        kind.name: kind
+        for kind in (PlainConfig, SSSDConfig, LGDConfig, LabelEncStep1Config, LabelEncStep2Config)
+    },
+    FusionConfig: {kind.name: kind for kind in (RelationConfig, PaintedConfig)},
+}
+"""The classes of settings that are chosen by name."""

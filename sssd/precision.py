@@ -1,0 +1,52 @@
+"""What stays fp32 under autocast, whose 8 or 11 bits are too few for it: anchors, boxes, losses."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+HALVES = (torch.float16, torch.bfloat16)
+
+
+def widened(value: Any) -> Any:
+    """A tensor, or all in dicts, lists and tuples, in fp32 where they are bf16 or fp16."""
+    if isinstance(value, Tensor):
+        return value.float() if value.dtype in HALVES else value
+    if isinstance(value, Mapping):
+        return type(value)((name, widened(x)) for name, x in value.items())  # type: ignore[call-arg]
+    if isinstance(value, list | tuple):
+        each = [widened(x) for x in value]
+        return type(value)(*each) if hasattr(value, "_fields") else type(value)(each)
+    return value
+
+
+def widen_output(module: nn.Module, args: Any, output: Any) -> Any:
+    """Is a forward hook: box decoding and losses need more than the 8 bits of bf16."""
+    return widened(output)
+
+
+def widen_maps(module: nn.Module, args: tuple[Any, list[Tensor]]) -> tuple[Any, list[Tensor]]:
+    """Is a forward pre-hook of torchvision's anchor generators, which take shapes and dtype.
+
+    Anchors in bf16 would be up to 8 px off.
+    """
+    images, maps = args
+    return images, [m.new_empty((), dtype=torch.float32).expand(m.shape) for m in maps]
+
+
+@contextmanager
+def outputs_widened(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """What some modules give meanwhile is fp32."""
+    handles = [module.register_forward_hook(widen_output) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def without_autocast(maps: list[Tensor]) -> torch.autocast:
+    """Computes with maps as they are given."""
+    return torch.autocast(maps[0].device.type, enabled=False)
