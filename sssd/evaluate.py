@@ -4,16 +4,19 @@ Example:
     python -m sssd.evaluate runs/demo                          # on the run's own validation set
     python -m sssd.evaluate runs/demo --teacher                # the implicit teacher beside it
     python -m sssd.evaluate runs/mine --data.val DIR/annotations/instances_test.json
+    python -m sssd.evaluate runs/mine --report page.html       # the report, as training leaves it
+    python -m sssd.evaluate runs/plain runs/sssd               # two runs and their difference
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import sssd.extras  # noqa: F401  it comes before what may be missing
 
@@ -22,14 +25,13 @@ import tyro
 
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_console, plain_output
 from sssd.engine.files import RunError, write_atomically
-from sssd.recipes import Config
+from sssd.engine.sizes import SIDES, require_number
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from torch import Tensor, nn
 
     from sssd.data import DetectionDataset
-    from sssd.engine.inference import Found
+    from sssd.engine.inference import Evaluation
     from sssd.engine.runs import Run
 
 
@@ -58,12 +60,20 @@ class EvaluationData:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluate a trained detector: the 12 COCO numbers. Writes nothing but what flags ask for."""
+    """Evaluate a trained detector: the 12 COCO numbers, and AP by class. Or two, side by side, on
+    the same data. Writes nothing but what flags ask for.
+    """
 
-    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """Folder of a run."""
+    runs: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="RUN [RUN]", help_behavior_hint="(required)"),
+    ]
+    """Folder of a run; of two for a table of both and their difference."""
 
     data: EvaluationData = field(default_factory=EvaluationData)
+
+    weights: Literal["last", "best"] = "last"
+    """Those of the end, or those with the highest AP on the way; two runs alike."""
 
     engine: Literal["pycocotools", "faster-coco-eval"] = "pycocotools"
     """pycocotools for numbers to report; faster-coco-eval gives the same ones faster."""
@@ -72,11 +82,21 @@ class Evaluate:
     """Evaluate the implicit teacher too: detections from K_e, which is given the labels. It is the
     ceiling of what can be distilled."""
 
+    min_size: int | None = None
+    """Short side of the images in pixels; by default as in training, or what keeps its ratio to
+    --max-size."""
+
+    max_size: int | None = None
+    """Longest side, likewise."""
+
     out: Path | None = None
     """File to write the numbers to, as json; the teacher's are named "teacher/AP" and so on."""
 
     detections: Path | None = None
     """File to write the detector's detections to, as COCO results."""
+
+    report: Path | None = None
+    """File to write the page to that training leaves as report.html, of these data."""
 
     batch_size: int | None = None
     """Images at a time; by default as in training."""
@@ -88,11 +108,20 @@ class Evaluate:
     """"auto" takes a GPU where there is one."""
 
     def __post_init__(self) -> None:
-        """Refuses numbers without meaning."""
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"--batch-size is {self.batch_size}; at least 1")
-        if self.workers < 0:
-            raise ValueError(f"--workers is {self.workers}; at least 0")
+        """Refuses what has no meaning, before a run is read."""
+        if not 1 <= len(self.runs) <= 2:
+            raise ValueError(f"name the folder of one run, or of two; there are {len(self.runs)}")
+        given = [f"--{name}" for name in ("out", "detections", "report") if getattr(self, name)]
+        if len(self.runs) == 2 and given:
+            raise ValueError(f"{given[0]} is of one run; leave it out, or name one run")
+        require_number("--batch-size", self.batch_size, 1)
+        require_number("--workers", self.workers, 0)
+        require_number("--min-size", self.min_size, *SIDES)
+        require_number("--max-size", self.max_size, *SIDES)
+        if self.min_size and self.max_size and self.max_size < self.min_size:
+            raise ValueError(
+                f"--max-size is {self.max_size}, less than --min-size, which is {self.min_size}"
+            )
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.evaluate") -> int:
@@ -103,93 +132,97 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.eva
 
         # With torch, seconds that --help need not take.
         from sssd.data import DataError, WorkerKilled
-        from sssd.data.build import build_validation_set
-        from sssd.engine.evaluate import evaluate_detections, table, to_coco
-        from sssd.engine.runs import evaluation_data, load
+        from sssd.engine.evaluate import METRICS
+        from sssd.engine.runs import load
+        from sssd.engine.tables import class_table, difference, table
+        from sssd.engine.trained import teacher_of
 
         console = plain_console()
-        run = load(command.run, command.device)
-        dataset = build_validation_set(evaluation_data(run, **asdict(command.data)), console)
-        category_ids = run.category_ids_in(dataset)
-        teacher = _teacher(run) if command.teacher else None
-    if None in category_ids:
-        missing = [c for c, i in zip(run.classes, category_ids, strict=True) if i is None]
-        console.print(
-            f"{Path(dataset.source).name} has {len(run.classes) - len(missing)} of the run's "
-            f"{len(run.classes)} classes, known by their names; detections of the others are left "
-            f"out: {', '.join(missing)}",
-            soft_wrap=True,
-        )
+        runs = [load(folder, command.device, weights=command.weights) for folder in command.runs]
+        dataset = _same_data(runs, command, console)
+        for run in runs:  # before the first one is evaluated
+            run.category_ids_in(dataset)
+            if command.teacher:
+                teacher_of(run.folder, run.detector)
     with exit_on(FAILED, RunError, DataError, WorkerKilled, ImportError):
-        truth = dataset.ground_truth()
-        own, taught = (
-            to_coco(found.keys(), found.values(), category_ids)
-            for found in _detections(run, teacher, dataset, command, console)
-        )
-        numbers = evaluate_detections(truth, own, command.engine)
-        of_teacher = {} if teacher is None else evaluate_detections(truth, taught, command.engine)
-        named = {f"teacher/{name}": value for name, value in of_teacher.items()}
-        for path, content in ((command.out, numbers | named), (command.detections, own)):
-            if path is not None:
-                text = json.dumps(content, indent=2 if path == command.out else None) + "\n"
-                write_atomically(path, lambda file, text=text: file.write(text.encode()))
+        found = [_evaluate(run, dataset, command, console) for run in runs]
+        failed = _write(runs[0], found[0], command, console)
     title = f"{len(dataset)} images of {Path(dataset.source).name}"
+    if len(runs) == 2:
+        names = [str(run.folder) for run in runs]
+        first, second = (one.numbers for one in found)
+        console.print(difference(first, second, names, title))
+        return 0
+    numbers = found[0].numbers
     console.print(table(numbers, title=title))
-    if teacher is not None:
-        console.print(table(of_teacher, title=f"the teacher, given the labels: {title}"))
-    return 0
+    if command.teacher:
+        taught = {name: numbers[f"teacher/{name}"] for name in METRICS}
+        console.print(table(taught, title=f"the teacher, given the labels: {title}"))
+    if len(found[0].by_class) > 1:
+        console.print(class_table(found[0].by_class))
+    for what in failed:
+        print(f"error: --report: not drawn: {what}", file=sys.stderr)
+    return FAILED if failed else 0
 
 
-def _teacher(run: Run) -> nn.Module:
-    """The fusion that the run has trained beside its detector."""
-    from sssd.detectors.weights import load_weights
-    from sssd.engine.record import read_settings
-    from sssd.methods import build_method
-
-    config = read_settings(run.folder, Config)
-    teacher = build_method(run.detector, config.method, config.schedule).teacher
-    if teacher is None:
-        raise ValueError(
-            f"--teacher: {run.folder} was trained by --method.name {config.method.name} and has "
-            "no implicit teacher; sssd and lgd have one, unless lambda is 0"
-        )
-    load_weights(teacher, run.folder / "teacher.safetensors", "--teacher")
-    return teacher.to(next(run.detector.parameters()).device)
-
-
-def _detections(
-    run: Run,
-    teacher: nn.Module | None,
-    dataset: DetectionDataset,
-    command: Evaluate,
-    console: Console,
-) -> tuple[Found, Found]:
-    from rich.progress import track
-
-    from sssd.data import evaluation_loader
-    from sssd.engine.inference import detect
-
-    loader = evaluation_loader(dataset, command.batch_size or run.batch_size, command.workers)
-    batches = track(
-        loader, "evaluating", console=console, transient=True, disable=not console.is_terminal
+def _evaluate(
+    run: Run, dataset: DetectionDataset, command: Evaluate, console: Console
+) -> Evaluation:
+    return run.evaluate(
+        dataset,
+        teacher=command.teacher,
+        engine=command.engine,
+        min_size=command.min_size,
+        max_size=command.max_size,
+        batch_size=command.batch_size,
+        workers=command.workers,
+        console=console,
     )
-    with loader:
-        return detect(run.detector, _labelled(batches, run, dataset), teacher)
 
 
-def _labelled(
-    batches: Iterable[tuple[list[Tensor], list[dict[str, Any]]]],
-    run: Run,
-    dataset: DetectionDataset,
-) -> Iterator[tuple[list[Tensor], list[dict[str, Any]]]]:
-    """The batches with the labels that the run has for the dataset's classes."""
-    import torch
+def _write(run: Run, evaluation: Evaluation, command: Evaluate, console: Console) -> list[str]:
+    """Writes the files that flags ask for; gives what of the report could not be drawn."""
+    texts = {
+        command.out: lambda: json.dumps(evaluation.numbers, indent=2),
+        command.detections: lambda: json.dumps(evaluation.detections),
+    }
+    for path, make in texts.items():
+        if path is not None:
+            text = make() + "\n"
+            write_atomically(path, lambda file, text=text: file.write(text.encode()))
+    return _report(run, evaluation, command.report, console) if command.report else []
 
-    known = [run.classes.index(n) if n in run.classes else -1 for n in dataset.classes]
-    if dataset.classes == run.classes:  # two may have one name
-        known = list(range(len(run.classes)))
-    for images, targets in batches:
-        yield images, [{**t, "labels": torch.tensor(known)[t["labels"]]} for t in targets]
+
+def _report(run: Run, evaluation: Evaluation, path: Path, console: Console) -> list[str]:
+    """Writes the page; gives what could not be drawn."""
+    from sssd.engine.trained import method_of
+    from sssd.report.run import write_report
+
+    try:
+        method = method_of(run.folder, copy.deepcopy(run.detector))
+    except RunError as error:  # its checkpoints: the maps are left out
+        console.print(f"no maps of K in the report: {error}", soft_wrap=True)
+        method = None
+    return write_report(path, run, evaluation, method=method)
+
+
+def _same_data(runs: Sequence[Run], command: Evaluate, console: Console) -> DetectionDataset:
+    """What all runs are evaluated on.
+
+    Raises:
+        ValueError: they have validation sets of their own that differ.
+    """
+    from sssd.data.build import build_validation_set
+    from sssd.engine.runs import evaluation_data
+
+    wanted = dict.fromkeys(evaluation_data(run, **asdict(command.data)) for run in runs)
+    sets = [build_validation_set(config, console) for config in wanted]
+    if len({dataset.fingerprint for dataset in sets}) > 1:
+        raise ValueError(
+            f"the validation sets of {runs[0].folder} and {runs[1].folder} differ: name the data "
+            "to compare them on with --data.val"
+        )
+    return sets[0]
 
 
 if __name__ == "__main__":

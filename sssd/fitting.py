@@ -22,6 +22,7 @@ from sssd.engine import distributed
 from sssd.engine.best import BEST
 from sssd.engine.files import RunError, write_atomically
 from sssd.engine.headline import first_lines
+from sssd.engine.inference import Evaluation
 from sssd.engine.loggers import Logger
 from sssd.engine.loop import Trainer
 from sssd.engine.record import read_record, read_settings, with_changes, write_record
@@ -130,9 +131,11 @@ def fit(
                 signal=trainer.signal,
                 best=trainer.best_weights.best,
             )
-            if distributed.is_first():
+            if distributed.is_first() and run.numbers is not None:
                 _write_results(run, method)
-                draw_pictures(run, method, validation_set)
+                # None where the process that made it was stopped before this point.
+                evaluation = trainer.evaluation or run.evaluate(validation_set, console=console)
+                draw_report(run, evaluation, method, train_set, console)
     return run
 
 
@@ -265,8 +268,6 @@ def _under_way(trainer: Trainer) -> Iterator[None]:
 
 def _write_results(run: Run, method: Method) -> None:
     """Leaves the numbers, the student's weights and what else the method exports in the folder."""
-    if run.numbers is None:
-        return
     numbers = json.dumps(run.numbers, indent=2) + "\n"
     write_atomically(run.folder / NUMBERS, lambda file: file.write(numbers.encode()))
     if run.best is not None:
@@ -278,12 +279,25 @@ def _write_results(run: Run, method: Method) -> None:
         export_weights(run.folder / name, part, run.metadata())
 
 
-def draw_pictures(run: Run, method: Method, validation_set: DetectionDataset) -> None:
-    """Leaves the curves in the folder and, of a finished run, what it detects and compares."""
-    from sssd.engine.map_plots import plot_maps  # matplotlib takes seconds, which --help need not
-    from sssd.engine.plots import plot_curves, plot_detections
+def draw_report(
+    run: Run,
+    evaluation: Evaluation,
+    method: Method,
+    train_set: DetectionDataset,
+    console: Console,
+) -> None:
+    """Leaves the page and the tables in the folder; a fault in them costs nothing else."""
+    try:
+        # matplotlib takes seconds, which --help need not
+        from sssd.report.results import write_tables
+        from sssd.report.run import REPORT, write_report
 
-    if run.numbers is not None:
-        plot_detections(run.detector, validation_set, run.folder / "detections.png")
-        plot_maps(method, validation_set, run.folder / "maps.png")
-    plot_curves(run.folder)
+        write_tables(evaluation, run.folder)
+        path = run.folder / REPORT
+        failed = write_report(path, run, evaluation, train_set=train_set, method=method)
+    except Exception as error:  # whatever it is, the weights and numbers of a long run are there
+        failed = [f"{type(error).__name__}: {error}"]
+    for what in failed:
+        console.print(
+            f"report: not drawn: {what}; weights and numbers are in {run.folder}", soft_wrap=True
+        )

@@ -51,8 +51,8 @@ def _fit(recipe: str, config: Config, flags: Sequence[str]) -> int:
     from sssd.data import WorkerKilled
     from sssd.engine import distributed
     from sssd.engine.best import BEST
-    from sssd.engine.evaluate import table
     from sssd.engine.files import RunError
+    from sssd.engine.tables import table
     from sssd.fitting import fit
 
     console = distributed.console()
@@ -69,19 +69,15 @@ def _fit(recipe: str, config: Config, flags: Sequence[str]) -> int:
         return 128 + run.signal
     assert run.numbers is not None
     console.print(table(run.numbers, title="validation set"))
-    console.print(
-        f"detections beside ground truth: {run.folder / 'detections.png'}", soft_wrap=True
-    )
-    if (run.folder / "maps.png").exists():
-        console.print(f"K, K_e and their distance:      {run.folder / 'maps.png'}", soft_wrap=True)
-    console.print(f"losses, lambda and AP:          {run.folder / 'curves.png'}", soft_wrap=True)
+    if (run.folder / "report.html").exists():
+        console.print(f"report:       {run.folder / 'report.html'}", soft_wrap=True)
     if run.best is not None:
         console.print(
-            f"best weights:                   {run.folder / BEST}, AP {100 * run.best.AP:.2f} at "
+            f"best weights: {run.folder / BEST}, AP {100 * run.best.AP:.2f} at "
             f"iteration {run.best.iteration} ({run.best.rule})",
             soft_wrap=True,
         )
-    console.print(f"run folder:                     {run.folder}", soft_wrap=True)
+    console.print(f"run folder:   {run.folder}", soft_wrap=True)
     return 0
 
 

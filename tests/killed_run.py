@@ -1,6 +1,6 @@
 """The training command as a process of its own, with a detector that trains in milliseconds.
 
-It draws no pictures, which would take most of the time and are no part of a run's state.
+It draws no report, which would take most of the time and are no part of a run's state.
 """
 
 import multiprocessing
@@ -39,7 +39,7 @@ def train(arguments: list[str]) -> int:
 
     torch.set_num_threads(1)
     sssd.fitting.build_detector = lambda config, classes, *_: tiny_detector(classes=classes)
-    sssd.fitting.draw_pictures = lambda *_: None
+    sssd.fitting.draw_report = lambda *_: None
     return sssd.train.main(arguments)
 
 

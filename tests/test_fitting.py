@@ -67,7 +67,7 @@ def test_a_run_is_what_load_opens_and_leaves_nothing_else_behind(run: Run) -> No
     assert not run.detector.training
     found, expected = again.detector.state_dict(), run.detector.state_dict()
     assert all(torch.equal(found[name].cpu(), value.cpu()) for name, value in expected.items())
-    for name in ("curves.png", "detections.png", "maps.png"):
+    for name in ("report.html", "classes.csv", "confusion.csv"):
         assert (run.folder / name).stat().st_size > 0
 
 

@@ -47,7 +47,7 @@ def test_a_run_leaves_numbers_pictures_metrics_and_weights(
     for name in ("AP50", "AR100", "ETA", str(run)):
         assert name in output.replace("\n", "")
     assert len(json.loads((run / "evaluation.json").read_text())) == 24  # and its teacher's
-    for name in ("curves.png", "detections.png", "maps.png", "metrics.csv", "metrics.jsonl"):
+    for name in ("report.html", "classes.csv", "confusion.csv", "metrics.csv", "metrics.jsonl"):
         assert (run / name).stat().st_size > 0
     assert json.loads((run / "config.json").read_text())["schedule"]["iterations"] == 4
     plain = build_detector(small_config(min_size=(64,)), 2)

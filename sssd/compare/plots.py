@@ -1,19 +1,15 @@
 """The pictures of a comparison, as SVG text."""
 
-import io
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sssd.compare.plan import Plan
 from sssd.compare.verdicts import METRICS, Results
+from sssd.report.charts import COLOURS, svg
 
-COLOURS = ("#4d4d4d", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe-Ito
 VERDICTS = {"GO": "#1a7f37", "NO-GO": "#b42318", "INCONCLUSIVE": "#8a6d00"}
 VALUE, FACTOR = "--method.coefficient.value", "--method.coefficient.step-factor"
 
@@ -46,7 +42,7 @@ def gains(plan: Plan, verdicts: Sequence[Mapping[str, Any]]) -> str | None:
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(low, high)
     axes.set_xlabel(f"gain over {plan.baseline}, AP (grey: seeds; dotted: threshold)")
-    return _svg(figure, axes)
+    return svg(figure, axes)
 
 
 def curves(plan: Plan, results: Results) -> str | None:
@@ -73,7 +69,7 @@ def curves(plan: Plan, results: Results) -> str | None:
     panels[0].set_ylabel("AP on the validation images")
     panels[0].set_ylim(bottom=0)
     panels[1].legend(fontsize=8)
-    return _svg(figure, *panels)
+    return svg(figure, *panels)
 
 
 def teachers(plan: Plan, results: Results) -> str | None:
@@ -95,7 +91,7 @@ def teachers(plan: Plan, results: Results) -> str | None:
     axes.set_ylabel("AP on the validation images")
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=8)
-    return _svg(figure, axes)
+    return svg(figure, axes)
 
 
 def by_metric(plan: Plan, verdicts: Sequence[Mapping[str, Any]]) -> str | None:
@@ -122,7 +118,7 @@ def by_metric(plan: Plan, verdicts: Sequence[Mapping[str, Any]]) -> str | None:
         panel.set_title(f"at equal {equal}", fontsize=10)
     panels[0].set_ylabel(f"gain over {plan.baseline}\n(mean, spread of seeds)")
     panels[0].legend(fontsize=8)
-    return _svg(figure, *panels)
+    return svg(figure, *panels)
 
 
 def over_lambda(plan: Plan, results: Results) -> str | None:
@@ -156,7 +152,7 @@ def over_lambda(plan: Plan, results: Results) -> str | None:
     axes.set_xlabel("lambda")
     axes.set_ylabel("AP (mean over seeds, standard error)")
     axes.legend()
-    return _svg(figure, axes)
+    return svg(figure, axes)
 
 
 def stepwise(plan: Plan, results: Results) -> str | None:
@@ -183,7 +179,7 @@ def stepwise(plan: Plan, results: Results) -> str | None:
     if not axes.lines:
         return None
     axes.legend()
-    return _svg(figure, axes)
+    return svg(figure, axes)
 
 
 def _scores(plan: Plan, results: Results, arm: str) -> list[float]:
@@ -212,17 +208,3 @@ def _mean(found: Sequence[Sequence[Sequence[float]]], unit: float) -> tuple[Any,
 
 def _pairs(curve: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
     return [(x, y) for x, y in curve]
-
-
-def _svg(figure: Figure, *panels: Axes) -> str:
-    for axes in panels:
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    text = io.StringIO()
-    # The same file from the same numbers; text that the browser draws, in any script.
-    settings: Any = {"svg.hashsalt": "sssd", "svg.fonttype": "none"}
-    with matplotlib.rc_context(settings), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    svg = text.getvalue()
-    return svg[svg.index("<svg") :]

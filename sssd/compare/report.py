@@ -9,11 +9,12 @@ from typing import Any
 import matplotlib
 
 from sssd.compare import plots
-from sssd.compare.page import Block, Code, Heading, Picture, Table, Text, html, markdown
+from sssd.compare.markdown import markdown
 from sssd.compare.plan import Plan, PlannedRun, image_warning
 from sssd.compare.runs import code
 from sssd.compare.verdicts import METRICS, Results, summary
 from sssd.engine.files import write_atomically
+from sssd.report.page import Block, Code, Heading, Picture, Table, Text, html
 
 CLASSES_SHOWN = 40
 LEARNT = 1.0  # points of AP; below, there is nothing to compare

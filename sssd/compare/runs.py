@@ -14,10 +14,12 @@ import numpy as np
 
 import sssd
 from sssd.compare.arms import Arm, differences, settings_of
-from sssd.compare.images import class_precisions, rankings, resampled
+from sssd.compare.images import class_precisions, resampled
 from sssd.compare.plan import Plan, PlannedRun
 from sssd.data import DetectionDataset
+from sssd.engine.analysis import rankings
 from sssd.engine.best import BEST
+from sssd.engine.evaluate import in_order, matched
 from sssd.engine.files import write_atomically
 from sssd.engine.log import read_metrics
 from sssd.engine.record import read_record, read_settings
@@ -101,11 +103,9 @@ def collect(
     path = folder / "runs" / run.folder
     numbers = json.loads((path / "evaluation.json").read_text())
     detections = json.loads((path / DETECTIONS).read_text())
-    classes = rankings(validation_set.ground_truth(), detections)
+    classes = rankings(matched(validation_set.ground_truth(), detections))
     by_class = class_precisions(classes, np.ones(len(validation_set)))
-    ids = validation_set.category_ids
-    order = sorted(range(len(ids)), key=lambda i: (isinstance(ids[i], str), ids[i]))
-    names = [validation_set.classes[i] for i in order]
+    names = [validation_set.classes[i] for i in in_order(validation_set.category_ids)]
     rows = read_metrics(path)
     result: Result = {
         "plan": plan.digest,

@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.table import Table
-from rich.text import Text
 
 from sssd.data.faults import Id
 
@@ -74,11 +72,31 @@ def evaluate_detections(
 
     Source: https://cocodataset.org/#detection-eval.
     """
+    return numbers_of(accumulated(ground_truth, detections, engine))
+
+
+def numbers_of(evaluation: Any) -> dict[str, float]:
+    """The 12 numbers in what `accumulated` returns."""
+    return {name: float(value) for name, value in zip(METRICS, evaluation.stats, strict=False)}
+
+
+def accumulated(
+    ground_truth: dict[str, list[Record]],
+    detections: Sequence[Record],
+    engine: str = "pycocotools",
+) -> Any:
+    """The library's own evaluation object with precisions, recalls and the 12 numbers (`stats`).
+
+    Args:
+        ground_truth: as in `evaluate_detections`, like what follows, and the errors.
+        detections: COCO results.
+        engine: "pycocotools" or "faster-coco-eval".
+    """
+    evaluation = matched(ground_truth, detections, engine)
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = matched(ground_truth, detections, engine)
         evaluation.accumulate()
         evaluation.summarize()
-    return {name: float(value) for name, value in zip(METRICS, evaluation.stats, strict=False)}
+    return evaluation
 
 
 def matched(
@@ -95,7 +113,7 @@ def matched(
         detections: COCO results.
         engine: "pycocotools" or "faster-coco-eval".
     """
-    truth_class, evaluation_class = _engine(engine)
+    truth_class, evaluation_class = library(engine)
     truth, results = _normalise(ground_truth, detections)
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = evaluation_class(
@@ -105,6 +123,11 @@ def matched(
         )
         evaluation.evaluate()
     return evaluation
+
+
+def in_order(ids: Sequence[Id]) -> list[int]:
+    """Places of ids in the order in which `matched` numbers them: numbers first, then texts."""
+    return sorted(range(len(ids)), key=lambda place: (isinstance(ids[place], str), ids[place]))
 
 
 def to_coco(
@@ -144,24 +167,13 @@ def to_coco(
     return results
 
 
-def table(numbers: dict[str, float], title: str = "COCO evaluation") -> Table:
-    """Lay out the 12 numbers for a terminal, in percent as papers print them.
+def library(name: str) -> tuple[Any, Any]:
+    """The classes COCO and COCOeval of an engine.
 
-    Args:
-        numbers: as `evaluate_detections` returns them.
-        title: heading of the table.
+    Raises:
+        ValueError: there is no such engine.
+        ImportError: it is not installed.
     """
-    result = Table(title=Text(title, "table.title"))  # no markup: a file may have any name
-    result.add_column("number")
-    result.add_column("percent", justify="right")
-    result.add_column("meaning")
-    for name, meaning in METRICS.items():
-        value = numbers[name]
-        result.add_row(name, "no objects" if value < 0 else f"{100 * value:.2f}", meaning)
-    return result
-
-
-def _engine(name: str) -> tuple[Any, Any]:
     if name == "pycocotools":
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
@@ -208,10 +220,13 @@ def _normalise(
     scores = _array(detections, "score", (len(detections),), "detections")
     for record, score in zip(results, scores.tolist(), strict=True):
         record["score"] = score
-    document = {
+    names = {
+        record["id"]: record.get("name", record["id"]) for record in ground_truth["categories"]
+    }
+    document: dict[str, list[Record]] = {
         "info": [],  # faster-coco-eval and pycocotools read it
-        "images": [{"id": number} for number in sorted(images.values())],
-        "categories": [{"id": number} for number in sorted(categories.values())],
+        "images": [{"id": number} for number in images.values()],
+        "categories": [{"id": number, "name": str(names[i])} for i, number in categories.items()],
         "annotations": truth,
     }
     return document, results
@@ -222,8 +237,7 @@ def _numbers_of(records: Sequence[Record], what: str) -> dict[Id, int]:
     if len(set(ids)) != len(ids):
         twice = next(value for value in ids if ids.count(value) > 1)
         raise ValueError(f"ground_truth: two {what} have the id {twice!r}")
-    order = sorted(ids, key=lambda value: (isinstance(value, str), value))
-    return {value: number for number, value in enumerate(order, start=1)}
+    return {ids[place]: number for number, place in enumerate(in_order(ids), start=1)}
 
 
 def _renumber(

@@ -17,7 +17,7 @@ from sssd.detectors import Detector
 from sssd.engine import distributed
 from sssd.engine.best import Best, BestWeights
 from sssd.engine.determinism import deterministic
-from sssd.engine.inference import evaluate_detector
+from sssd.engine.inference import Evaluation, evaluate_detector
 from sssd.engine.interrupt import StopSignals
 from sssd.engine.log import MetricsFile, ProgressLog, evaluation_of
 from sssd.engine.loggers import Logger, Loggers
@@ -62,6 +62,7 @@ class Trainer:
     Attributes:
         done: steps that have been made.
         numbers: the 12 COCO numbers of the newest evaluation; None before the first.
+        evaluation: that evaluation; None where another process made it, which was then stopped.
         best: the evaluation with the highest AP, whose weights are kept.
         signal: the signal that has stopped the run; None if it went to its end.
 
@@ -119,6 +120,7 @@ class Trainer:
         self.metrics: MetricsFile | None = None
         self._logged, self._logged_at = self.done, 0.0
         self.numbers: dict[str, float] | None = None
+        self.evaluation: Evaluation | None = None
         self.signal: int | None = None
 
     def run(self) -> None:
@@ -233,10 +235,15 @@ class Trainer:
         begin, patience = time.monotonic(), self.config.patience
         may_end = patience is not None and self.best_weights.since + 1 >= patience
         last = may_end or self.done == self.schedule.iterations
-        engine = "pycocotools" if last else self.config.evaluates_with
-        self.numbers = evaluate_detector(
-            self.detector, self.validation_set, self.config, engine, self.method.teacher
+        self.evaluation = evaluate_detector(
+            self.detector,
+            self.validation_set,
+            self.part_size,
+            workers=self.config.workers,
+            engine="pycocotools" if last else self.config.evaluates_with,
+            teacher=self.method.teacher,
         )
+        self.numbers = self.evaluation.numbers
         self.best_weights.offer(self.done, self.numbers, plain_model(self.detector))
         self._write({"iteration": self.done, **self.numbers})
         seconds = time.monotonic() - begin

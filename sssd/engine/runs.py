@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,22 +10,35 @@ from typing import Any, Literal
 import sssd.extras  # noqa: F401  it comes before what may be missing
 
 # isort: split
+from rich.console import Console
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from sssd import __version__
 from sssd.data import DataError, DetectionDataset
+from sssd.data.build import build_validation_set
 from sssd.data.faults import Id
 from sssd.data.settings import DataConfig
 from sssd.detectors import Detector, DetectorConfig, build_detector
 from sssd.detectors.build import normalisation
 from sssd.detectors.weights import load_weights
+from sssd.engine import distributed
 from sssd.engine.best import BEST, Best, read_best
 from sssd.engine.distributed import choose_device
+from sssd.engine.inference import Evaluation, evaluate_detector
 from sssd.engine.prediction import Detections, ImageLike, Predictor
-from sssd.engine.record import of_another_version, read_json, read_record, settings_from
+from sssd.engine.record import (
+    of_another_version,
+    read_json,
+    read_record,
+    settings_from,
+    with_changes,
+)
 from sssd.engine.settings import EngineConfig
+from sssd.engine.sizes import image_size, require_number
+from sssd.engine.trained import teacher_of
 
+OF_EVALUATION = "val", "val_images", "val_split", "format", "pixel_range", "on_bad_data"
 WEIGHTS, NUMBERS = "model.safetensors", "evaluation.json"
 FILES = {"last": WEIGHTS, "best": BEST}  # of a run's weights
 
@@ -59,6 +72,74 @@ class Run:
     numbers: dict[str, float] | None = None
     signal: int | None = None
     best: Best | None = None
+
+    def evaluate(
+        self,
+        data: DetectionDataset | Mapping[str, Any] | Path | str | None = None,
+        *,
+        teacher: bool = False,
+        engine: str = "pycocotools",
+        min_size: int | None = None,
+        max_size: int | None = None,
+        batch_size: int | None = None,
+        workers: int = 0,
+        console: Console | None = None,
+    ) -> Evaluation:
+        """Evaluates the detector, where it is, on the run's validation set or on other data.
+
+        Args:
+            data: a COCO json, a data.yaml or a folder of files, which stand in the place of the
+                run's validation set; or a dict of `val`, `val_images`, `val_split`, `format`,
+                `pixel_range` and `on_bad_data`; or a dataset. What is not given is the run's own.
+            teacher: evaluate the implicit teacher too: detections from K_e, which is given the
+                labels.
+            engine: "pycocotools", or "faster-coco-eval" for the same numbers faster.
+            min_size: short side of the images in pixels; by default the run's, or what keeps its
+                ratio to `max_size`.
+            max_size: longest side, likewise.
+            batch_size: images at a time; by default as in training.
+            workers: processes that load images, which end with the evaluation.
+            console: where progress is shown and what is said of the data; by default the standard
+                output.
+
+        Raises:
+            ValueError, TypeError: an argument that cannot be used, bad data, classes that the
+                detector does not know, or a teacher where there is none.
+            OSError: a file that cannot be read.
+            WorkerKilled: the system killed a process that loads images.
+
+        Example:
+            >>> evaluation = sssd.load("runs/demo").evaluate()  # doctest: +SKIP
+            >>> evaluation.numbers["AP"], evaluation.by_class[0].name  # doctest: +SKIP
+        """
+        require_number("batch_size", batch_size, 1)
+        require_number("workers", workers, 0)
+        console = console or distributed.console()
+        if isinstance(data, DetectionDataset):
+            dataset = data
+        else:
+            changes = data if isinstance(data, Mapping) else {"val": data}
+            dataset = build_validation_set(evaluation_data(self, **changes), console)
+        category_ids = self.category_ids_in(dataset)
+        if None in category_ids:
+            missing = [c for c, i in zip(self.classes, category_ids, strict=True) if i is None]
+            console.print(
+                f"{Path(dataset.source).name} has {len(self.classes) - len(missing)} of the run's "
+                f"{len(self.classes)} classes, known by their names; detections of the others are "
+                f"left out: {', '.join(missing)}",
+                soft_wrap=True,
+            )
+        with image_size(self.detector, min_size, max_size):
+            return evaluate_detector(
+                self.detector,
+                dataset,
+                batch_size or self.batch_size,
+                workers=workers,
+                engine=engine,
+                teacher=teacher_of(self.folder, self.detector) if teacher else None,
+                category_ids=category_ids,
+                console=console,
+            )
 
     def metadata(self) -> dict[str, Any]:
         """What a file of the weights says of them: docs/export.md."""
@@ -209,7 +290,15 @@ def _some(names: list[str]) -> str:
 
 
 def evaluation_data(run: Run, **changes: Any) -> DataConfig:
-    """The run's data settings, with those that are given in place of its own."""
+    """The run's data settings, with those that are given in place of its own.
+
+    Raises:
+        TypeError: a name that is none of evaluation, or a value of another type.
+    """
+    for name in changes:
+        if name not in OF_EVALUATION:
+            known = ", ".join(OF_EVALUATION)
+            raise TypeError(f"data: {name!r} is no setting of an evaluation's; there are {known}")
     given = {name: value for name, value in changes.items() if value is not None}
     if "val" in given:  # the run's own folder and format belong to its own file
         given = {"val_images": None, "val_split": "val", "format": None, **given}
@@ -217,4 +306,4 @@ def evaluation_data(run: Run, **changes: Any) -> DataConfig:
         given = {"val": run.data.train, "val_images": run.data.train_images, **given}
     if "val" in given:
         given["val_share"] = None
-    return dataclasses.replace(run.data, **given)
+    return with_changes(run.data, given, "data.")

@@ -5,8 +5,9 @@ import copy
 import numpy as np
 import pytest
 
-from sssd.compare.images import class_precisions, rankings, resampled
-from sssd.engine.evaluate import evaluate_detections
+from sssd.compare.images import class_precisions, resampled
+from sssd.engine.analysis import rankings
+from sssd.engine.evaluate import evaluate_detections, matched
 
 Document = dict[str, list[dict]]
 
@@ -53,7 +54,7 @@ def repeated(scene: tuple[Document, list[dict]], weights: np.ndarray) -> tuple[D
 
 
 def test_weight_one_is_the_ap_of_coco(scene: tuple[Document, list[dict]]) -> None:
-    classes = class_precisions(rankings(*scene), np.ones(40))
+    classes = class_precisions(rankings(matched(*scene)), np.ones(40))
     assert np.isnan(classes).tolist() == [False, False, True]
     expected = evaluate_detections(*scene)["AP"]
     assert 0.1 < expected < 0.9
@@ -64,22 +65,22 @@ def test_weights_repeat_images(scene: tuple[Document, list[dict]]) -> None:
     weights = np.random.default_rng(3).multinomial(40, [1 / 40] * 40).astype(float)
     # Scores that differ, as those of detectors do: equal ones are ranked by their place.
     found = [{**row, "score": 1 - i * 1e-4} for i, row in enumerate(scene[1])]
-    got = np.nanmean(class_precisions(rankings(scene[0], found), weights))
+    got = np.nanmean(class_precisions(rankings(matched(scene[0], found)), weights))
     expected = evaluate_detections(*repeated((scene[0], found), weights))["AP"]
     assert got == pytest.approx(expected, abs=1e-3)
     assert got != pytest.approx(evaluate_detections(scene[0], found)["AP"], abs=2e-3)
 
 
 def test_draws_are_paired_and_spread_like_the_images(scene: tuple[Document, list[dict]]) -> None:
-    one = resampled(rankings(*scene), 200)
+    one = resampled(rankings(matched(*scene)), 200)
     better = [row for row in scene[1] if row["score"] > 0.15]
-    other = resampled(rankings(scene[0], better), 200)
-    assert np.array_equal(one, resampled(rankings(*scene), 200))
+    other = resampled(rankings(matched(scene[0], better)), 200)
+    assert np.array_equal(one, resampled(rankings(matched(*scene)), 200))
     assert 0.01 < one.std() < 0.2
     assert (one - other).std() < one.std()  # the same images are drawn for both
     assert one.mean() == pytest.approx(evaluate_detections(*scene)["AP"], abs=0.05)
 
 
 def test_without_detections_ap_is_zero(scene: tuple[Document, list[dict]]) -> None:
-    classes = class_precisions(rankings(scene[0], []), np.ones(40))
+    classes = class_precisions(rankings(matched(scene[0], [])), np.ones(40))
     assert classes[:2].tolist() == [0, 0]

@@ -114,7 +114,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(
 def test_evaluation_is_shared_and_gathered(folder: Path, seen: list[dict[str, Any]]) -> None:
     dataset = read_coco(folder / "annotations/instances_val.json")
     assert len(dataset) == 5
-    expected = evaluate_detector(tiny_detector(seed=3), dataset, EngineConfig(batch_size=2))
+    expected = evaluate_detector(tiny_detector(seed=3), dataset, 2).numbers
     assert seen[0]["numbers"] == seen[1]["numbers"] == pytest.approx(expected)
 
 

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from sssd.engine.evaluate import METRICS, evaluate_detections, table, to_coco
+from sssd.engine.evaluate import METRICS, evaluate_detections, to_coco
+from sssd.engine.tables import table
 
 ENGINES = ["pycocotools", "faster-coco-eval"]
 # pycocotools adds 2.2e-16 to the number of detections that a precision is divided by, and

@@ -41,13 +41,13 @@ def test_the_fast_engine_gives_the_same_rows_and_leaves_the_end_to_pycocotools(
     pytest.importorskip("faster_coco_eval", reason="faster-coco-eval is an optional dependency")
     slow = run(dataset, tmp_path / "slow", replace(CONFIG, evaluate_with="pycocotools"))
     used = []
-    evaluate_detections = inference.evaluate_detections
+    accumulated = inference.accumulated
 
-    def recorded(truth: Any, found: Any, engine: str) -> dict[str, float]:
+    def recorded(truth: Any, found: Any, engine: str) -> Any:
         used.append(engine)
-        return evaluate_detections(truth, found, engine)
+        return accumulated(truth, found, engine)
 
-    monkeypatch.setattr(inference, "evaluate_detections", recorded)
+    monkeypatch.setattr(inference, "accumulated", recorded)
     fast = run(dataset, tmp_path / "fast", CONFIG)
     assert used == ["faster-coco-eval", "faster-coco-eval", "pycocotools"]
     assert [row["iteration"] for row in fast] == [2, 4, 5]

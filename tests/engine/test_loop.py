@@ -275,7 +275,7 @@ def test_an_evaluation_that_a_kill_cut_short_is_made_up_for(
     config = replace(CONFIG, evaluate_every=2)
     tiny_run(dataset, tmp_path / "straight", config, PlainConfig())
 
-    def killed(*args: object) -> None:
+    def killed(*args: object, **settings: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -180,7 +180,7 @@ def main(folder: Path) -> None:
         seen["resumed"] = weights(interrupted(folder))
         dataset = read_coco(folder / "annotations/instances_val.json")
         seen["fp16"] = in_fp16(folder)
-        seen["numbers"] = evaluate_detector(tiny_detector(seed=3), dataset, CONFIG)
+        seen["numbers"] = evaluate_detector(tiny_detector(seed=3), dataset, 2).numbers
         trained: list[tuple[MethodName, DetectorName]] = [  # step 2 begins with what step 1 leaves
             ("plain", "fasterrcnn"), ("sssd", "retinanet"), ("lgd", "fasterrcnn"),
             ("labelenc_step1", "fcos"), ("labelenc_step2", "fcos"),

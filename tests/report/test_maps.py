@@ -1,17 +1,13 @@
 """Pictures of K and K_e."""
 
-from pathlib import Path
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 
 from sssd.data import DetectionDataset, read_coco
 from sssd.detectors import build_detector
-from sssd.engine.map_plots import plot_maps
 from sssd.methods import Method, PaintedConfig, build_method
+from sssd.report.maps import draw_maps
 from sssd.schedules import ScheduleConfig
 from tests.scenes import write_scenes
 from tests.small import method_config, small_config
@@ -32,27 +28,28 @@ def build(name: str) -> Method:
 
 @pytest.mark.parametrize("name", ["sssd", "lgd", "labelenc_step1"])
 def test_a_picture_shows_each_image_and_leaves_the_method_as_it_was(
-    name: str, dataset: DetectionDataset, tmp_path: Path
+    name: str, dataset: DetectionDataset
 ) -> None:
     method = build(name)
     before = {key: value.clone() for key, value in method.state_dict().items()}
     sizes = []
-    for count in (1, 2):
-        assert plot_maps(method, dataset, tmp_path / f"{count}.png", count)
-        sizes.append(plt.imread(tmp_path / f"{count}.png").shape)
+    for indices in ([0], [2, 0]):
+        figure = draw_maps(method, dataset, indices)
+        assert figure is not None
+        sizes.append(figure.get_size_inches())
     assert method.training
     assert all(torch.equal(method.state_dict()[key], value) for key, value in before.items())
-    assert sizes[1][0] > 1.5 * sizes[0][0]
-    assert sizes[1][1] == sizes[0][1]
+    assert sizes[1][1] > 1.5 * sizes[0][1]
+    assert sizes[1][0] == sizes[0][0]
 
 
 def test_the_panels_are_k_k_e_their_difference_and_the_distance(
-    dataset: DetectionDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: DetectionDataset,
 ) -> None:
-    method, drawn = build("sssd"), []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
-    assert plot_maps(method, dataset, tmp_path / "maps.png", count=1)
-    picture, *panels = (axes for axes in drawn[0].axes if axes.images)
+    method = build("sssd")
+    figure = draw_maps(method, dataset, [0])
+    assert figure is not None
+    picture, *panels = (axes for axes in figure.axes if axes.images)
     image, target = dataset[0]
     np.testing.assert_array_equal(picture.images[0].get_array()[0, 0], image[:, 0, 0])
 
@@ -76,6 +73,5 @@ def test_the_panels_are_k_k_e_their_difference_and_the_distance(
     assert len(set(scales[3::4])) == 1
 
 
-def test_plain_training_has_no_picture(dataset: DetectionDataset, tmp_path: Path) -> None:
-    assert not plot_maps(build("plain"), dataset, tmp_path / "maps.png")
-    assert not (tmp_path / "maps.png").exists()
+def test_plain_training_has_no_picture(dataset: DetectionDataset) -> None:
+    assert draw_maps(build("plain"), dataset, [0]) is None

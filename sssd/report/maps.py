@@ -1,6 +1,6 @@
 """Pictures of what a method compares: the maps K, the label-enhanced maps K_e, and their gap."""
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,35 +12,30 @@ from matplotlib.patches import Rectangle
 
 from sssd.data import DetectionDataset
 from sssd.engine.drawing import draw
-from sssd.engine.plots import PANEL as PICTURE
-from sssd.engine.plots import spread
 from sssd.methods import Comparison, Method
 
 LEVELS_SHOWN = 3  # the finest ones; those above are a few cells
 PANEL = 1.4  # width of a map, in inches
+PICTURE = 480  # pixels of the image's longer side
 
 
-def plot_maps(method: Method, dataset: DetectionDataset, path: Path, count: int = 3) -> bool:
-    """Draws K, K_e, |K - K_e| and the distance's cells, of images spread over a dataset.
+def draw_maps(method: Method, dataset: DetectionDataset, indices: Sequence[int]) -> Figure | None:
+    """K, K_e, |K - K_e| and the distance's cells, of some images of a dataset.
 
     A map of C channels is shown as each cell's root mean square over them. K, K_e and their
     difference have one scale of colours in the whole picture, the distance another.
 
     Returns:
-        Whether there is a picture: plain training has nothing to compare.
+        None for plain training, which has nothing to compare.
     """
     was_training = method.training
     method.eval()
     try:
-        rows = [(i, _compare(method, dataset, i)) for i in spread(dataset, count)]
+        rows = [(i, _compare(method, dataset, i)) for i in indices]
     finally:
         method.train(was_training)
     compared = [(index, comparison) for index, comparison in rows if comparison is not None]
-    if not compared:
-        return False
-    figure = _draw(compared, dataset)
-    figure.savefig(path, dpi=110)
-    return True
+    return _draw(compared, dataset) if compared else None
 
 
 def _compare(method: Method, dataset: DetectionDataset, index: int) -> Comparison | None:

@@ -1,0 +1,30 @@
+"""A report's blocks as Markdown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sssd.report.page import Block, Code, Heading, Picture, Table, Text
+
+
+def markdown(blocks: Sequence[Block]) -> str:
+    """The blocks as Markdown; a picture is a file beside it."""
+    return "\n".join(f"{_markdown(block)}\n" for block in blocks)
+
+
+def _markdown(block: Block) -> str:
+    if isinstance(block, Heading):
+        return f"{'#' * block.level} {_line(block.text)}"
+    if isinstance(block, Text):
+        return _line(block.text)
+    if isinstance(block, Code):
+        return f"```\n{block.text}\n```"
+    if isinstance(block, Picture):
+        return f"![{block.title}]({block.name}.svg)"
+    assert isinstance(block, Table), "a comparison has no other"
+    rows = [block.head, ["---"] * len(block.head), *block.rows]
+    cells = ([_line(cell).replace("|", "\\|") for cell in row] for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def _line(text: Any) -> str:
+    return " ".join(str(text).split())

@@ -1,0 +1,129 @@
+"""The sections of a report on how a run was made, and how to go on."""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sssd.data import DetectionDataset
+from sssd.engine.log import read_metrics
+from sssd.engine.record import by_flag, read_record, read_settings
+from sssd.recipes import RECIPES, Config, stretched
+from sssd.report import charts
+from sssd.report.page import Block, Code, Grid, Numbers, Table, Text
+from sssd.report.results import percent
+
+AREAS = (32**2, 96**2)  # COCO's small, medium and large
+
+
+def training(folder: Path) -> list[Block]:
+    """Curves of the training."""
+    rows = read_metrics(folder)
+    scores = [row for row in rows if "AP" in row]
+    blocks: list[Block] = []
+    if len(scores) > 1:
+        best = max(scores, key=lambda row: row["AP"])
+        blocks.append(Text(f"Best AP {percent(best['AP'])}, at iteration {best['iteration']:,}."))
+    pictures = charts.curves(rows)
+    return [*blocks, Grid(pictures)] if pictures else []
+
+
+def data(sets: Mapping[str, DetectionDataset]) -> list[Block]:
+    """What some data sets hold, by what they were for."""
+    head = ["", "images", "without objects", "objects", "crowd regions", "small", "medium", "large",
+            "objects an image", "image size (median)"]  # fmt: skip
+    rows = [[name, *_describe(dataset)] for name, dataset in sets.items()]
+    places = [[name, dataset.source] for name, dataset in sets.items()]
+    return [Table(head, rows), Table(["", "files"], places, words=True)]
+
+
+def _describe(dataset: DetectionDataset) -> list[str]:
+    boxes = dataset.boxes
+    own = ~boxes.crowd
+    count = int(own.sum())
+    sizes = np.digitize(boxes.areas[own], AREAS)
+    shares = np.bincount(sizes, minlength=3) / max(count, 1)
+    width, height = np.median(dataset.sizes, axis=0)
+    empty = len(dataset) - len(np.unique(boxes.image_index[own]))
+    return [
+        f"{len(dataset):,}", f"{empty:,}", f"{count:,}", f"{int(boxes.crowd.sum()):,}",
+        *(f"{100 * share:.0f} %" for share in shares),
+        f"{count / len(dataset):.1f}", f"{width:.0f} x {height:.0f}",
+    ]  # fmt: skip
+
+
+def settings(folder: Path) -> list[Block]:
+    """The settings, first those that differ from the recipe."""
+    record, config = read_record(folder), read_settings(folder, Config)
+    own = _texts(by_flag(config))
+    recipe = str(record.get("recipe"))
+    blocks: list[Block] = []
+    if recipe in RECIPES:
+        plain = RECIPES[recipe]()
+        scaled = _texts(by_flag(stretched(plain, config.schedule.iterations)))
+        scaled["--schedule.iterations"] = str(plain.schedule.iterations)
+        changed = {f: v for f, v in own.items() if scaled.get(f) != v}
+        rows = [[flag, value, scaled.get(flag, "-")] for flag, value in changed.items()]
+        head = ["setting", "this run", f"recipe {recipe}"]
+        blocks += [Text(f"What differs from the recipe {recipe} at this length:")] if rows else []
+        blocks.append(
+            Table(head, rows, words=True) if rows else Text(f"All as in the recipe {recipe}.")
+        )
+    for change in record.get("history", []):
+        words = [f"{flag} {now}, which was {was}" for flag, (was, now) in change["changed"].items()]
+        blocks.append(Text(f"Gone on behind iteration {change['iteration']:,}: {'; '.join(words)}"))
+    blocks += [Text("All settings:"), Table(["setting", "value"], list(own.items()), words=True)]
+    versions = ", ".join(f"{name} {v}" for name, v in record.get("versions", {}).items())
+    return [*blocks, Text(f"Versions: {versions}.")]
+
+
+def _texts(flags: Mapping[str, Any]) -> dict[str, str]:
+    return {f: str(v) for f, v in flags.items() if f not in ("--out", "--resume")}
+
+
+def cost(folder: Path) -> list[Block]:
+    """What of time and memory the metrics tell."""
+    rows = [row for row in read_metrics(folder) if "images_per_second" in row]
+    if not rows:
+        return []
+    config = read_settings(folder, Config)
+    before = [0, *(row["iteration"] for row in rows)]
+    seconds = sum(
+        (row["iteration"] - last) * config.engine.batch_size / row["images_per_second"]
+        for last, row in zip(before, rows, strict=False)
+    )
+    speed = np.median([row["images_per_second"] for row in rows])
+    count = f"{rows[-1]['iteration']:,}"
+    found = [
+        ("iterations", count, f"of {config.engine.batch_size} images"),
+        ("training steps", _duration(seconds), "without evaluations"),
+        ("speed", f"{speed:.3g}", "images a second, median"),
+    ]
+    if memory := [row["memory_gb"] for row in rows if "memory_gb" in row]:
+        found.append(("memory", f"{max(memory):.1f} GB", "at most in use"))
+    return [Numbers(found)]
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def commands(folder: Path) -> list[Block]:
+    """The commands to go on with."""
+    run, weights = shlex.quote(str(folder)), shlex.quote(str(folder / "model.safetensors"))
+    lines = {
+        "detections in image files, as pictures and json": f"predict {run} IMAGES --out found",
+        "numbers and this page on other data": (
+            f"evaluate {run} --data.val DATA --report other.html"
+        ),
+        "a file for other programs": f"export {run} --out detector.onnx",
+        "train it longer": f"train --resume --out {run} --schedule.iterations MORE",
+        "a new run that starts from its weights": (
+            f"train small --detector.start-from {weights} --data.train DATA --data.val DATA"
+        ),
+    }
+    return [Code("\n".join(f"# {why}\npython -m sssd.{line}" for why, line in lines.items()))]
