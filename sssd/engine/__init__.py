@@ -1,1 +1,1 @@
-"""The training loop and everything around it: checkpoints, evaluation, logs, plots."""
+"""The training loop and everything around it: checkpoints, evaluation, logs."""

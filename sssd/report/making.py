@@ -32,8 +32,8 @@ def training(folder: Path) -> list[Block]:
 
 def data(sets: Mapping[str, DetectionDataset]) -> list[Block]:
     """What some data sets hold, by what they were for."""
-    head = ["", "images", "without objects", "objects", "crowd regions", "small", "medium", "large",
-            "objects an image", "image size (median)"]  # fmt: skip
+    head = ["", "images", "empty", "objects", "crowds", "small", "medium", "large", "an image",
+            "median image"]  # fmt: skip
     rows = [[name, *_describe(dataset)] for name, dataset in sets.items()]
     places = [[name, dataset.source] for name, dataset in sets.items()]
     return [Table(head, rows), Table(["", "files"], places, words=True)]
@@ -114,7 +114,7 @@ def _duration(seconds: float) -> str:
 
 def commands(folder: Path) -> list[Block]:
     """The commands to go on with."""
-    run, weights = shlex.quote(str(folder)), shlex.quote(str(folder / "model.safetensors"))
+    run = shlex.quote(str(folder))
     lines = {
         "detections in image files, as pictures and json": f"predict {run} IMAGES --out found",
         "numbers and this page on other data": (
@@ -123,7 +123,7 @@ def commands(folder: Path) -> list[Block]:
         "a file for other programs": f"export {run} --out detector.onnx",
         "train it longer": f"train --resume --out {run} --schedule.iterations MORE",
         "a new run that starts from its weights": (
-            f"train small --detector.start-from {weights} --data.train DATA --data.val DATA"
+            f"train small --detector.start-from {run} --data.train DATA --data.val DATA"
         ),
     }
     return [Code("\n".join(f"# {why}\npython -m sssd.{line}" for why, line in lines.items()))]
