@@ -3,19 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-quick bench lint format wheel docs hub clean
+.PHONY: train test test-all bench lint format wheel docs hub clean
 
 train: $(VENV)/ready
 	$(BIN)/python setup.py build_ext
 	$(BIN)/python -m sssd.train
 
-test: $(VENV)/ready
+# test-all: also what kills runs, starts torchrun, runs sanitizers, or takes long.
+test test-all: $(VENV)/ready
 	$(BIN)/python setup.py build_ext
-	$(BIN)/python -m pytest -n auto --dist worksteal $(TESTS)
-
-# Without what kills runs, starts torchrun, runs sanitizers, or takes long.
-test-quick: TESTS = -m "not slow"
-test-quick: test
+	$(BIN)/python -m pytest -n auto --dist worksteal $(if $(filter test,$@),-m "not slow") $(TESTS)
 
 bench: $(VENV)/ready
 	$(BIN)/python setup.py build_ext
