@@ -1,0 +1,440 @@
+"""What binds each kernel on each GPU, from its machine code: computed, not measured.
+
+    python -m bench.roofline              compiles the CUDA kernels and prints the headline
+    python -m bench.roofline --write      and keeps every row in docs/results/roofline.csv
+
+No GPU is needed, but nvcc, and the disassembler that Triton's wheel ships. How it is counted:
+
+- An *element* is one pair, student and teacher, of the divergence; one number of a map read (pool)
+  or written (paint, heatmap: under one object). Only loops over elements are counted, not what a
+  block does once: an eighth to a quarter more in rows of 256.
+- A thread of the CUDA divergence works on chunks of 8 elements and computes with 4 at a time
+  (kernels/divergence/cuda_plan.h): instructions of a way through the loop over chunks count an
+  eighth each, of the loop inside it a quarter. The way is that of a dtype and layout
+  (bench/machine_code.py). What a second sweep recalls from shared memory is counted for the share
+  of chunks that do not stay in registers. Of Triton's kernels the loop's instructions are divided
+  by the elements that a thread has in it.
+- The time of a unit is its instructions an element over what all multiprocessors can do; every
+  instruction also takes one of four issue slots a cycle. Memory: the bytes that the kernel must move
+  at 0.9 of the data sheet's bandwidth, which is what a copy reached on H100 and H200 (3.0 and 4.3
+  TB/s). The largest of these times is the prediction: it supposes that all else is hidden behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.machine_code import Kernel, Loop
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLE = ROOT / "docs" / "results" / "roofline.csv"
+GOAL = 0.85  # of a copy
+COPY = 0.9  # of the data sheet's bandwidth that a copy reaches
+
+
+# ---- chips --------------------------------------------------------------------------------------
+
+
+class Rates(NamedTuple):
+    """Results a clock of one multiprocessor: CUDA C++ Programming Guide, table "Throughput of
+    Native Arithmetic Instructions"; load/store units and shared memory: the tuning guides.
+
+    `fma` is what float32 add, multiply, fma share with integer multiply-add, which has half of it
+    where there are 128; `alu` compares, selects, integer adds, shifts, logic; `mufu` special
+    functions and conversions.
+    """
+
+    fma: int
+    imad: int
+    alu: int
+    mufu: int
+    lsu: int
+    shared: int  # bytes
+    issue: int = 128
+
+
+RATES = {
+    75: Rates(64, 64, 64, 16, 16, 64),
+    80: Rates(64, 64, 64, 16, 32, 128),
+    89: Rates(128, 64, 64, 16, 16, 128),
+    90: Rates(128, 64, 64, 16, 32, 128),
+    100: Rates(128, 64, 64, 16, 32, 128),
+    120: Rates(128, 64, 64, 16, 16, 128),
+}
+
+
+class Chip(NamedTuple):
+    """A GPU: data sheet. The clock is the boost, at which 2 x fma x SMs gives its float32 rate."""
+
+    architecture: int
+    multiprocessors: int
+    ghz: float
+    gb_per_second: int
+    source: str
+
+
+CHIPS = {
+    "H100": Chip(90, 132, 1.98, 3350, "H100 SXM5 data sheet, 67 TFLOP/s"),
+    "H200": Chip(90, 132, 1.98, 4800, "H200 data sheet, 67 TFLOP/s"),
+    "B200": Chip(100, 148, 1.965, 7700, "HGX B200 data sheet, an eighth of 600 TFLOP/s, 62 TB/s"),
+    "A100": Chip(80, 108, 1.41, 2039, "A100 80 GB SXM data sheet, 19.5 TFLOP/s"),
+    "L4": Chip(89, 58, 2.04, 300, "L4 data sheet, 30.3 TFLOP/s"),
+    "RTX 4090": Chip(89, 128, 2.52, 1008, "Ada whitepaper, 82.6 TFLOP/s"),
+    "RTX 5090": Chip(120, 170, 2.407, 1792, "RTX Blackwell whitepaper, 104.8 TFLOP/s"),
+    "T4": Chip(75, 40, 1.59, 320, "T4 data sheet, 8.1 TFLOP/s"),
+}
+
+
+# ---- units --------------------------------------------------------------------------------------
+
+FMA = {"FFMA", "FMUL", "FADD", "FFMA2", "FMUL2", "FADD2", "HFMA2", "HADD2", "HMUL2", "FSWZADD"}
+MUFU = {"MUFU", "F2I", "I2F", "F2F", "I2FP", "FRND", "POPC", "FLO", "BREV"}
+LSU = {"LDG", "STG", "LDS", "STS", "LD", "ST", "LDL", "STL", "SHFL", "LDC", "ATOMS", "ATOMG", "RED"}
+CONTROL = {"BRA", "BSSY", "BSYNC", "BAR", "EXIT", "NOP", "WARPSYNC", "YIELD", "CALL", "RET", "VOTE",
+           "BREAK", "ERRBAR", "MEMBAR", "DEPBAR", "LDGDEPBAR", "ELECT", "CS2R", "S2R", "S2UR",
+           "R2UR", "VOTEU"}  # fmt: skip
+
+
+def unit_of(opcode: str) -> str:
+    """Where an instruction runs: fma, imad, alu, mufu, lsu, or other, which takes but a slot."""
+    base = opcode.split(".")[0]
+    if base == "IMAD":
+        return "imad"
+    for unit, opcodes in (("fma", FMA), ("mufu", MUFU), ("lsu", LSU), ("other", CONTROL)):
+        if base in opcodes:
+            return unit
+    return "other" if base.startswith("U") else "alu"  # U...: the uniform datapath
+
+
+def shared_bytes(opcode: str) -> int:
+    """That a thread moves to or from shared memory by it; a shuffle goes the same way."""
+    if not opcode.startswith(("LDS", "STS", "SHFL")):
+        return 0
+    width = re.search(r"\.(128|64|U16|U8)", opcode)
+    return {"128": 16, "64": 8, "U16": 2, "U8": 1}[width[1]] if width else 4
+
+
+class Count(NamedTuple):
+    """Of one element."""
+
+    code: Counter[str]  # opcodes, in fractions
+    bytes: float  # of device memory
+
+    def __add__(self, other: Count) -> Count:  # type: ignore[override]
+        return Count(self.code + other.code, self.bytes + other.bytes)
+
+    def units(self) -> dict[str, float]:
+        """Instructions by unit, all of them as `issue`, and bytes of shared memory."""
+        found = dict.fromkeys(Rates._fields, 0.0)
+        for opcode, count in self.code.items():
+            if (unit := unit_of(opcode)) in found:
+                found[unit] += count
+            found["shared"] += count * shared_bytes(opcode)
+            found["issue"] += count
+        found["fma"] += found["imad"]  # they share it
+        return found
+
+
+def share(code: Counter[str], elements: float) -> Counter[str]:
+    """Of one element, of instructions that are for several."""
+    return Counter({opcode: count / elements for opcode, count in code.items()})
+
+
+class Prediction(NamedTuple):
+    """Of a kernel on a chip, for one element."""
+
+    bound: str
+    picoseconds: float
+    of_copy: float
+    gb_per_second: float
+
+
+def predict(count: Count, chip: Chip) -> Prediction:
+    """The largest of the units' times."""
+    rates = RATES[chip.architecture]._asdict()
+    times = {
+        unit: 1e3 * used / (rates[unit] * chip.multiprocessors * chip.ghz)
+        for unit, used in count.units().items()
+    }
+    memory = 1e3 * count.bytes / (COPY * chip.gb_per_second)
+    times["memory"] = memory
+    bound = max(times, key=lambda unit: times[unit])
+    longest = times[bound]
+    return Prediction(bound, longest, memory / longest, 1e3 * count.bytes / longest)
+
+
+# ---- the divergence on CUDA ---------------------------------------------------------------------
+
+CHUNK, HALF = 8, 4  # kElements, kHalf
+
+
+class Way(NamedTuple):
+    """A headline case, and the chunks that a row is for each of its threads, by dtype.
+
+    From the planner (cuda_plan.h) for 256 channels and 16,800 cells: 256 / lanes threads share a
+    strided row (4 lanes fp32, 8 bf16); 32 a row of 256 channels; 512, or the blocks of a cluster
+    of eight, one of cells. Without clusters a strided row of cells is read twice.
+    """
+
+    over: str
+    format: str
+    strided: bool
+    chunks: dict[str, int]
+    clustered: bool = False
+
+
+WAYS = (
+    Way("channels", "contiguous", True, {"fp32": 2, "bf16": 4}),
+    Way("channels", "channels_last", False, {"fp32": 1, "bf16": 1}),
+    Way("cells", "contiguous", False, {"fp32": 5, "bf16": 5}),
+    Way("cells", "channels_last", True, {"fp32": 17, "bf16": 17}, clustered=True),
+)
+MEMBERS = {"Js": "SoftmaxStats", "Kl": "SoftmaxStats", "SoftmaxMse": "SoftmaxStats",
+           "Affine": "Moments"}  # fmt: skip
+
+
+def moves(name: str, dtype: str, strided: bool) -> dict[str, int]:
+    """The marks of moving a chunk of both maps: load, store, keep or recall."""
+    if name in ("keep", "recall"):  # of half precision half of the instructions are idle
+        return {name: 4}
+    marks = {name: 4 if dtype == "fp32" else 2}
+    if dtype == "bf16":
+        marks["bf16" if name == "load" else "narrow_bf16"] = CHUNK
+        if strided:
+            marks["shuffle"] = 4  # two words of either map go to the neighbour
+    return marks
+
+
+def both(first: dict[str, int], second: dict[str, int]) -> dict[str, int]:
+    """Marks of one and the other."""
+    return dict(Counter(first) + Counter(second))
+
+
+def sweeps(kernel: Kernel) -> tuple[Loop | None, Loop | None]:
+    """The loops over chunks: the one that has no loop inside, and the one that has."""
+    found: dict[bool, Loop] = {}
+    for loop in kernel.every_loop():
+        if kernel.marks(loop.own())["load"]:
+            found[bool(loop.inner)] = loop
+    return found.get(False), found.get(True)
+
+
+def sweep(kernel: Kernel, loop: Loop, marks: dict[str, int]) -> Counter[str]:
+    """An element's instructions in a loop over chunks, without the loop inside."""
+    # Where a compiler selects instead of branching, what widens a half stands on every way.
+    free = [name for name in ("bf16", "fp16") if name not in marks]
+    return share(kernel.way(loop, marks, free), CHUNK)
+
+
+def halves(kernel: Kernel, loop: Loop) -> Counter[str]:
+    """An element's instructions in the loop inside."""
+    (inner,) = loop.inner
+    return share(kernel.everything(inner), HALF)
+
+
+def forward_count(kernels: dict[str, Kernel], member: str, way: Way, dtype: str) -> Count:
+    """Statistics, then terms of an element."""
+    layout = "strided" if way.strided else "contiguous"
+    size = 8 if dtype == "fp32" else 4  # bytes of a pair
+    load = moves("load", dtype, way.strided)
+    clustered = kernels.get(f"forward {member} {layout} clustered") if way.clustered else None
+    if clustered and not sweeps(clustered)[1]:
+        clustered = None  # an architecture without clusters has but its name
+    kernel = clustered or kernels[f"forward {member} {layout}"]
+    first, second = sweeps(kernel)
+    assert second
+    if way.clustered and not clustered:
+        statistics = kernels[f"statistics {MEMBERS[member]} {layout}"]
+        (loop, _) = sweeps(statistics)
+        assert loop
+        code = sweep(statistics, loop, load) + sweep(kernel, second, load)
+        return Count(code + halves(kernel, second), 2 * size)
+    chunks = way.chunks[dtype]
+    kept = (chunks - 1) / chunks
+    assert first
+    keep = moves("keep", dtype, way.strided)
+    code = mix(sweep(kernel, first, both(load, keep)), sweep(kernel, first, load), kept)
+    recall = Counter[str]()
+    if kept:
+        recall = share(sweep(kernel, second, moves("recall", dtype, way.strided)), 1 / kept)
+    return Count(code + recall + halves(kernel, second), size)
+
+
+def mix(some: Counter[str], others: Counter[str], part: float) -> Counter[str]:
+    """`part` of the one, the rest of the other."""
+    if part == 0:
+        return others
+    return share(some, 1 / part) + share(others, 1 / (1 - part))
+
+
+def backward_count(kernels: dict[str, Kernel], member: str, way: Way, dtype: str) -> Count:
+    """Both gradients of an element."""
+    kernel = kernels[f"backward {member} {'strided' if way.strided else 'contiguous'}"]
+    loop = sweeps(kernel)[1]
+    assert loop
+    marks = both(moves("load", dtype, way.strided), moves("store", dtype, way.strided))
+    code = sweep(kernel, loop, marks) + halves(kernel, loop)
+    return Count(code, 16 if dtype == "fp32" else 8)
+
+
+# ---- Triton, boxes ------------------------------------------------------------------------------
+
+
+def triton_counts(architecture: int, dtype: str) -> Iterator[tuple[str, str, Count]]:
+    """Layout, kernel and count of the Jensen-Shannon kernels, compiled ahead of time."""
+    from tests.kernels.disassembly import listing
+    from tests.kernels.test_triton import binary_of, compiled, divergence_kernels
+
+    types, size = ("*fp32", 8) if dtype == "fp32" else ("*bf16", 4)
+    for strided in (True, False):
+        for kernel, constants in divergence_kernels(0, strided):
+            folder = cache_folder("triton")
+            code = compiled(kernel, types, constants, architecture)
+            (machine,) = listing(binary_of(code, folder)).values()
+            parsed = Kernel(machine)
+            loop = busiest(parsed, ("LDG",))
+            elements = constants["ROWS"] * constants["BLOCK"] / 128  # a thread, of 4 warps
+            name = code.metadata.name.removesuffix("_kernel")
+            moved = 2 * size if name == "backward" else size
+            yield ("strided" if strided else "contiguous"), name, Count(
+                share(parsed.everything(loop), elements), moved
+            )
+
+
+def busiest(kernel: Kernel, opcodes: tuple[str, ...]) -> Loop:
+    """The loop whose own blocks have the most of some instructions, the smallest of equals."""
+
+    def used(loop: Loop) -> tuple[int, int]:
+        code = kernel.everything(loop)
+        return sum(n for o, n in code.items() if o.startswith(opcodes)), -sum(code.values())
+
+    return max(kernel.every_loop(), key=used)
+
+
+BOXES = {"pool": ("LDG",), "paint": ("LDS",), "heatmap": ("MUFU.EX2",)}
+
+
+def box_counts(kernels: dict[str, Kernel]) -> Iterator[tuple[str, str, Count]]:
+    """Kernel, dtype and count of an element: see the head of this file."""
+    for name, kernel in kernels.items():
+        match = re.search(r"(pool|paint|heatmap)_kernelI.*?(Float32|BFloat16)E", name)
+        if not match:
+            continue
+        kind, dtype = match[1], {"Float32": "fp32", "BFloat16": "bf16"}[match[2]]
+        loop = busiest(kernel, BOXES[kind])
+        code = kernel.everything(loop)
+        elements = sum(
+            n * (shared_bytes(o) // 4 or 1) for o, n in code.items() if o.startswith(BOXES[kind])
+        )
+        if kind == "paint":  # each number from shared memory is added to a cell; others are spans
+            elements = sum(n for o, n in code.items() if o.startswith("FADD"))
+        yield kind, dtype, Count(share(code, elements), 4 if dtype == "fp32" else 2)
+
+
+# ---- the table ----------------------------------------------------------------------------------
+
+
+def cache_folder(name: str) -> Path:
+    """For binaries."""
+    folder = ROOT / "build" / "roofline" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def compiled_kernels(source: str, architecture: int) -> dict[str, Kernel]:
+    """By readable name (divergence) or mangled name (boxes), compiled once a state of the sources."""
+    from tests.kernels.building import cached
+    from tests.kernels.disassembly import listing
+    from tests.kernels.registers import readable
+
+    binary = cached(
+        f"{source}.cubin",
+        [["nvcc", "-std=c++17", "-O3", "-I.", "-cubin", f"-arch=sm_{architecture}",
+          f"kernels/{source}/cuda.cu", "-o", f"{{out}}/{source}.cubin"]],
+    )  # fmt: skip
+    named = {name.split(" ")[-1]: code for name, code in listing(binary).items()}
+    return {readable(name) or name: Kernel(code) for name, code in named.items()}
+
+
+def rows(kernels_of: Callable[[str, int], dict[str, Kernel]], triton: bool) -> Iterator[dict[str, object]]:
+    """Every row: the CUDA divergence, Triton's, boxes, on every chip."""
+    for architecture in sorted({chip.architecture for chip in CHIPS.values()}):
+        kernels = kernels_of("divergence", architecture)
+        for member in MEMBERS:
+            for way in WAYS:
+                for dtype in ("fp32", "bf16"):
+                    parts = {
+                        "forward": forward_count(kernels, member, way, dtype),
+                        "backward": backward_count(kernels, member, way, dtype),
+                    }
+                    parts["both"] = parts["forward"] + parts["backward"]
+                    for part, count in parts.items():
+                        named = ("cuda", member, part, way.over, way.format, dtype)
+                        yield from on_chips(architecture, named, count)
+        for kind, dtype, count in box_counts(kernels_of("boxes", architecture)):
+            yield from on_chips(architecture, ("cuda", kind, "forward", "", "", dtype), count)
+        for dtype in ("fp32", "bf16") if triton else ():
+            if (architecture, dtype) == (75, "bf16"):
+                continue  # Turing has none
+            for layout, part, count in triton_counts(architecture, dtype):
+                named = ("triton", "Js", part, layout, "", dtype)
+                yield from on_chips(architecture, named, count)
+
+
+def on_chips(architecture: int, named: tuple[str, ...], count: Count) -> Iterator[dict[str, object]]:
+    """A row of each chip of an architecture."""
+    units = count.units()
+    keys = ("backend", "operator", "part", "over", "format", "dtype")
+    for name, chip in CHIPS.items():
+        if chip.architecture != architecture:
+            continue
+        found = predict(count, chip)
+        yield {
+            "chip": name,
+            **dict(zip(keys, named, strict=True)),
+            **{unit: f"{used:.1f}" for unit, used in units.items()},
+            "bytes": f"{count.bytes:g}", "bound": found.bound,
+            "ps_per_element": f"{found.picoseconds:.2f}",
+            "gb_per_second": f"{found.gb_per_second:.0f}",
+            "of_copy": f"{found.of_copy:.2f}",
+            "goal": "reached" if found.of_copy >= GOAL else "missed",
+        }  # fmt: skip
+
+
+def main() -> None:
+    """Count, print the headline, keep the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--write", action="store_true", help=f"keep {TABLE.relative_to(ROOT)}")
+    parser.add_argument("--no-triton", action="store_true", help="the CUDA kernels alone")
+    given = parser.parse_args()
+    found = [*rows(compiled_kernels, not given.no_triton)]
+    print("computed, not measured: forward and both gradients of the Jensen-Shannon distance")
+    for row in found:
+        if (row["operator"], row["part"]) == ("Js", "both"):
+            print(
+                f"{row['chip']:9} {row['over']:8} {row['format']:13} {row['dtype']}  "
+                f"{row['issue']:>6} instructions, {row['mufu']:>4} special, bound by {row['bound']:6} "
+                f"{float(str(row['of_copy'])):5.0%} of a copy, {row['goal']}"
+            )
+    if given.write:
+        with TABLE.open("w", newline="") as file:
+            commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT,
+                                    capture_output=True, text=True, check=False).stdout.strip()  # fmt: skip
+            file.write(f"# computed, not measured; python -m bench.roofline --write at {commit}\n")
+            writer = csv.DictWriter(file, list(found[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(found)
+        print(f"written to {TABLE.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
