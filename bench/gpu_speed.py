@@ -1,4 +1,4 @@
-"""The stages `speed` and `choose` of bench/gpu.py: times on a GPU with a cold L2, as CUDA graphs."""
+"""The stages `speed` and `choose` of bench/gpu.py: times with a cold L2, as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import itertools
 import math
 import os
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -165,7 +164,9 @@ def time_divergence(place: Place, cases: list[Case], names: Sequence[str]) -> It
         }
         copies = [bench_divergence.copy_of(6 * side, place.device) for _ in sets[:2]]
         copy = times_of(copies, place.device, place.seconds).median
-        write_row(place, "divergence", case, "copy", 6 * side, copy, Times(copy, copy, copy, True, 1))
+        write_row(
+            place, "divergence", case, "copy", 6 * side, copy, Times(copy, copy, copy, True, 1)
+        )
         for name, method in wanted.items():
             if place.over():
                 return
@@ -270,7 +271,7 @@ def time_all(place: Place, kind: str, case: Case, calls: dict[str, Call], total:
 
 
 def speed(place: Place) -> list[str]:
-    """Ours, eager and a copy in every case; boxes; then what has to be compiled, until time is up."""
+    """Ours, eager and a copy in every case; boxes; then, until time is up, what is compiled."""
     cases = divergence_cases(place.rehearse)
     short = [*time_divergence(place, cases, ("ours", "eager"))]
     time_boxes(place)
@@ -305,7 +306,10 @@ SWITCHES = {
     "cluster": (8, 4, 2, 1), "threads": (256, 128), "rows": (64, 32, 16),
     "tiles": (512, 256, 1024), "backward": (512, 256, 1024),
 }  # fmt: skip
-TRITON_TILES = {True: [(64, 8), (32, 16), (128, 4), (64, 16)], False: [(2, 256), (4, 256), (1, 512)]}
+TRITON_TILES = {
+    True: [(64, 8), (32, 16), (128, 4), (64, 16)],
+    False: [(2, 256), (4, 256), (1, 512)],
+}
 LEAST_GAIN = 0.02  # of the time: below it the defaults stay
 
 
@@ -366,7 +370,9 @@ def choose_tiles(
 
     for strided, tiles in TRITON_TILES.items():
         # Rows are neighbours in memory where what is reduced is not.
-        mine = [c for c in cases if ((c.over == "channels") == (c.format == "contiguous")) == strided]
+        mine = [
+            c for c in cases if ((c.over == "channels") == (c.format == "contiguous")) == strided
+        ]
         usual, found = divergence.TILES[strided], {}
         for tile in tiles:
             if place.over():
@@ -378,5 +384,3 @@ def choose_tiles(
         divergence.TILES[strided] = usual
         if found:
             yield f"Triton, strided={strided}: tile {min(found, key=lambda t: found[t])} is fastest"
-
-

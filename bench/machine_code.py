@@ -7,6 +7,7 @@ ways that do, the one with the fewest instructions. Loops inside the body are co
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,8 +20,8 @@ MARKS = {
     "other_load": r"LDG",
     "store": r"STG\.E\.128",
     "other_store": r"STG",
-    "keep": r"STS\.128",
-    "recall": r"LDS\.128",
+    "keep": r"STS(\.U)?\.128",
+    "recall": r"LDS(\.U)?\.128",
     "shuffle": r"SHFL",
     "bf16": r"LOP3.*0xffff0000",  # the upper of two bfloat16 becomes a float
     "fp16": r"HADD2\.F32",
@@ -85,7 +86,7 @@ class Kernel:
         starts = {code[0].address} | {i.target for i in code if i.target is not None}
         starts |= {
             b.address
-            for a, b in zip(code, code[1:], strict=False)
+            for a, b in itertools.pairwise(code)
             if a.opcode.startswith(("BRA", "EXIT", "RET"))
         }
         self.blocks: list[Block] = []
@@ -152,9 +153,7 @@ class Kernel:
         """All opcodes of a loop but those of loops inside."""
         return Counter(i.opcode for n in loop.own() for i in self.blocks[n].code)
 
-    def way(
-        self, loop: Loop, wanted: Mapping[str, int], free: Sequence[str] = ()
-    ) -> Counter[str]:
+    def way(self, loop: Loop, wanted: Mapping[str, int], free: Sequence[str] = ()) -> Counter[str]:
         """Opcodes of the shortest way through the body on which each mark stands so often.
 
         Args:

@@ -8,16 +8,15 @@ No GPU is needed, but nvcc, and the disassembler that Triton's wheel ships. How 
 - An *element* is one pair, student and teacher, of the divergence; one number of a map read (pool)
   or written (paint, heatmap: under one object). Only loops over elements are counted, not what a
   block does once: an eighth to a quarter more in rows of 256.
-- A thread of the CUDA divergence works on chunks of 8 elements and computes with 4 at a time
-  (kernels/divergence/cuda_plan.h): instructions of a way through the loop over chunks count an
-  eighth each, of the loop inside it a quarter. The way is that of a dtype and layout
-  (bench/machine_code.py). What a second sweep recalls from shared memory is counted for the share
-  of chunks that do not stay in registers. Of Triton's kernels the loop's instructions are divided
-  by the elements that a thread has in it.
+- A thread of the CUDA divergence works on chunks of 8 elements (kernels/divergence/cuda_plan.h), so
+  an instruction on a way through the loop over chunks counts an eighth. The way is that of a dtype
+  and layout (bench/machine_code.py). What a second sweep recalls from shared memory is counted for
+  the share of chunks that do not stay in registers. Of Triton's kernels the loop's instructions are
+  divided by the elements that a thread has in it.
 - The time of a unit is its instructions an element over what all multiprocessors can do; every
-  instruction also takes one of four issue slots a cycle. Memory: the bytes that the kernel must move
-  at 0.9 of the data sheet's bandwidth, which is what a copy reached on H100 and H200 (3.0 and 4.3
-  TB/s). The largest of these times is the prediction: it supposes that all else is hidden behind.
+  instruction also takes one of four issue slots a cycle. Memory: the bytes that the kernel must
+  move at 0.9 of the data sheet's bandwidth, which is what a copy reached on H100 and H200 (3.0 and
+  4.3 TB/s). The largest of these times is the prediction: it supposes that all else is hidden behind.
 """
 
 from __future__ import annotations
@@ -25,9 +24,8 @@ from __future__ import annotations
 import argparse
 import csv
 import re
-import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,9 +125,6 @@ class Count(NamedTuple):
     code: Counter[str]  # opcodes, in fractions
     bytes: float  # of device memory
 
-    def __add__(self, other: Count) -> Count:  # type: ignore[override]
-        return Count(self.code + other.code, self.bytes + other.bytes)
-
     def units(self) -> dict[str, float]:
         """Instructions by unit, all of them as `issue`, and bytes of shared memory."""
         found = dict.fromkeys(Rates._fields, 0.0)
@@ -152,8 +147,18 @@ class Prediction(NamedTuple):
 
     bound: str
     picoseconds: float
-    of_copy: float
-    gb_per_second: float
+    memory: float  # picoseconds that memory alone takes
+    bytes: float
+
+    @property
+    def of_copy(self) -> float:
+        """Share of the speed of a copy of the same bytes."""
+        return self.memory / self.picoseconds
+
+    @property
+    def gb_per_second(self) -> float:
+        """Of the bytes."""
+        return 1e3 * self.bytes / self.picoseconds
 
 
 def predict(count: Count, chip: Chip) -> Prediction:
@@ -166,35 +171,46 @@ def predict(count: Count, chip: Chip) -> Prediction:
     memory = 1e3 * count.bytes / (COPY * chip.gb_per_second)
     times["memory"] = memory
     bound = max(times, key=lambda unit: times[unit])
-    longest = times[bound]
-    return Prediction(bound, longest, memory / longest, 1e3 * count.bytes / longest)
+    return Prediction(bound, times[bound], memory, count.bytes)
+
+
+def in_turn(parts: Sequence[Prediction]) -> Prediction:
+    """Of launches that follow each other: their times add up, each with its own bound."""
+    bounds = "+".join(dict.fromkeys(part.bound for part in parts))
+    return Prediction(
+        bounds,
+        sum(part.picoseconds for part in parts),
+        sum(part.memory for part in parts),
+        sum(part.bytes for part in parts),
+    )
 
 
 # ---- the divergence on CUDA ---------------------------------------------------------------------
 
-CHUNK, HALF = 8, 4  # kElements, kHalf
+CHUNK = 8  # kElements
 
 
 class Way(NamedTuple):
-    """A headline case, and the chunks that a row is for each of its threads, by dtype.
+    """A headline case, and the chunks that a row is for each of its threads.
 
     From the planner (cuda_plan.h) for 256 channels and 16,800 cells: 256 / lanes threads share a
-    strided row (4 lanes fp32, 8 bf16); 32 a row of 256 channels; 512, or the blocks of a cluster
+    strided row (4 lanes fp32, 8 half); 32 a row of 256 channels; 512, or the blocks of a cluster
     of eight, one of cells. Without clusters a strided row of cells is read twice.
     """
 
     over: str
     format: str
     strided: bool
-    chunks: dict[str, int]
+    single: int  # chunks, fp32
+    half: int
     clustered: bool = False
 
 
 WAYS = (
-    Way("channels", "contiguous", True, {"fp32": 2, "bf16": 4}),
-    Way("channels", "channels_last", False, {"fp32": 1, "bf16": 1}),
-    Way("cells", "contiguous", False, {"fp32": 5, "bf16": 5}),
-    Way("cells", "channels_last", True, {"fp32": 17, "bf16": 17}, clustered=True),
+    Way("channels", "contiguous", True, 2, 4),
+    Way("channels", "channels_last", False, 1, 1),
+    Way("cells", "contiguous", False, 5, 5),
+    Way("cells", "channels_last", True, 17, 17, clustered=True),
 )
 MEMBERS = {"Js": "SoftmaxStats", "Kl": "SoftmaxStats", "SoftmaxMse": "SoftmaxStats",
            "Affine": "Moments"}  # fmt: skip
@@ -207,8 +223,10 @@ def moves(name: str, dtype: str, strided: bool) -> dict[str, int]:
     marks = {name: 4 if dtype == "fp32" else 2}
     if dtype == "bf16":
         marks["bf16" if name == "load" else "narrow_bf16"] = CHUNK
-        if strided:
-            marks["shuffle"] = 4  # two words of either map go to the neighbour
+    if dtype == "fp16":
+        marks["fp16" if name == "load" else "narrow_fp16"] = 2 * CHUNK
+    if dtype != "fp32" and strided:
+        marks["shuffle"] = 4  # two words of either map go to the neighbour
     return marks
 
 
@@ -218,25 +236,28 @@ def both(first: dict[str, int], second: dict[str, int]) -> dict[str, int]:
 
 
 def sweeps(kernel: Kernel) -> tuple[Loop | None, Loop | None]:
-    """The loops over chunks: the one that has no loop inside, and the one that has."""
-    found: dict[bool, Loop] = {}
+    """The loops over chunks: the one for statistics, and the one for terms or gradients."""
+    first = second = None
     for loop in kernel.every_loop():
-        if kernel.marks(loop.own())["load"]:
-            found[bool(loop.inner)] = loop
-    return found.get(False), found.get(True)
+        marks = kernel.marks(loop.own())
+        if marks["load"] and (marks["recall"] or marks["store"]):
+            second = loop
+        elif marks["load"]:
+            first = loop
+    return first, second
 
 
-def sweep(kernel: Kernel, loop: Loop, marks: dict[str, int]) -> Counter[str]:
-    """An element's instructions in a loop over chunks, without the loop inside."""
+def half_of(architecture: int) -> str:
+    """The half precision that it computes the bounds for: Turing converts no bfloat16 itself."""
+    return "fp16" if architecture < 80 else "bf16"
+
+
+def sweep(kernel: Kernel, loop: Loop | None, marks: dict[str, int]) -> Counter[str]:
+    """An element's instructions on a way through a loop over chunks."""
+    assert loop, "the kernel has no such loop"
     # Where a compiler selects instead of branching, what widens a half stands on every way.
     free = [name for name in ("bf16", "fp16") if name not in marks]
     return share(kernel.way(loop, marks, free), CHUNK)
-
-
-def halves(kernel: Kernel, loop: Loop) -> Counter[str]:
-    """An element's instructions in the loop inside."""
-    (inner,) = loop.inner
-    return share(kernel.everything(inner), HALF)
 
 
 def forward_count(kernels: dict[str, Kernel], member: str, way: Way, dtype: str) -> Count:
@@ -249,38 +270,28 @@ def forward_count(kernels: dict[str, Kernel], member: str, way: Way, dtype: str)
         clustered = None  # an architecture without clusters has but its name
     kernel = clustered or kernels[f"forward {member} {layout}"]
     first, second = sweeps(kernel)
-    assert second
     if way.clustered and not clustered:
         statistics = kernels[f"statistics {MEMBERS[member]} {layout}"]
-        (loop, _) = sweeps(statistics)
-        assert loop
-        code = sweep(statistics, loop, load) + sweep(kernel, second, load)
-        return Count(code + halves(kernel, second), 2 * size)
-    chunks = way.chunks[dtype]
-    kept = (chunks - 1) / chunks
-    assert first
-    keep = moves("keep", dtype, way.strided)
-    code = mix(sweep(kernel, first, both(load, keep)), sweep(kernel, first, load), kept)
-    recall = Counter[str]()
-    if kept:
-        recall = share(sweep(kernel, second, moves("recall", dtype, way.strided)), 1 / kept)
-    return Count(code + recall + halves(kernel, second), size)
+        code = sweep(statistics, sweeps(statistics)[0], load) + sweep(kernel, second, load)
+        return Count(code, 2 * size)
+    chunks = way.single if dtype == "fp32" else way.half
+    kept = (chunks - 1) / chunks  # in shared memory; one chunk stays in registers
+    keep, recall = (moves(name, dtype, way.strided) for name in ("keep", "recall"))
+    stays = sweep(kernel, first, load) + sweep(kernel, second, {})
+    goes = sweep(kernel, first, both(load, keep)) + sweep(kernel, second, recall)
+    return Count(mix(goes, stays, kept), size)
 
 
 def mix(some: Counter[str], others: Counter[str], part: float) -> Counter[str]:
     """`part` of the one, the rest of the other."""
-    if part == 0:
-        return others
-    return share(some, 1 / part) + share(others, 1 / (1 - part))
+    return Counter({o: part * some[o] + (1 - part) * others[o] for o in some | others})
 
 
 def backward_count(kernels: dict[str, Kernel], member: str, way: Way, dtype: str) -> Count:
     """Both gradients of an element."""
     kernel = kernels[f"backward {member} {'strided' if way.strided else 'contiguous'}"]
-    loop = sweeps(kernel)[1]
-    assert loop
     marks = both(moves("load", dtype, way.strided), moves("store", dtype, way.strided))
-    code = sweep(kernel, loop, marks) + halves(kernel, loop)
+    code = sweep(kernel, sweeps(kernel)[1], marks)
     return Count(code, 16 if dtype == "fp32" else 8)
 
 
@@ -292,7 +303,7 @@ def triton_counts(architecture: int, dtype: str) -> Iterator[tuple[str, str, Cou
     from tests.kernels.disassembly import listing
     from tests.kernels.test_triton import binary_of, compiled, divergence_kernels
 
-    types, size = ("*fp32", 8) if dtype == "fp32" else ("*bf16", 4)
+    types, size = f"*{dtype}", 8 if dtype == "fp32" else 4
     for strided in (True, False):
         for kernel, constants in divergence_kernels(0, strided):
             folder = cache_folder("triton")
@@ -303,8 +314,10 @@ def triton_counts(architecture: int, dtype: str) -> Iterator[tuple[str, str, Cou
             elements = constants["ROWS"] * constants["BLOCK"] / 128  # a thread, of 4 warps
             name = code.metadata.name.removesuffix("_kernel")
             moved = 2 * size if name == "backward" else size
-            yield ("strided" if strided else "contiguous"), name, Count(
-                share(parsed.everything(loop), elements), moved
+            yield (
+                ("strided" if strided else "contiguous"),
+                name,
+                Count(share(parsed.everything(loop), elements), moved),
             )
 
 
@@ -349,7 +362,7 @@ def cache_folder(name: str) -> Path:
 
 
 def compiled_kernels(source: str, architecture: int) -> dict[str, Kernel]:
-    """By readable name (divergence) or mangled name (boxes), compiled once a state of the sources."""
+    """By readable (divergence) or mangled (boxes) name, compiled once a state of the sources."""
     from tests.kernels.building import cached
     from tests.kernels.disassembly import listing
     from tests.kernels.registers import readable
@@ -363,44 +376,44 @@ def compiled_kernels(source: str, architecture: int) -> dict[str, Kernel]:
     return {readable(name) or name: Kernel(code) for name, code in named.items()}
 
 
-def rows(kernels_of: Callable[[str, int], dict[str, Kernel]], triton: bool) -> Iterator[dict[str, object]]:
+def rows(
+    kernels_of: Callable[[str, int], dict[str, Kernel]], triton: bool
+) -> Iterator[dict[str, object]]:
     """Every row: the CUDA divergence, Triton's, boxes, on every chip."""
     for architecture in sorted({chip.architecture for chip in CHIPS.values()}):
         kernels = kernels_of("divergence", architecture)
         for member in MEMBERS:
             for way in WAYS:
-                for dtype in ("fp32", "bf16"):
-                    parts = {
-                        "forward": forward_count(kernels, member, way, dtype),
-                        "backward": backward_count(kernels, member, way, dtype),
-                    }
-                    parts["both"] = parts["forward"] + parts["backward"]
-                    for part, count in parts.items():
+                for dtype in ("fp32", half_of(architecture)):
+                    ahead = forward_count(kernels, member, way, dtype)
+                    back = backward_count(kernels, member, way, dtype)
+                    parts = {"forward": [ahead], "backward": [back], "both": [ahead, back]}
+                    for part, counts in parts.items():
                         named = ("cuda", member, part, way.over, way.format, dtype)
-                        yield from on_chips(architecture, named, count)
+                        yield from on_chips(architecture, named, counts)
         for kind, dtype, count in box_counts(kernels_of("boxes", architecture)):
-            yield from on_chips(architecture, ("cuda", kind, "forward", "", "", dtype), count)
-        for dtype in ("fp32", "bf16") if triton else ():
-            if (architecture, dtype) == (75, "bf16"):
-                continue  # Turing has none
+            yield from on_chips(architecture, ("cuda", kind, "forward", "", "", dtype), [count])
+        for dtype in ("fp32", half_of(architecture)) if triton else ():
             for layout, part, count in triton_counts(architecture, dtype):
                 named = ("triton", "Js", part, layout, "", dtype)
-                yield from on_chips(architecture, named, count)
+                yield from on_chips(architecture, named, [count])
 
 
-def on_chips(architecture: int, named: tuple[str, ...], count: Count) -> Iterator[dict[str, object]]:
-    """A row of each chip of an architecture."""
-    units = count.units()
+def on_chips(
+    architecture: int, named: tuple[str, ...], counts: Sequence[Count]
+) -> Iterator[dict[str, object]]:
+    """A row of each chip of an architecture, of launches that follow each other."""
+    units = sum((Counter(count.units()) for count in counts), Counter())
     keys = ("backend", "operator", "part", "over", "format", "dtype")
     for name, chip in CHIPS.items():
         if chip.architecture != architecture:
             continue
-        found = predict(count, chip)
+        found = in_turn([predict(count, chip) for count in counts])
         yield {
             "chip": name,
             **dict(zip(keys, named, strict=True)),
-            **{unit: f"{used:.1f}" for unit, used in units.items()},
-            "bytes": f"{count.bytes:g}", "bound": found.bound,
+            **{unit: f"{units[unit]:.1f}" for unit in Rates._fields},
+            "bytes": f"{found.bytes:g}", "bound": found.bound,
             "ps_per_element": f"{found.picoseconds:.2f}",
             "gb_per_second": f"{found.gb_per_second:.0f}",
             "of_copy": f"{found.of_copy:.2f}",
@@ -422,14 +435,12 @@ def main() -> None:
         if (row["operator"], row["part"]) == ("Js", "both"):
             print(
                 f"{row['chip']:9} {row['over']:8} {row['format']:13} {row['dtype']}  "
-                f"{row['issue']:>6} instructions, {row['mufu']:>4} special, bound by {row['bound']:6} "
+                f"{row['issue']:>6} instructions, {row['mufu']:>4} special, bound {row['bound']:12} "
                 f"{float(str(row['of_copy'])):5.0%} of a copy, {row['goal']}"
             )
     if given.write:
         with TABLE.open("w", newline="") as file:
-            commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT,
-                                    capture_output=True, text=True, check=False).stdout.strip()  # fmt: skip
-            file.write(f"# computed, not measured; python -m bench.roofline --write at {commit}\n")
+            file.write("# computed, not measured: python -m bench.roofline --write\n")
             writer = csv.DictWriter(file, list(found[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(found)
