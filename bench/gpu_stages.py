@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -131,24 +131,29 @@ def correct(place: Place, seed: int | None = None) -> list[str]:
         return [f"seed {seed}: {told[0]}: right on {', '.join(backends(place))}"]
     lines = run_tests(place)
     cases, names = (8 if place.rehearse else CASES), backends(place)
-    count = 0
-    for count in range(cases):
+    done = 0
+    for seed in random_seeds(cases):
         if place.over():
             break
-        backend = names[count % len(names)]
-        print(f"seed {count} on {backend}: ", end="", flush=True)
+        backend = names[done % len(names)]
+        print(f"seed {seed} on {backend}: ", end="", flush=True)
         try:
-            told = random_case(count, place.device, backend)
+            random_case(seed, place.device, backend)
         except Exception as error:
-            place.row("correct", what=f"seed {count} on {backend}", state="FAIL")
+            place.row("correct", what=f"seed {seed} on {backend}", state="FAIL")
             message = str(error).strip().splitlines()[:3]
             raise Failed(
-                f"random case {count} on {backend} is wrong: --stage correct --seed {count}",
+                f"random case on {backend} is wrong: --stage correct --seed {seed}",
                 *lines, f"{type(error).__name__}", *message,
             ) from error  # fmt: skip
-    done = count + (not place.over())
+        done += 1
     place.row("correct", what=f"{done} random cases on {', '.join(names)}", state="PASS")
     return [*lines, f"{done} of {cases} random cases against float64 on {', '.join(names)}"]
+
+
+def random_seeds(count: int) -> Iterator[int]:
+    """Of the random cases."""
+    return iter(range(count))
 
 
 def run_tests(place: Place) -> list[str]:

@@ -16,7 +16,7 @@ No GPU is needed, but nvcc, and the disassembler that Triton's wheel ships. How 
 - The time of a unit is its instructions an element over what all multiprocessors can do; every
   instruction also takes one of four issue slots a cycle. Memory: the bytes that the kernel must
   move at 0.9 of the data sheet's bandwidth, which is what a copy reached on H100 and H200 (3.0 and
-  4.3 TB/s). The largest of these times is the prediction: it supposes that all else is hidden behind.
+  4.3 TB/s). The largest of these is the prediction: all else is supposed hidden.
 """
 
 from __future__ import annotations
@@ -435,7 +435,7 @@ def main() -> None:
         if (row["operator"], row["part"]) == ("Js", "both"):
             print(
                 f"{row['chip']:9} {row['over']:8} {row['format']:13} {row['dtype']}  "
-                f"{row['issue']:>6} instructions, {row['mufu']:>4} special, bound {row['bound']:12} "
+                f"{row['issue']:>6} instructions, {row['mufu']:>4} special, bound {row['bound']} "
                 f"{float(str(row['of_copy'])):5.0%} of a copy, {row['goal']}"
             )
     if given.write:
