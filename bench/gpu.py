@@ -34,8 +34,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 ROOT = Path(__file__).resolve().parent.parent
 VERDICTS, LOG, REPORT = "verdicts.json", "log.txt", "report.md"
 LOG_BYTES = 2 << 20  # that a stage may leave in the log: its end says what went wrong
@@ -192,6 +190,13 @@ def trim(log: Path, start: int) -> None:
         log.write_bytes(said[:start] + b"...\n" + said[-LOG_BYTES:])
 
 
+def has_gpu() -> bool:
+    """Whether torch sees one. A rehearsal does not ask: to import torch takes seconds."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def main() -> None:
     """Runs the stages, and prints a line of each."""
     parser = argparse.ArgumentParser(
@@ -203,7 +208,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, help="of the one random case that `correct` runs")
     parser.add_argument("--rehearse", action="store_true", help="on the CPU, with tiny sizes")
     given = parser.parse_args()
-    if not given.rehearse and not torch.cuda.is_available():
+    if not given.rehearse and not has_gpu():
         print("bench.gpu: torch sees no CUDA GPU here; --rehearse runs the stages on the CPU")
         raise SystemExit(2)
     folder = given.folder.resolve()

@@ -26,6 +26,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -188,6 +189,7 @@ def in_turn(parts: Sequence[Prediction]) -> Prediction:
 # ---- the divergence on CUDA ---------------------------------------------------------------------
 
 CHUNK = 8  # kElements
+CONVERTS = ("bf16", "fp16", "narrow_bf16", "narrow_fp16")
 
 
 class Way(NamedTuple):
@@ -255,9 +257,15 @@ def half_of(architecture: int) -> str:
 def sweep(kernel: Kernel, loop: Loop | None, marks: dict[str, int]) -> Counter[str]:
     """An element's instructions on a way through a loop over chunks."""
     assert loop, "the kernel has no such loop"
-    # Where a compiler selects instead of branching, what widens a half stands on every way.
-    free = [name for name in ("bf16", "fp16") if name not in marks]
-    return share(kernel.way(loop, marks, free), CHUNK)
+    # Where a compiler selects instead of branching, what converts a half stands on every way; of
+    # one map or both it may be an instruction that tells nothing.
+    free = [name for name in CONVERTS if name not in marks]
+    for part in (1.0, 0.5):
+        fewer = {m: int(n * part) if m in CONVERTS else n for m, n in marks.items()}
+        with suppress(ValueError):
+            return share(kernel.way(loop, fewer, free), CHUNK)
+    moved = {m: n for m, n in marks.items() if m not in CONVERTS}
+    return share(kernel.way(loop, moved, CONVERTS), CHUNK)
 
 
 def forward_count(kernels: dict[str, Kernel], member: str, way: Way, dtype: str) -> Count:
