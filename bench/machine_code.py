@@ -100,7 +100,9 @@ class Kernel:
             ends = last.opcode.startswith(("EXIT", "RET")) or last.target is not None
             if last.target is not None:
                 block.next.append(at[last.target])
-            if (not ends or last.predicate) and n + 1 < len(self.blocks):
+            # BRA.U names its condition among the operands.
+            goes_on = not ends or last.predicate or last.opcode.startswith("BRA.U")
+            if goes_on and n + 1 < len(self.blocks):
                 block.next.append(n + 1)
         self.loops = self._loops()
 
