@@ -124,7 +124,8 @@ class Count(NamedTuple):
     """Of one element."""
 
     code: Counter[str]  # opcodes, in fractions
-    bytes: float  # of device memory
+    bytes: float  # of device memory, at least
+    more: float = 0  # that this kernel moves beside them
 
     def units(self) -> dict[str, float]:
         """Instructions by unit, all of them as `issue`, and bytes of shared memory."""
@@ -148,7 +149,7 @@ class Prediction(NamedTuple):
 
     bound: str
     picoseconds: float
-    memory: float  # picoseconds that memory alone takes
+    memory: float  # picoseconds of a copy of the bytes
     bytes: float
 
     @property
@@ -169,10 +170,10 @@ def predict(count: Count, chip: Chip) -> Prediction:
         unit: 1e3 * used / (rates[unit] * chip.multiprocessors * chip.ghz)
         for unit, used in count.units().items()
     }
-    memory = 1e3 * count.bytes / (COPY * chip.gb_per_second)
-    times["memory"] = memory
+    rate = COPY * chip.gb_per_second / 1e3
+    times["memory"] = (count.bytes + count.more) / rate
     bound = max(times, key=lambda unit: times[unit])
-    return Prediction(bound, times[bound], memory, count.bytes)
+    return Prediction(bound, times[bound], count.bytes / rate, count.bytes)
 
 
 def in_turn(parts: Sequence[Prediction]) -> Prediction:
@@ -281,7 +282,7 @@ def forward_count(kernels: dict[str, Kernel], member: str, way: Way, dtype: str)
     if way.clustered and not clustered:
         statistics = kernels[f"statistics {MEMBERS[member]} {layout}"]
         code = sweep(statistics, sweeps(statistics)[0], load) + sweep(kernel, second, load)
-        return Count(code, 2 * size)
+        return Count(code, size, more=size)
     chunks = way.single if dtype == "fp32" else way.half
     kept = (chunks - 1) / chunks  # in shared memory; one chunk stays in registers
     keep, recall = (moves(name, dtype, way.strided) for name in ("keep", "recall"))

@@ -48,23 +48,30 @@ def test_without_a_gpu_it_says_so_in_one_line(tmp_path: Path) -> None:
     assert "no CUDA GPU" in done.stdout
 
 
-@NO_GPU
-def test_a_stage_that_dies_fails_alone_and_the_others_stay(tmp_path: Path) -> None:
+def program(monkeypatch: pytest.MonkeyPatch, folder: Path, *lines: str) -> None:
+    """Stands for Python, and so for every stage."""
+    file = folder / "python"
+    file.write_text("\n".join(["#!/bin/sh", *lines]))
+    file.chmod(0o755)
+    monkeypatch.setattr(gpu.sys, "executable", str(file))
+
+
+def test_a_stage_that_dies_fails_alone_and_the_others_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gpu.write_verdict(tmp_path, "build", gpu.Verdict("PASS", 1.0, ["as it was"]))
-    found = gpu.run_stages(["where"], tmp_path, 60, [])["where"]  # it asks for a device
+    program(monkeypatch, tmp_path, "echo an illegal memory access", "kill -9 $$")
+    found = gpu.run_stages(["where"], tmp_path, 60, [])["where"]
     gpu.write_verdict(tmp_path, "where", found)
-    assert found.state == "FAIL"
-    assert "status 1" in found.lines[0]
+    assert (found.state, found.lines[-1]) == ("FAIL", "an illegal memory access")
+    assert "status -9" in found.lines[0]
     report = (tmp_path / gpu.REPORT).read_text()
     assert "- as it was" in report
     assert "**What to do.** torch does not run on this GPU" in report
 
 
 def test_a_stage_that_hangs_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    slow = tmp_path / "python"
-    slow.write_text("#!/bin/sh\nsleep 60\n")
-    slow.chmod(0o755)
-    monkeypatch.setattr(gpu.sys, "executable", str(slow))
+    program(monkeypatch, tmp_path, "sleep 60 & sleep 60")
     found = gpu.run_stages(["speed"], tmp_path, 0.2, [])["speed"]
     assert (found.state, found.seconds < 30) == ("FAIL", True)
     assert "stopped after its" in found.lines[0]

@@ -27,7 +27,7 @@ EXCERPT = """
 00b0 MUFU.EX2 R10, R9
 00c0 @P1 BRA 0xa0
 00d0 STS.128 [R3], R4
-00e0 @P2 BRA 0x10
+00e0 BRA.U UP2, 0x10
 00f0 EXIT
 0100 BRA 0x100
 """
@@ -60,7 +60,7 @@ def test_loops(kernel: Kernel, chunks: Loop) -> None:
 def test_a_way_is_that_of_a_dtype(kernel: Kernel, chunks: Loop) -> None:
     single = kernel.way(chunks, {"load": 2, "keep": 1})
     assert single == Counter(
-        {"BRA": 3, "LDG.E.128.CONSTANT": 2, "IADD3": 1, "STS.128": 1}
+        {"BRA": 2, "BRA.U": 1, "LDG.E.128.CONSTANT": 2, "IADD3": 1, "STS.128": 1}
     )  # the first jump is passed, too
     half = kernel.way(chunks, {"load": 1, "shuffle": 1, "bf16": 1, "keep": 1})
     assert half["IMAD.U32"] == 1
