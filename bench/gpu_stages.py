@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -219,28 +220,26 @@ def sanitize(place: Place) -> list[str]:
         }
     # Each allocation by itself: torch's own cache would hide what lies beyond a tensor.
     environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    running = {
-        tool: subprocess.Popen(
-            [*start, *program], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE,
+    running = {}
+    for tool, start in prefix.items():
+        said_to = tempfile.TemporaryFile("w+")  # noqa: SIM115, read when the tool has ended
+        running[tool] = said_to, subprocess.Popen(
+            [*start, *program], cwd=ROOT, env=environment, stdout=said_to,
             stderr=subprocess.STDOUT,
-        )
-        for tool, start in prefix.items()
-    }  # fmt: skip
+        )  # fmt: skip
     lines, failed = [], []
-    for tool, process in running.items():
+    for tool, (said_to, process) in running.items():
         try:
-            said, _ = process.communicate(timeout=place.left())
-            status = process.returncode
-        except subprocess.TimeoutExpired:
-            process.kill()
-            said, status = process.communicate()[0] or "", None
+            status: int | None = process.wait(place.left())
+        except subprocess.TimeoutExpired:  # bench.gpu ends it with this process
+            status = None
+        said_to.seek(0)
+        said = said_to.read()
         print(f"-- {tool}\n{said[-200000:]}", flush=True)
-        summary = [
-            line for line in said.splitlines() if "ERROR SUMMARY" in line or "hazards" in line
-        ]
+        found = [line for line in said.splitlines() if "ERROR SUMMARY" in line or "hazards" in line]
         end = "no end in its time" if status is None else f"status {status}"
-        lines.append(f"{tool}: {summary[-1].strip('= ') if summary else end}")
-        if status == 9 or (status and not summary):
+        lines.append(f"{tool}: {found[-1].strip('= ') if found else end}")
+        if status == 9 or (status and not found):
             failed.append(tool)
     if failed:
         raise Failed(f"{', '.join(failed)}: see log.txt", *lines)
@@ -304,11 +303,11 @@ def waits(step: Callable[[], Any], device: torch.device) -> tuple[Any, list[str]
 
 def main() -> None:
     """Runs a stage, and writes what came of it."""
-    from bench import gpu_speed
+    from bench import gpu_choose, gpu_speed
 
     stages: dict[str, Callable[..., list[str]]] = {
         "where": where, "build": build, "correct": correct, "sanitize": sanitize, "call": call,
-        "speed": gpu_speed.speed, "choose": gpu_speed.choose, "train": train,
+        "speed": gpu_speed.speed, "choose": gpu_choose.choose, "train": train,
     }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", nargs="+", choices=stages)

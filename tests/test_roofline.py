@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from bench import chips as gpus
 from bench import roofline
 from bench.machine_code import Instruction, Kernel, Loop
 
@@ -76,30 +77,30 @@ def test_a_way_is_that_of_a_dtype(kernel: Kernel, chunks: Loop) -> None:
      ("LDS.128", "lsu"), ("UIADD3", "other"), ("BRA", "other"), ("FMNMX", "alu")],
 )  # fmt: skip
 def test_units(opcode: str, unit: str) -> None:
-    assert roofline.unit_of(opcode) == unit
+    assert gpus.unit_of(opcode) == unit
 
 
 def test_a_copy_is_bound_by_memory_and_arithmetic_by_issue() -> None:
-    chip = roofline.CHIPS["H100"]
-    copy = roofline.Count(Counter({"LDG.E.128.CONSTANT": 0.25, "STG.E.128": 0.25}), 8)
-    found = roofline.predict(copy, chip)
+    chip = gpus.CHIPS["H100"]
+    copy = gpus.Count(Counter({"LDG.E.128.CONSTANT": 0.25, "STG.E.128": 0.25}), 8)
+    found = gpus.predict(copy, chip)
     assert (found.bound, found.of_copy) == ("memory", 1)
     assert found.gb_per_second == pytest.approx(0.9 * 3350)
-    busy = roofline.predict(roofline.Count(Counter({"FFMA": 128}), 8), chip)
+    busy = gpus.predict(gpus.Count(Counter({"FFMA": 128}), 8), chip)
     # 128 a clock and multiprocessor: one clock, shared out to 132 multiprocessors of 1.98 GHz.
     assert busy.picoseconds == pytest.approx(1e3 / (132 * 1.98))
-    special = roofline.predict(roofline.Count(Counter({"MUFU.EX2": 20, "FADD": 100}), 8), chip)
+    special = gpus.predict(gpus.Count(Counter({"MUFU.EX2": 20, "FADD": 100}), 8), chip)
     assert special.bound == "mufu"
 
 
 def test_what_follows_takes_its_own_time() -> None:
     """Forward and backward are launches: a bound of one leaves nothing for the other to hide in."""
-    chip = roofline.CHIPS["H100"]
-    busy = roofline.Count(Counter({"FFMA": 128}), 4)
-    idle = roofline.Count(Counter({"FFMA": 1}), 40)
-    both = roofline.in_turn([roofline.predict(one, chip) for one in (busy, idle)])
+    chip = gpus.CHIPS["H100"]
+    busy = gpus.Count(Counter({"FFMA": 128}), 4)
+    idle = gpus.Count(Counter({"FFMA": 1}), 40)
+    both = gpus.in_turn([gpus.predict(one, chip) for one in (busy, idle)])
     assert both.picoseconds == pytest.approx(
-        sum(roofline.predict(one, chip).picoseconds for one in (busy, idle))
+        sum(gpus.predict(one, chip).picoseconds for one in (busy, idle))
     )
     assert both.of_copy < 1
 
@@ -108,8 +109,8 @@ def test_the_table_says_what_it_is_and_has_every_chip() -> None:
     with roofline.TABLE.open() as file:
         assert file.readline().startswith("# computed, not measured")
         rows = list(csv.DictReader(file))
-    assert {row["chip"] for row in rows} == set(roofline.CHIPS)
+    assert {row["chip"] for row in rows} == set(gpus.CHIPS)
     whole = [row for row in rows if (row["operator"], row["part"]) == ("Js", "both")]
-    assert len(whole) == len(roofline.CHIPS) * len(roofline.WAYS) * 2
+    assert len(whole) == len(gpus.CHIPS) * len(roofline.WAYS) * 2
     for row in whole:
-        assert (row["goal"] == "reached") == (float(row["of_copy"]) >= roofline.GOAL)
+        assert (row["goal"] == "reached") == (float(row["of_copy"]) >= gpus.GOAL)
