@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-all bench lint format wheel docs hub clean
+.PHONY: train test test-all bench gpu lint format wheel docs hub clean
 
 train: $(VENV)/ready
 	$(BIN)/python setup.py build_ext
@@ -18,6 +18,10 @@ bench: $(VENV)/ready
 	$(BIN)/python setup.py build_ext
 	$(BIN)/python bench/divergence.py
 	$(BIN)/python bench/boxes.py
+
+# Does it work on the GPU of this machine, and how fast is it? See docs/gpu.md.
+gpu: $(VENV)/ready
+	$(BIN)/python -m bench.gpu
 
 lint: $(VENV)/ready
 	$(BIN)/ruff format --check .

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.machine_code import Instruction
 from sssd.ops.dispatch import CUDA_LIBRARY_PATH, CUDA_MISSING
 from tests.kernels.building import BUILD
 
@@ -82,16 +83,24 @@ def library_instructions() -> dict[str, Counter[str]]:
     return {name: Counter(used) for name, used in json.loads(text).items()}
 
 
-def instructions(binary: Path) -> dict[str, Counter[str]]:
-    """How often each instruction stands in each kernel, "architecture mangled_name"."""
-    found: dict[str, Counter[str]] = {}
+def listing(binary: Path) -> dict[str, list[Instruction]]:
+    """The machine code of each kernel, "architecture mangled_name"."""
+    found: dict[str, list[Instruction]] = {}
     architecture = name = ""
+    line_of_code = re.compile(
+        r"\s+/\*([0-9a-f]{4,})\*/\s+(?:@(!?U?P\w+) )?([A-Z][A-Z0-9_.]*)\s*(.*?)\s*;"
+    )
     for line in _cuobjdump("-sass", binary).splitlines():
-        if match := re.match(r"arch = (\w+)", line):
+        if match := line_of_code.match(line):
+            found[name].append(Instruction(int(match[1], 16), match[2] or "", match[3], match[4]))
+        elif match := re.match(r"arch = (\w+)", line):
             architecture = match[1]
         elif match := re.match(r"\s+Function : (\S+)", line):
             name = f"{architecture} {match[1]}".strip()
-            found[name] = Counter()
-        elif match := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?([A-Z][A-Z0-9_.]*)", line):
-            found[name][match[1]] += 1
+            found[name] = []
     return found
+
+
+def instructions(binary: Path) -> dict[str, Counter[str]]:
+    """How often each instruction stands in each kernel, "architecture mangled_name"."""
+    return {name: Counter(i.opcode for i in code) for name, code in listing(binary).items()}
