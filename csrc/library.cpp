@@ -17,6 +17,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(SSSD_NAMESPACE, m) {
   m.def("cuda_architectures() -> int[]");
   m.def("cuda_ptx() -> int[]");
   m.def("cuda_runtime() -> int");
+  m.def("cuda_driver() -> int");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(SSSD_NAMESPACE, CompositeExplicitAutograd, m) {

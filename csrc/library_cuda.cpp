@@ -13,10 +13,17 @@ std::vector<int64_t> cuda_ptx() { return {SSSD_CUDA_PTX}; }
 // The runtime linked into it, 1000 * major + 10 * minor: a driver of that major version runs it.
 int64_t cuda_runtime() { return CUDART_VERSION; }
 
+// The newest that the driver here knows; 0 without a driver.
+int64_t cuda_driver() {
+  int version = 0;
+  return cudaDriverGetVersion(&version) == cudaSuccess ? version : 0;
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(SSSD_NAMESPACE, CompositeExplicitAutograd, m) {
   m.impl("cuda_architectures", TORCH_BOX(&cuda_architectures));
   m.impl("cuda_ptx", TORCH_BOX(&cuda_ptx));
   m.impl("cuda_runtime", TORCH_BOX(&cuda_runtime));
+  m.impl("cuda_driver", TORCH_BOX(&cuda_driver));
 }

@@ -1,7 +1,7 @@
 """What stays fp32 under autocast, whose 8 or 11 bits are too few for it: anchors, boxes, losses."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -47,6 +47,9 @@ def outputs_widened(modules: Iterable[nn.Module]) -> Iterator[None]:
             handle.remove()
 
 
-def without_autocast(maps: list[Tensor]) -> torch.autocast:
+def without_autocast(maps: list[Tensor]) -> AbstractContextManager[object]:
     """Computes with maps as they are given."""
-    return torch.autocast(maps[0].device.type, enabled=False)
+    device = maps[0].device.type
+    if not torch.amp.is_autocast_available(device):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)

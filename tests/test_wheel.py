@@ -201,6 +201,7 @@ def test_the_cuda_library_is_for_a_torch_with_cuda(
 
 @pytest.mark.skipif(bool(dispatch.CUDA_MISSING), reason=dispatch.CUDA_MISSING)
 def test_a_driver_older_than_the_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch._C, "_cuda_getDriverVersion", lambda: 11080)
+    assert torch.ops.sssd.cuda_driver() >= 0  # 0 without a driver
+    monkeypatch.setattr(torch.ops.sssd, "cuda_driver", lambda: 11080)
     why = dispatch._cuda_code_for.__wrapped__(0)
     assert "this driver knows CUDA 11.8" in why

@@ -133,8 +133,7 @@ def _version(number: int) -> str:
 @_constant
 def _cuda_code_for(device: int) -> str:
     """Why the library cannot run on a CUDA device, or nothing."""
-    runtime = torch.ops.sssd.cuda_runtime()
-    driver = torch._C._cuda_getDriverVersion()  # type: ignore[attr-defined]
+    runtime, driver = torch.ops.sssd.cuda_runtime(), torch.ops.sssd.cuda_driver()
     if driver // 1000 < runtime // 1000:
         return (
             f"_C_cuda.so was built by CUDA {_version(runtime)}, and this driver knows CUDA "
