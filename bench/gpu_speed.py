@@ -287,6 +287,8 @@ def speed(place: Place) -> list[str]:
                 f"{theirs[peer] / ours:.2f}x faster than {peer}"
             )
     goal = f"{GOAL_COPY:.0%} of a copy, {GOAL_PEER}x the fastest peer, {GOAL_LAUNCHES} launches"
+    if place.rehearse:
+        return ["rehearsed: times on the CPU are held to no goal"]
     place.check(not short, f"{len(short)} rows miss the goal ({goal})", short)
     return [f"every row of the CUDA kernels reaches the goal: {goal}"]
 

@@ -84,9 +84,8 @@ def test_every_switch_of_the_plan_gives_the_same(
     found, calls = call()
     for x, y in zip(found, expected, strict=True):
         torch.testing.assert_close(x, y, rtol=2e-5, atol=1e-8)
-    strided = form == torch.channels_last
-    if strided or "rows" not in plan:  # of contiguous rows only the first two switches are
-        assert calls != usual or plan.startswith(" ")
+    if "threads" in plan:  # calls tell threads and shared memory, not blocks
+        assert calls != usual
 
 
 @pytest.mark.parametrize("plan", ["rows=3", "row=32", "cluster=16", "threads", "tiles=64,rows=32"])
