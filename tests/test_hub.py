@@ -85,7 +85,9 @@ def test_imports_are_relative_or_of_the_standard_library_and_torch(variants: lis
 
 def test_metadata_has_what_is_required(variants: list[Path]) -> None:
     metadata = json.loads((variants[0] / "metadata.json").read_text())
-    assert {"id", "name", "version", "license", "backend", "digest"} == metadata.keys()
+    assert {
+        *["id", "name", "version", "license", "python-depends", "backend", "digest"]
+    } == metadata.keys()
     assert metadata["id"] == NAMES[0]
     assert metadata["id"].isidentifier()
     assert metadata["name"].replace("-", "_") == HUB["NAME"]

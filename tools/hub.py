@@ -180,6 +180,7 @@ def write_variant(
         "name": NAME.replace("_", "-"),
         "version": VERSION,
         "license": LICENSE,
+        "python-depends": [],  # "optional", but kernels 0.17 does not read metadata without it
         "backend": backend,
         "digest": {"algorithm": "sha256", "files": digests},
     }

@@ -136,7 +136,8 @@ def check(folder: Path = DIST) -> list[str]:
     libraries = {n.removeprefix("sssd/"): c for n, c in files.items() if n.endswith(".so")}
     package = {name for name in files if name.startswith("sssd/") and not name.endswith(".so")}
     found += [f"{name} is in the wheel, not in the sdist" for name in sorted(package - source)]
-    wanted = ["CMakeLists.txt", "LICENSE", "csrc/glue.h", "kernels/boxes/cuda.cu"]
+    native = (p for name in ("cmake", "csrc", "kernels") for p in (ROOT / name).rglob("*.*"))
+    wanted = ["CMakeLists.txt", "LICENSE", "setup.py", *(str(p.relative_to(ROOT)) for p in native)]
     found += [f"{name} is not in the sdist" for name in wanted if name not in source]
     if "_C.so" not in libraries:
         found.append("the wheel has no _C.so")
