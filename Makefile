@@ -3,24 +3,25 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-quick bench lint format clean
+.PHONY: train test test-all bench gpu lint format wheel docs hub clean
 
 train: $(VENV)/ready
 	$(BIN)/python setup.py build_ext
 	$(BIN)/python -m sssd.train
 
-test: $(VENV)/ready
+# test-all: also what kills runs, starts torchrun, runs sanitizers, or takes long.
+test test-all: $(VENV)/ready
 	$(BIN)/python setup.py build_ext
-	$(BIN)/python -m pytest -n auto --dist worksteal $(TESTS)
-
-# Without what kills runs, starts torchrun, runs sanitizers, or takes long.
-test-quick: TESTS = -m "not slow"
-test-quick: test
+	$(BIN)/python -m pytest -n auto --dist worksteal $(if $(filter test,$@),-m "not slow") $(TESTS)
 
 bench: $(VENV)/ready
 	$(BIN)/python setup.py build_ext
 	$(BIN)/python bench/divergence.py
 	$(BIN)/python bench/boxes.py
+
+# Does it work on the GPU of this machine, and how fast is it? See docs/gpu.md.
+gpu: $(VENV)/ready
+	$(BIN)/python -m bench.gpu
 
 lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
@@ -34,6 +35,20 @@ format: $(VENV)/ready
 	$(BIN)/ruff format .
 	git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs $(BIN)/clang-format -i
 
+# Wheel and sdist in dist/, checked, and the wheel tried in an empty environment with torch alone.
+wheel: $(VENV)/ready
+	$(BIN)/python tools/wheel.py
+	$(BIN)/python tools/try_wheel.py dist/*.whl
+
+# The site in build/site; a dead link fails.
+docs: $(VENV)/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# The operators alone in build/hub, as the Hugging Face kernels hub takes them.
+hub: $(VENV)/ready
+	$(BIN)/python setup.py build_ext
+	$(BIN)/python tools/hub.py
+
 # The metadata's dependencies, at the versions of constraints.txt.
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -42,4 +57,4 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) build
+	rm -rf $(VENV) build dist

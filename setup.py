@@ -1,6 +1,10 @@
 """Drives CMake for the native operators; all metadata is in pyproject.toml.
 
-`python setup.py build_ext` builds sssd/_C.so in place. Environment:
+`python setup.py build_ext` builds sssd/_C.so and, with nvcc, sssd/_C_cuda.so in place. For a wheel
+or an installation they are built where that is possible, and left out with one line where it is
+not: the package runs without them. Environment:
+    SSSD_NATIVE     1: build them or fail; 0: leave them out. Default: build them on Linux x86-64
+                    where a C++ compiler is. What fails in a build that was begun is an error.
     SSSD_CUDA=0     leave the CUDA kernels out, whatever is installed
     CUDA_HOME       the toolkit to use, if not the nvcc on PATH
     MAX_JOBS        compilers at a time (default: as many as there are processors)
@@ -14,6 +18,7 @@
 """
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -21,31 +26,54 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
+LIBRARIES = ("_C.so", "_C_cuda.so")
+# What the build needs of PyPI, and whether it is here; pip fetches it for an isolated build.
+TOOLS = {"torch>=2.10": "torch", "cmake>=3.25": "cmake", "ninja>=1.11": "ninja"}
+
+
+def tool(name: str) -> str | None:
+    """CMake or Ninja: beside this Python, where PyPI's wheels put them, or on PATH."""
+    return shutil.which(name, path=Path(sys.executable).parent) or shutil.which(name)
+
+
+def obstacle() -> str:
+    """Why no build is tried here, or nothing."""
+    asked = os.environ.get("SSSD_NATIVE", "")
+    if asked not in ("", "0", "1"):
+        sys.exit(f"setup.py: SSSD_NATIVE is {asked!r}: expected 1, 0, or nothing")
+    if asked == "0":
+        return "SSSD_NATIVE is 0"
+    here = f"{sys.platform} {platform.machine()}"
+    if asked == "" and here not in ("linux x86_64", "linux AMD64"):
+        return f"they are tested on Linux x86-64 alone, and this is {here} (SSSD_NATIVE=1 tries)"
+    compilers = [*os.environ.get("CXX", "").split()[:1], "c++", "g++", "clang++"]
+    if not any(map(shutil.which, compilers)):
+        return "no C++ compiler is on PATH (g++, clang++; CXX names another)"
+    return ""
+
+
+def missing() -> list[str]:
+    """What the build needs and pip can bring."""
+    return [
+        requirement
+        for requirement, name in TOOLS.items()
+        if not (find_spec(name) if name == "torch" else tool(name))
+    ]
 
 
 def torch_package() -> tuple[Path, str]:
     """The folder of the installed torch, and the CUDA version it was built with, or nothing."""
     spec = find_spec("torch")
-    if spec is None or spec.origin is None:
-        sys.exit(
-            "setup.py: torch is not installed, and the native operators are built against its "
-            "headers: `pip install torch`, then `pip install --no-build-isolation -e .`"
-        )
+    assert spec is not None  # `missing` has seen it
+    assert spec.origin is not None
     root = Path(spec.origin).parent
     version: dict[str, str | None] = {}
     exec((root / "version.py").read_text(), version)  # importing torch takes seconds
     return root, version.get("cuda") or ""
-
-
-def tool(name: str) -> str:
-    """CMake or Ninja: beside this Python, where PyPI's wheels put them, or on PATH."""
-    found = shutil.which(name, path=Path(sys.executable).parent) or shutil.which(name)
-    if found is None:
-        sys.exit(f"setup.py: {name} is not installed: `pip install {name}`")
-    return found
 
 
 def put_in_place(built: Path, target: Path) -> None:
@@ -63,12 +91,20 @@ class CMakeBuild(build_ext):
     """`build_ext` by CMake and Ninja. Always in place unless a wheel is being made."""
 
     def run(self) -> None:
+        """Configure, build, and put the libraries where they belong."""
+        folder = (ROOT if self.in_place() else Path(self.build_lib).resolve()) / "sssd"
+        build = ROOT / "build" / "native"
+        self.compile(build)
+        for name in LIBRARIES:
+            if (build / name).exists():
+                put_in_place(build / name, folder / name)
+            else:  # no CUDA this time
+                (folder / name).unlink(missing_ok=True)
+
+    def compile(self, build: Path) -> None:
         """Configure and build; Ninja rebuilds only what changed."""
-        wheel = "bdist_wheel" in self.distribution.command_obj and not self.inplace
-        target = (Path(self.build_lib).resolve() if wheel else ROOT) / "sssd" / "_C.so"
         torch_root, torch_cuda = torch_package()
         cuda_off = os.environ.get("SSSD_CUDA", "1").lower() in ("0", "off", "false", "no")
-        build = ROOT / "build" / "native"
         jobs = os.environ.get("MAX_JOBS") or str(len(os.sched_getaffinity(0)))
         cmake = tool("cmake")
         configure = [
@@ -83,12 +119,46 @@ class CMakeBuild(build_ext):
         for command in (configure, [cmake, "--build", build, "--parallel", jobs]):
             if code := subprocess.run(command, check=False).returncode:
                 sys.exit(f"setup.py: CMake ended with {code}; what is wrong stands above")
-        put_in_place(build / "_C.so", target)
+
+    def in_place(self) -> bool:
+        """Whether the libraries go into the checkout."""
+        return bool(self.inplace) or "bdist_wheel" not in self.distribution.command_obj
 
     def get_outputs(self) -> list[str]:
-        """The library, for the record of an installation."""
-        return [str(Path(self.build_lib) / "sssd" / "_C.so")]
+        """The libraries, for the record of an installation."""
+        paths = (Path(self.build_lib) / "sssd" / name for name in LIBRARIES)
+        return [str(path) for path in paths if path.exists()]
+
+
+class Wheel(bdist_wheel):
+    """One wheel for every Python: torch loads the libraries, which know nothing of Python."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """py3-none and this platform, or any without libraries."""
+        *_, platforms = super().get_tag()
+        return "py3", "none", platforms
+
+
+def main() -> None:
+    """Decide, say so, and hand over to setuptools."""
+    why, tools = obstacle(), missing()
+    building = {"bdist_wheel", "editable_wheel"} & {*sys.argv}
+    lacking = why or (tools and f"{', '.join(tools)} is not installed")
+    if lacking and ("build_ext" in sys.argv or (building and os.environ.get("SSSD_NATIVE") == "1")):
+        sys.exit(f"setup.py: the native operators cannot be built: {lacking}")
+    if lacking and building:
+        print(
+            f"setup.py: sssd is installed without its native operators: {lacking}. Plain PyTorch, "
+            "or Triton on a GPU, runs in their place: same results, slower. docs/install.md has "
+            "the ways to get them",
+            file=sys.stderr,
+        )
+    setup(
+        ext_modules=[] if lacking else [Extension("sssd._C", sources=[])],
+        setup_requires=[] if why else tools,  # read where pip asks what to bring, and only there
+        cmdclass={"build_ext": CMakeBuild, "bdist_wheel": Wheel},
+    )
 
 
 if __name__ == "__main__":
-    setup(ext_modules=[Extension("sssd._C", sources=[])], cmdclass={"build_ext": CMakeBuild})
+    main()

@@ -117,12 +117,14 @@ CHANGES = {"the head twice": head_twice, "LGD, published structure": as_publishe
 # ---- the measurement -----------------------------------------------------------------------------
 
 
-def scene(size: int, objects: int) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+def scene(
+    size: int, objects: int, batch: int = BATCH
+) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     """Random images with boxes of log-normal size, median a thirteenth of the image."""
     generator = torch.Generator().manual_seed(objects)
-    images = [torch.rand(3, size, size, generator=generator) for _ in range(BATCH)]
+    images = [torch.rand(3, size, size, generator=generator) for _ in range(batch)]
     targets = []
-    for _ in range(BATCH):
+    for _ in range(batch):
         centre = torch.rand(objects, 2, generator=generator) * size
         extent = torch.exp(torch.randn(objects, 2, generator=generator) * 0.8) * size / 13
         corners = [(centre - extent / 2).clamp(min=0), (centre + extent / 2).clamp(max=size)]
@@ -138,6 +140,8 @@ def training_step(
     objects: int,
     device: torch.device,
     channels_last: bool,
+    batch: int = BATCH,
+    bf16: bool = False,
 ) -> Callable[[], None]:
     """A step of a method: forward, backward and optimiser."""
     torch.manual_seed(0)
@@ -153,10 +157,13 @@ def training_step(
     method.watches_gradients = False  # as in every step that is not logged
     while_it_runs = CHANGES[name](method) if name in CHANGES else nullcontext()
     engine = EngineConfig(
-        device=str(device), precision="fp32", channels_last=channels_last, clip_value=None
+        device=str(device),
+        precision="bf16" if bf16 else "fp32",
+        channels_last=channels_last,
+        clip_value=None,
     )
     train = TrainingStep(method, engine, schedule)
-    images, targets = scene(size, objects)
+    images, targets = scene(size, objects, batch)
     if device.type == "cuda":  # as the loader's are
         images = [image.pin_memory() for image in images]
     batches = itertools.repeat((images, targets))

@@ -21,11 +21,12 @@ Tensor box_pool(Tensors levels, Tensor boxes, Tensor image_index, Ints image_siz
     void* out = offset(pooled.mutable_data_ptr(),
                        first * size[1] * channels * static_cast<int64_t>(pooled.element_size()));
     const PoolProblem problem{chunk, objects.packed, out, dtype, batch, channels, mean};
-#ifdef SSSD_WITH_CUDA
-    if (launched(boxes_cuda::pool, problem, boxes_cuda::workspace_bytes(problem), boxes)) return;
-#endif
+#ifdef SSSD_CUDA_LIBRARY
+    on_gpu(boxes_cuda::pool, problem, boxes_cuda::workspace_bytes(problem), boxes);
+#else
     const boxes_cpu::ObjectStore store(objects.packed, chunk, batch);
     boxes_cpu::kernels().pool(problem, store.view(), parallel_tasks);
+#endif
   });
   return pooled;
 }
@@ -48,11 +49,12 @@ Tensors box_paint(Tensor values, Tensor boxes, Tensor image_index, Ints image_si
     const void* from = offset(dense_values.const_data_ptr(),
                               first * stride * static_cast<int64_t>(values.element_size()));
     const PaintProblem problem{chunk, objects.packed, from, stride, dtype, batch, channels, mean};
-#ifdef SSSD_WITH_CUDA
-    if (launched(boxes_cuda::paint, problem, boxes_cuda::workspace_bytes(problem), boxes)) return;
-#endif
+#ifdef SSSD_CUDA_LIBRARY
+    on_gpu(boxes_cuda::paint, problem, boxes_cuda::workspace_bytes(problem), boxes);
+#else
     const boxes_cpu::ObjectStore store(objects.packed, chunk, batch);
     boxes_cpu::kernels().paint(problem, store.view(), parallel_tasks);
+#endif
   });
   return maps;
 }

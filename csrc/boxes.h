@@ -7,9 +7,10 @@
 
 #include "csrc/glue.h"
 #include "kernels/boxes/boxes.h"
-#include "kernels/boxes/cpu.h"
-#ifdef SSSD_WITH_CUDA
+#ifdef SSSD_CUDA_LIBRARY
 #include "kernels/boxes/cuda.h"
+#else
+#include "kernels/boxes/cpu.h"
 #endif
 
 namespace sssd::glue {
@@ -133,16 +134,14 @@ void for_levels(const Tensors& maps, Launch launch) {
     launch(levels_of(maps, first), static_cast<int64_t>(first));
 }
 
-#ifdef SSSD_WITH_CUDA
-// Whether the tensors are on a GPU; if so the problem was launched there.
+#ifdef SSSD_CUDA_LIBRARY
+// Launches a problem on the GPU of its boxes.
 template <class Problem>
-bool launched(const char* (*launch)(const Problem&, void*, void*), const Problem& problem,
-              int64_t workspace_bytes, const Tensor& boxes) {
-  if (!boxes.is_cuda()) return false;
+void on_gpu(const char* (*launch)(const Problem&, void*, void*), const Problem& problem,
+            int64_t workspace_bytes, const Tensor& boxes) {
   const torch::stable::accelerator::DeviceGuard guard(boxes.get_device_index());
   const Tensor workspace = torch::stable::new_empty(boxes, {&workspace_bytes, 1}, ScalarType::Byte);
   throw_if(launch(problem, workspace.mutable_data_ptr(), current_stream(boxes)));
-  return true;
 }
 #endif
 

@@ -49,7 +49,7 @@ struct Call {
                              map.size(2) * map.size(3), is_channels_last(map));
       level.student = student[l].const_data_ptr();
       level.teacher = teacher[l].const_data_ptr();
-      if (!weights.empty()) level.weights = weights_of(weights[l], level);
+      if (!weights.empty()) level.weights = weights_of(weights[l], level, map);
       level.row0 = rows;
       rows += level.rows();
       launches.back().level[launches.back().count++] = level;
@@ -74,10 +74,10 @@ struct Call {
         ": student and teacher must share a memory format, contiguous or channels_last");
   }
 
-  static const float* weights_of(const Tensor& weights, const Level& level) {
+  static const float* weights_of(const Tensor& weights, const Level& level, const Tensor& map) {
     STD_TORCH_CHECK(weights.scalar_type() == ScalarType::Float && weights.is_contiguous() &&
-                        weights.numel() == level.rows(),
-                    "row_weights must be contiguous float32, one a row");
+                        weights.numel() == level.rows() && weights.device() == map.device(),
+                    "row_weights must be contiguous float32, one a row, on the maps' device");
     return static_cast<const float*>(weights.const_data_ptr());
   }
 
@@ -103,9 +103,35 @@ T* data(const Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
-template <class T>
-void forward_cpu(const Call& call, const Tensor& like, const Tensor& values, const Tensor& factors,
+#ifdef SSSD_CUDA_LIBRARY
+void run_forward(const Call& call, const Tensor& like, const Tensor& values, const Tensor& factors,
                  const Tensor& saved) {
+  const torch::stable::accelerator::DeviceGuard guard(like.get_device_index());
+  void* stream = current_stream(like);
+  each_launch(call, [&](const Levels& levels, size_t first) {
+    int64_t floats = 0;
+    throw_if(divergence::cuda_workspace(levels, call.settings, floats));
+    const Tensor workspace = torch::stable::new_empty(like, {floats}, ScalarType::Float);
+    throw_if(divergence::cuda_forward(levels, call.settings, data<float>(saved),
+                                      data<float>(values) + first, data<float>(factors) + first,
+                                      data<float>(workspace), stream));
+  });
+}
+
+void run_backward(const Call& call, const Tensor& grad_values, const Tensor& factors,
+                  const Tensor& saved) {
+  const torch::stable::accelerator::DeviceGuard guard(saved.get_device_index());
+  void* stream = current_stream(saved);
+  each_launch(call, [&](const Levels& levels, size_t first) {
+    throw_if(divergence::cuda_backward(levels, call.settings, data<float>(saved),
+                                       data<float>(factors) + first,
+                                       data<float>(grad_values) + first, stream));
+  });
+}
+#else
+template <class T>
+void forward_in(const Call& call, const Tensor& like, const Tensor& values, const Tensor& factors,
+                const Tensor& saved) {
   const divergence::CpuKernels<T>& kernels = divergence::cpu_kernels<T>();
   each_launch(call, [&](const Levels& levels, size_t first) {
     const Tensor workspace = torch::stable::new_empty(
@@ -116,8 +142,8 @@ void forward_cpu(const Call& call, const Tensor& like, const Tensor& values, con
 }
 
 template <class T>
-void backward_cpu(const Call& call, const Tensor& grad_values, const Tensor& factors,
-                  const Tensor& saved) {
+void backward_in(const Call& call, const Tensor& grad_values, const Tensor& factors,
+                 const Tensor& saved) {
   each_launch(call, [&](const Levels& levels, size_t first) {
     divergence::cpu_kernels<T>().backward({levels, call.settings, data<T>(grad_values) + first,
                                            data<T>(factors) + first, data<T>(saved),
@@ -127,46 +153,20 @@ void backward_cpu(const Call& call, const Tensor& grad_values, const Tensor& fac
 
 void run_forward(const Call& call, const Tensor& like, const Tensor& values, const Tensor& factors,
                  const Tensor& saved) {
-#ifdef SSSD_WITH_CUDA
-  if (like.is_cuda()) {
-    const torch::stable::accelerator::DeviceGuard guard(like.get_device_index());
-    void* stream = current_stream(like);
-    each_launch(call, [&](const Levels& levels, size_t first) {
-      int64_t floats = 0;
-      throw_if(divergence::cuda_workspace(levels, call.settings, floats));
-      const Tensor workspace = torch::stable::new_empty(like, {floats}, ScalarType::Float);
-      throw_if(divergence::cuda_forward(levels, call.settings, data<float>(saved),
-                                        data<float>(values) + first, data<float>(factors) + first,
-                                        data<float>(workspace), stream));
-    });
-    return;
-  }
-#endif
   if (call.wide)
-    forward_cpu<double>(call, like, values, factors, saved);
+    forward_in<double>(call, like, values, factors, saved);
   else
-    forward_cpu<float>(call, like, values, factors, saved);
+    forward_in<float>(call, like, values, factors, saved);
 }
 
 void run_backward(const Call& call, const Tensor& grad_values, const Tensor& factors,
                   const Tensor& saved) {
-#ifdef SSSD_WITH_CUDA
-  if (saved.is_cuda()) {
-    const torch::stable::accelerator::DeviceGuard guard(saved.get_device_index());
-    void* stream = current_stream(saved);
-    each_launch(call, [&](const Levels& levels, size_t first) {
-      throw_if(divergence::cuda_backward(levels, call.settings, data<float>(saved),
-                                         data<float>(factors) + first,
-                                         data<float>(grad_values) + first, stream));
-    });
-    return;
-  }
-#endif
   if (call.wide)
-    backward_cpu<double>(call, grad_values, factors, saved);
+    backward_in<double>(call, grad_values, factors, saved);
   else
-    backward_cpu<float>(call, grad_values, factors, saved);
+    backward_in<float>(call, grad_values, factors, saved);
 }
+#endif
 
 std::tuple<Tensor, Tensor, Tensor> divergence_forward(Tensors student, Tensors teacher,
                                                       Tensors row_weights, int64_t over,
@@ -196,6 +196,10 @@ std::tuple<Tensors, Tensors> divergence_backward(Tensor grad_values, Tensors stu
   Call call(student, teacher, row_weights, over, normalize, measure, root, rows, elements, unbiased,
             temperature, eps);
   const int64_t levels = int64_t(student.size());
+  const auto device = student[0].device();
+  STD_TORCH_CHECK(
+      grad_values.device() == device && factors.device() == device && saved.device() == device,
+      "grad_values, factors and saved must be on the maps' device");
   STD_TORCH_CHECK(grad_values.numel() == levels && grad_values.scalar_type() == call.value_type(),
                   "grad_values must hold one value a level");
   STD_TORCH_CHECK(factors.numel() == levels && factors.scalar_type() == call.value_type() &&
@@ -213,6 +217,7 @@ std::tuple<Tensors, Tensors> divergence_backward(Tensor grad_values, Tensors stu
   return {grad_student, grad_teacher};
 }
 
+#ifndef SSSD_CUDA_LIBRARY
 // What each saved plane counts in a row's divergence, which is linear in them: one number a plane.
 std::vector<double> divergence_planes(int64_t normalize, int64_t measure) {
   Settings settings{};
@@ -230,12 +235,12 @@ std::vector<double> divergence_planes(int64_t normalize, int64_t measure) {
     return counts;
   });
 }
+#endif
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(sssd, m) {
-  m.def("divergence_planes(int normalize, int divergence) -> float[]");
-}
+#ifndef SSSD_CUDA_LIBRARY
 SSSD_ON(CompositeExplicitAutograd, divergence_planes)
+#endif
 SSSD_OPERATOR(divergence_forward)
 SSSD_OPERATOR(divergence_backward)

@@ -6,18 +6,19 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
-#ifdef SSSD_WITH_CUDA
+#ifdef SSSD_CUDA_LIBRARY
 #include <torch/csrc/stable/accelerator.h>
 #endif
 
 #include "kernels/common/large_pages.h"
 #include "kernels/common/levels.h"
 
-// Registers a function of this name as the operator, for every device that the build serves.
+// Registers a function of this name as the operator, for the device of the library that is
+// compiled: an operator's file is compiled once for each.
 #define SSSD_ON(device, name) \
-  STABLE_TORCH_LIBRARY_IMPL(sssd, device, m) { m.impl(#name, TORCH_BOX(&name)); }
-#ifdef SSSD_WITH_CUDA
-#define SSSD_OPERATOR(name) SSSD_ON(CPU, name) SSSD_ON(CUDA, name)
+  STABLE_TORCH_LIBRARY_IMPL(SSSD_NAMESPACE, device, m) { m.impl(#name, TORCH_BOX(&name)); }
+#ifdef SSSD_CUDA_LIBRARY
+#define SSSD_OPERATOR(name) SSSD_ON(CUDA, name)
 #else
 #define SSSD_OPERATOR(name) SSSD_ON(CPU, name)
 #endif
@@ -66,7 +67,7 @@ inline void parallel_tasks(int64_t tasks, void (*body)(int64_t, int64_t, void*),
                               [=](int64_t begin, int64_t end) { body(begin, end, context); });
 }
 
-#ifdef SSSD_WITH_CUDA
+#ifdef SSSD_CUDA_LIBRARY
 // The stream that torch works on, of the device a tensor is on.
 inline void* current_stream(const Tensor& tensor) {
   void* stream = nullptr;

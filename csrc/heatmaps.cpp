@@ -68,11 +68,12 @@ Tensors label_heatmap(Tensor boxes, Tensor labels, Tensor image_index, Ints imag
   for_levels(maps, [&](const BoxLevels& chunk, int64_t first) {
     const HeatmapProblem problem =
         options.problem(chunk, first, objects, dtype_of(like), batch, classes);
-#ifdef SSSD_WITH_CUDA
-    if (launched(boxes_cuda::heatmap, problem, boxes_cuda::workspace_bytes(problem), boxes)) return;
-#endif
+#ifdef SSSD_CUDA_LIBRARY
+    on_gpu(boxes_cuda::heatmap, problem, boxes_cuda::workspace_bytes(problem), boxes);
+#else
     const boxes_cpu::ObjectStore store(problem);
     boxes_cpu::kernels().heatmap(problem, store.view(), parallel_tasks);
+#endif
   });
   return maps;
 }

@@ -1,33 +1,24 @@
-// What this build holds, for sssd.ops.dispatch and for bug reports.
+// Schemas of what both libraries answer, and which instruction set the CPU kernels chose. This
+// library defines, the CUDA library (csrc/library_cuda.cpp) adds implementations alone. The
+// operators' own schemas are in sssd/ops.
 #include <torch/csrc/stable/library.h>
-
-#include <vector>
 
 #include "kernels/common/cpu_isa.h"
 
 namespace {
 
-#ifndef SSSD_WITH_CUDA
-#define SSSD_CUDA_ARCHITECTURES
-#define SSSD_CUDA_PTX
-#endif
-
-// Compute capabilities with machine code, and with PTX, 10 * major + minor.
-std::vector<int64_t> cuda_architectures() { return {SSSD_CUDA_ARCHITECTURES}; }
-std::vector<int64_t> cuda_ptx() { return {SSSD_CUDA_PTX}; }
-
 int64_t cpu_isa() { return static_cast<int64_t>(sssd::cpu_isa()); }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(sssd, m) {
+STABLE_TORCH_LIBRARY_FRAGMENT(SSSD_NAMESPACE, m) {
+  m.def("cpu_isa() -> int");
+  m.def("divergence_planes(int normalize, int divergence) -> float[]");
   m.def("cuda_architectures() -> int[]");
   m.def("cuda_ptx() -> int[]");
-  m.def("cpu_isa() -> int");
+  m.def("cuda_runtime() -> int");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(sssd, CompositeExplicitAutograd, m) {
-  m.impl("cuda_architectures", TORCH_BOX(&cuda_architectures));
-  m.impl("cuda_ptx", TORCH_BOX(&cuda_ptx));
+STABLE_TORCH_LIBRARY_IMPL(SSSD_NAMESPACE, CompositeExplicitAutograd, m) {
   m.impl("cpu_isa", TORCH_BOX(&cpu_isa));
 }

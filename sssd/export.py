@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.exp
             export_weights(command.out, plain_model(run.detector), metadata)
         else:
             written = onnx_file.to_onnx(run.detector, image, metadata, command.size is None)
-            images = [image] if command.size else [image, *onnx_file.other_sizes(image)]
+            images = [image] if command.size else [image, *onnx_file.other_sizes(image, SMALLEST)]
             counts = [onnx_file.check_onnx(written, run.detector, one) for one in images]
             write_atomically(command.out, lambda file: file.write(written))
             for one, count in zip(images, counts, strict=True):

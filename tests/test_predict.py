@@ -67,13 +67,16 @@ def test_a_folder_becomes_lines_json_and_pictures(
     (tmp_path / "run").mkdir()
     for part in ("config.json", "model.safetensors"):
         shutil.copy(run / part, tmp_path / "run" / part)
-    (tmp_path / "run" / "thresholds.json").write_text('{"all": 0.62, "by_class": {}, "iou": 0.5}')
+    (everything,) = load(run).predict(images / "wide.jpg", threshold=0)
+    median = everything.scores.median().item()
+    thresholds = {"all": median, "by_class": {}, "iou": 0.5}
+    (tmp_path / "run" / "thresholds.json").write_text(json.dumps(thresholds))
     arguments = [str(tmp_path / "run"), str(images), "--out", str(out), "--json", str(file)]
     assert main(arguments) == 0
     said = capsys.readouterr()
     results = results_in(file)
-    (found,) = load(run).predict(images / "wide.jpg", threshold=0.62)
-    assert 0 < len(found) < len(load(run).predict(images / "wide.jpg", threshold=0.1)[0])
+    (found,) = load(run).predict(images / "wide.jpg", threshold=median)
+    assert 0 < len(found) < len(everything)
     assert [row["score"] for row in results["wide.jpg"]] == pytest.approx(found.scores.tolist())
     x1, y1, x2, y2 = found.boxes[0].tolist()
     assert results["wide.jpg"][0]["bbox"] == pytest.approx([x1, y1, x2 - x1, y2 - y1])
@@ -113,8 +116,10 @@ def test_unreadable_files_are_named_at_the_end_and_the_others_done(
 def test_without_thresholds_it_says_which_one_it_takes(
     run: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.warns(UserWarning, match=r"no thresholds.json, .* a score of 0.3"):
-        assert main([str(run), str(images / "1.png")]) == 0
+    assert main([str(run), str(images / "1.png")]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {run} has no thresholds.json")
+    assert line.endswith("from a score of 0.3 on")
 
 
 def test_names_stand_for_files_folders_and_globs(images: Path) -> None:
@@ -302,6 +307,8 @@ def test_a_video_keeps_its_times(
     with av.open(str(clip), "w") as container:
         stream = container.add_stream("ffv1", rate=25)
         stream.width, stream.height = picture.size
+        stream.pix_fmt = "bgr0"  # without loss
+        stream.codec_context.time_base = Fraction(1, 1000)
         for time in times:
             frame = av.VideoFrame.from_image(picture)
             frame.pts, frame.time_base = time, Fraction(1, 1000)
@@ -322,11 +329,11 @@ def test_a_video_keeps_its_times(
     drawn = tmp_path / "out" / "clip.mp4"
     with av.open(str(drawn)) as container:
         shown = list(container.decode(video=0))
+        assert container.duration == pytest.approx(2.03e6, rel=0.01)  # microseconds
     assert [frame.time for frame in shown] == pytest.approx(seconds)
     difference = shown[3].to_ndarray(format="rgb24").astype(int) - np.asarray(picture)[:48, :64]
     assert shown[3].width == 64
     assert abs(difference).max() > 20  # boxes
-    assert abs(difference).mean() < 60  # on the same picture
     assert not list((tmp_path / "out").glob(".*"))
     with pytest.raises(ValueError, match="predict drew this itself"):
         find_files([str(drawn)])

@@ -1,6 +1,7 @@
 // Launches the kernels: what the device allows, then forward or backward of the member that was
 // asked for, its strided levels and its contiguous ones.
 #include <atomic>
+#include <cstdlib>
 #include <type_traits>
 
 #include "kernels/divergence/cuda_backward.cuh"
@@ -14,6 +15,13 @@ constexpr const char* kTooManyTiles = "the maps have more rows than one launch c
 
 constexpr int kMostCluster = 8;  // blocks that every chip with clusters can run together
 
+// In every call, so that a process may try several.
+const char* read_switches(Chip& chip) {
+  const char* const error = chip.switches.read(std::getenv("SSSD_CUDA_PLAN"));
+  chip.cluster = static_cast<int>(std::min<int64_t>(chip.cluster, chip.switches.cluster));
+  return error;
+}
+
 // What the current device lets the forward kernels of one member and layout use.
 template <class Member, bool kStrided>
 class Allowed {
@@ -24,7 +32,7 @@ class Allowed {
     const int64_t chip = device_ < kDevices ? known_[device_].load() : 0;
     if (chip) {
       chip_ = {chip / 16, static_cast<int>(chip % 16)};
-      return nullptr;
+      return read_switches(chip_);
     }
     int bytes = 0, clusters = 0;
     for (const cudaError_t error :
@@ -32,20 +40,19 @@ class Allowed {
           cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, device_)})
       if (const char* refused = device::message(error)) return refused;
     remember({bytes, clusters ? largest_cluster(bytes) : 1});
-    return nullptr;
+    return read_switches(chip_);
   }
   const Chip& chip() const { return chip_; }
   // A cluster was refused: from now on, none.
-  void forget_clusters() { remember({chip_.shared_bytes, 1}); }
+  void forget_clusters() { remember(alone()); }
 
   Launch plan(const Levels& levels, const Settings& settings) const {
     return plan_launch(levels, settings, chip_, kStrided, false);
   }
   // Floats of workspace: enough also if a cluster is refused.
   int64_t workspace(const Levels& levels, const Settings& settings) const {
-    const Chip alone = {chip_.shared_bytes, 1};
     return std::max(workspace_floats(plan(levels, settings)),
-                    workspace_floats(plan_launch(levels, settings, alone, kStrided, false)));
+                    workspace_floats(plan_launch(levels, settings, alone(), kStrided, false)));
   }
 
  private:
@@ -54,6 +61,7 @@ class Allowed {
   int device_ = 0;
   Chip chip_;
 
+  Chip alone() const { return {chip_.shared_bytes, 1, chip_.switches}; }
   void remember(const Chip& chip) {
     chip_ = chip;
     if (device_ < kDevices) known_[device_] = chip.shared_bytes * 16 + chip.cluster;
@@ -120,7 +128,9 @@ const char* forward(const Levels& levels, const Settings& settings, float* saved
 template <class Member, bool kStrided>
 const char* backward(const Levels& levels, const Settings& settings, const float* saved,
                      const float* factors, const float* grad_values, cudaStream_t stream) {
-  Launch launch = plan_launch(levels, settings, {}, kStrided, true);
+  Chip chip;
+  if (const char* error = read_switches(chip)) return error;
+  Launch launch = plan_launch(levels, settings, chip, kStrided, true);
   if (launch.levels.tiles == 0) return nullptr;
   if (launch.levels.tiles > kMaxTiles) return kTooManyTiles;
   launch.saved = const_cast<float*>(saved), launch.factors = const_cast<float*>(factors);

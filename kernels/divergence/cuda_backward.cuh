@@ -42,24 +42,16 @@ __global__ void __launch_bounds__(kBackwardThreads, kStrided ? kBlocks<Member> :
                                           [&](int plane) { return stage[plane * tile.rows + r]; });
     scale[j] = stage[launch.planes * tile.rows + r];
   }
-  Chunk<kStrided> chunk;
+  Chunk<kStrided, false> chunk;
   const int steps = tile.steps();
 #pragma unroll 1
   for (int first = 0; first < steps; first += tile.vectors()) {
     chunk.load(launch, tile, first, nullptr);
-#pragma unroll 1
-    for (int half = 0; half < 2; ++half) {  // as in forward
 #pragma unroll
-      for (int j = 0; j < kHalf; ++j) {
-        float &a = chunk.a[j], &b = chunk.b[j], &other_a = chunk.a[kHalf + j],
-              &other_b = chunk.b[kHalf + j];
-        const auto gradient =
-            Member::gradient(constants, row[j % kRows], half ? other_a : a, half ? other_b : b);
-        const float grad_a = weighted(scale[j % kRows], gradient.a);
-        const float grad_b = weighted(scale[j % kRows], gradient.b);
-        a = half ? a : grad_a, b = half ? b : grad_b;
-        other_a = half ? grad_a : other_a, other_b = half ? grad_b : other_b;
-      }
+    for (int i = 0; i < kElements; ++i) {
+      const auto gradient = Member::gradient(constants, row[i % kRows], chunk.a[i], chunk.b[i]);
+      chunk.a[i] = weighted(scale[i % kRows], gradient.a);
+      chunk.b[i] = weighted(scale[i % kRows], gradient.b);
     }
     Fragment fragment;
     if (level.grad_student) {

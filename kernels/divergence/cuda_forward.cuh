@@ -2,6 +2,9 @@
 // rows, and what the rows of a level come to.
 #pragma once
 
+#include <cfloat>
+#include <type_traits>
+
 #include "kernels/divergence/cuda_tile.cuh"
 #include "kernels/divergence/members.h"
 
@@ -11,28 +14,22 @@ namespace sssd::divergence {
 // From the elements of one thread to those of the whole row. Both kinds join the same way: agree on
 // an anchor (the largest logit; the mean), then add up around it.
 
-// Adds the elements x[j], x[j + stride], ... whose bit is set in `exists`. Selects, not branches,
-// so that the exponentials of all elements are under way together.
+// Adds the elements x[j], x[j + stride], ...: of a softmax all, for what does not exist is -inf; of
+// moments those whose bit is set in `exists`. Selects, not branches, so that the exponentials of
+// all elements are under way together. The maximum starts from a finite number: nothing has to be
+// asked about -inf - -inf.
 __device__ __forceinline__ void accumulate(SoftmaxStats<float>& stats, const float (&x)[kElements],
-                                           int j, int stride, uint32_t exists, bool first,
-                                           const Constants<float>& c) {
-  float most = -infinity<float>();
-  float logits[kElements];
+                                           int j, int stride, uint32_t, const Constants<float>& c) {
+  float most = larger(stats.max, -FLT_MAX);
 #pragma unroll
-  for (int i = 0; i < kElements; ++i) {
-    logits[i] = exists >> i & 1 ? x[i] : -infinity<float>();
-    if (i % stride == j) most = larger(most, logits[i]);
-  }
-  if (first)
-    stats.max = most;
-  else
-    stats.raise(larger(stats.max, most), c.scale);
+  for (int i = j; i < kElements; i += stride) most = larger(most, x[i]);
+  float sum = stats.sum * fast_exp2((stats.max - most) * c.scale);
 #pragma unroll
-  for (int i = 0; i < kElements; ++i)
-    if (i % stride == j) stats.add(logits[i], c.scale);
+  for (int i = j; i < kElements; i += stride) sum += fast_exp2((x[i] - most) * c.scale);
+  stats.max = most, stats.sum = sum;
 }
 __device__ __forceinline__ void accumulate(Moments<float>& stats, const float (&x)[kElements],
-                                           int j, int stride, uint32_t exists, bool,
+                                           int j, int stride, uint32_t exists,
                                            const Constants<float>& c) {
   Moments<float> part;
 #pragma unroll
@@ -113,12 +110,11 @@ struct RowStatistics {
   Stats a[kRows], b[kRows];
 
   __device__ __forceinline__ void accumulate(const TileT& tile, const float (&x)[kElements],
-                                             const float (&y)[kElements], uint32_t exists,
-                                             bool first) {
+                                             const float (&y)[kElements], uint32_t exists) {
 #pragma unroll
     for (int j = 0; j < kRows; ++j) {
-      divergence::accumulate(a[j], x, j, kRows, exists, first, tile.plan.constants);
-      divergence::accumulate(b[j], y, j, kRows, exists, first, tile.plan.constants);
+      divergence::accumulate(a[j], x, j, kRows, exists, tile.plan.constants);
+      divergence::accumulate(b[j], y, j, kRows, exists, tile.plan.constants);
     }
   }
 
@@ -128,14 +124,18 @@ struct RowStatistics {
 #pragma unroll 1
     for (int64_t piece = tile.slice; piece < tile.plan.pieces; piece += tile.slices) {
       const float count = static_cast<float>(piece_elements(tile.level, tile.plan, piece));
-      float x[4][kRows];
+#pragma unroll 1
+      for (int map = 0; map < 2; ++map) {  // one at a time: both would need more registers
+        float x[2][kRows];
 #pragma unroll
-      for (int p = 0; p < 4; ++p) read_plane(launch, tile, piece, p, x[p]);
+        for (int p = 0; p < 2; ++p) read_plane(launch, tile, piece, 2 * map + p, x[p]);
 #pragma unroll
-      for (int j = 0; j < kRows; ++j) {
-        if (tile.tile_row(j) >= tile.rows_left) continue;
-        a[j].merge(J::unpack(x[0][j], x[1][j], count), tile.plan.constants.scale);
-        b[j].merge(J::unpack(x[2][j], x[3][j], count), tile.plan.constants.scale);
+        for (int j = 0; j < kRows; ++j) {
+          if (tile.tile_row(j) >= tile.rows_left) continue;
+          Stats both = map ? b[j] : a[j];
+          both.merge(J::unpack(x[0][j], x[1][j], count), tile.plan.constants.scale);
+          (map ? b[j] : a[j]) = both;
+        }
       }
     }
   }
@@ -194,14 +194,6 @@ struct RowStatistics {
 
 // ---- the kernels --------------------------------------------------------------------------------
 
-// Element from + j, for a `from` that only the running thread knows: registers have no addresses.
-__device__ __forceinline__ float pick(const float (&x)[kElements], int from, int j) {
-  float picked = x[j];
-#pragma unroll
-  for (int i = kHalf; i < kElements; i += kHalf) picked = from == i ? x[i + j] : picked;
-  return picked;
-}
-
 template <bool kStrided>
 constexpr int kForwardThreads = kStrided ? kStridedThreads : kContiguousThreads;
 
@@ -228,12 +220,12 @@ __global__ void __launch_bounds__(kForwardThreads<kStrided>, 1)
   SSSD_DYNAMIC_SHARED(scratch);
   const Tile<kStrided> tile(launch, launch.levels.find(blockIdx.x));
   RowStatistics<Stats, kStrided> statistics;
-  Chunk<kStrided> chunk;
+  Chunk<kStrided, std::is_same_v<Stats, SoftmaxStats<float>>> chunk;
   const int steps = tile.steps();
 #pragma unroll 1
   for (int first = 0; first < steps; first += tile.vectors()) {
     chunk.load(launch, tile, first, nullptr);
-    statistics.accumulate(tile, chunk.a, chunk.b, chunk.exists, first == 0);
+    statistics.accumulate(tile, chunk.a, chunk.b, chunk.exists);
   }
   write_pieces(launch, tile, statistics, scratch);
 }
@@ -266,13 +258,13 @@ __device__ __forceinline__ void forward_tile(const Launch& launch) {
     const bool kept = stays && number >= 0 && number < launch.stash;
     return kept ? stash + number * 2 * launch.stash_vectors * blockDim.x : nullptr;
   };
-  Chunk<kStrided> chunk;
+  Chunk<kStrided, Member::kSoftmax> chunk;
   RowStatistics<typename Member::template Stats<float>, kStrided> statistics;
   if (stays)
 #pragma unroll 1
     for (int c = 0; c < chunks; ++c) {
       chunk.load(launch, tile, start + c * vectors, slot(c));
-      statistics.accumulate(tile, chunk.a, chunk.b, chunk.exists, c == 0);
+      statistics.accumulate(tile, chunk.a, chunk.b, chunk.exists);
     }
   if (!whole) {
     if (clustered) {
@@ -296,14 +288,15 @@ __device__ __forceinline__ void forward_tile(const Launch& launch) {
       chunk.recall(launch, tile, start + c * vectors, kept);
     else if (!stays || c + 1 < chunks)
       chunk.load(launch, tile, start + c * vectors, nullptr);
-#pragma unroll 1
-    for (int from = 0; from < kElements; from += kHalf) {
 #pragma unroll
-      for (int j = 0; j < kHalf; ++j) {
+    for (int i = 0; i < kElements; ++i) {
+      Sums& of_row = sums[i % kRows];
+      if constexpr (Member::kSoftmax) {
+        Member::term(constants, row[i % kRows], chunk.a[i], chunk.b[i], of_row);
+      } else {
         Sums term;
-        Member::term(constants, row[j % kRows], pick(chunk.a, from, j), pick(chunk.b, from, j),
-                     term);
-        if (chunk.exists >> (from + j) & 1) sums[j % kRows].add(term);
+        Member::term(constants, row[i % kRows], chunk.a[i], chunk.b[i], term);
+        if (chunk.exists >> i & 1) of_row.add(term);
       }
     }
   }

@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <iterator>
 
 #include "kernels/divergence/constants.h"
 
@@ -66,10 +69,7 @@ SSSD_HOST_DEVICE inline int64_t piece_elements(const Level& level, const LevelPl
   return before + plan.piece_length < level.length ? plan.piece_length : level.length - before;
 }
 
-constexpr int kElements = 8;  // a chunk: of each map, that a thread holds in registers
-// That it computes with at a time: four fill the pipelines, and eight would need more registers
-// than let several blocks share an SM.
-constexpr int kHalf = kElements / 2;
+constexpr int kElements = 8;      // a chunk: of each map, that a thread holds in registers
 constexpr int kStridedWidth = 4;  // rows that a thread has elements of
 // Threads of a block, at most: a contiguous row may be long, so more share it.
 constexpr int kStridedThreads = 256, kContiguousThreads = 512, kBackwardThreads = 256;
@@ -100,14 +100,54 @@ constexpr int kBackwardBlocks = 3;
 
 // ---- on the host --------------------------------------------------------------------------------
 
+// What no formula gives and nobody has timed yet, powers of two. SSSD_CUDA_PLAN="cluster=4 rows=32"
+// sets some of them; `python -m bench.gpu --stage choose` finds the best on a GPU.
+struct Switches {
+  int64_t cluster = 8;     // most blocks that keep a row together
+  int64_t threads = 256;   // of a block, but for long contiguous rows
+  int64_t rows = 64;       // of a strided tile, at most
+  int64_t tiles = 512;     // that fill any GPU; more only costs merging
+  int64_t backward = 512;  // elements of a row that a strided backward tile takes
+
+  // From a text, or none: null, or what is wrong with it.
+  const char* read(const char* text) {
+    struct Known {
+      const char* name;
+      int64_t Switches::* value;
+      int64_t least, most;
+    };
+    constexpr Known known[] = {{"cluster", &Switches::cluster, 1, 8},
+                               {"threads", &Switches::threads, 128, 256},
+                               {"rows", &Switches::rows, 16, 64},
+                               {"tiles", &Switches::tiles, 64, 4096},
+                               {"backward", &Switches::backward, 64, 4096}};
+    while (text && *text) {
+      char name[16] = "";
+      long long value = 0;
+      int length = 0;
+      std::sscanf(text, " %15[a-z]=%lld %n", name, &value, &length);
+      const auto fits = [&](const Known& one) {
+        return !std::strcmp(one.name, name) && one.least <= value && value <= one.most &&
+               (value & (value - 1)) == 0;
+      };
+      const Known* const one = std::find_if(std::begin(known), std::end(known), fits);
+      if (length == 0 || one == std::end(known))
+        return "SSSD_CUDA_PLAN takes powers of two: cluster (1 to 8), threads (128, 256), rows "
+               "(16 to 64), tiles and backward (64 to 4096), as in \"cluster=4 rows=32\"; unset "
+               "it for the defaults";
+      this->*one->value = value;
+      text += length;
+    }
+    return nullptr;
+  }
+};
+
 // What the blocks of a launch may use of the GPU.
 struct Chip {
   int64_t shared_bytes = 0;  // of a block
   int cluster = 1;           // blocks that may keep a row together, a power of two
+  Switches switches = {};
 };
-
-constexpr int64_t kEnoughTiles = 512;       // to fill any GPU; more only costs merging
-constexpr int64_t kBackwardElements = 512;  // of a row that a strided backward tile takes
 
 inline int64_t ceil_div(int64_t x, int64_t y) { return (x + y - 1) / y; }
 inline int64_t round_up(int64_t x, int64_t to) { return ceil_div(x, to) * to; }
@@ -126,7 +166,7 @@ struct Planner {
   // The same for all levels of the launch:
   bool half;                   // both maps in half precision
   int width;                   // of a vector
-  int threads = 256;           // of a block
+  int threads;                 // of a block
   int most_rows;               // of a tile; their sums lie in shared memory
   int cluster = 1;             // blocks of a cluster
   int stash_vectors = 2;       // 16-byte pieces of a chunk of one map
@@ -134,13 +174,14 @@ struct Planner {
 
   Planner(const Levels& all, const Settings& given, Chip on, bool lanes_along_rows, bool gradients)
       : levels(all), settings(given), chip(on), strided(lanes_along_rows), backward(gradients) {
+    threads = static_cast<int>(chip.switches.threads);
     half = levels.student_dtype != Dtype::f32 && levels.teacher_dtype != Dtype::f32;
     width = strided || !half ? 4 : 8;
     if (half) stash_vectors = 1;
     bool any_long = false;  // rows that need much of shared memory
     each_level([&](const Level& level) { any_long |= is_long(level); });
     if (!strided && !backward && any_long) threads = kContiguousThreads;
-    share_memory(strided ? 64 : threads / 4);
+    share_memory(strided ? static_cast<int>(chip.switches.rows) : threads / 4);
     if (backward) return;
     if (any_long) {  // they have it, if that keeps one of them, and small tiles do with little
       const int usual = most_rows;
@@ -237,13 +278,13 @@ struct Planner {
   // Pieces of one segment of a row that is read twice, or in backward.
   int64_t pieces(const Level& level, int lanes) const {
     if (backward)
-      return ceil_div(level.length, strided ? kBackwardElements : 4 * kElements * threads);
+      return ceil_div(level.length, strided ? chip.switches.backward : 4 * kElements * threads);
     const int64_t tiles =
         level.outer * (strided ? ceil_div(level.inner, rows(lanes)) : level.segments);
     // Every piece reads the statistics of all: few enough that this is a twentieth of the maps.
     const int64_t cheap = std::sqrt(level.length * level.segments / 40.0) / level.segments;
     const int64_t most = std::min(ceil_div(level.length, chunk(lanes)), cheap);
-    return std::max<int64_t>(1, std::min(most, ceil_div(kEnoughTiles, tiles)));
+    return std::max<int64_t>(1, std::min(most, ceil_div(chip.switches.tiles, tiles)));
   }
 
   LevelPlan plan(int l) const {

@@ -180,12 +180,15 @@ __device__ __forceinline__ float weighted(float weight, float x) {
 struct Fragment {
   uint32_t word[kElements];
 
-  // Issues the loads; `settle` follows. What does not exist is 0.
-  template <bool kStrided>
+  // Issues the loads; `settle` follows. What does not exist is 0, or the least of its dtype.
+  template <bool kLeast, bool kStrided>
   __device__ __forceinline__ void load(const Tile<kStrided>& tile, const void* map, Dtype dtype,
                                        int first) {
+    const uint32_t least = dtype == Dtype::f32    ? 0xff800000u  // -inf
+                           : dtype == Dtype::bf16 ? 0xff80ff80u
+                                                  : 0xfc00fc00u;
 #pragma unroll
-    for (int i = 0; i < kElements; ++i) word[i] = 0;
+    for (int i = 0; i < kElements; ++i) word[i] = kLeast ? least : 0;
     if (!tile.plan.vectors)
       load_elements(tile, map, dtype, first);
     else if (dtype == Dtype::f32)
@@ -340,7 +343,7 @@ struct Fragment {
     else
       for_elements(tile, first, [&](int i, int64_t offset) {
         const uint32_t bits = device::load(static_cast<const uint16_t*>(map) + offset);
-        word[i / 2] |= bits << i % 2 * 16;
+        word[i / 2] = (word[i / 2] & 0xffff0000u >> i % 2 * 16) | bits << i % 2 * 16;
       });
   }
   template <bool kStrided>
@@ -358,19 +361,20 @@ struct Fragment {
   }
 };
 
-// The elements of both maps that a thread works on at a time.
-template <bool kStrided>
+// The elements of both maps that a thread works on at a time. With kLeast what does not exist is
+// -inf: of a softmax that has no mass, and no element needs to be asked whether it exists.
+template <bool kStrided, bool kLeast>
 struct Chunk {
   using TileT = Tile<kStrided>;
   float a[kElements], b[kElements];
-  uint32_t exists;  // a bit an element
+  uint32_t exists;  // a bit an element; without kLeast
 
   // From memory; and kept in `slot`, unless that is null, for the second sweep.
   __device__ __forceinline__ void load(const Launch& launch, const TileT& tile, int first,
                                        Bits* slot) {
     Fragment student, teacher;
-    student.load(tile, tile.level.student, launch.levels.student_dtype, first);
-    teacher.load(tile, tile.level.teacher, launch.levels.teacher_dtype, first);
+    student.template load<kLeast>(tile, tile.level.student, launch.levels.student_dtype, first);
+    teacher.template load<kLeast>(tile, tile.level.teacher, launch.levels.teacher_dtype, first);
     student.settle(tile, launch.levels.student_dtype);
     teacher.settle(tile, launch.levels.teacher_dtype);
     if (slot) {
@@ -396,7 +400,7 @@ struct Chunk {
     exists = 0;
 #pragma unroll
     for (int i = 0; i < kElements; ++i)
-      if (tile.chunk_exists(first, i)) exists |= 1u << i;
+      if (!kLeast && tile.chunk_exists(first, i)) exists |= 1u << i;
   }
 };
 

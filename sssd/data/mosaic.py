@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 CENTRE = (0.3, 0.7)  # of the sides: where the four meet
 LARGEST_CUT = 0.6  # a part shows at least this share of the sides that it could show
-LEAST_SEEN = 0.25  # share of a box's area: of what is seen less of, nothing is to be learnt
+LEAST_SEEN = 0.1  # share of a box's area: of what is seen less of, nothing is to be learnt
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class MosaicTransform:
 def mosaic(samples: Sequence[Sample]) -> Sample:
     """Put four samples together: each is cropped to the shape of its quarter, and shrunk to it.
 
-    Boxes are cut at the edges of their quarter; those of which less than a quarter is left are
+    Boxes are cut at the edges of their quarter; those of which less than a tenth is left are
     removed. Crowd regions are no targets, here as elsewhere.
 
     Args:

@@ -259,6 +259,15 @@ class Trainer:
     def _begin(self) -> Any:
         """Opens the folder's metrics; gives the stream of batches, behind those that were seen."""
         config, begin, device = self.config, self.done, self.train_step.device
+        if distributed.is_first():
+            settings = by_flag(self.schedule, "--schedule.") | by_flag(config, "--engine.")
+            loggers = Loggers(
+                config.loggers, self.loggers, self.folder, begin, settings | self.identity
+            )
+            self.metrics = MetricsFile(self.folder, begin, loggers)
+        self.numbers = distributed.from_first(lambda: evaluation_of(self.folder, begin))
+        if self.numbers is not None:
+            self.progress.evaluated(begin, self.best_weights.beside(self.numbers["AP"]))
         batches = training_loader(
             self.train_set,
             self.part_size,
@@ -269,15 +278,6 @@ class Trainer:
             world_size=distributed.world_size(),
             transform=self.transform,
         )
-        if distributed.is_first():
-            settings = by_flag(self.schedule, "--schedule.") | by_flag(config, "--engine.")
-            loggers = Loggers(
-                config.loggers, self.loggers, self.folder, begin, settings | self.identity
-            )
-            self.metrics = MetricsFile(self.folder, begin, loggers)
-        self.numbers = distributed.from_first(lambda: evaluation_of(self.folder, begin))
-        if self.numbers is not None:
-            self.progress.evaluated(begin, self.best_weights.beside(self.numbers["AP"]))
         if self.random is not None:  # after the loader exists: making it may draw random numbers
             restore_random_state(self.random, device)
         else:  # whatever the method's own weights took, and on each rank other numbers

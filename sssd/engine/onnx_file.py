@@ -20,7 +20,6 @@ from sssd.engine.prediction import read_threshold
 from sssd.engine.runs import Run, plain_model
 
 BOX_TOLERANCE, SCORE_TOLERANCE = 0.05, 1e-3  # pixels; onnxruntime sums in another order
-SMALLEST = 32  # pixels a side
 
 
 class _OneImage(nn.Module):
@@ -169,11 +168,11 @@ def check_onnx(written: bytes, detector: Detector, image: Tensor) -> int:
     return len(found[0])
 
 
-def other_sizes(image: Tensor) -> list[Tensor]:
-    """The image a third lower, and a quarter narrower."""
+def other_sizes(image: Tensor, least: int) -> list[Tensor]:
+    """The image a third lower, and a quarter narrower, no side below `least` pixels."""
     height, width = image.shape[1:]
     sizes = (2 * height // 3, width), (height, 3 * width // 4)
-    return [resize(image, [max(side, SMALLEST) for side in size]) for size in sizes]
+    return [resize(image, [max(side, least) for side in size]) for size in sizes]
 
 
 def size_of(image: Tensor) -> str:

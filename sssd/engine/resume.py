@@ -91,7 +91,7 @@ def restore(saved: dict[str, Any], parts: dict[str, Any], wanted: dict[str, str]
         RunError: something is not, or a part is another one.
     """
     import torch  # seconds, which --help need not
-    from torch.amp import GradScaler
+    from torch.amp.grad_scaler import GradScaler
 
     try:
         refuse_changes(saved.get("identity", {}), wanted)

@@ -117,7 +117,8 @@ class VideoWriter:
 
         with self._refusals():
             if self._stream is None:
-                self._stream = self._container.add_stream("libx264", rate=30)
+                # Frames that refer to later ones would make the file end before its last frame.
+                self._stream = self._container.add_stream("libx264", rate=30, options={"bf": "0"})
                 self._stream.width, self._stream.height = (s // 2 * 2 or 2 for s in picture.size)
                 self._stream.pix_fmt = "yuv420p"
                 self._stream.codec_context.time_base = CLOCK

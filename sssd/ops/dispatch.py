@@ -1,8 +1,8 @@
 """Chooses the backend of an operator, and calls it: one rule and one registration for all.
 
-Schemas, fakes and gradients are registered here once for every backend. The library (csrc/) adds
-its kernels for CPU and CUDA to them. Triton runs on CUDA tensors too, so what it serves stands as
-an operator of its own, `sssd::NAME_triton`.
+Schemas, fakes and gradients are registered here once for every backend. Two libraries (csrc/) add
+their kernels to them: `_C.so` for the CPU and, loaded where torch has CUDA, `_C_cuda.so`. Triton
+runs on CUDA tensors too, so what it serves stands as an operator of its own, `sssd::NAME_triton`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch import Tensor
 
 BACKENDS = ("auto", "cuda", "triton", "cpu", "reference")
 LIBRARY_PATH = Path(__file__).parent.parent / "_C.so"
+CUDA_LIBRARY_PATH = LIBRARY_PATH.with_name("_C_cuda.so")
 BUILD_COMMAND = "python setup.py build_ext"
 
 _default = "auto"
@@ -36,23 +37,40 @@ class Choice(NamedTuple):
     reason: str
 
 
-def _load_library() -> str:
-    """Load the native operators; return why they are missing, or nothing."""
-    if not LIBRARY_PATH.exists():
-        return f"the native operators are not built (run `{BUILD_COMMAND}` in the checkout)"
+def _load(library: Path, absent: str) -> str:
+    """Load a library of operators; return why they are missing, or nothing."""
+    if not library.exists():
+        return absent
     try:
-        torch.ops.load_library(str(LIBRARY_PATH))
+        torch.ops.load_library(str(library))
     except OSError as error:
-        return f"{LIBRARY_PATH.name} does not load ({error}); rebuild it with `{BUILD_COMMAND}`"
+        return f"{library.name} does not load ({error}); rebuild it with `{BUILD_COMMAND}`"
     return ""
 
 
-MISSING = _load_library()
+def _load_for_cuda() -> str:
+    """Load the CUDA kernels where they can run; return why they are missing, or nothing."""
+    if MISSING:
+        return MISSING
+    if torch.version.cuda is None:
+        return "this torch was built without CUDA"
+    absent = f"sssd was built without CUDA (`{BUILD_COMMAND}` with nvcc)"
+    return _load(CUDA_LIBRARY_PATH, absent)
+
+
+MISSING = _load(
+    LIBRARY_PATH,
+    f"the native operators are not built (run `{BUILD_COMMAND}` in the checkout, or install again "
+    "with SSSD_NATIVE=1, which says what is missing)",
+)
+CUDA_MISSING = _load_for_cuda()
 if MISSING:
     warnings.warn(
         f"sssd: {MISSING}; the plain PyTorch reference runs instead: same results, slower",
         stacklevel=2,
     )
+elif "does not load" in CUDA_MISSING:
+    warnings.warn(f"sssd: {CUDA_MISSING}; on a GPU Triton runs instead, if present", stacklevel=2)
 
 
 def check_backend(backend: str, place: str = "backend") -> str:
@@ -102,21 +120,26 @@ def _constant(function: Callable[..., R]) -> Callable[..., R]:
 
 
 @_constant
-def _has_cuda() -> bool:
-    """Whether the library was built with CUDA kernels."""
-    has = torch._C._dispatch_has_kernel_for_dispatch_key
-    return not MISSING and has("sssd::divergence_forward", "CUDA")
-
-
-@_constant
 def _has_triton() -> bool:
     """Whether Triton can be imported."""
     return importlib.util.find_spec("triton") is not None
 
 
+def _version(number: int) -> str:
+    """13.0 of 13000."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
 @_constant
 def _cuda_code_for(device: int) -> str:
     """Why the library cannot run on a CUDA device, or nothing."""
+    runtime = torch.ops.sssd.cuda_runtime()
+    driver = torch._C._cuda_getDriverVersion()  # type: ignore[attr-defined]
+    if driver // 1000 < runtime // 1000:
+        return (
+            f"_C_cuda.so was built by CUDA {_version(runtime)}, and this driver knows CUDA "
+            f"{_version(driver)} (a newer driver, or `{BUILD_COMMAND}` with an older toolkit)"
+        )
     major, minor = torch.cuda.get_device_capability(device)
     # Machine code serves its own major version from its minor upwards; PTX everything newer.
     built, ptx = torch.ops.sssd.cuda_architectures(), torch.ops.sssd.cuda_ptx()
@@ -143,9 +166,7 @@ def _why_not(backend: str, tensor: Tensor) -> str:
         return "it does not compute in float64"
     if backend == "triton":
         return "" if _has_triton() else "the package `triton` is not installed"
-    if not _has_cuda():
-        return MISSING or f"the library was built without CUDA (`{BUILD_COMMAND}` with nvcc)"
-    return _cuda_code_for(device.index or 0)
+    return CUDA_MISSING or _cuda_code_for(device.index or 0)
 
 
 def choose(operator: str, tensor: Tensor, backend: str | None = None) -> Choice:

@@ -39,6 +39,7 @@ def explain(
         ValueError: for an operator that has one backend only, or a backend that cannot run it.
 
     Example:
+        >>> import torch
         >>> explain("js_distance", [torch.zeros(1, 2, 1, 1)], backend="reference")
         "js_distance of 1 float32 tensor on cpu runs on backend 'reference': asked for"
     """

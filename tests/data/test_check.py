@@ -167,8 +167,14 @@ def test_command_runs_as_a_module(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("split", "expected"),
     [
-        ("train", "BloodImage_00343.xml: object 4: degenerate box: width or height is zero: x 181"),
-        ("val", "BloodImage_00338.xml: object 13: degenerate box: width or height is zero: x 504"),
+        (
+            "train",
+            "BloodImage_00343.xml: object 4: degenerate box: width or height is zero, it is",
+        ),
+        (
+            "val",
+            "BloodImage_00338.xml: object 13: degenerate box: width or height is zero, it is",
+        ),
     ],
 )
 def test_the_degenerate_boxes_of_bccd_voc(split: str, expected: str, shared_data: Path) -> None:

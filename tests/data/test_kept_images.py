@@ -1,5 +1,6 @@
 """Images are opened once: what is known of them holds until they change, and harms nobody."""
 
+import importlib
 import json
 import os
 from pathlib import Path
@@ -8,7 +9,6 @@ import pytest
 from breaking import good
 from two_images import DOG_LINE, PHOTO, write
 
-import sssd.data.checks as checking
 from sssd.data import check, image_files, read_dataset
 from sssd.data.files import cache_folder
 from sssd.data.image_files import KeptImages
@@ -30,7 +30,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(Path(path).name)
         return image_files.open_file(path, *settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(checking, "open_file", look)
+    monkeypatch.setattr(importlib.import_module("sssd.data.check"), "open_file", look)
     return names
 
 

@@ -86,10 +86,10 @@ def test_both_processes_hold_the_same_weights(seen: list[dict[str, Any]]) -> Non
 
 @pytest.mark.slow
 def test_a_step_that_overflows_on_one_process_moves_neither(seen: list[dict[str, Any]]) -> None:
-    """In fp16: the scale of the losses, 65536, falls on both."""
+    """In fp16: the scale of the losses falls on both."""
     (scale, sums), other = seen[0]["fp16"], seen[1]["fp16"]
     assert (scale, sums) == other
-    assert scale == 65536 / 2
+    assert scale == two_processes.SCALE / 2
     assert sums[1] != sums[0]
     assert sums[2] == sums[1], "the step that overflowed"
     assert sums[3] != sums[2]

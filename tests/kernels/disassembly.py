@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-import sssd.ops  # noqa: F401, loads the library
-from tests.kernels.building import BUILD, ROOT
+from bench.machine_code import Instruction
+from sssd.ops.dispatch import CUDA_LIBRARY_PATH, CUDA_MISSING
+from tests.kernels.building import BUILD
 
 
 def _cuobjdump(*arguments: str | Path) -> str:
@@ -27,6 +28,8 @@ def _cuobjdump(*arguments: str | Path) -> str:
 
 def recorded(kind: str = "elf") -> set[str]:
     """The architectures that the built library says it has machine code (`elf`) or PTX for."""
+    if CUDA_MISSING:
+        return set()
     library = torch.ops.sssd
     return {
         f"sm_{n}" for n in (library.cuda_ptx if kind == "ptx" else library.cuda_architectures)()
@@ -69,28 +72,35 @@ def most_threads(binary: Path, architecture: str = "sm_90") -> dict[str, int]:
 
 def library_instructions() -> dict[str, Counter[str]]:
     """`instructions` of the built library, which takes 20 s: once for all test processes."""
-    library = ROOT / "sssd" / "_C.so"
-    state = hashlib.sha256(library.read_bytes()).hexdigest()[:16]
+    state = hashlib.sha256(CUDA_LIBRARY_PATH.read_bytes()).hexdigest()[:16]
     BUILD.mkdir(parents=True, exist_ok=True)
     with (BUILD / f"instructions-{state}.json").open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         if not (text := file.read()):
-            text = json.dumps(instructions(library))
+            text = json.dumps(instructions(CUDA_LIBRARY_PATH))
             file.write(text)
     return {name: Counter(used) for name, used in json.loads(text).items()}
 
 
-def instructions(binary: Path) -> dict[str, Counter[str]]:
-    """How often each instruction stands in each kernel, "architecture mangled_name"."""
-    found: dict[str, Counter[str]] = {}
+def listing(binary: Path) -> dict[str, list[Instruction]]:
+    """The machine code of each kernel, "architecture mangled_name"."""
+    found: dict[str, list[Instruction]] = {}
     architecture = name = ""
+    line_of_code = re.compile(
+        r"\s+/\*([0-9a-f]{4,})\*/\s+(?:@(!?U?P\w+) )?([A-Z][A-Z0-9_.]*)\s*(.*?)\s*;"
+    )
     for line in _cuobjdump("-sass", binary).splitlines():
-        if match := re.match(r"arch = (\w+)", line):
+        if match := line_of_code.match(line):
+            found[name].append(Instruction(int(match[1], 16), match[2] or "", match[3], match[4]))
+        elif match := re.match(r"arch = (\w+)", line):
             architecture = match[1]
         elif match := re.match(r"\s+Function : (\S+)", line):
             name = f"{architecture} {match[1]}".strip()
-            found[name] = Counter()
-        elif match := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?([A-Z][A-Z0-9_.]*)", line):
-            found[name][match[1]] += 1
+            found[name] = []
     return found
+
+
+def instructions(binary: Path) -> dict[str, Counter[str]]:
+    """How often each instruction stands in each kernel, "architecture mangled_name"."""
+    return {name: Counter(i.opcode for i in code) for name, code in listing(binary).items()}

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from sssd.ops.dispatch import CUDA_LIBRARY_PATH
 from tests.kernels.building import ROOT
 from tests.kernels.disassembly import most_threads, resources
 
-LIBRARY = ROOT / "sssd" / "_C.so"
 TABLE = ROOT / "kernels" / "divergence" / "registers.csv"
 _MANGLED = re.compile(
     r"_ZN4sssd10divergence\d+([a-z]+)_kernelI(.+?)Lb([01])E(?:Lb([01])E)?EEvNS0_6LaunchE$"
@@ -38,7 +38,7 @@ def readable(mangled: str) -> str:
     return " ".join([match[1], *member, layout, *["clustered"] * (match[4] == "1")])
 
 
-def measured(library: Path = LIBRARY) -> dict[str, dict[str, int]]:
+def measured(library: Path = CUDA_LIBRARY_PATH) -> dict[str, dict[str, int]]:
     """By kernel, "threads" and the registers on each architecture."""
     table: dict[str, dict[str, int]] = {}
     threads = most_threads(library)
@@ -75,7 +75,7 @@ def main() -> None:
     """Write the table."""
     table = measured()
     if not table:
-        raise SystemExit(f"{LIBRARY} has no CUDA kernels: build it with nvcc on PATH")
+        raise SystemExit(f"{CUDA_LIBRARY_PATH} has no CUDA kernels: build it with nvcc on PATH")
     columns = {column for row in table.values() for column in row} - {"threads"}
     architectures = sorted(columns, key=lambda a: int(a[3:]))
     with TABLE.open("w", newline="") as file:

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from sssd.ops.dispatch import CUDA_LIBRARY_PATH as LIBRARY
 from tests.kernels.disassembly import embedded, library_instructions, recorded, resources
-from tests.kernels.registers import LIBRARY
 
 PREPARING = {"spans", "stamps"}  # of all dtypes
 OPERATORS = {"paint", "pool", "heatmap"}

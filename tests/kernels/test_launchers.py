@@ -69,6 +69,37 @@ def test_a_call_that_fails_is_reported_and_leaves_no_error(
     assert module.last_error() == ""
 
 
+@pytest.mark.parametrize("plan", ["cluster=2 threads=128", "rows=16", " tiles=64  backward=64 "])
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_switch_of_the_plan_gives_the_same(
+    module: ModuleType, form: torch.memory_format, plan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call() -> tuple[list[torch.Tensor], list[Any]]:
+        both = maps(CLUSTERED[form], memory_format=form)
+        result = run(module, *both, over="cells", play=SMALL, grad_values=torch.ones(len(both[0])))
+        return [result.values, *result.all_grads()], module.calls()
+
+    expected, usual = call()
+    monkeypatch.setenv("SSSD_CUDA_PLAN", plan)
+    found, calls = call()
+    for x, y in zip(found, expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=2e-5, atol=1e-8)
+    strided = form == torch.channels_last
+    if strided or "rows" not in plan:  # of contiguous rows only the first two switches are
+        assert calls != usual or plan.startswith(" ")
+
+
+@pytest.mark.parametrize("plan", ["rows=3", "row=32", "cluster=16", "threads", "tiles=64,rows=32"])
+def test_a_plan_that_means_nothing_is_refused(
+    module: ModuleType, plan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSSD_CUDA_PLAN", plan)
+    with pytest.raises(
+        RuntimeError, match=r"SSSD_CUDA_PLAN takes powers of two: cluster \(1 to 8\)"
+    ):
+        run(module, *maps([(1, 8, 3, 4)]))
+
+
 def test_an_error_that_somebody_else_left_is_not_reported(
     module: ModuleType, boxes_module: ModuleType
 ) -> None:

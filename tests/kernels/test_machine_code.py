@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from sssd.ops.dispatch import CUDA_LIBRARY_PATH
 from tests.kernels import registers
 from tests.kernels.disassembly import library_instructions, recorded, resources
 
@@ -15,7 +16,7 @@ CLUSTERS = {"sm_90", "sm_100", "sm_120"}  # architectures that have them
 
 @pytest.fixture(scope="module")
 def table() -> dict[str, dict[str, int]]:
-    if not registers.LIBRARY.exists() or not registers.measured():
+    if not CUDA_LIBRARY_PATH.exists() or not registers.measured():
         pytest.skip("the library is built without CUDA kernels")
     return registers.measured()
 
@@ -27,7 +28,7 @@ def code(table: dict[str, dict[str, int]]) -> dict[str, Counter[str]]:
 
 
 def test_nothing_spills(table: dict[str, dict[str, int]]) -> None:
-    for name, used in resources(registers.LIBRARY).items():
+    for name, used in resources(CUDA_LIBRARY_PATH).items():
         if registers.readable(name.split(" ")[1]):
             assert used["STACK"] == 0, name
             assert used["LOCAL"] == 0, name

@@ -17,17 +17,3 @@ def skip_unless(operator, backend):
         dispatch.choose(operator, torch.empty(1, device=DEVICE), backend)
     except ValueError as error:
         pytest.skip(str(error))
-
-
-def replayed(call):
-    """`call` once as a CUDA graph, and a way to run it again."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(2):  # compiles, and fills the caches that a capture must not
-            call()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = call()
-    return result, graph.replay

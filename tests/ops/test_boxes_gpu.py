@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from bench.gpu_speed import replayed
 from sssd.ops import box_kernels, label_heatmap, paint_boxes, pool_boxes
 from tests.ops import box_accuracy as accuracy
 from tests.ops.box_cases import DTYPES, FORMATS, IMAGE_SIZE, SHAPES, maps, objects
-from tests.ops.gpu import BACKENDS, DEVICE, EACH, NEEDS_GPU, replayed, skip_unless
+from tests.ops.gpu import BACKENDS, DEVICE, EACH, NEEDS_GPU, skip_unless
 from tests.pairwise import pairwise
 
 pytestmark = NEEDS_GPU

@@ -180,7 +180,7 @@ def test_the_build_compiles_and_records_what_an_old_toolkit_knows(tmp_path):
     cuda = [c["command"] for c in commands if c["file"].endswith(".cu")]
     codes = [set(re.findall(r"code=\[(\w+)", command)) for command in cuda]
     assert codes == [{"sm_80", "sm_90", "compute_90"}] * 2
-    record = next(c["command"] for c in commands if c["file"].endswith("library.cpp"))
+    record = next(c["command"] for c in commands if c["file"].endswith("library_cuda.cpp"))
     assert "-DSSSD_CUDA_ARCHITECTURES=80,90 " in record
     assert "-DSSSD_CUDA_PTX=90 " in record
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from bench.gpu_speed import replayed
 from sssd.ops import dispatch, explain, feature_divergence, js_distance
 from sssd.ops.divergence_kernels import OPERATOR
 from tests.ops.divergence_cases import (
@@ -14,7 +15,7 @@ from tests.ops.divergence_cases import (
     make_maps,
     tolerance_of,
 )
-from tests.ops.gpu import BACKENDS, DEVICE, EACH, NEEDS_GPU, replayed, skip_unless
+from tests.ops.gpu import BACKENDS, DEVICE, EACH, NEEDS_GPU, skip_unless
 from tests.pairwise import pairwise
 
 pytestmark = NEEDS_GPU

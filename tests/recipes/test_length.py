@@ -1,5 +1,6 @@
 """A recipe follows the length that it is given."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -79,7 +80,7 @@ def test_a_run_that_goes_on_for_more_epochs_keeps_what_happens_when() -> None:
     assert longer.method == config.method
 
 
-@pytest.mark.parametrize("epochs", ["0", "-1", "nan", "inf"])
-def test_epochs_that_are_no_length_are_refused(epochs: str) -> None:
+@pytest.mark.parametrize("epochs", [0, -1, math.nan, math.inf])
+def test_epochs_that_are_no_length_are_refused(epochs: float) -> None:
     with pytest.raises(ValueError, match=r"--schedule\.epochs is .*; it must be a number above 0"):
-        parse(["small", f"--schedule.epochs={epochs}"])
+        replace(RECIPES["small"]().schedule, epochs=epochs)
