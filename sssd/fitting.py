@@ -131,11 +131,13 @@ def fit(
                 signal=trainer.signal,
                 best=trainer.best_weights.best,
             )
-            if distributed.is_first() and run.numbers is not None:
-                _write_results(run, method)
-                # None where the process that made it was stopped before this point.
+            if run.numbers is not None:
+                if distributed.is_first():
+                    _write_results(run, method)
+                # None in a run that was killed behind its last evaluation: all make it anew.
                 evaluation = trainer.evaluation or run.evaluate(validation_set, console=console)
-                draw_report(run, evaluation, method, train_set, console)
+                if distributed.is_first():
+                    draw_report(run, evaluation, method, train_set, console)
     return run
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-THRESHOLDS = np.linspace(0, 1, 101)  # scores at which F1 is looked at
+THRESHOLDS = np.arange(101) / 100  # scores at which F1 is looked at, the nearest to their decimals
 IOU = 0.5  # of everything here but AP and AR
 ALL, SMALL, MEDIUM, LARGE = range(4)  # COCO's areas
 
@@ -218,7 +218,7 @@ def _best(counts: np.ndarray, objects: float) -> Threshold | None:
     places = np.flatnonzero(f1 == f1.max())
     place = int(places[len(places) // 2])
     right, found = counts[:, place]
-    score = round(float(THRESHOLDS[place]), 2)
+    score = float(THRESHOLDS[place])
     return Threshold(score, float(f1[place]), float(right / found), float(right / objects))
 
 

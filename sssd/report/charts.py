@@ -118,9 +118,11 @@ def _points(rows: Rows, beginning: str) -> tuple[np.ndarray, np.ndarray]:
         if names:
             x.append(row["iteration"])
             y.append(combine([row[name] for name in names]))
+    if not x:
+        return np.zeros(0), np.zeros(0)
     parts = min(len(x), POINTS)
-    means = [[np.mean(part) for part in np.array_split(values, max(parts, 1))] for values in (x, y)]
-    return (np.array(means[0]), np.array(means[1])) if x else (np.zeros(0), np.zeros(0))
+    of_x, of_y = ([np.mean(p) for p in np.array_split(values, parts)] for values in (x, y))
+    return np.array(of_x), np.array(of_y)
 
 
 def precision_recall(analysis: Analysis) -> Picture:
