@@ -171,7 +171,7 @@ def test_a_run_goes_on_with_its_own_settings_until_it_is_stopped(
             "small",
             {"engine": {"loggers": ["comet"]}},
             TypeError,
-            r"engine\.loggers is \('comet',\); it must be tuple.*'tensorboard', 'wandb', 'mlflow'",
+            r"engine\.loggers is \['comet'\]; it must be tuple.*'tensorboard', 'wandb', 'mlflow'",
         ),
         ("small", {}, ValueError, "--data.train is needed"),
         ("small", {"resume": True}, ValueError, "resume: .* holds no checkpoint"),
