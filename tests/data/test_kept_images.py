@@ -30,7 +30,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(Path(path).name)
         return image_files.open_file(path, *settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(importlib.import_module("sssd.data.check"), "open_file", look)
+    monkeypatch.setattr(importlib.import_module("sssd.data.checks"), "open_file", look)
     return names
 
 

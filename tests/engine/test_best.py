@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -36,8 +37,8 @@ def rising(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, float]], None
     """Says which AP each iteration has."""
 
     def say(scores: dict[int, float]) -> None:
-        def evaluate(*_: object) -> dict[str, float]:
-            return {"AP": scores[trainers[-1].done], "AP50": 0.5}
+        def evaluate(*_: object, **__: object) -> SimpleNamespace:
+            return SimpleNamespace(numbers={"AP": scores[trainers[-1].done], "AP50": 0.5})
 
         monkeypatch.setattr(loop, "evaluate_detector", evaluate)
 
@@ -103,8 +104,8 @@ def test_a_run_without_patience_left_stops_like_one_at_its_end(
     rising({**SCORES, 3: 0.5, 4: 0.4})
     evaluate = loop.evaluate_detector
 
-    def noted(*args: object) -> dict[str, float]:
-        engines.append(args[3])
+    def noted(*args: object, engine: str, **others: object) -> object:
+        engines.append(engine)
         return evaluate(*args)
 
     monkeypatch.setattr(loop, "evaluate_detector", noted)

@@ -123,7 +123,7 @@ def test_weights_that_may_have_moved_in_part_are_not_saved(
 def test_an_evaluation_that_fails_leaves_the_steps_before_it(
     dataset: DetectionDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def evaluate(*_: object) -> None:
+    def evaluate(*_: object, **__: object) -> None:
         raise CUDA
 
     with monkeypatch.context() as patch:
