@@ -24,7 +24,7 @@ import sssd.extras  # noqa: F401  it comes before what may be missing
 import tyro
 
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_console, plain_output
-from sssd.engine.files import RunError, write_atomically
+from sssd.engine.files import RunError, write_text
 from sssd.engine.sizes import SIDES, require_number
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def _write(run: Run, evaluation: Evaluation, command: Evaluate, console: Console
     for path, make in texts.items():
         if path is not None:
             text = make() + "\n"
-            write_atomically(path, lambda file, text=text: file.write(text.encode()))
+            write_text(path, text)
     return _report(run, evaluation, command.report, console) if command.report else []
 
 

@@ -20,7 +20,7 @@ from sssd.data.build import build_datasets
 from sssd.detectors import build_detector
 from sssd.engine import distributed
 from sssd.engine.best import BEST
-from sssd.engine.files import RunError, write_atomically
+from sssd.engine.files import RunError, write_text
 from sssd.engine.headline import first_lines
 from sssd.engine.inference import Evaluation
 from sssd.engine.loggers import Logger
@@ -271,10 +271,10 @@ def _under_way(trainer: Trainer) -> Iterator[None]:
 def _write_results(run: Run, method: Method) -> None:
     """Leaves the numbers, the student's weights and what else the method exports in the folder."""
     numbers = json.dumps(run.numbers, indent=2) + "\n"
-    write_atomically(run.folder / NUMBERS, lambda file: file.write(numbers.encode()))
+    write_text(run.folder / NUMBERS, numbers)
     if run.best is not None:
         best = json.dumps(vars(run.best), indent=2) + "\n"
-        write_atomically(run.folder / "best.json", lambda file: file.write(best.encode()))
+        write_text(run.folder / "best.json", best)
     parts = {WEIGHTS: plain_model(run.detector)}
     parts |= {f"{name}.safetensors": part for name, part in method.export().items()}
     for name, part in parts.items():

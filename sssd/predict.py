@@ -26,7 +26,7 @@ import sssd.extras  # noqa: F401  it comes before what may be missing
 import tyro
 
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_output
-from sssd.engine.files import RunError, write_atomically
+from sssd.engine.files import RunError, write_text
 
 if TYPE_CHECKING:
     from sssd.engine.interrupt import StopSignals
@@ -159,7 +159,7 @@ class _Document:
         parts = ("images", "categories", "annotations")
         rows = {part: ",\n".join(map(json.dumps, getattr(self, part))) for part in parts}
         text = ",\n".join(f'"{part}": [\n{lines}\n]' for part, lines in rows.items())
-        write_atomically(self.path, lambda file: file.write(f"{{\n{text}\n}}\n".encode()))
+        write_text(self.path, f"{{\n{text}\n}}\n")
         self.written = time.monotonic()
 
 

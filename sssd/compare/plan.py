@@ -16,7 +16,7 @@ from sssd import __version__
 from sssd.compare.arms import Arm, differences, longer
 from sssd.compare.statistics import FIRST_LOOK, Rule, make_rule
 from sssd.data import DetectionDataset
-from sssd.engine.files import write_atomically
+from sssd.engine.files import write_text
 
 FILE = "plan.json"
 SAME_COST = 0.02  # arms whose steps differ by less share the longer run of the baseline
@@ -169,7 +169,7 @@ def equal_time(seconds: Mapping[str, float], iterations: int) -> dict[str, int]:
 
 def write(plan: Plan, folder: Path) -> None:
     """Writes the plan, which nothing changes any more once a run has begun."""
-    write_atomically(folder / FILE, lambda file: file.write(plan.text().encode()))
+    write_text(folder / FILE, plan.text())
 
 
 def read(folder: Path) -> Plan | None:

@@ -13,7 +13,7 @@ from sssd.compare.markdown import markdown
 from sssd.compare.plan import Plan, PlannedRun, image_warning
 from sssd.compare.runs import code
 from sssd.compare.verdicts import METRICS, Results, summary
-from sssd.engine.files import write_atomically
+from sssd.engine.files import write_text
 from sssd.report.page import Block, Code, Heading, Picture, Table, Text, html
 
 CLASSES_SHOWN = 40
@@ -50,8 +50,7 @@ def write_report(
     }
     files |= {f"{b.name}.svg": b.svg for b in blocks if isinstance(b, Picture)}
     for name, text in files.items():
-        path = folder / name
-        write_atomically(path, lambda file, text=text: file.write(text.encode()))
+        write_text(folder / name, text)
     return told
 
 

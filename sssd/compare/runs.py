@@ -20,7 +20,7 @@ from sssd.data import DetectionDataset
 from sssd.engine.analysis import rankings
 from sssd.engine.best import BEST
 from sssd.engine.evaluate import in_order, matched
-from sssd.engine.files import write_atomically
+from sssd.engine.files import write_text
 from sssd.engine.log import read_metrics
 from sssd.engine.record import read_record, read_settings
 from sssd.engine.state import checkpoints
@@ -126,7 +126,7 @@ def collect(
         "resampled": [round(float(ap), 6) for ap in resampled(classes, plan.draws)],
     }
     text = json.dumps(result) + "\n"
-    write_atomically(path / RESULT, lambda file: file.write(text.encode()))
+    write_text(path / RESULT, text)
     (path / DETECTIONS).unlink()
     shutil.rmtree(path / "checkpoints", ignore_errors=True)  # the weights stay
     (path / BEST).unlink(missing_ok=True)  # what is compared is the end

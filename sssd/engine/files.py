@@ -38,3 +38,13 @@ def write_atomically(path: Path, save: Any) -> None:
             f"{path} cannot be written: {error}. What was there before is untouched; free some "
             "space, or choose another place with --out."
         ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file atomically, as UTF-8; what that cannot hold (a lone surrogate) is escaped.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written.
+    """
+    content = text.encode(errors="backslashreplace")
+    write_atomically(path, lambda file: file.write(content))

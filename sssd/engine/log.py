@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from sssd.engine.files import write_atomically
+from sssd.engine.files import write_text
 from sssd.engine.loggers import Loggers
 
 SMOOTHED = 10  # newest rows whose mean losses are shown
@@ -34,7 +34,7 @@ class MetricsFile:
         self.path = run / "metrics.jsonl"
         kept = [row for row in read_metrics(run) if row["iteration"] <= iteration]
         lines = "".join(json.dumps(row) + "\n" for row in kept)
-        write_atomically(self.path, lambda file: file.write(lines.encode()))
+        write_text(self.path, lines)
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - open for the length of the run
 
     def write(self, row: dict[str, Any]) -> None:
@@ -57,7 +57,7 @@ class MetricsFile:
         table.writeheader()
         table.writerows(rows)
         path = self.path.with_suffix(".csv")
-        write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+        write_text(path, text.getvalue())
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from sssd import __version__
-from sssd.engine.files import write_atomically
+from sssd.engine.files import write_text
 from sssd.methods import KINDS
 
 T = TypeVar("T")
@@ -188,5 +188,5 @@ def write_record(run: Path, recipe: str, settings: Any, iteration: int) -> dict[
     if changed:
         history = [*history, {"iteration": iteration, "changed": changed}]
     text = json.dumps({**record, "history": history}, indent=2, default=str) + "\n"
-    write_atomically(run / FILE, lambda file: file.write(text.encode()))
+    write_text(run / FILE, text)
     return changed

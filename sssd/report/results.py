@@ -12,7 +12,7 @@ import numpy as np
 from sssd.data import DetectionDataset
 from sssd.engine.analysis import ClassNumbers, Threshold
 from sssd.engine.evaluate import METRICS
-from sssd.engine.files import write_atomically
+from sssd.engine.files import write_text
 from sssd.engine.inference import Evaluation
 from sssd.report import charts
 from sssd.report.page import Block, Grid, Numbers, Table, Text
@@ -126,7 +126,7 @@ def write_tables(evaluation: Evaluation, folder: Path) -> None:
     else:
         files[THRESHOLDS] = json.dumps(evaluation.thresholds, indent=2) + "\n"
     for name, text in files.items():
-        write_atomically(folder / name, lambda file, text=text: file.write(text.encode()))
+        write_text(folder / name, text)
 
 
 def _csv(rows: Iterable[Sequence[Any]]) -> str:

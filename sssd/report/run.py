@@ -8,7 +8,7 @@ import matplotlib
 
 from sssd.data import DetectionDataset
 from sssd.engine.evaluate import in_order
-from sssd.engine.files import write_atomically
+from sssd.engine.files import write_text
 from sssd.engine.inference import Evaluation
 from sssd.engine.record import read_record
 from sssd.engine.runs import Run
@@ -75,7 +75,7 @@ def write_report(
         if found:
             blocks += [Heading(2, name), *found]
     text = html(blocks, f"Run {folder.resolve().name}")
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_text(path, text)
     return failed
 
 
