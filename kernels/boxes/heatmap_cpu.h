@@ -10,6 +10,7 @@
 #include "kernels/boxes/work_cpu.h"
 
 namespace sssd::boxes_cpu::SSSD_ISA {
+namespace {
 
 template <class A>
 A along(Profile profile, double distance, double scale) {
@@ -128,4 +129,5 @@ void heatmap(const HeatmapProblem& problem, const Objects& objects, ParallelFor 
   });
 }
 
+}  // namespace
 }  // namespace sssd::boxes_cpu::SSSD_ISA

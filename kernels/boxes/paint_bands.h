@@ -9,6 +9,7 @@
 #include "kernels/boxes/work_cpu.h"
 
 namespace sssd::boxes_cpu::SSSD_ISA {
+namespace {
 
 // An object that covers a band, and the segments it covers there.
 struct Covering {
@@ -154,4 +155,5 @@ class ImageBands {
   int64_t image_ = -1, first_[kMaxLevels + 1];
 };
 
+}  // namespace
 }  // namespace sssd::boxes_cpu::SSSD_ISA

@@ -13,6 +13,7 @@
 #include "kernels/boxes/work_cpu.h"
 
 namespace sssd::boxes_cpu::SSSD_ISA {
+namespace {
 
 template <class T>
 class Painter {
@@ -207,4 +208,5 @@ void paint(const PaintProblem& problem, const Objects& objects, ParallelFor para
   });
 }
 
+}  // namespace
 }  // namespace sssd::boxes_cpu::SSSD_ISA

@@ -10,6 +10,7 @@
 #include "kernels/boxes/work_cpu.h"
 
 namespace sssd::boxes_cpu::SSSD_ISA {
+namespace {
 
 constexpr int kTileCells = 4096;  // cells that are transposed at a time: 256 KB of float32
 
@@ -222,4 +223,5 @@ void pool(const PoolProblem& problem, const Objects& objects, ParallelFor parall
   });
 }
 
+}  // namespace
 }  // namespace sssd::boxes_cpu::SSSD_ISA

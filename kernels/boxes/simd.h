@@ -8,6 +8,7 @@
 #include "kernels/common/lanes_io.h"
 
 namespace sssd::boxes_cpu::SSSD_ISA {
+namespace {
 
 struct BFloat16 {
   uint16_t bits;
@@ -149,4 +150,5 @@ SSSD_INLINE T from_accumulator(accumulator_t<T> value) {
   return narrow[0];
 }
 
+}  // namespace
 }  // namespace sssd::boxes_cpu::SSSD_ISA

@@ -10,6 +10,7 @@
 #endif
 
 namespace sssd::boxes_cpu::SSSD_ISA {
+namespace {
 
 constexpr int64_t kStreamBytes = int64_t{8}
                                  << 20;  // maps from this size are written past the caches
@@ -48,4 +49,5 @@ inline void finish_stream() {
 #endif
 }
 
+}  // namespace
 }  // namespace sssd::boxes_cpu::SSSD_ISA

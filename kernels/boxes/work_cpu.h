@@ -7,6 +7,7 @@
 #include "kernels/common/tasks.h"
 
 namespace sssd::boxes_cpu::SSSD_ISA {
+namespace {  // of one file: what is called once is inlined, which pool's loops gain by
 
 using sssd::SSSD_ISA::Order;
 using sssd::SSSD_ISA::run_tasks;
@@ -90,4 +91,5 @@ inline int32_t widest(const BoxLevels& levels) {
   return width;
 }
 
+}  // namespace
 }  // namespace sssd::boxes_cpu::SSSD_ISA

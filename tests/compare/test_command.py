@@ -27,7 +27,7 @@ from tests.torchrun import ROOT
 SMALL = [
     *(*SETTINGS[: SETTINGS.index("--method.name")], "--engine.ema-decay", "None"),
     *("--engine.batch-size", "2", "--engine.log-every", "1"),
-    *("--schedule.iterations", "2", "--schedule.warmup", "0"),
+    *("--schedule.iterations", "4", "--schedule.warmup", "0"),
 ]
 
 
@@ -75,10 +75,10 @@ def test_from_a_folder_to_gains(data: list[str], tmp_path: Path) -> None:
     plan = read(out)
     assert plan is not None
     length = plan.at_equal_time["sssd"]
-    assert length > 2  # a distilled step costs more
+    assert length > 4  # a distilled step costs more
     told = json.loads((out / "results.json").read_text())
     assert {(r["arm"], r["iterations"]) for r in told["runs"] if r["seed"] == 0} == {
-        ("plain", 2), ("plain", length), ("sssd", 2),
+        ("plain", 4), ("plain", length), ("sssd", 4),
     }  # fmt: skip
     assert (out / "report.html").stat().st_size > 10_000
     run, plain = out / "runs" / "01-sssd-seed0", out / "runs" / "00-plain-seed0"
@@ -87,7 +87,7 @@ def test_from_a_folder_to_gains(data: list[str], tmp_path: Path) -> None:
     own = json.loads((run / "evaluation.json").read_text())
     assert result["numbers"]["AP"] == own["AP"]
     assert result["numbers"]["teacher/AP"] == own["teacher/AP"]
-    assert [row[0] for row in result["curve"]] == [1, 2]
+    assert [row[0] for row in result["curve"]] == [1, 2, 3, 4]
     assert json.loads((plain / "result.json").read_text())["distance"] is None
     # The same weights and images in both arms: the first step's loss on K is the same.
     assert first_loss(run) == pytest.approx(first_loss(plain), rel=1e-5)
@@ -106,10 +106,10 @@ def test_the_plan_is_there_before_the_first_run(
     assert command.main(["small", *data, *SMALL, *out]) == 0
     plan = read(tmp_path)
     assert plan is not None
-    assert plan.at_equal_time == {"sssd": 4}
+    assert plan.at_equal_time == {"sssd": 8}
     told = capsys.readouterr().out
     assert "the 3 validation images are few for a threshold of 0.3 AP" in told
-    assert "at equal time plain has 4" in told
+    assert "at equal time plain has 8" in told
     assert command.main(["small", *data, *SMALL, *out, "--threshold", "1"]) == 0  # none has begun
     run = tmp_path / "runs" / "00-plain-seed0"
     run.mkdir(parents=True)
