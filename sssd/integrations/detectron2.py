@@ -140,7 +140,10 @@ class Detectron2Host(Host):
     def add(self, output: Any, losses: dict[str, Tensor]) -> Any:
         """More keys in the dict of losses, which the trainer adds up and logs; lambda beside it."""
         if "lambda" in (metrics := self.model.distillation.metrics):
-            get_event_storage().put_scalar("distillation/lambda", metrics["lambda"])
+            # Without smoothing: the log has the lambda that acts, no median of the last 20 steps.
+            get_event_storage().put_scalar(
+                "distillation/lambda", metrics["lambda"], smoothing_hint=False
+            )
         return {**output, **losses}
 
     def pyramid(self, images: Tensor) -> list[Tensor]:

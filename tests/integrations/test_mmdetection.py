@@ -84,6 +84,12 @@ custom_hooks = [dict(type="DistillationHook")]
 
 
 @pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Is kept to the end: mmengine's one visualizer writes into the folder of the first run."""
+    return tmp_path_factory.mktemp("mmdetection")
+
+
+@pytest.fixture
 def write(shared_data: Path, tmp_path: Path) -> Any:
     """Writes the config files of a detector, and one with distillation; returns both."""
     file, folder = eight_pictures(shared_data, tmp_path)
