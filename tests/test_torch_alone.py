@@ -2,14 +2,16 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+brought_by = runpy.run_path(str(ROOT / "tools" / "try_wheel.py"))["brought_by"]
 
 USE = """
 import sys
@@ -33,22 +35,6 @@ loss.backward()
 assert all(x.grad.isfinite().all() and x.grad.any() for x in maps)
 print("done")
 """
-
-
-def brought_by(wanted: str) -> set[str]:
-    """The distributions that `pip install` of one brings."""
-    found: set[str] = set()
-    names = [wanted]
-    while names:
-        name = re.sub(r"[-_.]+", "-", names.pop()).lower()
-        if name not in found:
-            found.add(name)
-            try:
-                lines = requires(name) or []
-            except PackageNotFoundError:  # it is for another platform
-                continue
-            names += [re.split(r"[^\w.-]", s)[0] for s in lines if "extra ==" not in s]
-    return found
 
 
 @pytest.fixture

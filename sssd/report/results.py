@@ -14,10 +14,9 @@ from sssd.engine.analysis import ClassNumbers, Threshold
 from sssd.engine.evaluate import METRICS
 from sssd.engine.files import write_text
 from sssd.engine.inference import Evaluation
+from sssd.engine.prediction import THRESHOLDS
 from sssd.report import charts
 from sssd.report.page import Block, Grid, Numbers, Table, Text
-
-THRESHOLDS = "thresholds.json"
 
 
 def numbers(evaluation: Evaluation) -> list[Block]:
