@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The tests start a hundred processes: each would compile torch's sources anew where this is set.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: train test test-all bench gpu lint format wheel docs hub clean
 

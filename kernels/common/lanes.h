@@ -6,7 +6,7 @@
 #include <type_traits>
 #include <utility>
 
-#ifdef __AVX512F__
+#ifdef __AVX__
 #include <immintrin.h>
 #endif
 
@@ -80,6 +80,11 @@ SSSD_INLINE Lanes<T> fast_abs(Lanes<T> x) {
   using Bits = typename Lanes<T>::Bits;
   return Lanes<T>((Raw)(x.bits() & ~(Bits)(-Raw{})));
 }
+#ifdef __AVX512F__  // one instruction, where a comparison and a choice would be two
+SSSD_INLINE Lanes<float> smaller(Lanes<float> x, Lanes<float> y) {
+  return Lanes<float>((Lanes<float>::Raw)_mm512_maskz_min_ps(0xffff, (__m512)x.raw, (__m512)y.raw));
+}
+#endif
 template <class T, class F>
 SSSD_INLINE Lanes<T> each_lane(Lanes<T> x, F&& f) {
   for (int i = 0; i < Lanes<T>::kCount; ++i) x.raw[i] = f(x.raw[i]);
@@ -100,36 +105,52 @@ SSSD_INLINE Lanes<float> exp2_whole(Lanes<float> n) {
   const Lanes<float> biased = n + Lanes<float>(kRounder + 127.0f);
   return Lanes<float>((Lanes<float>::Raw)(biased.bits() << 23));
 }
-#ifdef __AVX512F__  // has instructions for both that beat arithmetic on the bits
 SSSD_INLINE Lanes<float> round_whole(Lanes<float> x) {
+#ifdef __AVX512F__
   return Lanes<float>((Lanes<float>::Raw)_mm512_maskz_roundscale_ps(0xffff, (__m512)x.raw, 0));
-}
-// x 2^n for a whole n; 0 for n = -infinity, even where x is NaN.
-SSSD_INLINE Lanes<float> scale_exponent(Lanes<float> x, Lanes<float> n) {
-  return Lanes<float>(
-      (Lanes<float>::Raw)_mm512_maskz_scalef_ps(0xffff, (__m512)x.raw, (__m512)n.raw));
-}
 #else
-SSSD_INLINE Lanes<float> round_whole(Lanes<float> x) {
   return (x + Lanes<float>(kRounder)) - Lanes<float>(kRounder);
-}
-template <class V>
-SSSD_INLINE V scale_exponent(V x, V n) {
-  return x * exp2_whole(n);
-}
 #endif
+}
 // 2^x for x <= 127, 0 for x below -127 (relative error 1.5e-7). NaN stays NaN.
+#ifdef __AVX512F__
+SSSD_INLINE Lanes<float> fraction(Lanes<float> x) {  // x - floor(x); 0 for an infinity
+  return Lanes<float>((Lanes<float>::Raw)_mm512_maskz_reduce_ps(0xffff, (__m512)x.raw, 1));
+}
+SSSD_INLINE Lanes<float> scale_by_floor(Lanes<float> y, Lanes<float> x) {  // y 2^floor(x)
+  return Lanes<float>(
+      (Lanes<float>::Raw)_mm512_maskz_scalef_ps(0xffff, (__m512)y.raw, (__m512)x.raw));
+}
 template <class V, class = std::enable_if_t<std::is_same_v<typename V::Scalar, float>>>
 SSSD_INLINE V fast_exp2(V x) {
-#ifndef __AVX512F__
-  x = larger(V(-127.0f), x);
-#endif
-  const V whole = round_whole(x);
-  return scale_exponent(polynomial(x - whole, 1.0, 6.931469671e-01, 2.402211973e-01,
-                                   5.550713288e-02, 9.675541239e-03, 1.327646713e-03),
-                        whole);
+  return scale_by_floor(polynomial(fraction(x), 1.0, 6.931512952e-01, 2.401644439e-01,
+                                   5.579991266e-02, 9.017028846e-03, 1.867130515e-03),
+                        x);
 }
-// log2 of a positive normal number; infinity and NaN give NaN.
+#else
+template <class V, class = std::enable_if_t<std::is_same_v<typename V::Scalar, float>>>
+SSSD_INLINE V fast_exp2(V x) {
+  x = larger(V(-127.0f), x);
+  const V whole = round_whole(x);
+  return polynomial(x - whole, 1.0, 6.931469671e-01, 2.402211973e-01, 5.550713288e-02,
+                    9.675541239e-03, 1.327646713e-03) *
+         exp2_whole(whole);
+}
+#endif
+// x y + z, rounded as the compiler may not choose: once, or twice where there is no instruction.
+SSSD_INLINE Lanes<float> fused(Lanes<float> x, Lanes<float> y, Lanes<float> z) {
+#if defined(__AVX512F__)
+  return Lanes<float>(
+      (Lanes<float>::Raw)_mm512_fmadd_ps((__m512)x.raw, (__m512)y.raw, (__m512)z.raw));
+#elif defined(__FMA__)
+  return Lanes<float>(
+      (Lanes<float>::Raw)_mm256_fmadd_ps((__m256)x.raw, (__m256)y.raw, (__m256)z.raw));
+#else
+  return x * y + z;
+#endif
+}
+// log2 of a positive normal number; infinity and NaN give NaN. Equal numbers have equal logarithms:
+// two equal maps are at distance 0.
 SSSD_INLINE Lanes<float> fast_log2(Lanes<float> x) {
   using Raw = Lanes<float>::Raw;
   const Lanes<float>::Bits exponent = (x.bits() - 0x3f400000) >> 23;  // mantissa in [3/4, 3/2)
@@ -138,7 +159,7 @@ SSSD_INLINE Lanes<float> fast_log2(Lanes<float> x) {
   const Lanes<float> tail = polynomial(f, 1.442695031e+00, -7.213494140e-01, 4.809019562e-01,
                                        -3.605296804e-01, 2.881630238e-01, -2.433646129e-01,
                                        2.171226413e-01, -1.719018599e-01, 7.444739868e-02);
-  return whole + f * tail + (x - x);
+  return fused(f, tail, whole) + (x - x);
 }
 
 // ---- double: for gradcheck, lane by lane --------------------------------------------------------

@@ -11,12 +11,45 @@ typedef uint32_t Wide __attribute__((vector_size(kVectorBytes)));
 using Halves = HalfFormats<Narrow, Wide, Lanes<float>::Raw>;
 typedef float HalfFloats __attribute__((vector_size(kVectorBytes / 2)));
 
+// Where the processor has instructions for them, as the compiler does not find those: GCC 12
+// shuffles five times to widen sixteen elements.
+#if defined(__AVX512F__)
 SSSD_INLINE Lanes<float> widen(Narrow bits, Dtype dtype) {
+  const __m256i narrow = (__m256i)bits;
+  if (dtype == Dtype::f16)
+    return Lanes<float>((Lanes<float>::Raw)_mm512_maskz_cvtph_ps(0xffff, narrow));
+  const __m512i wide = _mm512_maskz_cvtepu16_epi32(0xffff, narrow);
+  return Lanes<float>((Lanes<float>::Raw)_mm512_maskz_slli_epi32(0xffff, wide, 16));
+}
+// AVX512-BF16 came later than the rest. Its instruction takes numbers below the smallest normal one
+// for 0.
+inline const bool kHasBf16 = (__builtin_cpu_init(), __builtin_cpu_supports("avx512bf16"));
+
+SSSD_INLINE Narrow narrow(Lanes<float> x, Dtype dtype) {
+  const __m512 wide = (__m512)x.raw;
+  if (dtype == Dtype::f16)
+    return (Narrow)_mm512_maskz_cvtps_ph(0xffff, wide, _MM_FROUND_TO_NEAREST_INT);
+  if (kHasBf16) {
+    __m256i rounded;
+    asm("vcvtneps2bf16 %1, %0" : "=v"(rounded) : "v"(wide));
+    return (Narrow)rounded;
+  }
+  return Halves::narrow_bf16(x.raw);
+}
+#else
+SSSD_INLINE Lanes<float> widen(Narrow bits, Dtype dtype) {
+#ifdef __F16C__
+  if (dtype == Dtype::f16) return Lanes<float>((Lanes<float>::Raw)_mm256_cvtph_ps((__m128i)bits));
+#endif
   return Lanes<float>(dtype == Dtype::bf16 ? Halves::widen_bf16(bits) : Halves::widen_f16(bits));
 }
 SSSD_INLINE Narrow narrow(Lanes<float> x, Dtype dtype) {
+#ifdef __F16C__
+  if (dtype == Dtype::f16) return (Narrow)_mm256_cvtps_ph((__m256)x.raw, _MM_FROUND_TO_NEAREST_INT);
+#endif
   return dtype == Dtype::bf16 ? Halves::narrow_bf16(x.raw) : Halves::narrow_f16(x.raw);
 }
+#endif
 
 // ---- one vector ---------------------------------------------------------------------------------
 

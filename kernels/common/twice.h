@@ -72,10 +72,20 @@ template <class V>
 SSSD_INLINE Twice<V> exp2_whole(Twice<V> n) {
   return {exp2_whole(n.first), exp2_whole(n.second)};
 }
+#ifdef __AVX512F__
 template <class V>
-SSSD_INLINE Twice<V> scale_exponent(Twice<V> x, Twice<V> n) {
-  return {scale_exponent(x.first, n.first), scale_exponent(x.second, n.second)};
+SSSD_INLINE Twice<V> smaller(Twice<V> x, Twice<V> y) {
+  return {smaller(x.first, y.first), smaller(x.second, y.second)};
 }
+template <class V>
+SSSD_INLINE Twice<V> fraction(Twice<V> x) {
+  return {fraction(x.first), fraction(x.second)};
+}
+template <class V>
+SSSD_INLINE Twice<V> scale_by_floor(Twice<V> y, Twice<V> x) {
+  return {scale_by_floor(y.first, x.first), scale_by_floor(y.second, x.second)};
+}
+#endif
 SSSD_INLINE Twice<Lanes<double>> fast_exp2(Twice<Lanes<double>> x) {
   return {fast_exp2(x.first), fast_exp2(x.second)};
 }

@@ -50,13 +50,6 @@ struct Driver {
     int64_t tasks_before;
   };
 
-  static Side student(const Levels& levels, const Level& level) {
-    return {level.student, levels.student_dtype};
-  }
-  static Side teacher(const Levels& levels, const Level& level) {
-    return {level.teacher, levels.teacher_dtype};
-  }
-
   // The first piece of a split unit gets the statistics of all.
   static void join_pieces(const Level& level, const Place& place) {
     for (int64_t unit = 0; unit < place.plan.units; ++unit) {
@@ -199,24 +192,27 @@ struct Driver {
   static SSSD_INLINE void unit_statistics(const Levels& levels, const Level& level,
                                           const Place& place, int64_t unit, Stats* all) {
     const Plan<S>& plan = place.plan;
-    Stats part[kGroups];
-    for (int64_t piece = 0; piece < plan.pieces; ++piece) {
-      statistics(plan.run(level, unit, piece), student(levels, level), teacher(levels, level),
-                 place.constants, plan.strided, piece == 0 ? all : part);
-      for (int group = 0; piece > 0 && group < plan.groups(level, unit); ++group)
-        merge(place, all[group], part[group]);
-    }
+    with_sides(levels, level, [&](auto a, auto b) {
+      statistics(plan.run(level, unit, 0), a, b, place.constants, plan.strided, all);
+      for (int64_t piece = 1; piece < plan.pieces; ++piece) {
+        Stats part[kGroups];
+        statistics(plan.run(level, unit, piece), a, b, place.constants, plan.strided, part);
+        for (int group = 0; group < plan.groups(level, unit); ++group)
+          merge(place, all[group], part[group]);
+      }
+    });
   }
   static SSSD_INLINE void unit_terms(const Levels& levels, const Level& level, const Place& place,
                                      int64_t unit, const Row* rows, Sums* sums) {
     const Plan<S>& plan = place.plan;
-    Sums part[kGroups];
-    for (int64_t piece = 0; piece < plan.pieces; ++piece) {
-      K::terms(place.constants, plan.run(level, unit, piece), student(levels, level),
-               teacher(levels, level), rows, piece == 0 ? sums : part);
-      for (int group = 0; piece > 0 && group < plan.groups(level, unit); ++group)
-        sums[group].add(part[group]);
-    }
+    with_sides(levels, level, [&](auto a, auto b) {
+      K::terms(place.constants, plan.run(level, unit, 0), a, b, rows, sums);
+      for (int64_t piece = 1; piece < plan.pieces; ++piece) {
+        Sums part[kGroups];
+        K::terms(place.constants, plan.run(level, unit, piece), a, b, rows, part);
+        for (int group = 0; group < plan.groups(level, unit); ++group) sums[group].add(part[group]);
+      }
+    });
   }
   static SSSD_INLINE Partial finish(const ForwardCall<S>& call, const Level& level,
                                     const Place& place, int64_t first_row, int count,
@@ -228,8 +224,10 @@ struct Driver {
   static void piece_statistics(const Levels& levels, const Level& level, const Place& place,
                                int64_t task) {
     const int64_t unit = task / place.plan.pieces, piece = task % place.plan.pieces;
-    statistics(place.plan.run(level, unit, piece), student(levels, level), teacher(levels, level),
-               place.constants, place.plan.strided, place.pieces[task].stats);
+    const Run run = place.plan.run(level, unit, piece);
+    with_sides(levels, level, [&](auto a, auto b) {
+      statistics(run, a, b, place.constants, place.plan.strided, place.pieces[task].stats);
+    });
   }
 
   static void piece_terms(const Levels& levels, const Level& level, const Place& place,
@@ -238,8 +236,10 @@ struct Driver {
     Row rows[kGroups];
     for (int group = 0; group < place.plan.groups(level, unit); ++group)
       rows[group] = prepare(place, place.pieces[unit * place.plan.pieces].stats[group]);
-    K::terms(place.constants, place.plan.run(level, unit, piece), student(levels, level),
-             teacher(levels, level), rows, place.pieces[task].sums);
+    const Run run = place.plan.run(level, unit, piece);
+    with_sides(levels, level, [&](auto a, auto b) {
+      K::terms(place.constants, run, a, b, rows, place.pieces[task].sums);
+    });
   }
 
   static Partial split_unit(const ForwardCall<S>& call, const Level& level, const Place& place,
@@ -273,9 +273,10 @@ struct Driver {
       const Plan<S>& plan = places[l].plan;
       const S scale = call.grad_values[l] * call.factors[l];
       const auto piece_of = [&](int64_t unit, int64_t piece) {
-        K::gradients(call.settings, places[l].constants, level, plan, unit, piece,
-                     student(levels, level), teacher(levels, level), call.saved, levels.rows,
-                     scale);
+        with_sides(levels, level, [&](auto a, auto b) {
+          K::gradients(call.settings, places[l].constants, level, plan, unit, piece, a, b,
+                       call.saved, levels.rows, scale);
+        });
       };
       if (plan.split) {
         piece_of(task / plan.pieces, task % plan.pieces);

@@ -16,6 +16,19 @@ struct Both {
   Stats a, b;
 };
 
+// Joins neighbours, then neighbours of those: short chains, which a processor works on side by
+// side, and short sums, which round less.
+template <class T, int N, class Join>
+SSSD_INLINE T join_all(const T (&x)[N], Join&& join) {
+  if constexpr (N == 1) {
+    return x[0];
+  } else {
+    T half[N / 2];
+    for (int i = 0; i < N / 2; ++i) half[i] = join(x[2 * i], x[2 * i + 1]);
+    return join_all(half, join);
+  }
+}
+
 // Where lanes are elements of one row: the row's statistics, in every lane.
 template <class V, class S>
 SSSD_INLINE void join_lanes(SoftmaxStats<V>& stats, S scale) {
@@ -23,27 +36,26 @@ SSSD_INLINE void join_lanes(SoftmaxStats<V>& stats, S scale) {
   stats.sum = V(sum_lanes(stats.sum));
 }
 
-template <class S, class V = Lanes<S>>
-SSSD_INLINE void statistics(const Run& run, Side a, Side b, const Constants<S>& c, bool strided,
-                            Both<SoftmaxStats<V>>* stats) {
+template <class S, class A, class B, class V = Lanes<S>>
+void statistics(const Run& run, A a, B b, const Constants<S>& c, bool strided,
+                Both<SoftmaxStats<V>>* stats) {
   const V scale(c.scale), low = -infinity<V>();
+  const auto largest = [](V x, V y) { return larger(x, y); };
+  const auto sum = [](Twice<V> x, Twice<V> y) { return x + y; };
   for (int group = 0; group < run.groups; ++group) stats[group] = {};
   for_blocks<S>(
       run, a, b, [&](int) { return Gradients<V>{low, low}; },
-      [&](auto count, int group, const V* x, const V* y, int64_t, int) {
+      [&](auto count, int group, auto&& load_x, auto&& load_y, int64_t, int) {
+        V x[count.value], y[count.value];
+        for (int i = 0; i < count.value; ++i) x[i] = load_x(i), y[i] = load_y(i);
         Both<SoftmaxStats<V>> s = stats[group];
-        V max_a = s.a.max, max_b = s.b.max;
-        for (int i = 0; i < count.value; ++i) {
-          max_a = larger(x[i], max_a);
-          max_b = larger(y[i], max_b);
-        }
-        s.a.raise(max_a, scale);
-        s.b.raise(max_b, scale);
-        const V from_a = SoftmaxStats<V>::anchor(max_a), from_b = SoftmaxStats<V>::anchor(max_b);
-        const Twice<V> anchors(from_a, from_b);
-        Twice<V> block{V(S(0))};  // short sums round less
+        s.a.raise(larger(join_all(x, largest), s.a.max), scale);
+        s.b.raise(larger(join_all(y, largest), s.b.max), scale);
+        const Twice<V> anchors(SoftmaxStats<V>::anchor(s.a.max), SoftmaxStats<V>::anchor(s.b.max));
+        Twice<V> masses[count.value];
         for (int i = 0; i < count.value; ++i)
-          block = block + fast_exp2((Twice<V>(x[i], y[i]) - anchors) * Twice<V>(scale));
+          masses[i] = fast_exp2((Twice<V>(x[i], y[i]) - anchors) * Twice<V>(scale));
+        const Twice<V> block = join_all(masses, sum);
         s.a.sum = s.a.sum + block.first;
         s.b.sum = s.b.sum + block.second;
         stats[group] = s;
@@ -54,9 +66,9 @@ SSSD_INLINE void statistics(const Run& run, Side a, Side b, const Constants<S>& 
 }
 
 // Deviations are taken from the mean of the run, which a first sweep finds.
-template <class S, class V = Lanes<S>>
-SSSD_INLINE void statistics(const Run& run, Side a, Side b, const Constants<S>& c, bool strided,
-                            Both<Moments<V>>* stats) {
+template <class S, class A, class B, class V = Lanes<S>>
+void statistics(const Run& run, A a, B b, const Constants<S>& c, bool strided,
+                Both<Moments<V>>* stats) {
   for (int group = 0; group < run.groups; ++group) stats[group] = {};
   if (!c.normalized) return;
   const V zero(S(0));
@@ -65,9 +77,9 @@ SSSD_INLINE void statistics(const Run& run, Side a, Side b, const Constants<S>& 
   if (c.centre) {
     for_blocks<S>(
         run, a, b, [&](int) { return Gradients<V>{zero, zero}; },
-        [&](auto n, int group, const V* x, const V* y, int64_t, int) {
+        [&](auto n, int group, auto&& x, auto&& y, int64_t, int) {
           V sum_a = zero, sum_b = zero;  // short sums round less
-          for (int i = 0; i < n.value; ++i) sum_a = sum_a + x[i], sum_b = sum_b + y[i];
+          for (int i = 0; i < n.value; ++i) sum_a = sum_a + x(i), sum_b = sum_b + y(i);
           stats[group].a.mean = stats[group].a.mean + sum_a;
           stats[group].b.mean = stats[group].b.mean + sum_b;
         });
@@ -78,11 +90,11 @@ SSSD_INLINE void statistics(const Run& run, Side a, Side b, const Constants<S>& 
   }
   for_blocks<S>(
       run, a, b, [&](int group) { return Gradients<V>{stats[group].a.mean, stats[group].b.mean}; },
-      [&](auto n, int group, const V* x, const V* y, int64_t, int) {
+      [&](auto n, int group, auto&& x, auto&& y, int64_t, int) {
         Both<Moments<V>>& s = stats[group];
         V sum_a = zero, sum_b = zero;
         for (int i = 0; i < n.value; ++i) {
-          const V from_a = x[i] - s.a.mean, from_b = y[i] - s.b.mean;
+          const V from_a = x(i) - s.a.mean, from_b = y(i) - s.b.mean;
           sum_a = sum_a + from_a * from_a, sum_b = sum_b + from_b * from_b;
         }
         s.a.squares = s.a.squares + sum_a;
@@ -122,19 +134,19 @@ struct Kernel {
   using Sums = typename M::template Sums<V>;
 
   // Sums of the terms of a run; where lanes are elements, still to be added across lanes.
-  static SSSD_INLINE void terms(const Constants<S>& c, const Run& run, Side a, Side b,
-                                const Row* rows, Sums* sums) {
+  template <class A, class B>
+  static void terms(const Constants<S>& c, const Run& run, A a, B b, const Row* rows, Sums* sums) {
     for (int group = 0; group < run.groups; ++group) sums[group] = {};
     for_blocks<S>(
         run, a, b, [&](int group) { return padding(rows[group]); },
-        [&](auto count, int group, const V* x, const V* y, int64_t, int) {
+        [&](auto count, int group, auto&& x, auto&& y, int64_t, int) {
           const Row row = rows[group];
           Sums block;  // short sums round less
           if constexpr (count.value == 1)
-            M::term(c, row, x[0], y[0], block);
+            M::term(c, row, x(0), y(0), block);
           else
             for (int i = 0; i < count.value; i += 2)
-              M::term(c, row, Twice<V>(x[i], x[i + 1]), Twice<V>(y[i], y[i + 1]), block);
+              M::term(c, row, Twice<V>(x(i), x(i + 1)), Twice<V>(y(i), y(i + 1)), block);
           sums[group].add(block);
         });
   }
@@ -210,75 +222,80 @@ struct Kernel {
     return result;
   }
 
+  template <class A, class B>
   static void gradients(const Settings& settings, const Constants<S>& c, const Level& level,
-                        const Plan<S>& plan, int64_t unit, int64_t piece, Side a, Side b,
-                        const S* saved, int64_t plane_size, S scale) {
+                        const Plan<S>& plan, int64_t unit, int64_t piece, A a, B b, const S* saved,
+                        int64_t plane_size, S scale) {
     const Run run = plan.run(level, unit, piece);
     GradientRow rows[kGroups];
     for (int group = 0; group < run.groups; ++group)
       rows[group] = gradient_row(settings, c, level, plan, unit, group, saved, plane_size, scale);
-    const Target to_a(level.grad_student, a.dtype, level, run);
-    const Target to_b(level.grad_teacher, b.dtype, level, run);
+    const Target<A> to_a(level.grad_student, a, level, run);
+    const Target<B> to_b(level.grad_teacher, b, level, run);
     for_blocks<S>(
         run, a, b, [&](int group) { return padding(rows[group].row); },
-        [&](auto count, int group, V* x, V* y, int64_t index, int valid) {
+        [&](auto count, int group, auto&& x, auto&& y, int64_t index, int valid) {
           if (count.value > 1 && run.step != V::kCount)
             to_a.fetch(index + kBlock, group, run), to_b.fetch(index + kBlock, group, run);
-          const GradientRow& from = rows[group];
+          const GradientRow from = rows[group];
           const V zero(S(0));
           const auto still = from.slope == zero;  // no gradient, whatever the row holds
+          const auto scaled = [&](V gradient) {
+            return select(still, zero, from.slope * gradient);
+          };
           if constexpr (count.value == 1) {
-            const Gradients<V> g = M::gradient(c, from.row, x[0], y[0]);
-            x[0] = select(still, zero, from.slope * g.a);
-            y[0] = select(still, zero, from.slope * g.b);
+            const Gradients<V> g = M::gradient(c, from.row, x(0), y(0));
+            to_a.write_first(group, index, valid, scaled(g.a));
+            to_b.write_first(group, index, valid, scaled(g.b));
           } else {
             for (int i = 0; i < count.value; i += 2) {
               const Gradients<Twice<V>> g =
-                  M::gradient(c, from.row, Twice<V>(x[i], x[i + 1]), Twice<V>(y[i], y[i + 1]));
-              x[i] = select(still, zero, from.slope * g.a.first);
-              y[i] = select(still, zero, from.slope * g.b.first);
-              x[i + 1] = select(still, zero, from.slope * g.a.second);
-              y[i + 1] = select(still, zero, from.slope * g.b.second);
+                  M::gradient(c, from.row, Twice<V>(x(i), x(i + 1)), Twice<V>(y(i), y(i + 1)));
+              to_a.write(group, index + i, scaled(g.a.first), scaled(g.a.second));
+              to_b.write(group, index + i, scaled(g.b.first), scaled(g.b.second));
             }
           }
-          to_a.write(count, group, index, valid, x);
-          to_b.write(count, group, index, valid, y);
         });
     if (to_a.streams || to_b.streams) end_stream();
   }
 
-  // Where a side's gradient goes, if it is asked for.
+  // Where a side's gradient goes, if it is asked for. Its dtype is the side's.
+  template <class Side>
   struct Target {
+    Side like;
     char* data;
-    Dtype dtype;
-    int64_t step, side;
-
+    int64_t step, group_bytes;
     bool streams;
 
-    SSSD_INLINE Target(void* gradient, Dtype dtype, const Level& level, const Run& run)
-        : data(gradient ? static_cast<char*>(gradient) + run.offset * bytes_of(dtype) : nullptr),
-          dtype(dtype),
-          step(run.step * bytes_of(dtype)),
-          side(V::kCount * bytes_of(dtype)),
-          streams(may_stream<S>(data, dtype, step,
-                                level.rows() * level.row_length() * bytes_of(dtype))) {}
+    SSSD_INLINE Target(void* gradient, Side like, const Level& level, const Run& run)
+        : like(like),
+          data(gradient ? static_cast<char*>(gradient) + run.offset * bytes_of(like.dtype)
+                        : nullptr),
+          step(run.step * bytes_of(like.dtype)),
+          group_bytes(V::kCount * bytes_of(like.dtype)),
+          streams(may_stream<S>(data, like.dtype, step,
+                                level.rows() * level.row_length() * bytes_of(like.dtype))) {}
 
     // A group's lines in a block to come.
     SSSD_INLINE void fetch(int64_t index, int group, const Run& run) const {
       if (!data || streams || index + kBlock > run.count) return;
-      const char* to = data + index * step + group * side;
+      const char* to = data + index * step + group * group_bytes;
       for (int i = 0; i < kBlock; ++i) __builtin_prefetch(to + i * step, 1);
     }
-    template <int N>
-    SSSD_INLINE void write(Count<N>, int group, int64_t index, int valid, const V* x) const {
+    // Two vectors of a group, one after the other in its rows.
+    SSSD_INLINE void write(int group, int64_t index, V first, V second) const {
       if (!data) return;
-      char* to = data + index * step + group * side;
-      if (N == 1)
-        store_first(to, dtype, valid, x[0]);
-      else if (streams)
-        stream_vectors<N>(to, step, x);
-      else
-        store_vectors<S, N>(to, dtype, step, x);
+      char* to = data + index * step + group * group_bytes;
+      if (streams) {
+        stream(to, first);
+        stream(to + step, second);
+      } else {
+        store(to, like.dtype, first);
+        store(to + step, like.dtype, second);
+      }
+    }
+    SSSD_INLINE void write_first(int group, int64_t index, int valid, V x) const {
+      if (data) store_first(data + index * step + group * group_bytes, like.dtype, valid, x);
     }
   };
 };

@@ -86,30 +86,6 @@ struct Plan {
   }
 };
 
-template <class S, int N>
-SSSD_INLINE void load_vectors(const char* source, Dtype dtype, int64_t step, Lanes<S>* out) {
-  if (dtype == Dtype::f32)
-    for (int i = 0; i < N; ++i) out[i] = load<S>(source + i * step, Dtype::f32);
-  else if (dtype == Dtype::bf16)
-    for (int i = 0; i < N; ++i) out[i] = load<S>(source + i * step, Dtype::bf16);
-  else if (dtype == Dtype::f16)
-    for (int i = 0; i < N; ++i) out[i] = load<S>(source + i * step, Dtype::f16);
-  else
-    for (int i = 0; i < N; ++i) out[i] = load<S>(source + i * step, Dtype::f64);
-}
-
-template <class S, int N>
-SSSD_INLINE void store_vectors(char* target, Dtype dtype, int64_t step, const Lanes<S>* in) {
-  if (dtype == Dtype::f32)
-    for (int i = 0; i < N; ++i) store(target + i * step, Dtype::f32, in[i]);
-  else if (dtype == Dtype::bf16)
-    for (int i = 0; i < N; ++i) store(target + i * step, Dtype::bf16, in[i]);
-  else if (dtype == Dtype::f16)
-    for (int i = 0; i < N; ++i) store(target + i * step, Dtype::f16, in[i]);
-  else
-    for (int i = 0; i < N; ++i) store(target + i * step, Dtype::f64, in[i]);
-}
-
 // Whole lines may go past the caches, without being read first: worth it for a large map that is
 // written with long strides.
 template <class S>
@@ -118,17 +94,14 @@ SSSD_INLINE bool may_stream(const char* target, Dtype dtype, int64_t step, int64
   return kVectorBytes == 64 && sizeof(S) == 4 && dtype == Dtype::f32 && bytes >= kLarge &&
          step != kVectorBytes && (reinterpret_cast<uintptr_t>(target) | step) % 64 == 0;
 }
-template <int N>
-SSSD_INLINE void stream_vectors(char* target, int64_t step, const Lanes<float>* in) {
+SSSD_INLINE void stream(char* target, Lanes<float> x) {
 #ifdef __AVX512F__
-  for (int i = 0; i < N; ++i)
-    _mm512_stream_ps(reinterpret_cast<float*>(target + i * step), (__m512)in[i].raw);
+  _mm512_stream_ps(reinterpret_cast<float*>(target), (__m512)x.raw);
 #else
-  (void)target, (void)step, (void)in;  // `may_stream` says no
+  (void)target, (void)x;  // `may_stream` says no
 #endif
 }
-template <int N>
-SSSD_INLINE void stream_vectors(char*, int64_t, const Lanes<double>*) {}
+SSSD_INLINE void stream(char*, Lanes<double>) {}
 // Before other threads may read what was streamed.
 SSSD_INLINE void end_stream() {
 #ifdef __AVX512F__
@@ -141,6 +114,26 @@ struct Side {
   const void* data;
   Dtype dtype;
 };
+// The same where the dtype is known when the kernel is compiled.
+template <Dtype kDtype>
+struct SideOf {
+  const void* data;
+  static constexpr Dtype dtype = kDtype;
+};
+// body(student, teacher): compiled for each dtype that both share, and once for all other pairs.
+template <class Body>
+SSSD_INLINE void with_sides(const Levels& levels, const Level& level, Body&& body) {
+  const void *a = level.student, *b = level.teacher;
+  const Dtype dtype = levels.student_dtype;
+  if (dtype != levels.teacher_dtype || dtype == Dtype::f64)
+    body(Side{a, dtype}, Side{b, levels.teacher_dtype});
+  else if (dtype == Dtype::f32)
+    body(SideOf<Dtype::f32>{a}, SideOf<Dtype::f32>{b});
+  else if (dtype == Dtype::bf16)
+    body(SideOf<Dtype::bf16>{a}, SideOf<Dtype::bf16>{b});
+  else
+    body(SideOf<Dtype::f16>{a}, SideOf<Dtype::f16>{b});
+}
 
 // A compile-time count, so that a block of vectors stays in registers.
 template <int N>
@@ -155,10 +148,11 @@ SSSD_INLINE void fetch_group(const char* source, int64_t step) {
   for (int i = 0; i < kBlock; ++i) __builtin_prefetch(source + i * step, 0, 2);
 }
 
-// body(Count<N>, group, vectors of side a, of side b, index of the first vector, valid lanes), over
-// the vectors of a run, kBlock of a group at a time; lanes that hold no element hold pad(group).
-template <class S, class Pad, class Body>
-SSSD_INLINE void for_blocks(const Run& run, Side a, Side b, Pad&& pad, Body&& body) {
+// body(Count<N>, group, x, y, index of the first vector, valid lanes), over the vectors of a run,
+// kBlock of a group at a time: x(i) and y(i) load the i-th of N vectors of sides a and b. Lanes
+// that hold no element hold pad(group).
+template <class S, class A, class B, class Pad, class Body>
+SSSD_INLINE void for_blocks(const Run& run, A a, B b, Pad&& pad, Body&& body) {
   using V = Lanes<S>;
   constexpr int kLanes = V::kCount;
   const char* from_a = at(a.data, a.dtype, run.offset);
@@ -169,18 +163,17 @@ SSSD_INLINE void for_blocks(const Run& run, Side a, Side b, Pad&& pad, Body&& bo
   const int64_t whole = run.valid_last < kLanes ? run.count - 1 : run.count;
   int64_t i = 0;
   for (; i + kBlock <= whole; i += kBlock) {
-    const char* block_a = from_a + i * step_a;
-    const char* block_b = from_b + i * step_b;
     const bool more = run.step != kLanes && i + 2 * kBlock <= whole;
     for (int group = 0; group < whole_groups; ++group) {
+      const char* block_a = from_a + i * step_a + group * side_a;
+      const char* block_b = from_b + i * step_b + group * side_b;
       if (more) {
-        fetch_group(block_a + kBlock * step_a + group * side_a, step_a);
-        fetch_group(block_b + kBlock * step_b + group * side_b, step_b);
+        fetch_group(block_a + kBlock * step_a, step_a);
+        fetch_group(block_b + kBlock * step_b, step_b);
       }
-      V x[kBlock], y[kBlock];
-      load_vectors<S, kBlock>(block_a + group * side_a, a.dtype, step_a, x);
-      load_vectors<S, kBlock>(block_b + group * side_b, b.dtype, step_b, y);
-      body(Count<kBlock>(), group, x, y, i, kLanes);
+      body(
+          Count<kBlock>(), group, [&](int k) { return load<S>(block_a + k * step_a, a.dtype); },
+          [&](int k) { return load<S>(block_b + k * step_b, b.dtype); }, i, kLanes);
     }
   }
   // What is left of the run: its last vectors, then the group that is not full.
@@ -188,11 +181,10 @@ SSSD_INLINE void for_blocks(const Run& run, Side a, Side b, Pad&& pad, Body&& bo
     for (int64_t j = group < whole_groups ? i : 0; j < run.count; ++j) {
       int valid = group < whole_groups ? kLanes : run.valid_last_group;
       if (j + 1 == run.count && run.valid_last < valid) valid = run.valid_last;
-      V x[1], y[1];
       const auto padding = pad(group);
-      x[0] = load_first(from_a + j * step_a + group * side_a, a.dtype, valid, padding.a);
-      y[0] = load_first(from_b + j * step_b + group * side_b, b.dtype, valid, padding.b);
-      body(Count<1>(), group, x, y, j, valid);
+      const V x = load_first(from_a + j * step_a + group * side_a, a.dtype, valid, padding.a);
+      const V y = load_first(from_b + j * step_b + group * side_b, b.dtype, valid, padding.b);
+      body(Count<1>(), group, [&](int) { return x; }, [&](int) { return y; }, j, valid);
     }
   }
 }

@@ -79,10 +79,11 @@ SSSD_HOST_DEVICE inline Pair<V> softmax_pair(const SoftmaxRow<R>& row, V scale, 
   return pair;
 }
 
-// Below `single` (or `twice` in double) a short series is more accurate than the closed form.
+// Below `single` (or `twice` in double), x >= 0, a short series is more accurate than the closed
+// form.
 template <class V>
 SSSD_HOST_DEVICE inline auto nearly_zero(V x, double single, double twice) {
-  return fast_abs(x) < constant<V>(sizeof(scalar_of_t<V>) == 8 ? twice : single);
+  return x < constant<V>(sizeof(scalar_of_t<V>) == 8 ? twice : single);
 }
 
 template <class V>
