@@ -26,8 +26,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from setuptools import Extension, setup
-from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ModuleNotFoundError:  # pip has not looked at pyproject.toml: --no-build-isolation
+    sys.exit("setup.py: this setuptools is too old: pip install 'setuptools>=77'")
 
 ROOT = Path(__file__).parent.resolve()
 LIBRARIES = ("_C.so", "_C_cuda.so")

@@ -15,12 +15,12 @@ COPY = 0.9  # of the data sheet's bandwidth that a copy reaches
 
 
 class Rates(NamedTuple):
-    """Results a clock of one multiprocessor: CUDA C++ Programming Guide, table "Throughput of
-    Native Arithmetic Instructions"; load/store units and shared memory: the tuning guides.
+    """Results a clock of one multiprocessor.
 
     `fma` is what float32 add, multiply, fma share with integer multiply-add, which has half of it
     where there are 128; `alu` compares, selects, integer adds, shifts, logic; `mufu` special
-    functions and conversions.
+    functions and conversions; `lsu` loads and stores. A shuffle takes its 4 bytes of `shared`: 32
+    results a clock, as the guide has it (16 on 7.5, whose shared memory is half as wide).
     """
 
     fma: int
@@ -32,12 +32,24 @@ class Rates(NamedTuple):
     issue: int = 128
 
 
+# Looked up in November 2026 in stored copies of public pages; NVIDIA's own could not be fetched, so
+# its table is as others quote it. "Guide": "Throughput of Native Arithmetic Instructions", of the
+# CUDA C++ Programming Guide, since CUDA 13 of the Best Practices Guide (12.1.1). "Measured":
+# github.com/ademeure/QuickRunCUDA, its audits of a B300 (sm_103, which differs in exponentials):
+# there 3.94 of the four warps that can be issued a clock, too.
 RATES = {
-    75: Rates(64, 64, 64, 16, 16, 64),
-    80: Rates(64, 64, 64, 16, 32, 128),
-    89: Rates(128, 64, 64, 16, 16, 128),
-    90: Rates(128, 64, 64, 16, 32, 128),
+    75: Rates(64, 64, 64, 16, 16, 64),  # Guide, 7.x; lsu and shared not looked up
+    80: Rates(64, 64, 64, 16, 32, 128),  # Guide, 8.0; lsu and shared not looked up
+    89: Rates(128, 64, 64, 16, 16, 128),  # Guide, 8.9; lsu and shared not looked up
+    90: Rates(128, 64, 64, 16, 32, 128),  # Guide, 9.0; shared, mufu: FlashAttention-4, as for 10.0
+    # Guide of CUDA 13, 10.0: fma 128, int32 64 (OpenXLA, cuda_core_info_table.cc); minimum and
+    # maximum of float32 128 (by Guide 13.4), which count as compares here. mufu, shared: as many as
+    # 9.0, 16 and 128 (FlashAttention-4, together.ai/blog/flashattention-4). lsu: Cornell's course
+    # on the B200 (cvw.cac.cornell.edu). Measured: 64 alu, 32 lsu, 128 fma, by FFMA2 no more.
     100: Rates(128, 64, 64, 16, 32, 128),
+    # Guide 13.4, 12.0: fma 128, imad 64, shifts, logic, minimum of float32 64, conversions to half
+    # precision 16, shuffles 32; integer adds 128, which count as logic here. shared: Chips and
+    # Cheese on GB202. lsu as of Ada, not looked up.
     120: Rates(128, 64, 64, 16, 16, 128),
 }
 
@@ -66,12 +78,13 @@ CHIPS = {
 
 # ---- units --------------------------------------------------------------------------------------
 
-FMA = {"FFMA", "FMUL", "FADD", "FFMA2", "FMUL2", "FADD2", "HFMA2", "HADD2", "HMUL2", "FSWZADD"}
+PACKED = {"FFMA2", "FMUL2", "FADD2"}  # two of float32: one slot, the unit twice
+FMA = {"FFMA", "FMUL", "FADD", *PACKED, "HFMA2", "HADD2", "HMUL2", "FSWZADD"}
 MUFU = {"MUFU", "F2I", "I2F", "F2F", "I2FP", "FRND", "POPC", "FLO", "BREV"}
-LSU = {"LDG", "STG", "LDS", "STS", "LD", "ST", "LDL", "STL", "SHFL", "LDC", "ATOMS", "ATOMG", "RED"}
+LSU = {"LDG", "STG", "LDS", "STS", "LD", "ST", "LDL", "STL", "LDC", "ATOMS", "ATOMG", "RED"}
 CONTROL = {"BRA", "BSSY", "BSYNC", "BAR", "EXIT", "NOP", "WARPSYNC", "YIELD", "CALL", "RET", "VOTE",
            "BREAK", "ERRBAR", "MEMBAR", "DEPBAR", "LDGDEPBAR", "ELECT", "CS2R", "S2R", "S2UR",
-           "R2UR", "VOTEU"}  # fmt: skip
+           "R2UR", "VOTEU", "SHFL"}  # fmt: skip
 
 
 def unit_of(opcode: str) -> str:
@@ -105,7 +118,7 @@ class Count(NamedTuple):
         found = dict.fromkeys(Rates._fields, 0.0)
         for opcode, count in self.code.items():
             if (unit := unit_of(opcode)) in found:
-                found[unit] += count
+                found[unit] += count * (2 if opcode.split(".")[0] in PACKED else 1)
             found["shared"] += count * shared_bytes(opcode)
             found["issue"] += count
         found["fma"] += found["imad"]  # they share it

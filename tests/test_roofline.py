@@ -74,7 +74,8 @@ def test_a_way_is_that_of_a_dtype(kernel: Kernel, chunks: Loop) -> None:
 @pytest.mark.parametrize(
     ("opcode", "unit"),
     [("FFMA", "fma"), ("IMAD.MOV.U32", "imad"), ("FSETP.GT.AND", "alu"), ("MUFU.EX2", "mufu"),
-     ("LDS.128", "lsu"), ("UIADD3", "other"), ("BRA", "other"), ("FMNMX", "alu")],
+     ("LDS.128", "lsu"), ("UIADD3", "other"), ("BRA", "other"), ("FMNMX", "alu"),
+     ("SHFL.BFLY", "other")],
 )  # fmt: skip
 def test_units(opcode: str, unit: str) -> None:
     assert gpus.unit_of(opcode) == unit
@@ -89,6 +90,8 @@ def test_a_copy_is_bound_by_memory_and_arithmetic_by_issue() -> None:
     busy = gpus.predict(gpus.Count(Counter({"FFMA": 128}), 8), chip)
     # 128 a clock and multiprocessor: one clock, shared out to 132 multiprocessors of 1.98 GHz.
     assert busy.picoseconds == pytest.approx(1e3 / (132 * 1.98))
+    packed = gpus.predict(gpus.Count(Counter({"FFMA2": 64}), 8), chip)  # no more sums than that
+    assert (packed.bound, packed.picoseconds) == ("fma", pytest.approx(busy.picoseconds))
     special = gpus.predict(gpus.Count(Counter({"MUFU.EX2": 20, "FADD": 100}), 8), chip)
     assert special.bound == "mufu"
 

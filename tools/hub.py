@@ -5,9 +5,8 @@
 The rules are https://huggingface.co/docs/kernels/kernel-requirements (read in November 2026);
 tests/test_hub.py has a test for each. Sources are those of sssd/ops with relative imports; the
 libraries are linked anew of the same kernels, with the operators under a name that no other build
-has. One rule is kept where the libraries are built on an old enough system alone
-(tools/manylinux.Dockerfile): manylinux_2_28. One cannot be: Python 3.9, for which there is no torch
-2.10.
+has. One rule is kept where the libraries are linked with an old enough system alone
+(tools/manylinux.sh): manylinux_2_28. One cannot be: Python 3.9, for which there is no torch 2.10.
 """
 
 from __future__ import annotations
@@ -252,7 +251,7 @@ def main() -> None:
     for library in libraries:
         if newer := beyond_manylinux_2_28(library):
             print(f"not yet for the hub: {library.name} needs {', '.join(newer)} of this machine, "
-                  "beyond manylinux_2_28: build in tools/manylinux.Dockerfile")  # fmt: skip
+                  "beyond manylinux_2_28: tools/manylinux.sh has the way")  # fmt: skip
     card = CARD.format(name=NAME, version=VERSION, variants=", ".join(
         sorted(path.name for path in (hub / "build").iterdir())))  # fmt: skip
     (hub / "README.md").write_text(card)

@@ -2,9 +2,11 @@
 
     python tools/try_wheel.py dist/sssd-*.whl --torch 2.10.0    # torch of PyPI: 0.9 GB and its CUDA
     python tools/try_wheel.py dist/sssd-*.whl                   # the torch that is installed here
+    python tools/try_wheel.py dist/sssd-*.whl --torch 2.14.1 --python python3.13 --train
 
 The second form links the installed torch and what it requires, nothing else, into the environment:
-it takes seconds, and the test suite runs it. No compiler is on PATH in either.
+it takes seconds, and the test suite runs it. The third does it for another Python, and then brings
+`sssd[train]` and asks the trainer for its help. No compiler is on PATH in any.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import venv
 from importlib.metadata import PackageNotFoundError, distribution, requires
 from pathlib import Path
 
@@ -51,32 +52,46 @@ def link_installed(wanted: str, folder: Path) -> None:
                 (folder / top).symlink_to(target)
 
 
-def try_wheel(wheel: Path, folder: Path, torch: str | None = None) -> str:
-    """What every_operator.py prints in a new environment in an empty folder."""
-    venv.create(folder, with_pip=torch is not None, symlinks=True)
-    python = folder / "bin" / "python"
+def try_wheel(
+    wheel: Path,
+    folder: Path,
+    torch: str | None = None,
+    python: str = sys.executable,
+    train: bool = False,
+) -> str:
+    """What every_operator.py prints in a new environment in an empty folder, then the trainer."""
+    linked = [] if torch else ["--without-pip"]
+    subprocess.run([python, "-m", "venv", "--symlinks", *linked, folder], check=True)
+    inside = folder / "bin" / "python"
     (packages,) = folder.glob("lib/python*/site-packages")
+    pip = [inside, "-m", "pip"]
+    wanted: list[str | Path] = [f"torch=={torch}", wheel]
     if torch is None:
-        linked = folder / "torch alone"
-        linked.mkdir()
-        link_installed("torch", linked)
-        (packages / "torch.pth").write_text(f"{linked}\n")
-        pip = [sys.executable, "-m", "pip", "--python", python]
-        wanted: list[str | Path] = ["--no-deps", wheel]
-    else:
-        pip = [python, "-m", "pip"]
-        wanted = [f"torch=={torch}", wheel]
+        alone = folder / "torch alone"
+        alone.mkdir()
+        link_installed("torch", alone)
+        (packages / "torch.pth").write_text(f"{alone}\n")
+        pip = [sys.executable, "-m", "pip", "--python", inside]
+        wanted = ["--no-deps", wheel]
     bare = {"PATH": str(folder / "bin"), "HOME": str(folder)}  # no compiler, no nvcc, no PYTHONPATH
     bare |= {name: value for name, value in os.environ.items() if "proxy" in name.lower()}
     index = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_"))}
-    install = [*pip, "install", "--quiet", "--no-cache-dir", *wanted]
-    subprocess.run(install, check=True, env={**bare, **index}, cwd=folder)
-    done = subprocess.run(
-        [python, OPERATORS], env=bare, cwd=folder, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"{wheel.name} with {torch or 'the installed torch'}: {done.stderr}")
-    return done.stdout + done.stderr
+
+    def run(*command: str | Path, **more: str) -> str:
+        done = subprocess.run(
+            command, env={**bare, **more}, cwd=folder, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise RuntimeError(f"{wheel.name} with {torch or 'the installed torch'}: {done.stderr}")
+        return done.stdout + done.stderr
+
+    install = [*pip, "install", "--quiet", "--no-cache-dir"]
+    run(*install, *wanted, **index)
+    said = run(inside, OPERATORS)
+    if train:
+        run(*install, f"{wheel}[train]", **index)
+        said += f"{run(inside, '-m', 'sssd.train', '--help').splitlines()[0]}\n"
+    return said
 
 
 def main() -> None:
@@ -86,9 +101,15 @@ def main() -> None:
     )
     parser.add_argument("wheel", type=Path)
     parser.add_argument("--torch", help="a version of PyPI; default: the one installed here")
+    parser.add_argument("--python", help="another interpreter; needs --torch")
+    parser.add_argument("--train", action="store_true", help="sssd[train] too; needs --torch")
     given = parser.parse_args()
+    if (given.python or given.train) and not given.torch:
+        parser.error("--python and --train need --torch")
+    python = given.python or sys.executable
     with tempfile.TemporaryDirectory() as folder:
-        print(try_wheel(given.wheel.resolve(), Path(folder), given.torch), end="")
+        wheel = given.wheel.resolve()
+        print(try_wheel(wheel, Path(folder), given.torch, python, given.train), end="")
 
 
 if __name__ == "__main__":

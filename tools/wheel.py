@@ -4,8 +4,8 @@
     python tools/wheel.py --check    # check what is in dist/
 
 The tag is the oldest manylinux that auditwheel finds true of the symbols, which the glibc and GCC
-of this machine decide; tools/manylinux.Dockerfile builds on an older one. What each architecture
-takes of the CUDA library is printed.
+of this machine decide; tools/manylinux.sh links with older ones. What each architecture takes of
+the CUDA library is printed.
 """
 
 from __future__ import annotations

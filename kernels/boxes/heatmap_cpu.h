@@ -8,6 +8,7 @@
 #include "kernels/boxes/cpu.h"
 #include "kernels/boxes/simd.h"
 #include "kernels/boxes/work_cpu.h"
+#include "kernels/common/oldest_glibc.h"
 
 namespace sssd::boxes_cpu::SSSD_ISA {
 namespace {

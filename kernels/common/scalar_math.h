@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/common/oldest_glibc.h"
+
 #if defined(__CUDACC__) || defined(SSSD_HOST_CUDA)
 #define SSSD_HOST_DEVICE __host__ __device__
 #else
