@@ -39,6 +39,17 @@ def test_progress_shows_iteration_time_left_and_losses(terminal: bool) -> None:
     assert ("━" in text.getvalue()) == terminal
 
 
+def test_in_a_notebook_one_line_is_written_anew(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressLog(Console(force_jupyter=True), total=6, done=0) as progress:
+        progress.report(ROW)
+        progress.evaluated(3, "AP 1.0", 2.0)
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    nothing, first, second = said.rstrip("\n").split("\r")
+    assert (nothing, first[:4], second[:4]) == ("", "3/6 ", "3/6 ")
+    assert len(second) >= len(first), "nothing of the longer line is left"
+
+
 def test_losses_are_the_means_of_the_newest_ten_rows() -> None:
     text = io.StringIO()
     with ProgressLog(Console(file=text, width=100), total=40, done=0) as progress:
