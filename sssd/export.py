@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import sssd.extras  # noqa: F401  it comes before what may be missing
 
@@ -50,6 +50,9 @@ class Export:
     out: Path
     """File to write; its ending says the format."""
 
+    weights: Literal["last", "best"] = "last"
+    """Those of the end, or those with the highest AP on the way."""
+
     size: tuple[int, int] | None = None
     """onnx: height and width of all images, for runtimes that need to know; by default any."""
 
@@ -80,7 +83,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.exp
         as_onnx = command.out.suffix == ".onnx"
         if as_onnx:
             _require_onnx()
-        run = load(command.run)
+        run = load(command.run, weights=command.weights)
         image = _image(run, command) if as_onnx else None
         metadata = run.metadata()
         if as_onnx:

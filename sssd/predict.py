@@ -18,7 +18,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import sssd.extras  # noqa: F401  it comes before what may be missing
 
@@ -63,9 +63,12 @@ class Predict:
     """File for a COCO json: images (a video's frames are images, with their time in seconds),
     categories, and annotations with scores, bbox in pixels of the image."""
 
+    weights: Literal["last", "best"] = "last"
+    """Those of the end, or those with the highest AP on the way."""
+
     threshold: float | None = None
     """Score from which on a detection counts; by default the one that has the best F1 on the run's
-    validation set."""
+    validation set, with the weights of the end."""
 
     pixel_range: tuple[float, float] | None = None
     """What is black and white in images of more than 8 bits (float); by default as in training."""
@@ -114,11 +117,14 @@ def open_predictor(command: Predict) -> Predictor:
 
         if command.device not in ("auto", "cpu"):
             raise ValueError(f"--device is {command.device}; an .onnx file runs on the CPU here")
+        if command.weights != "last":
+            raise ValueError(f"--weights is {command.weights}; an .onnx file has those it has")
         predictor = open_onnx(command.run, command.threshold)
     else:
         from sssd.engine.runs import load
 
-        predictor = Predictor.of(load(command.run, command.device), command.threshold)
+        run = load(command.run, command.device, weights=command.weights)
+        predictor = Predictor.of(run, command.threshold)
     if command.pixel_range is None:
         return predictor
     return dataclasses.replace(predictor, pixel_range=command.pixel_range)

@@ -19,7 +19,8 @@ import sys
 import torch
 
 import sssd
-import sssd.distillation, sssd.fusion, sssd.losses, sssd.ops, sssd.schedules
+import sssd.distillation, sssd.fusion, sssd.integrations.attach, sssd.losses, sssd.ops
+import sssd.schedules
 
 assert "torch._dynamo" not in sys.modules  # it takes longer than torch itself
 assert sssd.js_distance is sssd.ops.js_distance

@@ -26,6 +26,7 @@ from sssd.data.images import why_unreadable
 OnBadData = Literal["raise", "drop"]
 
 SIZE_LIMITS = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, np.inf)}
+SHARE = 64  # files of a thread at a time: handing one over costs more than to see it unchanged
 PLAIN_MODES = ("RGB", "L")
 DARK = 2**14  # of 16 bits: where a picture ends below, it is a quarter as bright as it could be
 # Faults for which a reader leaves an image out.
@@ -189,8 +190,12 @@ def check(
         known = kept.unchanged(paths[row]) if kept is not None and not decode else None
         return known is not None, known or _open(dataset, row, decode)
 
+    def look_at(rows: range) -> list[tuple[bool, ImageFile | Fault]]:
+        return [look(row) for row in rows]
+
+    shares = [range(len(dataset))[start : start + SHARE] for start in range(0, len(dataset), SHARE)]
     with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:  # files and Pillow need no lock
-        found = list(pool.map(look, range(len(dataset))))
+        found = [*itertools.chain(*pool.map(look_at, shares))]
     readable = [
         (path, file)
         for path, (_, file) in zip(paths, found, strict=True)

@@ -49,11 +49,11 @@ class Block(nn.Sequential):
         layers: Layers = {}
         if expansion != 1:
             layers |= _convolution(("_expand_conv", "_bn0"), inputs, inner)
-            layers["expanded"] = nn.ReLU6()
+            layers["expanded"] = nn.ReLU6(inplace=True)
         layers |= _convolution(
             ("_depthwise_conv", "_bn1"), inner, inner, kernel, stride, groups=inner
         )
-        layers["convolved"] = nn.ReLU6()
+        layers["convolved"] = nn.ReLU6(inplace=True)
         layers |= _convolution(("_project_conv", "_bn2"), inner, outputs)
         super().__init__(OrderedDict(layers))
         self.shortcut = stride == 1 and inputs == outputs
@@ -73,7 +73,7 @@ class EfficientNetLite0(nn.Sequential):
 
     def __init__(self) -> None:
         layers: Layers = _convolution(("_conv_stem", "_bn0"), 3, 32, 3, 2)
-        layers["stem"] = nn.ReLU6()
+        layers["stem"] = nn.ReLU6(inplace=True)
         blocks: list[nn.Module] = []
         inputs = 32
         for kernel, stride, expansion, outputs, count in GROUPS:
@@ -82,7 +82,11 @@ class EfficientNetLite0(nn.Sequential):
                 inputs = outputs
         layers["_blocks"] = nn.Sequential(*blocks)
         layers |= _convolution(("_conv_head", "_bn1"), inputs, 1280)
-        layers |= {"head": nn.ReLU6(), "pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten()}
+        layers |= {
+            "head": nn.ReLU6(inplace=True),
+            "pool": nn.AdaptiveAvgPool2d(1),
+            "flatten": nn.Flatten(),
+        }
         layers["_fc"] = nn.Linear(1280, 1000)
         super().__init__(OrderedDict(layers))
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -177,7 +178,7 @@ def evaluate_detector(
         "evaluating",
         console=console,
         transient=True,
-        disable=console is None or not (console.is_terminal or console.is_jupyter),
+        disable=console is None or not (console.is_terminal or _has_widgets(console)),
     )
     with loader:
         shares = gather(detect(detector, _labelled(batches, ids, dataset), teacher))
@@ -195,6 +196,11 @@ def evaluate_detector(
         taught = evaluate_detections(truth, results(1), engine)
         numbers |= {f"teacher/{name}": value for name, value in taught.items()}
     return Evaluation(from_first(lambda: numbers), own, dataset, engine, evaluation)
+
+
+def _has_widgets(console: Console) -> bool:
+    """Whether it is a notebook that can show a bar; rich would warn in one that cannot."""
+    return console.is_jupyter and find_spec("ipywidgets") is not None
 
 
 def _labelled(

@@ -83,7 +83,8 @@ def evaluation_of(run: Path, iteration: int) -> dict[str, float] | None:
 
 
 class ProgressLog:
-    """Progress of the loop: a bar over the newest numbers in a terminal, lines elsewhere.
+    """Progress of the loop: a bar over the newest numbers in a terminal, one line that is written
+    anew in a notebook, lines elsewhere.
 
     Args:
         console: where it goes.
@@ -113,6 +114,8 @@ class ProgressLog:
         self._task = self._bar.add_task("", total=total, completed=done, eta="?")
         self._numbers = Text(no_wrap=True, overflow="ellipsis")
         self._live = Live(Group(self._bar, self._numbers), console=console)
+        self._in_notebook = console.is_jupyter and not console.quiet
+        self._width = 0  # of the line in a notebook
 
     def __enter__(self) -> "ProgressLog":
         if self.console.is_terminal:
@@ -126,6 +129,8 @@ class ProgressLog:
         trace: TracebackType | None,
     ) -> None:
         self._live.stop()
+        if self._width:
+            print()
 
     def advance(self, iteration: int) -> None:
         """Moves the bar."""
@@ -147,8 +152,13 @@ class ProgressLog:
         if self.console.is_terminal:
             self._numbers.plain = self._scores + numbers
         else:
-            line = f"{iteration}/{self.total}  ETA {self._time_left(iteration)}  {self._scores}"
-            self.console.print(line + numbers, soft_wrap=True)
+            left = f"{iteration}/{self.total}  ETA {self._time_left(iteration)}  "
+            line = left + self._scores + numbers
+            if self._in_notebook:
+                print(f"\r{line:<{self._width}}", end="", flush=True)
+                self._width = len(line)
+            else:
+                self.console.print(line, soft_wrap=True)
 
     def _time_left(self, iteration: int) -> timedelta | str:
         steps = iteration - self._done_at_start

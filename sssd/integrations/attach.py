@@ -150,14 +150,16 @@ class Attachment:
             model is self.host.model and model.training and self.host.is_training_step(args, kwargs)
         )
 
-    @torch.compiler.disable  # a compiled model's step is compiled, ours is not
+    # A compiled model's step is compiled, ours is not. `torch.compiler.disable` would import dynamo
+    # here, which takes longer than torch itself; this one does at the first call, as optimizers do.
+    @torch._disable_dynamo
     def before(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Opens the taps for a training step."""
         if self.acts(model, args, kwargs):
             for tap in self.taps:
                 tap.open()
 
-    @torch.compiler.disable
+    @torch._disable_dynamo
     def after(
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> Any:

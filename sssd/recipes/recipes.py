@@ -22,7 +22,9 @@ def demo() -> Config:
         schedule=dataclasses.replace(
             small().schedule, iterations=400, milestones=(270, 350), learning_rate=4e-3
         ),
-        engine=dataclasses.replace(small().engine, batch_size=8, workers=0),
+        engine=dataclasses.replace(  # an evaluation takes as long as 16 steps
+            small().engine, batch_size=8, workers=0, evaluate_every=200
+        ),
     )
 
 

@@ -16,9 +16,9 @@ h1 { font-size: 1.7rem; line-height: 1.25; margin-bottom: 1rem; }
 h2 { font-size: 1.2rem; margin: 2.4rem 0 .6rem; border-bottom: 1px solid #d8dee4; }
 h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
 nav { font-size: .88rem; margin: .8rem 0 1.2rem; } nav a { margin-right: .9rem; color: #0550ae; }
-.scroll { overflow: auto; margin: .6rem 0 1.2rem; max-height: 34rem; }
+.scroll { overflow: auto; margin: .6rem 0 1.2rem; max-height: 46rem; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid #e6e8eb; text-align: right;
+th, td { padding: .3rem .5rem; border-bottom: 1px solid #e6e8eb; text-align: right;
   white-space: nowrap; }
 th { background: #f6f8fa; font-weight: 600; vertical-align: bottom; position: sticky; top: 0; }
 th:first-child, td:first-child, .words th, .words td { text-align: left; }
@@ -30,7 +30,8 @@ svg, img { max-width: 100%; height: auto; display: block; }
 .grid { display: grid; gap: 1rem 1.4rem; margin: .6rem 0 1rem; align-items: start;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); }
 .pair { display: flex; flex-wrap: wrap; gap: .4rem .8rem; margin: .4rem 0 1rem; }
-.pair figure { max-width: 100%; } .pair img { max-height: 380px; width: auto; }
+@media (min-width: 700px) { .pair figure { max-width: calc(50% - .4rem); } }
+.pair img { max-height: 380px; width: auto; }
 .numbers { display: grid; gap: .6rem; margin: .8rem 0;
   grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); }
 .numbers div { background: #f6f8fa; border-radius: 6px; padding: .5rem .7rem; font-size: .78rem;

@@ -138,6 +138,26 @@ def test_evaluating_changes_nothing_of_the_training(
     assert losses[0] == losses[1]
 
 
+def test_evaluations_are_no_part_of_the_speed(
+    dataset: DetectionDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+
+    def taking(seconds: float, call: Callable) -> Callable:
+        def later(*args: object, **others: object) -> object:
+            now[0] += seconds
+            return call(*args, **others)
+
+        return later
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(loop.TrainingStep, "__call__", taking(1.0, loop.TrainingStep.__call__))
+    monkeypatch.setattr(loop, "evaluate_detector", taking(100.0, loop.evaluate_detector))
+    run_to(dataset, tmp_path)
+    rows = [row for row in read_metrics(tmp_path) if "loss" in row]
+    assert [row["images_per_second"] for row in rows] == [2.0] * 6
+
+
 @pytest.mark.parametrize(
     ("iterations", "images", "batch", "every"),
     [

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from sssd.data import DetectionDataset, read_coco
+from sssd.data import DetectionDataset, evaluation_loader, read_coco
 from sssd.engine import inference
 from sssd.engine.log import read_metrics
 from sssd.engine.settings import EngineConfig
 from sssd.methods import PlainConfig, build_method
 from sssd.schedules import ScheduleConfig
 from tests.scenes import write_scenes
+from tests.small import small_detector
 from tests.tiny import tiny_detector, train
 
 CONFIG = EngineConfig(batch_size=2, workers=0, log_every=1, evaluate_every=2)
@@ -54,6 +55,19 @@ def test_the_fast_engine_gives_the_same_rows_and_leaves_the_end_to_pycocotools(
     for one, other in zip(slow, fast, strict=True):
         assert one == pytest.approx(other, rel=0, abs=5e-16)
     assert any(row["AR100"] > 0 for row in slow)
+
+
+def test_a_detector_is_asked_in_evaluation_mode_and_given_back_as_it_was(
+    dataset: DetectionDataset,
+) -> None:
+    detector = small_detector()
+    before = {name: value.clone() for name, value in detector.named_buffers()}
+    found, _ = inference.detect(detector, evaluation_loader(dataset, 2))
+    assert detector.training
+    assert all(torch.equal(value, before[name]) for name, value in detector.named_buffers())
+    again, _ = inference.detect(detector.eval(), evaluation_loader(dataset, 2))
+    assert all(torch.equal(found[i]["boxes"], again[i]["boxes"]) for i in again)
+    assert not detector.training
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ import csv
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
+from sssd.engine import log
 from sssd.engine.log import MetricsFile, ProgressLog, read_metrics
 from sssd.engine.loggers import Loggers
 
@@ -35,6 +37,41 @@ def test_progress_shows_iteration_time_left_and_losses(terminal: bool) -> None:
                  "1.5 GB"):  # fmt: skip
         assert part in text.getvalue()
     assert ("━" in text.getvalue()) == terminal
+
+
+def test_in_a_notebook_one_line_is_written_anew(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressLog(Console(force_jupyter=True), total=6, done=0) as progress:
+        progress.report(ROW)
+        progress.evaluated(3, "AP 1.0", 2.0)
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    nothing, first, second = said.rstrip("\n").split("\r")
+    assert (nothing, first[:4], second[:4]) == ("", "3/6 ", "3/6 ")
+    assert len(second) >= len(first), "nothing of the longer line is left"
+
+
+def test_losses_are_the_means_of_the_newest_ten_rows() -> None:
+    text = io.StringIO()
+    with ProgressLog(Console(file=text, width=100), total=40, done=0) as progress:
+        for iteration in range(1, 13):
+            progress.report({**ROW, "iteration": iteration, "loss": float(iteration)})
+    lines = text.getvalue().splitlines()
+    assert "loss 2.000" in lines[2]
+    assert "loss 7.500" in lines[-1], "3 to 12"
+
+
+def test_the_time_left_has_the_evaluations_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(log, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    text = io.StringIO()
+    progress = ProgressLog(Console(file=text, width=100), 10, 0, left=lambda done: 2, guess=5.0)
+    now[0] = 4.0
+    progress.report({**ROW, "iteration": 4})
+    now[0] = 7.0
+    progress.evaluated(4, "AP 1.0", 3.0)
+    lines = text.getvalue().splitlines()
+    assert "ETA 0:00:16" in lines[0], "6 steps of a second, and 2 evaluations of 5 steps"
+    assert "ETA 0:00:12" in lines[1], "those took 3 seconds"
 
 
 def test_metrics_behind_the_checkpoint_are_dropped_on_resume(tmp_path: Path) -> None:

@@ -111,8 +111,12 @@ def test_another_number_of_parts_sees_the_same_images(
 def test_weights_that_may_have_moved_in_part_are_not_saved(
     dataset: DetectionDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def moving(optimizer: torch.optim.Optimizer) -> None:
-        raise CUDA
+    step, steps = torch.optim.SGD.step, []
+
+    def moving(optimizer: torch.optim.SGD) -> None:
+        steps.append(step(optimizer))
+        if len(steps) == 3:
+            raise CUDA
 
     monkeypatch.setattr(torch.optim.SGD, "step", moving)
     with pytest.raises(RunError, match=r"Begin again with --engine.accumulate 2"):
