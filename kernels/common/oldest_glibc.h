@@ -1,5 +1,5 @@
-// exp, exp2 and log2 of double as glibc had them before 2.29, and still has: the later versions leave
-// errno alone, which nothing here reads, and would keep a library from loading in glibc 2.28.
+// exp, exp2 and log2 of double as glibc had them before 2.29, and still has: the later versions
+// leave errno alone, which nothing here reads, and would keep a library from loading in glibc 2.28.
 #pragma once
 
 #include <cmath>  // defines __GLIBC__
