@@ -24,6 +24,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_every_stage_is_rehearsed(tmp_path: Path) -> None:
     done = run("--rehearse", "--folder", str(tmp_path))
     assert done.returncode == 0, done.stdout + (tmp_path / gpu.LOG).read_text()[-5000:]

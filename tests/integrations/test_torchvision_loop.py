@@ -86,6 +86,7 @@ def test_mixed_precision_with_a_scaler_and_accumulation() -> None:
         torch.testing.assert_close(one, other, rtol=0.1, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path: Path) -> None:
     process = torchrun(ROOT / "tests/integrations/torchvision_on_gloo.py", tmp_path)
     assert process.wait(120) == 0, process.stderr.read()

@@ -269,6 +269,7 @@ def test_other_tasks_are_refused(data: Path, tmp_path: Path) -> None:
         train(tmp_path, data, Trainer, tiny_file(tmp_path, head=head), task="detect")
 
 
+@pytest.mark.slow
 def test_settings_reach_the_processes_of_ddp(data: Path, tmp_path: Path) -> None:
     """Ultralytics pickles the class for them; two train here over gloo.
 

@@ -41,6 +41,7 @@ def test_the_library_records_what_is_in_it(kernels):
         assert embedded(LIBRARY, kind) == recorded(kind)
 
 
+@pytest.mark.slow
 def test_double_precision_is_left_behind_before_the_tiles(kernels):
     """Spans and stamps are worked out once a call."""
     code = library_instructions()
