@@ -31,6 +31,7 @@ def demo() -> Config:
 def small() -> Config:
     """SSSD on your own data at a size that two CPU cores train in minutes."""
     return Config(
+        data=DataConfig(mosaic=0.5),
         detector=DetectorConfig(
             name="fcos", backbone="efficientnet_lite0", width=64, min_size=(320,), max_size=448
         ),
