@@ -215,7 +215,7 @@ def test_a_file_that_answers_differently_is_found_out(run: Path) -> None:
     assert check_onnx(written, opened.detector, image) > 0
     with torch.no_grad():
         head = opened.detector.model.head.regression_head
-        head.bbox_reg.bias += 0.1
+        head.bbox_reg.bias += 0.01  # so little that as many objects stay
     with pytest.raises(RunError, match="boxes differ from PyTorch's"):
         check_onnx(written, opened.detector, image)
 

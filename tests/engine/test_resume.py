@@ -25,7 +25,7 @@ REFUSED = {
     "--data.flip": ["0.25"],
     "--data.photometric": [],
     "--data.scale": ["1.5"],
-    "--data.mosaic": ["0.5"],
+    "--data.mosaic": ["0.25"],
     "--detector.name": ["retinanet"],
     "--detector.backbone": ["resnet34"],
     "--detector.weights": ["imagenet"],
