@@ -82,7 +82,7 @@ PACKED = {"FFMA2", "FMUL2", "FADD2"}  # two of float32: one slot, the unit twice
 FMA = {"FFMA", "FMUL", "FADD", *PACKED, "HFMA2", "HADD2", "HMUL2", "FSWZADD"}
 MUFU = {"MUFU", "F2I", "I2F", "F2F", "I2FP", "FRND", "POPC", "FLO", "BREV"}
 LSU = {"LDG", "STG", "LDS", "STS", "LD", "ST", "LDL", "STL", "LDC", "ATOMS", "ATOMG", "RED"}
-CONTROL = {"BRA", "BSSY", "BSYNC", "BAR", "EXIT", "NOP", "WARPSYNC", "YIELD", "CALL", "RET", "VOTE",
+OTHER = {"BRA", "BSSY", "BSYNC", "BAR", "EXIT", "NOP", "WARPSYNC", "YIELD", "CALL", "RET", "VOTE",
            "BREAK", "ERRBAR", "MEMBAR", "DEPBAR", "LDGDEPBAR", "ELECT", "CS2R", "S2R", "S2UR",
            "R2UR", "VOTEU", "SHFL"}  # fmt: skip
 
@@ -92,7 +92,7 @@ def unit_of(opcode: str) -> str:
     base = opcode.split(".")[0]
     if base == "IMAD":
         return "imad"
-    for unit, opcodes in (("fma", FMA), ("mufu", MUFU), ("lsu", LSU), ("other", CONTROL)):
+    for unit, opcodes in (("fma", FMA), ("mufu", MUFU), ("lsu", LSU), ("other", OTHER)):
         if base in opcodes:
             return unit
     return "other" if base.startswith("U") else "alu"  # U...: the uniform datapath

@@ -5,7 +5,6 @@ import dataclasses
 import io
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,18 +14,18 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from safetensors.torch import load_file, safe_open
+from safetensors.torch import safe_open
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms.v2.functional import resize
 
-from sssd import evaluate, predict
+from sssd import predict
 from sssd.data import read_image
 from sssd.data.settings import DataConfig
 from sssd.detectors import Detector, build_detector
 from sssd.engine.files import RunError
 from sssd.engine.onnx_file import _TracedTransform, check_onnx, in_order_of, to_onnx
 from sssd.engine.onnx_predictor import open_onnx
-from sssd.engine.runs import WEIGHTS, Run, load, plain_model, to_rebuild
+from sssd.engine.runs import Run, load, plain_model, to_rebuild
 from sssd.engine.state import export_weights
 from sssd.export import main
 from tests.runs import make_run
@@ -72,36 +71,6 @@ def test_safetensors_hold_the_plain_torchvision_model(run: Path, tmp_path: Path)
     (expected,) = load(run).detector([image])
     assert len(found["boxes"]) > 0
     torch.testing.assert_close(found["boxes"], expected["boxes"])  # memory formats sum differently
-
-
-def test_every_command_takes_the_best_weights_or_says_that_there_are_none(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    copy = Path(shutil.copytree(run, tmp_path / "run"))
-    image, out = run.parent / "data/val/1.png", tmp_path / "found"
-    calls = {
-        main: ["--out", f"{out}.safetensors"],
-        predict.main: [str(image), "--json", f"{out}.json", "--threshold", "0"],
-        evaluate.main: ["--detections", f"{out}.coco"],
-    }
-    for command, arguments in calls.items():
-        assert command([str(copy), *arguments, "--weights", "best"]) == 0
-    best = load_file(copy / "best.safetensors")
-    assert any(not torch.equal(best[k], v) for k, v in load_file(run / WEIGHTS).items())
-    assert all(torch.equal(best[k], v) for k, v in load_file(f"{out}.safetensors").items())
-    (expected,) = load(copy, weights="best").predict(image, threshold=0)
-    found = json.loads(Path(f"{out}.json").read_text())["annotations"]
-    assert [row["score"] for row in found] == expected.scores.tolist() != []
-    found = json.loads(Path(f"{out}.coco").read_text())
-    scores = [row["score"] for row in found if row["image_id"] == 1]
-    assert sorted(scores, reverse=True) == pytest.approx(expected.scores.tolist(), abs=1e-5)
-    (copy / "best.safetensors").unlink()
-    capsys.readouterr()
-    for command, arguments in calls.items():
-        with pytest.raises(SystemExit) as exit_info:
-            command([str(copy), *arguments, "--weights", "best"])
-        assert exit_info.value.code == 2
-        assert "has not been evaluated, it has no best.safetensors" in capsys.readouterr().err
 
 
 def assert_answers_as_pytorch(

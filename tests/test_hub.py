@@ -8,6 +8,7 @@ import base64
 import hashlib
 import importlib.util
 import json
+import re
 import runpy
 import sys
 import warnings
@@ -17,6 +18,8 @@ from types import ModuleType
 import pytest
 import torch
 from torch import nn
+
+from sssd.ops import dispatch
 
 pytest.importorskip("elftools", reason="make hub's tools are not installed")
 ROOT = Path(__file__).resolve().parents[1]
@@ -128,3 +131,17 @@ def test_everything_public_is_in_all(kernels: list[ModuleType]) -> None:
     assert {*kernels[0].__all__} == {*sssd.ops.__all__, "layers"}
     for name in kernels[0].__all__:
         assert hasattr(kernels[0], name)
+
+
+# Functions that glibc 2.34 took from libdl, libpthread, librt into libc.so.6, and what headers of a
+# newer system ask for: older libraries to link with (tools/manylinux.sh) are all that these want.
+OF_THE_BASE = re.compile(
+    r"dl\w+|pthread_\w+|sem_\w+|shm_\w+|__libc_single_threaded|_ZSt28__throw_bad_array_new_lengthv"
+)
+
+
+@pytest.mark.skipif(bool(dispatch.MISSING), reason=dispatch.MISSING)
+def test_the_code_itself_asks_for_nothing_newer_than_manylinux_2_28() -> None:
+    for library in (ROOT / "sssd").glob("*.so"):
+        newer = HUB["beyond_manylinux_2_28"](library)
+        assert [name for name in newer if not OF_THE_BASE.fullmatch(name)] == []

@@ -1,11 +1,18 @@
-"""The console script hands over to the commands, and shows their flags at once."""
+"""The console script hands over to the commands, whose flags show at once and mean one thing."""
 
+import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from sssd import evaluate, export, predict
 from sssd.__main__ import COMMANDS, main
+from sssd.engine.runs import WEIGHTS, load
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -50,3 +57,33 @@ def test_help_imports_nothing_that_takes_seconds() -> None:
     )
     commands = [*COMMANDS, "train, coco", "data, check"]
     assert result.stdout.splitlines() == commands
+
+
+def test_every_command_takes_the_best_weights_or_says_that_there_are_none(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    image, out = finished_run.parent / "data/val/1.png", tmp_path / "found"
+    calls = {
+        export.main: ["--out", f"{out}.safetensors"],
+        predict.main: [str(image), "--json", f"{out}.json", "--threshold", "0"],
+        evaluate.main: ["--detections", f"{out}.coco"],
+    }
+    for command, arguments in calls.items():
+        assert command([str(copy), *arguments, "--weights", "best"]) == 0
+    best = load_file(copy / "best.safetensors")
+    assert any(not torch.equal(best[k], v) for k, v in load_file(finished_run / WEIGHTS).items())
+    assert all(torch.equal(best[k], v) for k, v in load_file(f"{out}.safetensors").items())
+    (expected,) = load(copy, weights="best").predict(image, threshold=0)
+    found = json.loads(Path(f"{out}.json").read_text())["annotations"]
+    assert [row["score"] for row in found] == expected.scores.tolist() != []
+    found = json.loads(Path(f"{out}.coco").read_text())
+    scores = [row["score"] for row in found if row["image_id"] == 1]
+    assert sorted(scores, reverse=True) == pytest.approx(expected.scores.tolist(), abs=1e-5)
+    (copy / "best.safetensors").unlink()
+    capsys.readouterr()
+    for command, arguments in calls.items():
+        with pytest.raises(SystemExit) as exit_info:
+            command([str(copy), *arguments, "--weights", "best"])
+        assert exit_info.value.code == 2
+        assert "has not been evaluated, it has no best.safetensors" in capsys.readouterr().err

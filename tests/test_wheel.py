@@ -211,31 +211,3 @@ def test_a_driver_older_than_the_library_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.ops.sssd, "cuda_driver", lambda: 11080)
     why = dispatch._cuda_code_for.__wrapped__(0)
     assert "this driver knows CUDA 11.8" in why
-
-
-# Functions that glibc 2.34 took from libdl, libpthread, librt into libc.so.6, and what headers of a
-# newer system ask for: older libraries to link with (tools/manylinux.sh) are all that these want.
-OF_THE_BASE = re.compile(
-    r"dl\w+|pthread_\w+|sem_\w+|shm_\w+|__libc_single_threaded|_ZSt28__throw_bad_array_new_lengthv"
-)
-MOST = {"GLIBC": (2, 28), "GLIBCXX": (3, 4, 24), "CXXABI": (1, 3, 11), "GCC": (7, 0, 0)}
-
-
-@BUILT
-def test_the_code_itself_asks_for_nothing_newer_than_manylinux_2_28() -> None:
-    from elftools.elf.elffile import ELFFile
-
-    for library in (ROOT / "sssd").glob("*.so"):
-        with library.open("rb") as file:
-            elf = ELFFile(file)
-            versions, wanted = (
-                elf.get_section_by_name(f".gnu.version{part}") for part in ("", "_r")
-            )
-            newer = []
-            for number, symbol in enumerate(elf.get_section_by_name(".dynsym").iter_symbols()):
-                index = versions.get_symbol(number)["ndx"]
-                if symbol["st_shndx"] == "SHN_UNDEF" and isinstance(index, int):
-                    kind, _, least = wanted.get_version(index)[1].name.partition("_")
-                    if tuple(map(int, least.split("."))) > MOST.get(kind, (99,)):
-                        newer.append(symbol.name)
-        assert [name for name in newer if not OF_THE_BASE.fullmatch(name)] == []

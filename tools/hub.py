@@ -212,18 +212,23 @@ def architectures() -> list[str]:
     return [f"{int(n) // 10}.{int(n) % 10}" + "+PTX" * (n in ptx) for n in {**dict.fromkeys(real)}]
 
 
-def beyond_manylinux_2_28(library: Path) -> list[str]:
-    """Versions of system libraries that a library needs and the rule does not grant."""
+def beyond_manylinux_2_28(library: Path) -> dict[str, str]:
+    """What a library needs of system libraries beyond the rule: symbols, each with its version."""
     most = {"GLIBC": (2, 28), "GLIBCXX": (3, 4, 24), "CXXABI": (1, 3, 11), "GCC": (7, 0, 0)}
+    found = {}
     with library.open("rb") as file:
-        section = ELFFile(file).get_section_by_name(".gnu.version_r")
-        names = {part.name for _, parts in section.iter_versions() for part in parts}
-    versions = {name: name.partition("_")[::2] for name in names}
-    return sorted(
-        name
-        for name, (kind, number) in versions.items()
-        if kind in most and tuple(map(int, number.split("."))) > most[kind]
-    )
+        elf = ELFFile(file)
+        numbers = elf.get_section_by_name(".gnu.version")
+        versions = elf.get_section_by_name(".gnu.version_r")
+        for place, symbol in enumerate(elf.get_section_by_name(".dynsym").iter_symbols()):
+            number = numbers.get_symbol(place)["ndx"]
+            if symbol["st_shndx"] != "SHN_UNDEF" or not isinstance(number, int):
+                continue
+            version = versions.get_version(number)[1].name
+            kind, _, least = version.partition("_")
+            if kind in most and tuple(map(int, least.split("."))) > most[kind]:
+                found[symbol.name] = version
+    return found
 
 
 def main() -> None:
@@ -250,8 +255,9 @@ def main() -> None:
         print(f"{variant}: {done.stdout}", end="")
     for library in libraries:
         if newer := beyond_manylinux_2_28(library):
-            print(f"not yet for the hub: {library.name} needs {', '.join(newer)} of this machine, "
-                  "beyond manylinux_2_28: tools/manylinux.sh has the way")  # fmt: skip
+            needed = ", ".join(sorted(set(newer.values())))
+            print(f"not yet for the hub: {library.name} needs {needed} of this machine, beyond "
+                  "manylinux_2_28: tools/manylinux.sh has the way")  # fmt: skip
     card = CARD.format(name=NAME, version=VERSION, variants=", ".join(
         sorted(path.name for path in (hub / "build").iterdir())))  # fmt: skip
     (hub / "README.md").write_text(card)
