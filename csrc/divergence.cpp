@@ -226,9 +226,9 @@ std::vector<double> divergence_planes(int64_t normalize, int64_t measure) {
   settings.temperature = 1;
   return divergence::with_member(settings, [&](auto member) {
     using Member = decltype(member);
-    const divergence::Constants<double> constants(settings, 1);
+    const divergence::Constants<double> constants(settings, 1, 1);
     std::vector<double> counts;
-    for (int unit = 0; unit < divergence::saved_planes(settings); ++unit)
+    for (int unit = 0; unit < Member::planes(settings); ++unit)
       counts.push_back(Member::saved_divergence(
           constants, Member::template load<double>(
                          constants, [&](int plane) { return plane == unit ? 1.0 : 0.0; })));

@@ -60,10 +60,16 @@ struct AffineRow {
   V bend_a, bend_b, value;  // backward
 };
 
-// Squared error of normalized rows: D = sum (y - z)^2; for unit rows 1 - cosine = sum (y - z)^2
-// / 2.
+// Squared error of normalized rows, D = sum (y - z)^2; of unit rows 1 - cosine, which is half of
+// it.
 struct Affine {
   static constexpr bool kSoftmax = false;
+  static int planes(const Settings& settings) {
+    return Constants<double>(settings, 1, 1).normalized ? 7 : 1;
+  }
+  static double gradient_scale(const Settings& settings) {
+    return settings.measure == Measure::cosine ? 1 : 2;
+  }
 
   template <class V>
   using Stats = Moments<V>;

@@ -15,15 +15,10 @@ struct Constants {
   S variance;  // standardize: 1 / count, or 1 / (count - 1) unbiased
   bool centre, normalized, cosine, eps_inside;
 
-  SSSD_HOST_DEVICE Constants(const Settings& settings, int64_t row_length) {
-    const Member member = member_of(settings);
+  SSSD_HOST_DEVICE Constants(const Settings& settings, int64_t row_length, double gradient) {
     scale = S(1.4426950408889634074 / settings.temperature);
+    gradient_scale = S(gradient);
     cosine = settings.measure == Measure::cosine;
-    gradient_scale = S(1);
-    if (member == Member::js) gradient_scale = S(0.5 / settings.temperature);
-    if (member == Member::kl) gradient_scale = S(1 / settings.temperature);
-    if (member == Member::softmax_mse) gradient_scale = S(2 / settings.temperature);
-    if (member == Member::affine && !cosine) gradient_scale = S(2);
     eps = S(settings.eps);
     count = S(double(row_length));
     centre = settings.normalize == Normalize::standardize;

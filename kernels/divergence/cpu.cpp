@@ -59,6 +59,9 @@ struct Driver {
           merge(place, pieces[0].stats[group], pieces[i].stats[group]);
     }
   }
+  static Constants<S> constants_of(const Settings& settings, const Level& level) {
+    return {settings, level.row_length(), M::gradient_scale(settings)};
+  }
   static Row prepare(const Place& place, const Stats& all) {
     return M::prepare(place.constants, all.a, all.b);
   }
@@ -78,8 +81,8 @@ struct Driver {
     int64_t tasks = 0, split_tasks = 0;
     for (int l = 0; l < levels.count; ++l) {
       const Level& level = levels.level[l];
-      new (places + l) Place{Plan<S>(level), Constants<S>(call.settings, level.row_length()),
-                             partials, pieces, tasks};
+      new (places + l)
+          Place{Plan<S>(level), constants_of(call.settings, level), partials, pieces, tasks};
       const Plan<S>& plan = places[l].plan;
       tasks += plan.tasks;
       partials += plan.split ? plan.units : plan.tasks;
@@ -264,8 +267,8 @@ struct Driver {
     int64_t tasks = 0;
     for (int l = 0; l < levels.count; ++l) {
       const Level& level = levels.level[l];
-      new (places + l) Place{Plan<S>(level), Constants<S>(call.settings, level.row_length()),
-                             nullptr, nullptr, tasks};
+      new (places + l)
+          Place{Plan<S>(level), constants_of(call.settings, level), nullptr, nullptr, tasks};
       tasks += places[l].plan.tasks;
     }
     each_task(call.parallel, places, levels.count, Order::descending, [&](int l, int64_t task) {

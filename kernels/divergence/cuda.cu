@@ -47,12 +47,12 @@ class Allowed {
   void forget_clusters() { remember(alone()); }
 
   Launch plan(const Levels& levels, const Settings& settings) const {
-    return plan_launch(levels, settings, chip_, kStrided, false);
+    return plan_on(chip_, levels, settings);
   }
   // Floats of workspace: enough also if a cluster is refused.
   int64_t workspace(const Levels& levels, const Settings& settings) const {
     return std::max(workspace_floats(plan(levels, settings)),
-                    workspace_floats(plan_launch(levels, settings, alone(), kStrided, false)));
+                    workspace_floats(plan_on(alone(), levels, settings)));
   }
 
  private:
@@ -61,6 +61,9 @@ class Allowed {
   int device_ = 0;
   Chip chip_;
 
+  static Launch plan_on(const Chip& chip, const Levels& levels, const Settings& settings) {
+    return plan_launch(levels, settings, facts_of<Member>(settings), chip, kStrided, false);
+  }
   Chip alone() const { return {chip_.shared_bytes, 1, chip_.switches}; }
   void remember(const Chip& chip) {
     chip_ = chip;
@@ -130,7 +133,7 @@ const char* backward(const Levels& levels, const Settings& settings, const float
                      const float* factors, const float* grad_values, cudaStream_t stream) {
   Chip chip;
   if (const char* error = read_switches(chip)) return error;
-  Launch launch = plan_launch(levels, settings, chip, kStrided, true);
+  Launch launch = plan_launch(levels, settings, facts_of<Member>(settings), chip, kStrided, true);
   if (launch.levels.tiles == 0) return nullptr;
   if (launch.levels.tiles > kMaxTiles) return kTooManyTiles;
   launch.saved = const_cast<float*>(saved), launch.factors = const_cast<float*>(factors);
@@ -143,7 +146,7 @@ const char* backward(const Levels& levels, const Settings& settings, const float
 // call(member, whether strided) for the levels of either layout: null, or what CUDA refused.
 template <class Call>
 const char* each_layout(const Settings& settings, Call call) {
-  return with_member(settings, [&](auto member) {
+  return with_member(settings, [&](auto member) -> const char* {
     const char* const error = call(member, std::true_type());
     return error ? error : call(member, std::false_type());
   });

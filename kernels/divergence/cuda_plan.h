@@ -24,7 +24,7 @@ namespace sssd::divergence {
 // next launch; with one piece the slot is the row. The pieces of a *clustered* row are the blocks
 // of a cluster, each of which keeps its piece on the chip until it knows the statistics of all.
 struct LevelPlan {
-  Constants<float> constants = Constants<float>(Settings{}, 1);
+  Constants<float> constants = Constants<float>(Settings{}, 1, 1);
   float element_scale = 1.0f;  // of a row's divergence: 1, or 1 / elements
   int64_t pieces = 1;          // of a row, all segments together
   int64_t piece_length = 0;    // elements; the last piece of a segment may have fewer
@@ -158,9 +158,24 @@ inline int floor_power_of_two(int64_t x, int64_t low, int64_t high) {
 }
 inline int bytes_of(Dtype dtype) { return dtype == Dtype::f32 ? 4 : 2; }
 
+// What a launch must know of a member.
+struct Facts {
+  int planes;             // saved a row
+  int sums;               // of a row, which threads reduce together
+  double gradient_scale;  // see Constants
+};
+template <class Member>
+Facts facts_of(const Settings& settings) {
+  using Sums = typename Member::template Sums<float>;
+  constexpr int sums = sizeof(Sums) / sizeof(float);
+  static_assert(sums <= 4, "Launch::piece_sums has four planes");
+  return {Member::planes(settings), sums, Member::gradient_scale(settings)};
+}
+
 struct Planner {
   const Levels& levels;
   const Settings& settings;
+  Facts facts;
   Chip chip;
   bool strided, backward;
   // The same for all levels of the launch:
@@ -172,8 +187,14 @@ struct Planner {
   int stash_vectors = 2;       // 16-byte pieces of a chunk of one map
   int64_t stash_capacity = 0;  // chunks
 
-  Planner(const Levels& all, const Settings& given, Chip on, bool lanes_along_rows, bool gradients)
-      : levels(all), settings(given), chip(on), strided(lanes_along_rows), backward(gradients) {
+  Planner(const Levels& all, const Settings& given, Facts member, Chip on, bool lanes_along_rows,
+          bool gradients)
+      : levels(all),
+        settings(given),
+        facts(member),
+        chip(on),
+        strided(lanes_along_rows),
+        backward(gradients) {
     threads = static_cast<int>(chip.switches.threads);
     half = levels.student_dtype != Dtype::f32 && levels.teacher_dtype != Dtype::f32;
     width = strided || !half ? 4 : 8;
@@ -210,11 +231,9 @@ struct Planner {
 
   // Floats in one region of scratch.
   int scratch(int rows) const {
-    const int planes = (std::max(saved_planes(settings), 4) + 1) * rows;
-    const int sums = member_of(settings) == Member::softmax_mse ? 4 : 3;  // reduced together
-    return round_up(
-        backward ? planes : std::max(planes, sums * threads / 32 * (strided ? rows : 1)),
-        4);  // what follows is aligned for vectors
+    const int planes = (std::max(facts.planes, 4) + 1) * rows;
+    const int sums = facts.sums * threads / 32 * (strided ? rows : 1);
+    return round_up(backward ? planes : std::max(planes, sums), 4);  // vectors follow, aligned
   }
   int64_t scratch_bytes(int rows) const { return 2 * scratch(rows) * int64_t(sizeof(float)); }
 
@@ -290,7 +309,7 @@ struct Planner {
   LevelPlan plan(int l) const {
     const Level& level = levels.level[l];
     LevelPlan plan;
-    plan.constants = Constants<float>(settings, level.row_length());
+    plan.constants = Constants<float>(settings, level.row_length(), facts.gradient_scale);
     plan.element_scale = element_scale<float>(settings, level.row_length());
     plan.index = l;
     plan.vectors = aligned(level, width, false);
@@ -323,15 +342,15 @@ struct Planner {
 };
 
 // The launch for the strided, or the contiguous, levels of a call; none if its count is 0.
-inline Launch plan_launch(const Levels& levels, const Settings& settings, Chip chip, bool strided,
-                          bool backward) {
-  const Planner planner(levels, settings, chip, strided, backward);
+inline Launch plan_launch(const Levels& levels, const Settings& settings, Facts facts, Chip chip,
+                          bool strided, bool backward) {
+  const Planner planner(levels, settings, facts, chip, strided, backward);
   Launch launch;
   launch.levels.rows = levels.rows;
   launch.levels.student_dtype = levels.student_dtype;
   launch.levels.teacher_dtype = levels.teacher_dtype;
   launch.settings = settings;
-  launch.planes = saved_planes(settings);
+  launch.planes = facts.planes;
   launch.threads = planner.threads;
   launch.cluster = planner.cluster;
   launch.stash_vectors = planner.stash_vectors;

@@ -27,8 +27,7 @@ struct Settings {
   Root root;
   Rows rows;
   Elements elements;
-  bool
-      unbiased;  // standardize: variance over n - 1, eps added to the deviation, not under the root
+  bool unbiased;       // standardize: variance over n - 1, eps added to the deviation
   double temperature;  // softmax
   double eps;          // standardize, l2, cosine
 };
@@ -61,31 +60,6 @@ inline Level level_of(Over over, int64_t images, int64_t channels, int64_t cells
 
 // Below this a divergence counts as 0 for the slope of its root.
 constexpr double kRootFloor = 1e-12;
-
-// One kernel instantiation each; `cosine` is `affine` with unit rows.
-enum class Member : int32_t { js, kl, softmax_mse, affine };
-
-SSSD_HOST_DEVICE inline Member member_of(const Settings& settings) {
-  if (settings.normalize != Normalize::softmax) return Member::affine;
-  if (settings.measure == Measure::kl) return Member::kl;
-  if (settings.measure == Measure::mse) return Member::softmax_mse;
-  return Member::js;
-}
-
-// Numbers saved a row between forward and backward, each a plane of Levels::rows values.
-SSSD_HOST_DEVICE inline int saved_planes(const Settings& settings) {
-  switch (member_of(settings)) {
-    case Member::js:
-      return 4;
-    case Member::kl:
-      return 3;
-    case Member::softmax_mse:
-      return 5;
-    default:
-      break;
-  }
-  return settings.normalize == Normalize::none && settings.measure == Measure::mse ? 1 : 7;
-}
 
 // What a row's divergence D is multiplied by.
 template <class T>

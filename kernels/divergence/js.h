@@ -7,6 +7,8 @@ namespace sssd::divergence {
 
 // Jensen-Shannon: D = (KL(p || m) + KL(q || m)) / 2.
 struct Js : SoftmaxMember {
+  static int planes(const Settings&) { return 4; }
+  static double gradient_scale(const Settings& settings) { return 0.5 / settings.temperature; }
   template <class V, class R, class S>
   static SSSD_HOST_DEVICE void term(const Constants<S>& c, const Row<R>& row, V a, V b,
                                     Sums<R>& sums) {

@@ -7,6 +7,8 @@ namespace sssd::divergence {
 
 // KL(q || p), teacher against student: the sum of q (e^x - 1 - x) with x = log p - log q.
 struct Kl : SoftmaxMember {
+  static int planes(const Settings&) { return 3; }
+  static double gradient_scale(const Settings& settings) { return 1 / settings.temperature; }
   template <class V, class R, class S>
   static SSSD_HOST_DEVICE void term(const Constants<S>& c, const Row<R>& row, V a, V b,
                                     Sums<R>& sums) {
@@ -55,6 +57,8 @@ struct Kl : SoftmaxMember {
 
 // The squared distance of two softmaxes: sum (p - q)^2.
 struct SoftmaxMse : SoftmaxMember {
+  static int planes(const Settings&) { return 5; }
+  static double gradient_scale(const Settings& settings) { return 2 / settings.temperature; }
   template <class V>
   struct Sums : RowSums<V> {
     V value = constant<V>(0);

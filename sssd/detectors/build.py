@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rich.console import Console
+from torch import nn
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 
 from sssd.detectors.backbones import IMAGENET, build_backbone
@@ -69,7 +70,11 @@ def _build(config: DetectorConfig, num_classes: int) -> TorchvisionDetector:
     }
     if config.name == "fcos":
         # 0.05 as the other two have it: torchvision's 0.2 would hide what evaluation counts.
-        return FCOSDetector(FCOS(backbone, num_classes, score_thresh=0.05, **sizes), num_classes)
+        fcos = FCOS(backbone, num_classes, score_thresh=0.05, **sizes)
+        # A box's sides are ReLUs, torchvision's of numbers around 0: a side that the first steps
+        # push below 0 everywhere never has a gradient again. Ours start a stride from the centre.
+        nn.init.ones_(fcos.head.regression_head.bbox_reg.bias)
+        return FCOSDetector(fcos, num_classes)
     if config.name == "retinanet":
         return RetinaNetDetector(RetinaNet(backbone, num_classes, **sizes), num_classes)
     return FasterRCNNDetector(FasterRCNN(backbone, num_classes + 1, **sizes), num_classes)

@@ -18,6 +18,7 @@ from sssd.ops.divergence_kernels import (
     Root,
     Rows,
     every_row,
+    is_defined,
     numbers,
 )
 from sssd.ops.inputs import Maps, as_number, check_maps, check_weights, in_format_of
@@ -160,13 +161,13 @@ def _check_settings(
             "reduction is 'sum', but rows='none' reduces nothing: add up what it gives, or pass "
             "rows='sum'"
         )
-    softmax = given["normalize"] == "softmax"
-    if given["divergence"] in ("js", "kl", "reverse_kl") and not softmax:
+    defined = is_defined(given["normalize"], given["divergence"])
+    if not defined and given["normalize"] != "softmax":
         raise ValueError(
             f"divergence {given['divergence']!r} compares distributions, but normalize is "
             f"{given['normalize']!r}: pass normalize='softmax', or divergence 'mse' or 'cosine'"
         )
-    if given["divergence"] == "cosine" and softmax:
+    if not defined:
         raise ValueError(
             "divergence 'cosine' compares directions, but normalize is 'softmax': pass "
             "normalize='l2', 'standardize' or 'none'"

@@ -47,14 +47,19 @@ def numbers(settings: dict[str, Any]) -> list[Any]:
     return [number(name, settings[name]) for name in CHOICES] + [settings[n] for n in _OTHERS]
 
 
+def is_defined(normalize: str, divergence: str) -> bool:
+    """Whether rows so normalised have the divergence: softmaxes all but cosine, others two."""
+    return divergence == "mse" or (normalize == "softmax") == (divergence != "cosine")
+
+
 # What each plane of numbers that forward saves of the rows counts in their divergences. The library
 # says it of its own, by the numbers of `normalize` and `divergence`.
 TRITON_PLANES = (1.0, *[0.0] * 7)
 _NATIVE_PLANES = {
-    (normalize, divergence): tuple(torch.ops.sssd.divergence_planes(normalize, divergence))
-    for normalize in range(len(CHOICES["normalize"]))
-    for divergence in range(len(CHOICES["divergence"]))
-    if not dispatch.MISSING
+    (n, d): tuple(torch.ops.sssd.divergence_planes(n, d))
+    for n, normalize in enumerate(CHOICES["normalize"])
+    for d, divergence in enumerate(CHOICES["divergence"][:-1])
+    if not dispatch.MISSING and is_defined(normalize, divergence)
 }
 
 

@@ -1,5 +1,5 @@
 // The CUDA launchers of the divergence operator, run on the CPU, for Python. Tests only.
-#include "kernels/divergence/divergence.h"
+#include "kernels/divergence/members.h"
 #include "tests/kernels/emulator/binding.h"
 
 namespace py = pybind11;

@@ -4,7 +4,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "kernels/divergence/divergence.h"
+#include "kernels/divergence/members.h"
 
 using namespace sssd;
 using namespace sssd::divergence;
