@@ -86,7 +86,7 @@ FOLLOWED = "one of --schedule.milestones, and --method.coefficient.steps that be
          "--method.coefficient.value", DISTILLING),
         ([*OWN_DATA, "--method.name", "plain", "--method.fusion.name", "relation"],
          "--method.fusion.name", LABEL_GUIDED),
-        ([*OWN_DATA, "--method.name", "lgd", "--method.no_normalize"], "--method.normalize",
+        ([*OWN_DATA, "--method.name", "lgd", "--method.over", "cells"], "--method.over",
          "--method.name sssd"),
         ([*OWN_DATA, "--method.fusion.no-context"], "--method.fusion.context",
          "--method.fusion.name relation"),
