@@ -7,7 +7,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: train test test-all bench gpu lint format wheel docs hub clean
 
-train: $(VENV)/ready
+train: $(VENV)/train
 	$(BIN)/python setup.py build_ext
 	$(BIN)/python -m sssd.train
 
@@ -51,11 +51,16 @@ hub: $(VENV)/ready
 	$(BIN)/python setup.py build_ext
 	$(BIN)/python tools/hub.py
 
-# The metadata's dependencies, at the versions of constraints.txt.
-$(VENV)/ready: pyproject.toml constraints.txt
+# The metadata's dependencies, at the versions of constraints.txt: for training, and all others too.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt
+$(VENV)/train: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt setuptools cmake ninja torch
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	$(INSTALL) setuptools cmake ninja torch
+	$(INSTALL) --no-build-isolation --editable '.[demo]'
+	touch $@
+
+$(VENV)/ready: $(VENV)/train
+	$(INSTALL) --no-build-isolation --editable '.[dev]'
 	touch $@
 
 clean:

@@ -59,7 +59,6 @@ METHODS: dict[str, MethodConfig] = {
     "SSSD, LGD's fusion and adapter": SSSDConfig(fusion=RelationConfig(), adapter="full"),
     "SSSD": SSSDConfig(),
     "SSSD, full adapter": SSSDConfig(adapter="full"),
-    "SSSD, no adapter, instance norm": SSSDConfig(adapter="none", normalize=True),
     "SSSD, K_e every 2nd step": SSSDConfig(teacher_every=2),
 }
 

@@ -40,8 +40,6 @@ def fit(
     *,
     resume: bool = False,
     console: Console | None = None,
-    recipe: str | None = None,
-    given: Sequence[str] = (),
     iterations: int | None = None,
     epochs: float | None = None,
     loggers: Sequence[Logger] = (),
@@ -58,9 +56,6 @@ def fit(
         out: folder of the run; by default `config.out`, or runs/RECIPE-DATE-TIME.
         resume: go on with the run in `out` from its newest checkpoint.
         console: where progress is told; by default the standard output.
-        recipe: what the folder's `config.json` is to call the settings.
-        given: flags of a command line, which stay as they are where a length in epochs moves all
-            else.
         iterations: length of the run. All that happens at an iteration moves along.
         epochs: length of the run in passes over the training images, in place of iterations.
         loggers: functions that are called as `logger(row, step)` with each row of metrics: numbers
@@ -87,14 +82,30 @@ def fit(
     """
     _require_functions(loggers)
     changes = _with_length(changes, iterations=iterations, epochs=epochs)
-    name, asked = _settings(config, out, resume, changes)
-    recipe = recipe or name
+    recipe, asked = _settings(config, out, resume, changes)
+    return fit_settings(asked, recipe, _flags(changes), console, loggers)
+
+
+def fit_settings(
+    asked: Config,
+    recipe: str,
+    given: Sequence[str],
+    console: Console | None = None,
+    loggers: Sequence[Logger] = (),
+) -> Run:
+    """`fit` for settings that are complete, as the command has them.
+
+    Args:
+        asked: settings of a run.
+        recipe: what the folder's `config.json` is to call them.
+        given: flags whose values a length in epochs does not move: see `in_iterations`.
+        console: where progress is told.
+        loggers: see `fit`.
+    """
     with distributed.process_group(asked.engine.device):
         console = console or distributed.console()
         folder = distributed.from_first(lambda: choose_folder(asked, recipe))
-        method, train_set, validation_set, config = prepare(
-            asked, console, [*given, *_flags(changes)]
-        )
+        method, train_set, validation_set, config = prepare(asked, console, given)
         run = Run(
             folder,
             method.detector,

@@ -2,12 +2,20 @@
 
 import dataclasses
 import itertools
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from sssd.engine.record import by_flag, with_changes
-from sssd.methods import KINDS, FusionConfig, LabelGuidedConfig, MethodConfig, NamedConfig
+from sssd.methods import (
+    KINDS,
+    DistillingConfig,
+    FusionConfig,
+    LabelGuidedConfig,
+    MethodConfig,
+    NamedConfig,
+)
 from sssd.recipes import Config, stretched
 
 Named = TypeVar("Named", bound=NamedConfig)
@@ -97,7 +105,8 @@ def without_effect(config: Config) -> dict[str, str]:
         "...) takes yours": (
             config.data.format != "demo",
             ["--data.train", "--data.train-images", "--data.train-split", "--data.val",
-             "--data.val-images", "--data.val-split", "--data.val-share", "--data.on-bad-data"],
+             "--data.val-images", "--data.val-split", "--data.val-share", "--data.pixel-range",
+             "--data.on-bad-data"],
         ),
         "--data.val, not --data.val-share": (
             config.data.val_share is None, ["--data.val-split"]
@@ -109,8 +118,39 @@ def without_effect(config: Config) -> dict[str, str]:
             schedule.epochs is None, ["--schedule.iterations"]
         ),
         "--schedule.warmup 1 or more": (schedule.warmup > 0, ["--schedule.warmup-factor"]),
+        "--schedule.milestones": (bool(schedule.milestones), ["--schedule.gamma"]),
+        **_needs_of_lambda(config),
     }  # fmt: skip
     return {flag: need for need, (met, names) in needs.items() if not met for flag in names}
+
+
+def _needs_of_lambda(config: Config) -> dict[str, tuple[bool, list[str]]]:
+    """What flags of a method need of its lambda: see `without_effect`."""
+    if not isinstance(config.method, DistillingConfig):
+        return {}
+    coefficient, milestones = config.method.coefficient, config.schedule.milestones
+    factor, steps = coefficient.step_factor, coefficient.steps
+    name, first = "--method.coefficient", min(steps, default=math.inf)
+    # step1-weights: step 2 begins with the head of step 1 in any case.
+    kept = ("--method.name", f"{name}.value", f"{name}.steps", "--method.step1-weights")
+    distilling = [flag for flag in by_flag(config.method, "--method.") if flag not in kept]
+    # A factor of 1 is true in any case: the arms of `sssd.compare` say it of a fixed lambda.
+    return {
+        f"a lambda above 0, by {name}.value or {name}.steps": (
+            not coefficient.is_off, distilling
+        ),
+        f"{name}.steps that begin later than at 0: they replace it": (
+            first > 0 or not any(steps.values()), [f"{name}.value"]
+        ),
+        f"one of --schedule.milestones, and {name}.steps that begin later, if any": (
+            factor == 1 or first > min(milestones, default=math.inf), [f"{name}.step-factor"]
+        ),
+    }  # fmt: skip
+
+
+def is_of(flag: str, others: Iterable[str]) -> bool:
+    """Whether a flag is one of some, or of the group of one."""
+    return any(f"{flag}.".startswith(f"{other}.") for other in others)
 
 
 def _chosen(kind: type[Named], settings: Named, flag: str, flags: Sequence[str]) -> Named:
@@ -148,7 +188,7 @@ def _refuse(needs: Mapping[str, str], flags: Sequence[str]) -> None:
     """Refuses flags, and those of the groups, that need something else."""
     for flag in sorted(_name(flag) for flag in flags if flag.startswith("--")):
         for beginning, need in needs.items():
-            if f"{flag}.".startswith(f"{beginning}."):
+            if is_of(flag, [beginning]):
                 raise ValueError(f"{flag} has no effect here; it needs {need}")
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from sssd.ops import channel_kl, feature_divergence, js_distance, pixel_kl
+from sssd.ops import feature_divergence, js_distance
 from sssd.ops.inputs import Maps, as_list, as_pair
 
 Loss = Callable[[Maps, Maps], Tensor]
@@ -53,7 +53,9 @@ def cwd_loss(student: Maps, teacher: Maps, *, temperature: float = 4.0) -> Tenso
 
     Source: Shu et al., ICCV 2021, equation 4.
     """
-    return channel_kl(student, teacher, temperature=temperature, reduction="sum")
+    return temperature**2 * feature_divergence(
+        student, teacher, over="cells", divergence="kl", temperature=temperature, reduction="sum"
+    )
 
 
 def pixel_kl_loss(student: Maps, teacher: Maps, *, temperature: float = 1.0) -> Tensor:
@@ -63,7 +65,9 @@ def pixel_kl_loss(student: Maps, teacher: Maps, *, temperature: float = 1.0) -> 
 
     Source: Liu et al., "Structured knowledge distillation", CVPR 2019, equation 2.
     """
-    return pixel_kl(student, teacher, temperature=temperature, reduction="sum")
+    return temperature**2 * feature_divergence(
+        student, teacher, divergence="kl", temperature=temperature, reduction="sum"
+    )
 
 
 def lgd_loss(student: Maps, teacher: Maps) -> Tensor:

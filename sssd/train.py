@@ -53,14 +53,14 @@ def _fit(recipe: str, config: Config, flags: Sequence[str]) -> int:
     from sssd.engine.best import BEST
     from sssd.engine.files import RunError
     from sssd.engine.tables import table
-    from sssd.fitting import fit
+    from sssd.fitting import fit_settings
 
     console = distributed.console()
     with (
         exit_on(WRONG_USE, ValueError, OSError, ImportError),
         exit_on(FAILED, RunError, WorkerKilled),
     ):
-        run = fit(config, recipe=recipe, console=console, given=flags)
+        run = fit_settings(config, recipe, flags, console)
     if run.signal is not None:
         alone = distributed.world_size() == 1
         launcher = "python" if alone else "torchrun (with its flags of before)"

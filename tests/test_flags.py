@@ -69,6 +69,9 @@ def test_an_unknown_name_is_refused_with_the_known_ones(arguments: list[str], sa
 
 LABEL_GUIDED = "--method.name sssd or lgd"
 DISTILLING = "--method.name sssd or lgd or labelenc_step1 or labelenc_step2"
+OFF, A_LAMBDA = ["--method.coefficient.value", "0"], "a lambda above 0"
+FACTOR, STEPS = ["--method.coefficient.step-factor"], ["--method.coefficient.steps"]
+FOLLOWED = "one of --schedule.milestones, and --method.coefficient.steps that begin later"
 
 
 @pytest.mark.parametrize(
@@ -76,13 +79,14 @@ DISTILLING = "--method.name sssd or lgd or labelenc_step1 or labelenc_step2"
     [
         (["demo", "--data.train", "a.json"], "--data.train", "data of your own"),
         (["--data.val-images=b"], "--data.val-images", "data of your own"),
+        (["demo", "--data.pixel-range", "0", "255"], "--data.pixel-range", "data of your own"),
         ([*OWN_DATA, "--method.name", "plain", "--method.adapter", "none"], "--method.adapter",
          LABEL_GUIDED),
         ([*OWN_DATA, "--method.name", "plain", "--method.coefficient.value", "2"],
          "--method.coefficient.value", DISTILLING),
         ([*OWN_DATA, "--method.name", "plain", "--method.fusion.name", "relation"],
          "--method.fusion.name", LABEL_GUIDED),
-        ([*OWN_DATA, "--method.name", "lgd", "--method.no_normalize"], "--method.normalize",
+        ([*OWN_DATA, "--method.name", "lgd", "--method.over", "cells"], "--method.over",
          "--method.name sssd"),
         ([*OWN_DATA, "--method.fusion.no-context"], "--method.fusion.context",
          "--method.fusion.name relation"),
@@ -98,6 +102,16 @@ DISTILLING = "--method.name sssd or lgd or labelenc_step1 or labelenc_step2"
          "--schedule.iterations", "a run without --schedule.epochs"),
         ([*OWN_DATA, "--schedule.warmup", "0", "--schedule.warmup-factor", "0.5"],
          "--schedule.warmup-factor", "--schedule.warmup 1 or more"),
+        ([*OWN_DATA, "--schedule.gamma", "0.5", "--schedule.milestones"], "--schedule.gamma",
+         "--schedule.milestones"),
+        ([*OWN_DATA, *OFF, "--method.adapter", "none"], "--method.adapter", A_LAMBDA),
+        ([*OWN_DATA, *OFF, "--method.fusion.name=relation"], "--method.fusion.name", A_LAMBDA),
+        ([*OWN_DATA, *OFF, "--method.coefficient.start", "9"], "--method.coefficient.start",
+         A_LAMBDA),
+        ([*OWN_DATA, *STEPS, "0", "2", "--method.coefficient.value", "3"],
+         "--method.coefficient.value", "--method.coefficient.steps that begin later than at 0"),
+        ([*OWN_DATA, *STEPS, "240", "2", *FACTOR, "3"], FACTOR[0], FOLLOWED),
+        ([*OWN_DATA, *FACTOR, "3", "--schedule.milestones"], FACTOR[0], FOLLOWED),
     ],
 )  # fmt: skip
 def test_a_flag_without_effect_is_refused_with_what_it_needs(
@@ -105,6 +119,20 @@ def test_a_flag_without_effect_is_refused_with_what_it_needs(
 ) -> None:
     with pytest.raises(ValueError, match=f"^{flag} has no effect here; it needs {need}"):
         parse(arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [*OFF, *STEPS, "100", "2", "--method.adapter", "none"],
+        [*OFF, "--method.name", "labelenc_step2", "--method.step1-weights", "x"],
+        [*STEPS, "0", "0", "--method.coefficient.value", "1"],  # the head is trained on K_e
+        [*STEPS, "241", "2", *FACTOR, "3"],
+        [*FACTOR, "1", "--schedule.milestones"],
+    ],
+)
+def test_what_has_an_effect_after_all_is_taken(arguments: list[str]) -> None:
+    parse([*OWN_DATA, *arguments])
 
 
 def test_a_flag_of_no_method_is_the_parsers_business(capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,6 +100,14 @@ def test_published_formula(name, maps):
     torch.testing.assert_close(grads, expected_grads, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["cwd", "pixel_kl"])
+def test_kl_grows_with_the_square_of_the_temperature(name, maps):
+    """Where that is high, so that the softmax is nearly linear, nothing but its square is left."""
+    loss, (student, teacher) = getattr(losses, f"{name}_loss"), maps
+    at = [loss(student, teacher, temperature=t) for t in (100.0, 200.0)]
+    torch.testing.assert_close(*at, rtol=0.05, atol=0)
+
+
 def test_weighted_mse_is_the_foreground_term_of_fgd(maps):
     student, teacher = maps
     masks = [torch.rand(x.shape[0], *x.shape[2:]) for x in student]

@@ -34,7 +34,7 @@ def calls(device: torch.device) -> dict[str, Call]:
     def pool(maps: list[Tensor]) -> Tensor:
         return ops.pool_boxes(maps, boxes, index, IMAGE)
 
-    distances = ("feature_divergence", "js_distance", "js_divergence", "channel_kl", "pixel_kl")
+    distances = ("feature_divergence", "js_distance", "js_divergence")
     return {
         **{name: distance(name) for name in distances},
         "pool_boxes": pool,

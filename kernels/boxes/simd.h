@@ -136,12 +136,6 @@ SSSD_INLINE void transpose(const double* in, int64_t in_row, double* out, int64_
 }
 
 template <class T>
-SSSD_INLINE accumulator_t<T> to_accumulator(T value) {
-  Sixteen<accumulator_t<T>> wide;
-  load_some(&value, 1, wide);
-  return wide.part[0].raw[0];
-}
-template <class T>
 SSSD_INLINE T from_accumulator(accumulator_t<T> value) {
   T narrow[kLanes];
   Sixteen<accumulator_t<T>> wide;

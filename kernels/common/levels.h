@@ -33,9 +33,6 @@ struct Level {
 
   SSSD_HOST_DEVICE int64_t rows() const { return outer * inner; }
   SSSD_HOST_DEVICE int64_t row_length() const { return segments * length; }
-  SSSD_HOST_DEVICE int64_t row_base(int64_t row) const {  // offset of the row's first element
-    return (row / inner) * outer_stride + row % inner;
-  }
 };
 
 struct Levels {

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sssd.engine.record import by_flag
-from sssd.flags import without_effect
+from sssd.flags import is_of, without_effect
 from sssd.methods import DistillingConfig
 from sssd.recipes import Config, stretched
 from sssd.train import parse
@@ -115,14 +115,18 @@ def make_arms(recipe: str, flags: Sequence[str], wanted: Sequence[str]) -> list[
 def longer(recipe: str, flags: Sequence[str], arm: Arm, iterations: int) -> Arm:
     """An arm in another number of iterations: all that happens at one moves along."""
     wanted = stretched(arm.config, iterations)
-    own = [*arm.flags, "--schedule.iterations", str(iterations)]
-    got = _parsed(recipe, [*flags, *own], f"--arms {arm.name}")
     goal, idle = by_flag(wanted), tuple(without_effect(wanted))  # idle ones are refused
-    for flag, value in by_flag(got).items():  # what flags had given stays behind
-        if value != goal[flag] and not flag.startswith(idle):
-            own += [flag, *_words(goal[flag])]
-    got = _parsed(recipe, [*flags, *own], f"--arms {arm.name}")
-    assert all(f.startswith(idle) for f in differences(settings_of(got), settings_of(wanted)))
+    # What flags gave stays behind where they are parsed; then what is rounded once or twice.
+    given = _flags_in([*flags, *arm.flags]) - {"--schedule.iterations"}
+    now = {flag: value for flag, value in by_flag(arm.config).items() if flag in given}
+    own = [*arm.flags, "--schedule.iterations", str(iterations)]
+    for _ in range(2):
+        for flag, value in now.items():
+            if value != goal[flag] and not is_of(flag, idle):
+                own += [flag, *_words(goal[flag])]
+        got = _parsed(recipe, [*flags, *own], f"--arms {arm.name}")
+        now = by_flag(got)
+    assert all(is_of(f, idle) for f in differences(settings_of(got), settings_of(wanted)))
     return Arm(arm.name, tuple(own), got)
 
 

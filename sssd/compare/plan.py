@@ -17,6 +17,7 @@ from sssd.compare.arms import Arm, differences, longer
 from sssd.compare.statistics import FIRST_LOOK, Rule, make_rule
 from sssd.data import DetectionDataset
 from sssd.engine.files import write_text
+from sssd.engine.record import REMOVED
 
 FILE = "plan.json"
 SAME_COST = 0.02  # arms whose steps differ by less share the longer run of the baseline
@@ -206,10 +207,12 @@ def refuse_changes(plan: Plan, now: Plan, folder: Path) -> None:
         ValueError: names all that differs, with both values.
     """
     told: list[str] = []
+    removed = {(flag, str(value)) for flag, value in REMOVED.items()}
     if list(plan.arms) != list(now.arms):
         told.append(f"--arms were {_list(plan.arms)} and are {_list(now.arms)} now")
     for name in plan.settings.keys() & now.settings.keys():
-        changes = differences(plan.settings[name], now.settings[name])
+        was = {f: v for f, v in plan.settings[name].items() if (f, v) not in removed}
+        changes = differences(was, now.settings[name])
         told += [f"{name}: {f} was {a} and is {b} now" for f, (a, b) in changes.items()]
     asked = {
         "--seeds": (plan.seeds, now.seeds),

@@ -31,6 +31,7 @@ Name = Literal["GO", "NO-GO", "INCONCLUSIVE"]
 FIRST_LOOK = 3
 CALIBRATION = 400_000
 PLANS = 10_000  # simulated ones, for power
+POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -124,52 +125,50 @@ class Outcomes(NamedTuple):
     seeds: float
 
 
-def simulate(rule: Rule, gain: float, spread: float, plans: int = PLANS, seed: int = 1) -> Outcomes:
+def simulate(rule: Rule, gain: float, spread: float, seed: int = 1) -> Outcomes:
     """What becomes of plans whose truth is known.
 
     Args:
         rule: the plan's.
         gain: the true mean of the paired gains.
         spread: their true standard deviation over seeds.
-        plans: so many are simulated.
         seed: of the random numbers.
     """
-    draws = np.random.default_rng(seed).standard_normal((plans, rule.looks[-1]))
+    draws = np.random.default_rng(seed).standard_normal((PLANS, rule.looks[-1]))
     names, _, _ = _looks(gain + spread * draws, rule)
     decided = names.any(axis=1)
     first = np.where(decided, (names != 0).argmax(axis=1), len(rule.looks) - 1)
-    last = names[np.arange(plans), first]
+    last = names[np.arange(PLANS), first]
     go, no_go, inconclusive = (float((last == number).mean()) for number in (1, 2, 0))
     return Outcomes(go, no_go, inconclusive, float(np.asarray(rule.looks)[first].mean()))
 
 
-def detectable(rule: Rule, spread: float, power: float = 0.8) -> float:
-    """The smallest true gain that such a plan calls GO with some probability."""
+def detectable(rule: Rule, spread: float) -> float:
+    """The smallest true gain that such a plan calls GO with a probability of POWER."""
     low, high = 0.0, rule.threshold + 20 * spread
     for _ in range(20):
         middle = (low + high) / 2
-        if simulate(rule, middle, spread).go < power:
+        if simulate(rule, middle, spread).go < POWER:
             low = middle
         else:
             high = middle
     return high
 
 
-def seeds_needed(gain: float, spread: float, level: float, power: float = 0.8) -> int:
-    """Seeds after which one look shows with some probability that a true gain is above 0.
+def seeds_needed(gain: float, spread: float, level: float) -> int:
+    """Seeds after which one look shows with a probability of POWER that a true gain is above 0.
 
     Args:
         gain: the true gain.
         spread: standard deviation of the paired gains over seeds.
         level: one-sided level of the look.
-        power: the probability.
     """
     low, high = 2, 1_000_000
     while low + 1 < high:
         n = (low + high) // 2
         shift = gain / spread * math.sqrt(n) if spread else math.inf
         found = stats.nct.sf(stats.t.isf(level, n - 1), n - 1, min(shift, 100.0))
-        low, high = (low, n) if found >= power else (n, high)
+        low, high = (low, n) if found >= POWER else (n, high)
     return high
 
 

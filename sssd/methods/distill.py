@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sssd.detectors import Detector, Maps, Targets
 from sssd.distillation import SelfDistillation
 from sssd.fusion import Adapter, PaintedFusion, RelationFusion
+from sssd.losses import standardized_mse
 from sssd.methods.base import Comparison, Method, StepResult
 from sssd.methods.gradients import GradientShares, without_gradient
 from sssd.methods.settings import (
@@ -80,9 +81,9 @@ class Distilling(Method, ABC):
     def distances(self, student: Maps, teacher: Maps) -> tuple[Tensor, Tensor]:
         """The distance, and what each level contributes to it (P,)."""
 
-    @abstractmethod
     def sides(self, student: Maps, teacher: Maps) -> tuple[Maps, Maps]:
         """The maps as the distance sees them: normalised where it does that first."""
+        return student, teacher
 
     def cell_distances(self, student: Maps, teacher: Maps) -> tuple[Maps, str]:
         """What each cell of two `sides` has in the distance, P maps (B, H_l, W_l), and its name."""
@@ -166,6 +167,14 @@ def build_fusion(config: FusionConfig, num_classes: int, width: int) -> nn.Modul
 def build_adapter(name: AdapterName, width: int) -> nn.Module:
     """The adapter of a name."""
     return nn.Identity() if name == "none" else Adapter(width, separable=name == "separable")
+
+
+def squared_error(
+    student: Maps, teacher: Maps, over: Literal["cells", "image"]
+) -> tuple[Tensor, Tensor]:
+    """`standardized_mse` of all levels, and what each level adds to it (P,)."""
+    by_level = standardized_mse(student, teacher, over=over)
+    return by_level.sum(), by_level
 
 
 def standardize(maps: Maps) -> Maps:

@@ -9,8 +9,7 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork
 from sssd.detectors import Detector, Maps
 from sssd.detectors.weights import load_weights
 from sssd.fusion import Adapter, ColorMapEncoder, Objects, normalize_map
-from sssd.losses import standardized_mse
-from sssd.methods.distill import Distilling
+from sssd.methods.distill import Distilling, squared_error
 from sssd.methods.settings import DistillingConfig, LabelEncStep2Config
 from sssd.schedules import ScheduleConfig
 
@@ -78,8 +77,7 @@ class LabelEnc(Distilling):
 
     def distances(self, student: Maps, teacher: Maps) -> tuple[Tensor, Tensor]:
         """Mean squared error over all levels, and what each level adds to it (P,)."""
-        by_level = standardized_mse(student, teacher, over="image")
-        return by_level.sum(), by_level
+        return squared_error(student, teacher, "image")
 
     def sides(self, student: Maps, teacher: Maps) -> tuple[Maps, Maps]:
         """Normalised over each map, as the operator does on the way: see `Distilling.sides`."""

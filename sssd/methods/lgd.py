@@ -3,8 +3,7 @@
 from torch import Tensor
 
 from sssd.detectors import Maps
-from sssd.losses import standardized_mse
-from sssd.methods.distill import LabelGuided, standardize
+from sssd.methods.distill import LabelGuided, squared_error, standardize
 
 
 class LGD(LabelGuided):
@@ -20,8 +19,7 @@ class LGD(LabelGuided):
 
     def distances(self, student: Maps, teacher: Maps) -> tuple[Tensor, Tensor]:
         """Mean squared error over all levels, and what each level adds to it (P,)."""
-        by_level = standardized_mse(student, teacher, over="cells")
-        return by_level.sum(), by_level
+        return squared_error(student, teacher, "cells")
 
     def sides(self, student: Maps, teacher: Maps) -> tuple[Maps, Maps]:
         """Standardised, as the operator does on the way: see `Distilling.sides`."""

@@ -106,8 +106,8 @@ class SSSDConfig(LabelGuidedConfig):
     """SSSD: Jensen-Shannon distance between softmaxes of the maps."""
 
     name: MethodName = "sssd"
-    # Both are the cheap ones. Without an adapter, and without a norm, the distance does nothing
-    # (docs/results.md: 300 iterations at 64 channels).
+    # Both are the cheap ones. Without an adapter the distance does nothing (docs/results.md: 300
+    # iterations at 64 channels).
     fusion: FusionConfig = field(default_factory=PaintedConfig)
     adapter: AdapterName = "separable"
 
@@ -125,9 +125,6 @@ class SSSDConfig(LabelGuidedConfig):
     """Divergence of a row as a sum over its elements, or their mean (as PyTorch's kl_div with
     "mean"), which makes a root of it sqrt(row length) times smaller: lambda 75 of the mean over 256
     channels is 75 / 16 = 4.7 of the sum. The paper is silent."""
-
-    normalize: bool = False
-    """Instance norm of both sides before the softmax."""
 
     def __post_init__(self) -> None:
         """Refuses what has no meaning."""

@@ -3,10 +3,9 @@
 from torch import Tensor
 
 from sssd.detectors import Maps
-from sssd.methods.distill import LabelGuided, standardize
+from sssd.methods.distill import LabelGuided
 from sssd.methods.settings import SSSDConfig
 from sssd.ops import js_distance
-from sssd.ops.reference.divergence import softmax_terms
 
 
 class SSSD(LabelGuided):
@@ -24,7 +23,6 @@ class SSSD(LabelGuided):
 
     def distances(self, student: Maps, teacher: Maps) -> tuple[Tensor, Tensor]:
         """Mean JS distance of the levels, and the distance of each (P,)."""
-        student, teacher = self.sides(student, teacher)
         by_level = js_distance(
             student,
             teacher,
@@ -36,22 +34,11 @@ class SSSD(LabelGuided):
         )
         return by_level.mean(), by_level
 
-    def sides(self, student: Maps, teacher: Maps) -> tuple[Maps, Maps]:
-        """Standardised with `normalize`: see `Distilling.sides`."""
-        if self.config.normalize:
-            return standardize(student), standardize(teacher)
-        return student, teacher
-
     def cell_distances(self, student: Maps, teacher: Maps) -> tuple[Maps, str]:
-        """Root of each cell's part of the divergence: see `Distilling.cell_distances`."""
-        temperature = self.config.temperature
-        if self.config.over == "channels":  # a cell is a row
-            each = js_distance(student, teacher, temperature=temperature, rows="none")
-            cells = [m[:, 0] for m in student]  # (B, H_l, W_l)
-            parts = each.split([c.numel() for c in cells])
-            return [p.view(c.shape) for p, c in zip(parts, cells, strict=True)], "JS distance"
-        terms = [
-            softmax_terms(s.double(), t.double(), (2, 3), temperature, "js")
-            for s, t in zip(student, teacher, strict=True)
-        ]
-        return [t.mean(1).sqrt().float() for t in terms], "JS distance"
+        """Each cell's distance, where a cell is a row: see `Distilling.cell_distances`."""
+        if self.config.over == "cells":
+            return super().cell_distances(student, teacher)
+        each = js_distance(student, teacher, temperature=self.config.temperature, rows="none")
+        cells = [m[:, 0] for m in student]  # (B, H_l, W_l)
+        parts = each.split([c.numel() for c in cells])
+        return [p.view(c.shape) for p, c in zip(parts, cells, strict=True)], "JS distance"

@@ -2,19 +2,12 @@
 
 from sssd.ops.boxes import paint_boxes, pool_boxes
 from sssd.ops.dispatch import use_backend
-from sssd.ops.divergence import (
-    channel_kl,
-    feature_divergence,
-    js_distance,
-    js_divergence,
-    pixel_kl,
-)
+from sssd.ops.divergence import feature_divergence, js_distance, js_divergence
 from sssd.ops.explain import explain
 from sssd.ops.heatmap import label_heatmap
 from sssd.ops.objects import pack_boxes
 
 __all__ = [
-    "channel_kl",
     "explain",
     "feature_divergence",
     "js_distance",
@@ -22,7 +15,6 @@ __all__ = [
     "label_heatmap",
     "pack_boxes",
     "paint_boxes",
-    "pixel_kl",
     "pool_boxes",
     "use_backend",
 ]

@@ -10,8 +10,7 @@ from sssd.ops.inputs import Maps, as_list
 
 OPERATORS: dict[str, str] = {
     **dict.fromkeys(
-        ("feature_divergence", "js_distance", "js_divergence", "channel_kl", "pixel_kl"),
-        divergence_kernels.OPERATOR,
+        ("feature_divergence", "js_distance", "js_divergence"), divergence_kernels.OPERATOR
     ),
     "pool_boxes": box_kernels.POOL,
     "paint_boxes": box_kernels.PAINT,

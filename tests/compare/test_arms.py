@@ -109,3 +109,13 @@ def test_a_longer_run_moves_everything_along() -> None:
         "--schedule.iterations", "--schedule.milestones", "--schedule.warmup",
         "--method.coefficient.start",
     }  # fmt: skip
+
+
+def test_steps_that_flags_gave_move_before_the_factor_is_judged() -> None:
+    """At 250 still, steps would lie before the first milestone, and leave the factor no effect."""
+    flags = ["--method.coefficient.steps", "250", "4", "--method.coefficient.step-factor", "3"]
+    own = f"own: {' '.join(flags)}"
+    arm = make_arms("small", [], ["plain", own])[1]
+    config = longer("small", [], arm, 700).config
+    assert config.method.coefficient.steps == {500: 4}
+    assert config.schedule.milestones == (480, 620)

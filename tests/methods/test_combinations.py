@@ -36,7 +36,7 @@ METHODS = {
 }
 OTHER_SETTINGS = {  # which see nothing of the backbone
     "sssd, relation": SSSDConfig(fusion=RelationConfig(), adapter="full"),
-    "sssd, no adapter, instance norm": SSSDConfig(adapter="none", normalize=True),
+    "sssd, no adapter": SSSDConfig(adapter="none"),
     "lgd, painted": LGDConfig(fusion=PaintedConfig()),
 }
 DETECTORS = get_args(DetectorName)

@@ -29,7 +29,7 @@ IMAGE_SIZE = (64, 96)
 METHODS = {
     "plain": PlainConfig(),
     "painted": SSSDConfig(over="cells"),
-    "relation": SSSDConfig(fusion=RelationConfig(context=False), normalize=True),
+    "relation": SSSDConfig(fusion=RelationConfig(context=False)),
     "rarely": SSSDConfig(teacher_every=2, root="row", frozen_backbone=1),
     "lgd": LGDConfig(),
     "labelenc": LabelEncStep1Config(coefficient=CoefficientConfig(start=0)),
