@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The tests start a hundred processes: each would compile torch's sources anew where this is set.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: train test test-all bench gpu lint format wheel docs hub clean
+.PHONY: train test test-all mutations bench gpu lint format wheel docs hub clean
 
 train: $(VENV)/train
 	$(BIN)/python setup.py build_ext
@@ -15,6 +15,11 @@ train: $(VENV)/train
 test test-all: $(VENV)/ready
 	$(BIN)/python setup.py build_ext
 	$(BIN)/python -m pytest -n auto --dist worksteal $(if $(filter test,$@),-m "not slow") $(TESTS)
+
+# Faults planted one at a time: is each caught? Takes minutes.
+mutations: $(VENV)/ready
+	$(BIN)/python setup.py build_ext
+	$(BIN)/python -m tests.mutations
 
 bench: $(VENV)/ready
 	$(BIN)/python setup.py build_ext

@@ -126,33 +126,45 @@ def test_js_is_a_quarter_of_kl_for_small_gaps(maps):
     assert ratio.item() == pytest.approx(4, rel=1e-2)
 
 
-MODULES = {  # weight and settings of the paper, or of the code that is named in its place
-    "sssd": (losses.SSSDLoss, 4.7, {"over": "channels", "temperature": 1.0}),
-    "cwd": (losses.CWDLoss, 10, {"temperature": 1.0}),
-    "pixel_kl": (losses.PixelKLLoss, 10, {"temperature": 1.0}),
-    "lgd": (losses.LGDLoss, 1, {}),
-    "labelenc": (losses.LabelEncLoss, 1, {}),
-    "pkd": (losses.PKDLoss, 6, {}),
-    "cosine": (losses.CosineLoss, 1, {}),
-    "ultralytics": (losses.UltralyticsLoss, 6, {}),
-    "weighted_mse": (losses.WeightedMSELoss, 1e-3, {}),
+MODULES = [
+    kind
+    for kind in vars(losses).values()
+    if isinstance(kind, type) and kind.__base__ is losses.DistillationLoss
+]
+PUBLISHED = {  # in the paper, or in the code that the class names; for other losses nowhere
+    losses.CWDLoss: {"weight": 10, "temperature": 1},
+    losses.PixelKLLoss: {"weight": 10, "temperature": 1},
+    losses.LGDLoss: {"weight": 1},
+    losses.LabelEncLoss: {"weight": 1},
+    losses.PKDLoss: {"weight": 6},
+    losses.UltralyticsLoss: {"weight": 6},
+    losses.WeightedMSELoss: {"weight": 1e-3},
 }
 
 
 def test_every_loss_is_a_module_too():
-    functions = {n for n, f in vars(losses).items() if n.endswith("_loss") and callable(f)}
-    assert {f"{name}_loss" for name in MODULES} == functions
+    functions = {f for n, f in vars(losses).items() if n.endswith("_loss") and callable(f)}
+    assert {kind().function for kind in MODULES} == functions
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_module(name, maps):
+@pytest.mark.parametrize("kind", PUBLISHED)
+def test_published_weight_and_settings(kind):
+    module = kind()
+    assert {"weight": module.weight, **module.settings} == PUBLISHED[kind]
+
+
+def test_our_weight_of_the_sum_is_the_papers_of_the_mean_over_256_channels():
+    assert losses.SSSDLoss().weight == pytest.approx(75 / 256**0.5, rel=3e-3)
+
+
+@pytest.mark.parametrize("kind", MODULES)
+def test_module(kind, maps):
     student, teacher = maps
     scores = [torch.rand(x.shape[0], *x.shape[2:]) for x in student]
-    by_cell = [scores] if name in ("ultralytics", "weighted_mse") else []
-    kind, weight, settings = MODULES[name]
-    function = getattr(losses, f"{name}_loss")
     module = kind()
-    expected = weight * function(student, teacher, *by_cell, **settings)
+    function, settings = module.function, module.settings
+    by_cell = [] if kind in losses.LOSSES.values() else [scores]
+    expected = module.weight * function(student, teacher, *by_cell, **settings)
     torch.testing.assert_close(module(student, teacher, *by_cell), expected)
     changed = {k: "cells" if k == "over" else 2.5 for k in settings}
     other = pickle.loads(pickle.dumps(kind(weight=0.5, **changed)))

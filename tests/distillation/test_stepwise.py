@@ -58,9 +58,10 @@ def test_a_teacher_draws_the_maps_behind_a_projection_and_stays_as_it_is() -> No
     torch.manual_seed(0)
     student, teacher = nn.Conv2d(3, 4, 1), nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8))
     before = copy.deepcopy(teacher.state_dict())
-    part = TeacherDistillation([4], teacher, [8], lambda x: [teacher(x)], "cwd")
+    part = TeacherDistillation([4], teacher, [8], lambda x: [teacher(x)], "cwd", coefficient=3.0)
     images = torch.randn(2, 3, 8, 8)
     (loss,) = part([student(images)], images).values()
+    torch.testing.assert_close(loss, 3 * part.metrics["distance"])
     loss.backward()
     assert student.weight.grad.abs().sum() > 0
     assert part.projections[0].weight.grad.abs().sum() > 0

@@ -109,6 +109,8 @@ def test_maps_keep_their_shapes_and_every_parameter_is_trained(
         assert all(m.isfinite().all() for m in maps)
         sum(m.square().sum() for m in maps).backward()
         assert [n for n, p in fusion.named_parameters() if p.grad is None] == []
+        if any(counts):
+            assert [n for n, p in fusion.named_parameters() if not p.grad.any()] == []
 
 
 @pytest.mark.parametrize(("name", "fusion"), fusions())

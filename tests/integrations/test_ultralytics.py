@@ -146,6 +146,8 @@ def test_mixed_precision_with_a_scaler(dtype: torch.dtype) -> None:
         scaler.scale(loss.sum()).backward()
         scaler.unscale_(optimizer)
         assert all(g.isfinite().all() for g in gradients(model).values() if g is not None)
+        drawn = dict(model.distillation.adapter.named_parameters())
+        assert [n for n, p in drawn.items() if not p.grad.any()] == []
         found.append(model.distillation.adapter.state_dict())
         scaler.step(optimizer)
         found.append(gradients(model)["model.0.conv.weight"])

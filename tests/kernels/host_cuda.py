@@ -10,14 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sssd.ops.divergence_kernels import number, numbers
+from sssd.ops.divergence_kernels import number
 from tests.kernels import registers
 from tests.kernels.building import DTYPES, host_module
+from tests.ops.divergence_cases import DEFAULTS, numbers_of
 
-DEFAULTS = {
-    "over": "channels", "normalize": "softmax", "divergence": "js", "root": None, "rows": "mean",
-    "elements": "sum", "unbiased": False, "temperature": 1.0, "eps": 1e-5,
-}  # fmt: skip
 BEYOND = 64  # floats that are watched
 
 
@@ -97,8 +94,7 @@ def run(
 
 def settings_of(**options: Any) -> dict[str, Any]:
     """The settings by name, as the module takes them."""
-    chosen = DEFAULTS | options
-    return dict(zip(DEFAULTS, numbers(chosen), strict=True))
+    return dict(zip(DEFAULTS, numbers_of(**options), strict=True))
 
 
 def map_of(x: Tensor, over: str) -> dict[str, int]:

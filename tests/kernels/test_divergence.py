@@ -13,26 +13,16 @@ from torch import Tensor
 from sssd.ops import dispatch
 from sssd.ops.divergence_kernels import number, saved_planes
 from sssd.ops.reference.divergence import feature_divergence
-from tests.kernels.host_cuda import DEFAULTS, map_of, run, settings_of
+from tests.kernels.host_cuda import map_of, run, settings_of
+from tests.ops.divergence_cases import DEFAULTS, KERNEL_MEMBERS, OVER, row_weights
 from tests.pairwise import pairwise
 
 ODD = [(1, 3, 7, 11), (2, 40, 5, 7), (2, 5, 1, 1), (1, 1, 3, 5), (3, 33, 2, 9)]
 EVEN = [(2, 64, 8, 8), (1, 256, 4, 8)]
 LONG = [(1, 8, 80, 65), (2, 1300, 3, 4)]  # rows of several chunks, and in pieces
-OVER = ["channels", "cells", "image", "images_and_cells"]
 FORMATS = [torch.contiguous_format, torch.channels_last]
-FAMILY: list[dict[str, Any]] = [
-    {},
-    {"temperature": 3.0, "root": "row"},
-    {"divergence": "kl", "temperature": 4.0, "rows": "sum"},
-    {"divergence": "mse", "elements": "mean", "temperature": 0.5},
-    {"normalize": "standardize", "divergence": "mse", "elements": "mean"},
-    {"normalize": "standardize", "divergence": "mse", "unbiased": True, "eps": 1e-6},
-    {"normalize": "standardize", "divergence": "cosine", "eps": 1e-12},
-    {"normalize": "l2", "divergence": "cosine", "eps": 1e-12},
-    {"normalize": "l2", "divergence": "mse", "root": "level", "eps": 1e-12},
-    {"normalize": "none", "divergence": "mse"},
-]
+# Rows of three elements, where one mass is nearly all: see `tolerance_of`.
+LOOSE = {"softmax_mse_row": 2e-3}
 ROUNDING = {torch.float32: 3e-6, torch.bfloat16: 6e-3, torch.float16: 8e-4}
 
 
@@ -56,11 +46,13 @@ def check(
     teacher: list[Tensor],
     weights: list[Tensor] | None = None,
     least: float = 1e-7,
+    loose: float = 0.0,
     **options: Any,
 ) -> None:
     """Values within 1e-5 of the fp64 reference, gradients within the rounding of their dtype.
 
-    A gradient's norm may be off by `least` where nothing but cancellation is left of it.
+    A gradient's norm may be off by `least` where nothing but cancellation is left of it, and by
+    `loose` of itself.
     """
     wide = [[x.double().requires_grad_() for x in side] for side in (student, teacher)]
     meant = {key: options[key] for key in options if key != "play"}
@@ -82,15 +74,16 @@ def check(
             error = (grad.double() - x.grad).norm()
             kind = torch.finfo(grad.dtype)
             flushed = kind.smallest_normal * kind.eps * grad.numel() ** 0.5 / 2
-            bound = ROUNDING[grad.dtype] * x.grad.norm() + least + flushed
+            bound = max(ROUNDING[grad.dtype], loose) * x.grad.norm() + least + flushed
             assert error <= bound, f"level {level}: {error} > {bound}"
 
 
-@pairwise(options=FAMILY, over=OVER, memory_format=FORMATS)
+@pairwise(member=KERNEL_MEMBERS, over=OVER, memory_format=FORMATS)
 def test_family(
-    module: ModuleType, over: str, memory_format: torch.memory_format, options: dict[str, Any]
+    module: ModuleType, over: str, memory_format: torch.memory_format, member: str
 ) -> None:
-    check(module, *maps(ODD + EVEN, memory_format=memory_format), over=over, **options)
+    both = maps(ODD + EVEN, memory_format=memory_format)
+    check(module, *both, loose=LOOSE.get(member, 0), over=over, **KERNEL_MEMBERS[member])
 
 
 @pairwise(
@@ -113,11 +106,11 @@ def test_dtypes(
     check(module, *maps(ODD + EVEN, dtypes, memory_format), over=over)
 
 
-@pairwise(options=[{}, FAMILY[4]], over=OVER, memory_format=FORMATS)
+@pairwise(member=["js", "standardize"], over=OVER, memory_format=FORMATS)
 def test_long_rows(
-    module: ModuleType, over: str, memory_format: torch.memory_format, options: dict[str, Any]
+    module: ModuleType, over: str, memory_format: torch.memory_format, member: str
 ) -> None:
-    check(module, *maps(LONG, memory_format=memory_format), over=over, **options)
+    check(module, *maps(LONG, memory_format=memory_format), over=over, **KERNEL_MEMBERS[member])
 
 
 @pairwise(cluster=[1, 2, 8], dtype=[torch.float32, torch.float16], memory_format=FORMATS)
@@ -141,18 +134,17 @@ def test_little_shared_memory(
         assert torch.equal(small.saved, other_way.saved)
 
 
-@pytest.mark.parametrize("options", FAMILY, ids=str)
-def test_family_on_clusters(module: ModuleType, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("member", KERNEL_MEMBERS)
+def test_family_on_clusters(module: ModuleType, member: str) -> None:
     for memory_format in FORMATS:
         both = maps([(2, 24, 70, 65), (1, 24, 9, 11)], memory_format=memory_format)
-        check(module, *both, over="cells", play={"shared": 16 << 10}, **options)
+        check(module, *both, over="cells", play={"shared": 16 << 10}, **KERNEL_MEMBERS[member])
 
 
 @pytest.mark.parametrize("over", OVER)
 def test_row_weights(module: ModuleType, over: str) -> None:
     student, teacher = maps(ODD + LONG)
-    dims = {"channels": (0, 2, 3), "cells": (0, 1), "image": (0,), "images_and_cells": (1,)}[over]
-    weights = [torch.rand([x.shape[d] for d in dims]).round(decimals=1) for x in student]
+    weights = row_weights(student, over)
     weights[2].zero_()  # a level without a row that counts
     check(module, student, teacher, weights, over=over, root="level")
 
@@ -163,9 +155,12 @@ def test_a_row_left_out_may_hold_nan(module: ModuleType) -> None:
     weights = [torch.ones(1, 4, 4)]
     weights[0][0, 1, 2] = 0
     result = run(module, student, teacher, weights=weights, grad_values=torch.ones(1))
-    assert result.values.isfinite().all()
-    assert all(grad.isfinite().all() for side in result.grads for grad in side)
     assert run(module, student, teacher).values.isnan().all()
+    student[0].nan_to_num_()
+    expected = run(module, student, teacher, weights=weights, grad_values=torch.ones(1))
+    assert result.values == expected.values > 0
+    for found, meant in zip(result.all_grads(), expected.all_grads(), strict=True):
+        assert torch.equal(found, meant)
 
 
 @pytest.mark.parametrize("over", OVER)

@@ -10,7 +10,8 @@ import torch
 
 from tests.kernels import host_boxes, registers
 from tests.kernels.host_cuda import run
-from tests.kernels.test_divergence import FAMILY, FORMATS, maps
+from tests.kernels.test_divergence import FORMATS, maps
+from tests.ops.divergence_cases import KERNEL_MEMBERS
 
 SMALL = {"shared": 32 << 10, "chip": 90}  # so little that these rows need a cluster
 CLUSTERED = {
@@ -25,13 +26,13 @@ def long_rows(module: ModuleType, form: torch.memory_format, **play: Any) -> tor
     return run(module, *both, over="cells", play=SMALL | play).saved
 
 
-@pytest.mark.parametrize("options", [FAMILY[i] for i in (0, 2, 3, 4)], ids=str)
+@pytest.mark.parametrize("member", ["js", "kl", "softmax_mse", "standardize"])
 @pytest.mark.parametrize("memory_format", FORMATS)
 def test_the_occupancy_is_asked_for_the_kernel_that_is_launched(
-    module: ModuleType, memory_format: torch.memory_format, options: dict[str, Any]
+    module: ModuleType, memory_format: torch.memory_format, member: str
 ) -> None:
     both = maps(CLUSTERED[memory_format], memory_format=memory_format)
-    run(module, *both, over="cells", play=SMALL, **options)
+    run(module, *both, over="cells", play=SMALL, **KERNEL_MEMBERS[member])
     calls = module.calls()
     (launched,) = [call for call in calls if call[0] == "cudaLaunchKernelEx" and call[4] > 1]
     name, threads, shared = launched[1:4]

@@ -7,7 +7,9 @@ from typing import Any
 
 from sssd.ops import box_kernels
 from sssd.ops.divergence_kernels import CHOICES
+from tests.kernels import interpreted
 from tests.kernels.building import ROOT
+from tests.ops.divergence_cases import DEFAULTS, KERNEL_MEMBERS, MEMBERS
 
 # By the names of C++. The kernels know no None, and reverse_kl as kl with the lists swapped.
 TABLES: dict[str, tuple[Any, ...]] = {
@@ -48,3 +50,23 @@ def test_no_second_list_in_python() -> None:
             if len(values) > 2:
                 row = r"\W+".join(map(str, values))
                 assert not re.search(row, text, re.IGNORECASE), f"{path.name} repeats {name}"
+
+
+def test_every_choice_occurs_in_the_tests_of_every_backend() -> None:
+    """Of `rows`, "none" has tests of its own: it leaves the backends nothing to do."""
+    kernels = {
+        "divergence": {*CHOICES["divergence"]} - {"reverse_kl"},
+        "rows": {*CHOICES["rows"]} - {"none"},
+        **{name: {*CHOICES[name]} for name in ("normalize", "root", "elements")},
+    }
+    triton = {case.member: KERNEL_MEMBERS[case.member] for case in interpreted.cases()}
+    for table, wanted in (
+        (MEMBERS, kernels | {"divergence": {*CHOICES["divergence"]}}),  # CPU, GPU, reference
+        (KERNEL_MEMBERS, kernels),  # CUDA on the emulator
+        (triton, kernels),
+    ):
+        found = {n: {(DEFAULTS | m)[n] for m in table.values()} for n in wanted}
+        assert found == wanted
+    strided = {(c.member, (c.over, c.last) in interpreted.STRIDED) for c in interpreted.cases()}
+    assert strided == {(member, way) for member in KERNEL_MEMBERS for way in (True, False)}
+    assert {c.over for c in interpreted.cases()} == {*CHOICES["over"]}

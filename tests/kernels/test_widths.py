@@ -18,8 +18,9 @@ from tests.kernels import host_boxes
 from tests.kernels.test_boxes import DTYPES as BOX_DTYPES
 from tests.kernels.test_boxes import IMAGE_SIZE
 from tests.kernels.test_boxes import objects as scattered
-from tests.kernels.test_divergence import FAMILY, FORMATS, OVER, ROUNDING, check, maps
+from tests.kernels.test_divergence import FORMATS, LOOSE, ROUNDING, check, maps
 from tests.ops import box_accuracy as accuracy
+from tests.ops.divergence_cases import KERNEL_MEMBERS, OVER
 
 # Of the stages of EfficientNet, MobileNet and ResNet.
 STAGES = [
@@ -61,13 +62,15 @@ def cases(count: int, seed: int, most: int = 20_000) -> Iterator[dict[str, Any]]
                 "shared": draw.choice([0, 0, 16 << 10, 32 << 10]),
                 "reverse": draw.random() < 0.5,
             },
-            **draw.choice(FAMILY),
+            "member": draw.choice([*KERNEL_MEMBERS]),
         }
 
 
 def run_case(module: ModuleType, case: dict[str, Any]) -> None:
     options = dict(case)
     given = (options.pop("shapes"), options.pop("dtypes"), options.pop("memory_format"))
+    member = options.pop("member")
+    options |= KERNEL_MEMBERS[member] | {"loose": LOOSE.get(member, 0)}
     check(module, *maps(*given), least=2e-5, **options)  # rows of two elements
 
 

@@ -64,6 +64,7 @@ def train_two_steps(method: Method) -> None:
         trained = [(n, p) for n, p in method.named_parameters() if p.requires_grad]
         assert [n for n, p in trained if p.grad is None] == []
         assert all(torch.isfinite(p.grad).all() for _, p in trained)
+        assert [n for n, p in trained if not p.grad.any()] == []
         optimizer.step()
 
 

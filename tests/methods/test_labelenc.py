@@ -58,6 +58,11 @@ def trained_by(method: Method, kind: str, iteration: int) -> set[str]:
     }
 
 
+def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    return all(torch.equal(x, y) for x, y in pairs)
+
+
 def test_step_1_trains_detector_and_encoder_by_one_head() -> None:
     built = step1(start=5)
     assert trained_by(built, "detection", 0) == {"backbone", "pyramid", "head"}
@@ -89,11 +94,6 @@ def test_step_2_takes_head_and_encoder_from_step_1_and_the_pyramid_from_the_enco
         for parameter in first.encoder.pyramid.parameters():
             parameter.add_(0.25)
     second = step2(export(first, tmp_path), detector)
-
-    def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
-        pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
-        return all(torch.equal(x, y) for x, y in pairs)
-
     assert same(second.encoder, first.encoder)
     assert same(second.detector.head, first.detector.head)
     assert same(second.detector.pyramid, first.encoder.pyramid)
@@ -141,7 +141,9 @@ def test_step_1_of_one_backbone_serves_another(tmp_path: Path) -> None:
     )
     first = build_method(one, LabelEncStep1Config(), SCHEDULE)
     config = LabelEncStep2Config(step1_weights=export(first, tmp_path))
-    build_method(student, config, SCHEDULE)
+    second = build_method(student, config, SCHEDULE)
+    assert same(second.encoder, first.encoder)
+    assert same(second.detector.head, first.detector.head)
 
 
 def test_step_2_says_what_it_needs(tmp_path: Path) -> None:

@@ -1,27 +1,43 @@
 """What the tests of the divergence operator share: members of the family, maps, tolerances."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from sssd.ops import feature_divergence
+from sssd.ops.divergence_kernels import numbers
+from sssd.ops.reference.divergence import REDUCED
 from tests.ops.rounding import half_ulp
 
-# One of every kernel, normaliser, root and reduction.
-MEMBERS = {
+# One of every kernel, normaliser, root and reduction: the table that the tests of all backends take
+# their settings from. A new divergence is a row.
+MEMBERS: dict[str, dict[str, Any]] = {
     "js": {},
-    "js_level": {"root": "level", "temperature": 2.0},
+    "js_level": {"root": "level", "rows": "sum", "temperature": 2.0},
     "js_row": {"root": "row", "elements": "mean"},
-    "js_sum": {"root": "level", "rows": "sum"},
     "kl": {"divergence": "kl", "temperature": 4.0},
     "reverse_kl": {"divergence": "reverse_kl", "elements": "mean"},
-    "softmax_mse": {"divergence": "mse", "root": "row"},
+    "softmax_mse": {"divergence": "mse", "elements": "mean"},
+    "softmax_mse_row": {"divergence": "mse", "root": "row"},
     "standardize": {"normalize": "standardize", "divergence": "mse"},
-    "unbiased": {"normalize": "standardize", "divergence": "mse", "unbiased": True},
-    "l2": {"normalize": "l2", "divergence": "mse"},
+    "unbiased": {"normalize": "standardize", "divergence": "mse", "unbiased": True, "eps": 1e-6},
+    "l2": {"normalize": "l2", "divergence": "mse", "eps": 1e-12},
+    "l2_cosine": {"normalize": "l2", "divergence": "cosine", "eps": 1e-12},
     "plain": {"normalize": "none", "divergence": "mse", "root": "level"},
-    "cosine": {"normalize": "none", "divergence": "cosine"},
-    "pearson": {"normalize": "standardize", "divergence": "cosine"},
+    "cosine": {"normalize": "none", "divergence": "cosine", "eps": 1e-12},
+    "pearson": {"normalize": "standardize", "divergence": "cosine", "eps": 1e-12},
 }
-OVER = ("channels", "cells", "image", "images_and_cells")
+# What the kernels know: `feature_divergence` makes reverse_kl of kl, with the lists swapped.
+KERNEL_MEMBERS = {n: m for n, m in MEMBERS.items() if m.get("divergence") != "reverse_kl"}
+DEFAULTS: dict[str, Any] = {
+    "over": "channels", "normalize": "softmax", "divergence": "js", "root": None, "rows": "mean",
+    "elements": "sum", "unbiased": False, "temperature": 1.0, "eps": 1e-5,
+}  # fmt: skip
+OVER = tuple(REDUCED)
 FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 # Relative error of a value; error of a gradient relative to the largest of its map. The maps are
 # rounded to the dtype before the reference sees them: what is left is fp32 arithmetic, to which
@@ -41,11 +57,22 @@ ON_A_GPU = (5e-6, 2.5e-5)
 
 def tolerance_of(member, dtype, device=False):
     """The errors that a member may show."""
-    if member == "softmax_mse" and dtype != torch.float64:
+    if member == "softmax_mse_row" and dtype != torch.float64:
         # Where one mass is nearly all of a row, p - q is small beside the rounding of delta, which
         # is saved in float32, and the root over the row divides by it: 9e-5 is seen.
         return (ON_A_GPU if device else SINGLE)[0], 3e-4
     return ON_A_GPU if device else TOLERANCES[dtype]
+
+
+def numbers_of(**settings: Any) -> list[Any]:
+    """All settings as the schema takes them: the defaults, but for those given."""
+    return numbers(DEFAULTS | settings)
+
+
+def row_weights(maps: Iterable[Tensor], over: str) -> list[Tensor]:
+    """A random weight for each row, some of them 0."""
+    shapes = ([n for d, n in enumerate(x.shape) if d not in REDUCED[over]] for x in maps)
+    return [torch.rand(shape).round(decimals=1) for shape in shapes]
 
 
 def make_maps(shapes, dtype=torch.float32, memory_format=torch.contiguous_format, seed=0, gap=1.0):

@@ -13,6 +13,8 @@ from tests.ops.divergence_cases import (
     OVER,
     assert_matches_truth,
     make_maps,
+    numbers_of,
+    row_weights,
     tolerance_of,
 )
 from tests.ops.gpu import BACKENDS, DEVICE, EACH, NEEDS_GPU, skip_unless
@@ -21,7 +23,7 @@ from tests.pairwise import pairwise
 pytestmark = NEEDS_GPU
 SHAPES = [(2, 70, 9, 16), (2, 70, 3, 7), (2, 70, 2, 3), (1, 256, 4, 8)]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-SETTINGS = (0, 1, 0, 1, 0, 0, False, 1.0, 1e-5)  # js_distance over channels
+SETTINGS = numbers_of(root="level")  # js_distance over channels
 
 
 @pytest.fixture(autouse=True)
@@ -61,8 +63,7 @@ def test_more_levels_than_one_launch_holds(backend):
 def test_row_weights_and_empty_levels(over, backend):
     shapes = [(2, 6, 3, 5), (2, 6, 0, 4)]
     maps = device_maps(shapes)
-    kept = {"channels": (0, 2, 3), "cells": (0, 1), "image": (0,), "images_and_cells": (1,)}[over]
-    weights = [torch.rand([x.shape[d] for d in kept], device=DEVICE) for x in maps[0]]
+    weights = [w.to(DEVICE) for w in row_weights(maps[0], over)]
     settings = {"over": over, "row_weights": weights, "root": "level"}
     assert_matches_truth(*maps, backend, ON_A_GPU, **settings)
 

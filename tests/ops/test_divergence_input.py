@@ -7,6 +7,7 @@ import torch
 
 from sssd.losses import lgd_loss
 from sssd.ops import explain, feature_divergence, js_distance
+from tests.ops.divergence_cases import numbers_of
 
 MAPS = [torch.zeros(1, 4, 2, 2), torch.zeros(1, 4, 1, 1)]
 NAMED = {"p3": MAPS[0], "p4": MAPS[1]}
@@ -125,7 +126,7 @@ def test_bad_weights(weights, error, message):
 
 
 def test_a_direct_call_with_maps_of_another_layout_is_refused():
-    over_channels = (0, 1, 0, 1, 0, 0, False, 1.0, 0.0)
+    over_channels = numbers_of(over="channels")
     forward = torch.ops.sssd.divergence_forward
     dense = torch.zeros(2, 4, 3, 5)
     last = dense.to(memory_format=torch.channels_last)

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from sssd.ops import dispatch, feature_divergence, js_distance
-from tests.ops.divergence_cases import FORMATS, MEMBERS, OVER, make_maps
+from tests.ops.divergence_cases import FORMATS, MEMBERS, OVER, make_maps, numbers_of
 from tests.pairwise import pairwise
 
 NATIVE = pytest.mark.skipif(bool(dispatch.MISSING), reason=dispatch.MISSING)
 SHAPES = [(2, 6, 3, 5), (2, 6, 1, 2)]
-SETTINGS = (0, 1, 0, 1, 0, 0, False, 1.0, 1e-5)  # js_distance over channels
+SETTINGS = numbers_of(root="level")  # js_distance over channels
 
 
 @NATIVE
@@ -42,7 +42,7 @@ def test_gradcheck(member, over):
 
 @NATIVE
 def test_opcheck_where_the_rows_take_gradients():
-    settings = (*SETTINGS[:3], 0, 2, *SETTINGS[5:])
+    settings = numbers_of(rows="none")
     maps = make_maps(SHAPES)
     torch.library.opcheck(dispatch.kernel("divergence_forward", "cpu"), (*maps, [], *settings))
 
