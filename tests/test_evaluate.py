@@ -107,7 +107,7 @@ def test_wrong_use_is_status_two(
         "--report is of one run": [str(run), str(run), "--report", "page.html"],
         "validation sets of": [str(run), str(elsewhere)],
         "nonsense": [str(run), "--engine", "nonsense"],
-        "not usable here": [str(run), "--device", "nowhere"],
+        "cannot be used here": [str(run), "--device", "nowhere"],
     }
     for said, arguments in cases.items():
         status, message = fails(capsys, *arguments)
@@ -187,7 +187,7 @@ def test_from_python_without_a_trace(run: Path, tmp_path: Path) -> None:
         ({"min_size": True}, TypeError, "min_size is True"),
         ({"max_size": 31}, ValueError, "max_size is 31; at least 32, 10000 at most"),
         ({"min_size": 96, "max_size": 64}, ValueError, "max_size is 64, less than min_size"),
-        ({"data": {"vall": "a.json"}}, TypeError, "'vall' is no setting of an evaluation's"),
+        ({"data": {"vall": "a.json"}}, TypeError, "'vall' is not a data setting of evaluation"),
         ({"data": {"val": 3}}, TypeError, r"data\.val is 3"),
         ({"data": "absent.json"}, ValueError, "absent.json"),
         ({"teacher": True}, ValueError, "no implicit teacher"),

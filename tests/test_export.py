@@ -232,7 +232,7 @@ def test_predict_with_a_file_as_with_its_run(
     del foreign.metadata_props[:]
     onnx.save(foreign, tmp_path / "foreign.onnx")
     cases = {
-        "not an ONNX file": ["broken.onnx"],
+        "not a usable ONNX file": ["broken.onnx"],
         "its metadata lack 'classes'": ["foreign.onnx"],
         "there is no such file": ["absent.onnx"],
         "--device is cuda": ["foreign.onnx", "--device", "cuda"],

@@ -197,13 +197,13 @@ def test_what_another_run_has_left_in_the_folder_is_no_best_of_this_one(
         raise MemoryError("all of it is taken")
 
     monkeypatch.setattr(Method, "__call__", failing)
-    with pytest.raises(RunError, match=r"out of memory behind iteration 0.*all of it is taken"):
+    with pytest.raises(RunError, match=r"out of memory after iteration 0.*all of it is taken"):
         sssd.fit("small", tmp_path, data=data, console=QUIET, **SMALL)
     assert not (tmp_path / "best.safetensors").exists()
 
 
 def test_a_folder_with_a_run_is_not_written_over(run: Run) -> None:
-    with pytest.raises(ValueError, match=r"holds a run already.*resume=True"):
+    with pytest.raises(ValueError, match=r"already holds a run.*resume=True"):
         sssd.fit("demo", run.folder)
 
 

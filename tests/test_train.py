@@ -77,7 +77,7 @@ def test_resume_goes_on_and_a_new_run_does_not_overwrite(
         (["small", "--schedule.iterations", "0"], "--schedule.iterations is 0"),
         (["small", "--engine.batch-size", "many"], "--engine.batch-size"),
         (["small", "--engine.batch-size", "4", "--engine.accumulate", "3"], "a multiple of 3"),
-        (["small", "--engine.device", "nonsense"], "device 'nonsense' is not usable here"),
+        (["small", "--engine.device", "nonsense"], "device 'nonsense' cannot be used here"),
     ],
 )
 def test_wrong_use_is_status_two(
@@ -140,8 +140,8 @@ def test_weights_that_are_none_are_told_what_they_are(
     for name, content in others.items():
         torch.save(content, tmp_path / f"{name}.pt")
     cases = {
-        f"the run in {run} has not ended, it has no model.safetensors; go on with it": run,
-        f"is a checkpoint of a run; give the weights it leaves at its end, "
+        f"the run in {run} is not finished, so it has no model.safetensors; resume it": run,
+        f"is a checkpoint of a run; give the run's final weights, "
         f"{run / 'model.safetensors'}.": checkpoint,
         "it holds model, epoch; save the state dict alone": tmp_path / "of another program.pt",
         "it holds list; save": tmp_path / "list.pt",

@@ -107,8 +107,8 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
             stated = " x ".join(map(str, self.sizes[index]))
             raise DataError(
                 f"{path}: the image is {width} x {height}, but {self.label_file(index)} says "
-                f"{stated} (image {self.image_id(index)!r}), so its boxes would be misplaced; "
-                "correct the annotations or leave the image out"
+                f"{stated} (image {self.image_id(index)!r}), so its boxes would be misplaced; fix "
+                "the annotations or leave the image out"
             )
         boxes, labels = self.targets(index)
         return tv_tensors.Image(image), {
@@ -269,9 +269,13 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
         twice = [name for name in self.classes if list(classes).count(name) > 1]
         twice += [name for name in self.classes if self.classes.count(name) > 1]
         if unknown or twice:
-            what = f"{unknown[0]!r} is none of" if unknown else f"{twice[0]!r} is twice among"
+            what = (
+                (f"{unknown[0]!r} is not one of")
+                if unknown
+                else f"{twice[0]!r} is there twice among"
+            )
             raise DataError(
-                f"{self.source} has other categories than what is learnt: {what} "
+                f"{self.source} has other categories than the training data: {what} "
                 f"{some_of(classes if unknown else [*self.classes, *classes])}"
             )
         labels = np.array([list(classes).index(name) for name in self.classes], np.int64)

@@ -63,12 +63,14 @@ class Detector(nn.Module, ABC):
     @property
     def pyramid(self) -> nn.Module:
         """The feature pyramid network above the backbone; needed by LabelEnc alone."""
-        raise NotImplementedError(f"{type(self).__name__} does not say which part its pyramid is")
+        raise NotImplementedError(
+            f"{type(self).__name__} does not define which part its pyramid is"
+        )
 
     @property
     def head(self) -> nn.Module:
         """All that is trained above the pyramid; needed by LabelEnc alone."""
-        raise NotImplementedError(f"{type(self).__name__} does not say which part its head is")
+        raise NotImplementedError(f"{type(self).__name__} does not define which part its head is")
 
     @abstractmethod
     def prepare(self, images: Sequence[Tensor], targets: Targets | None = None) -> Batch:

@@ -52,7 +52,7 @@ class SelfDistillation(Stepwise):
     Args:
         num_classes: labels are 0 .. num_classes - 1.
         width: channels of the maps, of all or of each. Where levels differ, fusion, adapter and
-            distance see them behind 1x1 convolutions to 128 channels.
+            distance see them after 1x1 convolutions to 128 channels.
         coefficient: lambda, a number or how it moves: a `CoefficientConfig`, or its fields as a
             dict, such as {"value": 4.7, "steps": {120_000: 9.4}}. A lambda of 0 is plain training:
             no losses, and parameters that want no gradient.

@@ -117,7 +117,7 @@ def _as_coefficient(given: Coefficient) -> CoefficientConfig:
         return CoefficientConfig(**{**given, "steps": steps})
     if callable(given):
         raise TypeError(
-            "coefficient is a function, which no checkpoint can hold: pass a number, or how it "
-            'moves as data, {"value": 4.7, "steps": {120_000: 9.4}}'
+            "coefficient is a function, which a checkpoint cannot store: pass a number, or its "
+            'schedule as data, {"value": 4.7, "steps": {120_000: 9.4}}'
         )
     return CoefficientConfig(value=as_number("coefficient", given))

@@ -125,8 +125,8 @@ class Run:
             missing = [c for c, i in zip(self.classes, category_ids, strict=True) if i is None]
             console.print(
                 f"{Path(dataset.source).name} has {len(self.classes) - len(missing)} of the run's "
-                f"{len(self.classes)} classes, known by their names; detections of the others are "
-                f"left out: {', '.join(missing)}",
+                f"{len(self.classes)} classes, matched by name; detections of the others are "
+                f"ignored: {', '.join(missing)}",
                 soft_wrap=True,
             )
         with image_size(self.detector, min_size, max_size):
@@ -204,7 +204,7 @@ class Run:
             raise DataError(
                 f"{dataset.source} has objects of {len(used)} classes ({_some(used)}), but "
                 f"{self.folder} was trained on {len(self.classes)} ({_some(self.classes)}); "
-                "evaluate it on data whose classes are among these, by the same names"
+                "evaluate it on data with classes of these names only"
             )
         id_of = dict(zip(dataset.classes, dataset.category_ids, strict=True))
         return [id_of.get(name) for name in self.classes]
@@ -273,16 +273,16 @@ def to_rebuild(config: DetectorConfig) -> DetectorConfig:
 
 def _read_metadata(path: Path) -> dict[str, str]:
     if not path.is_file():
-        state = "has not ended" if path.name == WEIGHTS else "has not been evaluated"
+        state = "is not finished" if path.name == WEIGHTS else "has not been evaluated yet"
         raise FileNotFoundError(
-            f"{path.parent}: the run {state}, it has no {path.name}; go on with it by "
-            f"`python -m sssd.train --resume --out {path.parent}`"
+            f"{path.parent}: the run {state}, so it has no {path.name}; resume it with `python -m "
+            f"sssd.train --resume --out {path.parent}`"
         )
     try:
         with safe_open(path, "pt") as file:
             return dict(file.metadata() or {})
     except SafetensorError as error:
-        raise ValueError(f"{path}: not a whole safetensors file: {error}") from error
+        raise ValueError(f"{path}: not a complete safetensors file: {error}") from error
 
 
 def _some(names: list[str]) -> str:
@@ -298,7 +298,9 @@ def evaluation_data(run: Run, **changes: Any) -> DataConfig:
     for name in changes:
         if name not in OF_EVALUATION:
             known = ", ".join(OF_EVALUATION)
-            raise TypeError(f"data: {name!r} is no setting of an evaluation's; there are {known}")
+            raise TypeError(
+                f"data: {name!r} is not a data setting of evaluation; the settings are {known}"
+            )
     given = {name: value for name, value in changes.items() if value is not None}
     if "val" in given:  # the run's own folder and format belong to its own file
         given = {"val_images": None, "val_split": "val", "format": None, **given}

@@ -59,7 +59,7 @@ def pack_objects(
         shape = tuple(target["boxes"].shape)
         if target["boxes"].numel() and (len(shape) != 2 or shape[1] != 4):
             raise ValueError(
-                f"boxes of image {image} has shape {shape}: expected (n, 4), xyxy in pixels"
+                f"boxes of image {image} have shape {shape}: expected (n, 4), xyxy in pixels"
             )
     boxes = torch.cat([target["boxes"].reshape(-1, 4).float() for target in targets])
     labels = torch.cat([target["labels"].reshape(-1).long() for target in targets])

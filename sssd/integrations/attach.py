@@ -72,7 +72,7 @@ def attach(
     """
     host = _host_of("model", model)
     if hasattr(model, ATTRIBUTE):
-        raise ValueError("model has distillation already; detach(model) takes it off")
+        raise ValueError("model already has distillation; detach(model) removes it")
     part: Part
     with torch.random.fork_rng(devices=[]):  # what the model draws is as without this part
         if teacher is None:
@@ -124,9 +124,9 @@ def _host_of(argument: str, model: nn.Module) -> Host:
                 return host
             break
     raise TypeError(
-        f"{argument} is a {type(model).__name__} of {type(model).__module__}; attach serves "
-        f"{SERVED}, before DistributedDataParallel or torch.compile wrap them. For other "
-        "detectors use SelfDistillation: docs/integrations.md"
+        f"{argument} is a {type(model).__name__} of {type(model).__module__}; attach supports "
+        f"{SERVED}, before DistributedDataParallel or torch.compile wrap them. For other detectors "
+        "use SelfDistillation: docs/integrations.md"
     )
 
 

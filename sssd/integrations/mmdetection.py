@@ -57,7 +57,7 @@ class DistillationHook(Hook):
     is beside it, under "distillation", for a run that resumes.
     """
 
-    priority = "LOWEST"  # behind EMAHook, which swaps weights in checkpoints
+    priority = "LOWEST"  # after EMAHook, which swaps weights in checkpoints
 
     def before_train(self, runner: Any) -> None:
         """Takes the milestones of the learning rate from the config's schedulers."""

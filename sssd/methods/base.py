@@ -30,7 +30,7 @@ class Comparison(NamedTuple):
 
     Attributes:
         batch: the images as the network sees them.
-        student: P maps (B, C, H_l, W_l): K as it enters the distance, behind adapter and norm.
+        student: P maps (B, C, H_l, W_l): K as it enters the distance, after adapter and norm.
         teacher: P maps of the same shapes, made from the labels: K_e, likewise.
         cells: P maps (B, H_l, W_l), what each cell has in the distance.
         name: what `cells` hold.

@@ -171,7 +171,7 @@ def _check_levels(levels: Sequence[Tensor], boxes: Tensor) -> int:
         if level.shape[:2] != first.shape[:2]:
             raise ValueError(
                 f"levels[{place}] has (B, C) = {tuple(level.shape[:2])} but levels[0] has "
-                f"{tuple(first.shape[:2])}: all levels must agree"
+                f"{tuple(first.shape[:2])}: all levels must have the same"
             )
         check_device(f"levels[{place}]", level, boxes)
     return first.shape[0]

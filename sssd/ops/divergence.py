@@ -110,7 +110,7 @@ def feature_divergence(
     temperature, eps = _check_settings(given, temperature, eps)
     if rows == "none" and row_weights is not None:
         raise ValueError(
-            "row_weights are given, but rows='none' weighs nothing: multiply what it gives"
+            "row_weights are given, but rows='none' does not use them: multiply its result"
         )
     students, teachers = check_maps(student, teacher)
     weights = None if row_weights is None else check_weights(student, row_weights, students, over)
@@ -147,8 +147,8 @@ def _check_settings(
     """Temperature and eps, after all settings are found to have a meaning together."""
     if given["over"] == "channel":
         raise ValueError(
-            "over is 'channel': pass 'images_and_cells', its new name (one row a channel, over "
-            "images and cells), or 'channels' (one row a cell, over its channels)"
+            "over is 'channel': pass 'images_and_cells', its new name (one row per channel, over "
+            "images and cells), or 'channels' (one row per cell, over its channels)"
         )
     for name, value in given.items():
         choices = CHOICES.get(name, get_args(Reduction))
@@ -157,7 +157,7 @@ def _check_settings(
             raise ValueError(f"{name} is {value!r}: expected one of {allowed}")
     if given["rows"] == "none" and given["reduction"] == "sum":
         raise ValueError(
-            "reduction is 'sum', but rows='none' reduces nothing: add up what it gives, or pass "
+            "reduction is 'sum', but rows='none' does not reduce: sum its result, or pass "
             "rows='sum'"
         )
     softmax = given["normalize"] == "softmax"

@@ -170,8 +170,8 @@ def _check_options(
         return
     if strength.shape != (len(boxes),) or not strength.is_floating_point():
         raise ValueError(
-            f"strength is {strength.dtype} of shape {tuple(strength.shape)}: expected a "
-            f"floating-point factor a box, ({len(boxes)},)"
+            f"strength is {strength.dtype} of shape {tuple(strength.shape)}: expected one "
+            f"floating-point factor per box, ({len(boxes)},)"
         )
     if strength.requires_grad:
         raise ValueError(

@@ -40,7 +40,7 @@ REFUSED = {
     "known are plain": ["plain", "sssdd"],
     'write "name: --flag value"': ["plain", "empty:"],
     "the name another than": ["plain", "sssd: --data.flip 0"],
-    "two are called 'x'": ["x: --data.flip 0", "x: --data.flip 1"],
+    "two arms are called 'x'": ["x: --data.flip 0", "x: --data.flip 1"],
     "'sssd' and 'again' are the same training": ["sssd", "again: --method.name sssd"],
     "--engine.seed: the plan chooses seeds": ["plain", "x: --engine.seed 3"],
     "--out: the plan chooses": ["plain", "x: --out y --data.flip 0"],

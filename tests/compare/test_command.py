@@ -70,7 +70,7 @@ def test_from_a_folder_to_gains(data: list[str], tmp_path: Path) -> None:
     finally:
         process.kill()
     assert process.returncode == 130
-    assert "the runs save where they are" in said
+    assert "the runs save a checkpoint" in said
     assert "sssd over plain at equal time: INCONCLUSIVE" in said
     plan = read(out)
     assert plan is not None
@@ -136,7 +136,9 @@ def test_a_budget_shortens_a_new_plan_and_never_an_old_one(
     assert plan is not None
     assert plan.iterations < 400
     assert plan.at_equal_time["sssd"] == 2 * plan.iterations
-    assert f"every run has {plan.iterations}" in " ".join(capsys.readouterr().out.split())
+    assert f"every run is shortened to {plan.iterations}" in " ".join(
+        capsys.readouterr().out.split()
+    )
     run = tmp_path / "runs" / "00-plain-seed0"
     run.mkdir(parents=True)
     (run / "log.txt").touch()
@@ -151,10 +153,10 @@ def test_wrong_use_is_told(
 ) -> None:
     small = ["small", *data, *SMALL, "--out", str(tmp_path / "out")]
     cases = {
-        "name the recipe first": ["paper"],
+        "the recipe's name comes first": ["paper"],
         "--jobs is 99": [*small, "--jobs", "99"],
         "--minutes is 0": [*small, "--minutes", "0"],
-        "is there more than once": [*small, "--seeds", "1", "2", "1"],
+        "is given more than once": [*small, "--seeds", "1", "2", "1"],
         "--data.train is needed": ["small", "--out", str(tmp_path / "out")],
         "the flags that all arms share: ": [*small, "--data.flop", "1"],
         "known are plain": [*small, "--arms", "plain", "ssd"],

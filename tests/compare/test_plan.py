@@ -46,7 +46,9 @@ def test_every_change_is_named(tmp_path: Path) -> None:
         "torch was None and is 9": {"versions": {**plan.versions, "torch": "9"}},
     }
     for told, change in changes.items():
-        with pytest.raises(ValueError, match="A plan is not changed after its first run") as error:
+        with pytest.raises(
+            ValueError, match="A plan cannot be changed after its first run"
+        ) as error:
             plans.refuse_changes(plan, dataclasses.replace(plan, **change), tmp_path)
         assert told in str(error.value)
     # What was measured and chosen with the plan is no change.

@@ -250,12 +250,12 @@ NOTES = [
     Broken(
         "EXIF orientation 65537",
         with_turned((WIDTH, HEIGHT), 65537),
-        "turned.jpg: image 1: unknown EXIF orientation: 65537 is none of 1 to 8: it is read as",
+        "turned.jpg: image 1: unknown EXIF orientation: 65537 is not in 1 to 8: it is read as",
     ),
     Broken(
         "text in EXIF orientation",
         with_turned((WIDTH, HEIGHT), "6"),
-        "turned.jpg: image 1: unknown EXIF orientation: '6' is none of 1 to 8: it is read as it",
+        "turned.jpg: image 1: unknown EXIF orientation: '6' is not in 1 to 8: it is read as",
     ),
     Broken(
         "box below one pixel",
@@ -313,7 +313,7 @@ NOT_COCO = {
         '{"images": [], "annotations": [], "categories": []}',
         "'categories' is empty, so there is nothing to detect",
     ),
-    "bytes": ("\udcff\udcfd\udc80", "is not UTF-8, and nothing says which encoding it is"),
+    "bytes": ("\udcff\udcfd\udc80", "is not UTF-8, and its encoding is unknown"),
 }
 
 if __name__ == "__main__":

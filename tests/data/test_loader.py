@@ -182,5 +182,5 @@ def test_wrong_numbers(arguments: dict, message: str, dataset: DetectionDataset)
 
 
 def test_no_images(dataset: DetectionDataset) -> None:
-    with pytest.raises(ValueError, match="holds no images to train with"):
+    with pytest.raises(ValueError, match="has no images to train on"):
         stream(dataset.subset([]), 1)

@@ -81,15 +81,21 @@ def test_every_class_is_on_both_sides_or_named(tmp_path: Path) -> None:
 def test_what_makes_no_split_is_refused(tmp_path: Path) -> None:
     path = coco_set(tmp_path, NAMES[:1])
     for share in (0.01, 0.99):
-        with pytest.raises(DataError, match=r"--data\.val-share 0\.\d+: of the 1 images .*none to"):
+        with pytest.raises(
+            DataError, match=r"--data\.val-share 0\.\d+: of the 1 images .*none would be"
+        ):
             build_datasets(DataConfig(train=path, val_share=share))
     for share in (0.0, 1.0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match=r"--data\.val-share is .*; between 0 and 1, such as"):
+        with pytest.raises(
+            ValueError, match=r"--data\.val-share is .*; it must lie between 0 and 1, such as"
+        ):
             DataConfig(val_share=share)
     for given in ({"val": path}, {"val_images": tmp_path}):
         with pytest.raises(ValueError, match=r"--data\.val-share 0\.2 takes .*leave one of them"):
             DataConfig(train=path, val_share=0.2, **given)
-    with pytest.raises(DataError, match=r"--data\.val is needed.*, or --data\.val-share 0\.2 for"):
+    with pytest.raises(
+        DataError, match=r"--data\.val is required.*, or --data\.val-share 0\.2 to hold out"
+    ):
         build_datasets(DataConfig(train=path))
 
 

@@ -125,7 +125,7 @@ def test_what_is_missing_is_named(arguments: dict, message: str, root: Path) -> 
 def test_no_objects_at_all(root: Path) -> None:
     for path in (root / "Annotations").iterdir():
         write_xml(root, path.stem, [])
-    with pytest.raises(DataError, match="no xml file below it names an object"):
+    with pytest.raises(DataError, match="none of its xml files has an object"):
         read_voc(root)
 
 

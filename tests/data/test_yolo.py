@@ -100,9 +100,9 @@ def test_what_is_missing_is_named(root: Path) -> None:
         read_yolo(root, "val")
     (root / "classes.txt").unlink()
     with pytest.raises(
-        DataError, match=r"no class names; write them, one a line, to .*classes\.txt"
+        DataError, match=r"no class names; write them, one per line, to .*classes\.txt"
     ):
         read_yolo(root)
     assert read_yolo(root, classes=["a", "b"]).classes == ["a", "b"]
-    with pytest.raises(DataError, match="of a YOLO data set, its data"):
+    with pytest.raises(DataError, match="for a YOLO data set, its data"):
         read_dataset(root, images=root / "images")

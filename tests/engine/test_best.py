@@ -191,7 +191,9 @@ def test_the_evaluations_left_are_counted(dataset: DetectionDataset, tmp_path: P
 
 @pytest.mark.parametrize("patience", [0, -1])
 def test_no_patience_at_all_is_refused(patience: int) -> None:
-    with pytest.raises(ValueError, match=rf"--engine.patience is {patience}; at least 1"):
+    with pytest.raises(
+        ValueError, match=rf"--engine.patience is {patience}; it must be at least 1"
+    ):
         EngineConfig(patience=patience)
 
 

@@ -193,7 +193,7 @@ def test_torchrun_shares_a_batch_passes_a_signal_on_and_the_run_stops_in_order(
     text = " ".join(output.split())
     said = "batch 4 = 2 processes x 2 parts x 1; learning rate 0.008 x 4/16 = 0.002"
     assert text.count(said) == text.count("; run in ") == 1
-    said = "torchrun (with its flags of before) -m sssd.train --resume --out"
+    said = "torchrun (with the same flags) -m sssd.train --resume --out"
     assert output.count(said) == 1, errors
     (checkpoint,) = checkpoints(run)
     assert int(checkpoint.stem) == read_metrics(run)[-1]["iteration"]

@@ -64,10 +64,10 @@ def test_folders_that_are_no_run_are_refused(tmp_path: Path, copied: Path) -> No
 def test_damaged_files_are_named(copied: Path) -> None:
     weights = copied / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"model\.safetensors: not a whole safetensors file"):
+    with pytest.raises(ValueError, match=r"model\.safetensors: not a complete safetensors file"):
         load(copied)
     change_settings(copied, "detector", colour="blue")
-    with pytest.raises(ValueError, match="not a whole safetensors file"):
+    with pytest.raises(ValueError, match="not a complete safetensors file"):
         load(copied)
     (copied / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config\.json: not a json file"):

@@ -50,8 +50,8 @@ def test_bad_maps(student, teacher, error, message):
         ({"eps": -1.0}, "eps is -1.0"),
         ({"root": "rows"}, "root is 'rows'"),
         ({"reduction": "max"}, "reduction is 'max'"),
-        ({"rows": "none", "reduction": "sum"}, "rows='none' reduces nothing: add up"),
-        ({"rows": "none", "row_weights": MAPS}, "rows='none' weighs nothing: multiply"),
+        ({"rows": "none", "reduction": "sum"}, "rows='none' does not reduce: sum its result"),
+        ({"rows": "none", "row_weights": MAPS}, "rows='none' does not use them: multiply"),
         ({"backend": "fast"}, "backend is 'fast': expected one of auto, cuda"),
         ({"backend": "cuda"}, "'cuda' cannot run divergence_forward: the tensors are on cpu"),
         ({"backend": "triton"}, "'triton' cannot run divergence_forward: the tensors are on cpu"),
@@ -69,11 +69,11 @@ def test_a_setting_that_wants_a_gradient_is_refused(name):
 
     value = torch.tensor(0.5)
     assert loss(value) == loss(0.5)
-    with pytest.raises(TypeError, match=f"{name} is a tensor that wants a gradient"):
+    with pytest.raises(TypeError, match=f"{name} is a tensor that requires a gradient"):
         loss(value.requires_grad_())
-    with pytest.raises(TypeError, match=f"{name} is a tensor that wants a gradient"):
+    with pytest.raises(TypeError, match=f"{name} is a tensor that requires a gradient"):
         torch.func.grad(loss)(value.detach())
-    with pytest.raises(TypeError, match=f"{name} is a tensor that wants a gradient"):
+    with pytest.raises(TypeError, match=f"{name} is a tensor that requires a gradient"):
         torch.func.jvp(loss, (value.detach(),), (torch.tensor(1.0),))
     for number in ("1", [], torch.ones(2)):
         with pytest.raises(TypeError, match=f"{name} is a .*: expected a number"):

@@ -23,7 +23,7 @@ from tests.scenes import write_scenes
 from tests.tiny import QUIET
 
 SECTIONS = ["Numbers", "Classes", "Thresholds", "Confusion matrix", "Training", "Images", "Data",
-            "Settings", "Time and memory", "Going on"]  # fmt: skip
+            "Settings", "Time and memory", "Next steps"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_names_are_text(run: Run, tmp_path: Path) -> None:
     numbers = dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100",
                              "ARs", "ARm", "ARl"), 1.0)  # fmt: skip
     path = tmp_path / "page.html"
-    with pytest.warns(UserWarning, match="no font here can draw"):
+    with pytest.warns(UserWarning, match="no installed font can draw"):
         assert write_report(path, run, Evaluation(numbers, found, dataset)) == []
     page = page_of(path)
     for name in names:
