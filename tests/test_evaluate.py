@@ -81,7 +81,7 @@ def test_data_with_fewer_classes_are_evaluated_by_their_names(
     assert numbers[0] == numbers[1]
     assert numbers[0]["AR100"] > 0
     said = capsys.readouterr().out
-    assert said.count("has 1 of the run's 2 classes, known by their names;") == 1
+    assert said.count("has 1 of the run's 2 classes, matched by name;") == 1
     assert "left out: kind0" in said
 
 
@@ -103,8 +103,8 @@ def test_wrong_use_is_status_two(
         "--min-size is 8; at least 32": [str(run), "--min-size", "8"],
         "--max-size is 99999999; at least 32, 10000 at most": [str(run), "--max-size", "99999999"],
         "less than --min-size": [str(run), "--min-size", "96", "--max-size", "64"],
-        "of one run, or of two; there are 3": [str(run)] * 3,
-        "--report is of one run": [str(run), str(run), "--report", "page.html"],
+        "of one run, or of two; 3 were given": [str(run)] * 3,
+        "--report works with one run only": [str(run), str(run), "--report", "page.html"],
         "validation sets of": [str(run), str(elsewhere)],
         "nonsense": [str(run), "--engine", "nonsense"],
         "cannot be used here": [str(run), "--device", "nowhere"],

@@ -141,8 +141,8 @@ def test_a_run_goes_on_with_its_own_settings_until_it_is_stopped(
     ("config", "changes", "error", "said"),
     [
         ("smal", {}, ValueError, "config: there is no recipe 'smal'; there are demo, small"),
-        ("small", {"engin": {}}, TypeError, "engin: there is no such setting; there are data"),
-        ("small", {"engine": {"batch": 2}}, TypeError, r"engine\.batch: there is no such setting"),
+        ("small", {"engin": {}}, TypeError, "engin: no such setting; the settings are data"),
+        ("small", {"engine": {"batch": 2}}, TypeError, r"engine\.batch: no such setting"),
         (
             "small",
             {"engine": {"batch_size": "many"}},
@@ -164,7 +164,7 @@ def test_a_run_goes_on_with_its_own_settings_until_it_is_stopped(
             "small",
             {"iterations": 3, "schedule": {"iterations": 4}},
             ValueError,
-            "iterations: schedule is given too; say the length in one place",
+            "iterations: schedule is given too; set the length in one place",
         ),
         ("small", {"loggers": ["wandb"]}, TypeError, r"loggers is \['wandb'\]; it must be a l"),
         ("small", {"loggers": print}, TypeError, "loggers is <built-in .*; it must be a list of"),
@@ -174,7 +174,7 @@ def test_a_run_goes_on_with_its_own_settings_until_it_is_stopped(
             TypeError,
             r"engine\.loggers is \['comet'\]; it must be tuple.*'tensorboard', 'wandb', 'mlflow'",
         ),
-        ("small", {}, ValueError, "--data.train is needed"),
+        ("small", {}, ValueError, "--data.train is required"),
         ("small", {"resume": True}, ValueError, "resume: .* holds no checkpoint"),
         ("small", {"engine": {"device": "nonsense"}}, ValueError, "device 'nonsense'"),
     ],

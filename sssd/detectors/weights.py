@@ -37,10 +37,11 @@ def fit_weights(
     kept = {k: v for k, v in state.items() if not (ignored and k.startswith(ignored))}
     misfits = _misfits(model, kept, ignored)
     if misfits:
+        more = f"; and {len(misfits) - 4} more" if len(misfits) > 4 else ""
         raise ValueError(
             f"{path} ({flag}) does not fit this {type(model).__name__}: "
-            f"{'; '.join(misfits[:4])}{f'; and {len(misfits) - 4} more' if len(misfits) > 4 else ''}"
-            ". Use the settings that it was trained with, and data with the same number of classes."
+            f"{'; '.join(misfits[:4])}{more}. "
+            "Use the settings that it was trained with, and data with the same number of classes."
         )
     model.load_state_dict(kept, strict=False)
 

@@ -122,7 +122,7 @@ def test_the_plan_is_there_before_the_first_run(
         capsys, "small", *data, *SMALL, *out, "--threshold", "1", "--data.flip", "0.25"
     )
     (tmp_path / "plan.json").unlink()
-    assert "has runs and no plan.json" in fails(capsys, "small", *data, *SMALL, *out)
+    assert "has runs but no plan.json" in fails(capsys, "small", *data, *SMALL, *out)
 
 
 @pytest.mark.usefixtures("quick")
@@ -157,7 +157,7 @@ def test_wrong_use_is_told(
         "--jobs is 99": [*small, "--jobs", "99"],
         "--minutes is 0": [*small, "--minutes", "0"],
         "is given more than once": [*small, "--seeds", "1", "2", "1"],
-        "--data.train is needed": ["small", "--out", str(tmp_path / "out")],
+        "--data.train is required": ["small", "--out", str(tmp_path / "out")],
         "the flags that all arms share: ": [*small, "--data.flop", "1"],
         "known are plain": [*small, "--arms", "plain", "ssd"],
     }
@@ -198,10 +198,10 @@ def test_a_run_of_other_settings_is_named(tmp_path: Path) -> None:
 
     check()
     check(evaluate_every=7, checkpoint_every=3)
-    with pytest.raises(ValueError, match=r"--engine\.seed is 2 and the plan has 1"):
+    with pytest.raises(ValueError, match=r"--engine\.seed is 2 but the plan has 1"):
         check(seed=2)
-    with pytest.raises(ValueError, match=r"--engine\.batch-size is 8 and the plan has 4"):
+    with pytest.raises(ValueError, match=r"--engine\.batch-size is 8 but the plan has 4"):
         check(batch_size=8)
     plan.versions["torch"] = "1.0"
-    with pytest.raises(ValueError, match=r"torch is .* and the plan has 1\.0"):
+    with pytest.raises(ValueError, match=r"torch is .* but the plan has 1\.0"):
         check()

@@ -161,7 +161,12 @@ def test_a_label_file_without_an_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "path", "split", "message"),
     [
-        (YOLO_SPLIT, "", "test", "no part is called 'test'; it has train, val: choose by --split"),
+        (
+            YOLO_SPLIT,
+            "",
+            "test",
+            "no split is called 'test'; it has train, val: choose with --split",
+        ),
         (YOLO_SPLIT, "images/train", "train", "no data set: .*; .* is one"),
         (VOC_SPLIT, "JPEGImages", "train", "no data set: .*; .* is one"),
         (FLAT, "", "train", r"no data set: .*it holds 2 x \.jpg"),
@@ -169,7 +174,7 @@ def test_a_label_file_without_an_image(tmp_path: Path) -> None:
             {**YOLO_SPLIT, **VOC_SPLIT},
             "",
             "train",
-            "annotations of voc and yolo; choose by --format",
+            "annotations of voc and yolo; choose with --format",
         ),
         ({"pets/x.json": "[]"}, "petz", "train", "does not exist; .*pets does"),
         ({"a.zip": ""}, "a.zip", "train", "no data set; unpack it"),
@@ -188,7 +193,7 @@ def test_a_label_file_without_an_image(tmp_path: Path) -> None:
             },
             "",
             "val",
-            "no part is called 'val'; it has train, train2",
+            "no split is called 'val'; it has train, train2",
         ),
         (
             {"a.json": coco(("a.jpg", "dog")), "b.json": coco(("a.jpg", "dog"))},

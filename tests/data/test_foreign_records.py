@@ -179,6 +179,6 @@ def test_ids_beyond_64_bits(tmp_path: Path) -> None:
     dataset = read_dataset(tmp_path / "x.json")
     assert dataset[0][1]["boxes"].tolist() == [CAT]
     assert [str(fault) for fault in dataset.faults if fault.kind == "incomplete image"] == [
-        f"{tmp_path}/x.json: image {2**70}: incomplete image: its id is beyond 64 bits; give it a "
-        "smaller number or a text"
+        f"{tmp_path}/x.json: image {2**70}: incomplete image: its id does not fit into 64 bits; "
+        "use a smaller number or a string"
     ]

@@ -171,8 +171,8 @@ def test_a_worker_names_the_file_it_failed_on(workers: int, dataset: DetectionDa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch_size": 0}, "batch_size must be 1 or more and start 0 or more: 0, 0"),
-        ({"start": -1}, "batch_size must be 1 or more and start 0 or more: 3, -1"),
+        ({"batch_size": 0}, "batch_size must be at least 1 and start at least 0: 0, 0"),
+        ({"start": -1}, "batch_size must be at least 1 and start at least 0: 3, -1"),
         ({"rank": 2, "world_size": 2}, "rank 2, world_size 2"),
     ],
 )

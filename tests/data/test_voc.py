@@ -63,7 +63,7 @@ def test_classes_may_be_given(root: Path) -> None:
     with pytest.warns(UserWarning, match="1 unknown category"):
         dataset = read_voc(root, "train", classes=["dog"])
     (fault,) = dataset.faults
-    assert str(fault).endswith("a.xml: object 2: unknown category: 'cat' is none of dog")
+    assert str(fault).endswith("a.xml: object 2: unknown category: 'cat' is not one of dog")
 
 
 def test_names_and_sizes_are_taken_from_the_images_where_the_xml_is_wrong(root: Path) -> None:
@@ -110,10 +110,10 @@ def test_an_unusable_xml_leaves_its_image_out(harm: str, root: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"split": "test"}, "no part is called 'test'; it has train, val: choose by --split"),
+        ({"split": "test"}, "no split is called 'test'; it has train, val: choose with --split"),
         (
             {"images": "nowhere"},
-            "nowhere: this folder does not exist; name the images' by --images",
+            "nowhere: this folder does not exist; give the images' folder with --images",
         ),
     ],
 )

@@ -86,7 +86,7 @@ def test_data_yaml(root: Path) -> None:
         dataset = read_dataset(root / "data.yaml")
         assert dataset.classes == ["cat", "dog"]
         assert dataset.fingerprint == plain.fingerprint
-    with pytest.raises(DataError, match="no part is called 'val'; it has train"):
+    with pytest.raises(DataError, match="no split is called 'val'; it has train"):
         read_yolo(root / "data.yaml", "val")
     (root / "data.yaml").write_text("names: [")
     with pytest.raises(DataError, match="not a yaml file"):
@@ -96,7 +96,7 @@ def test_data_yaml(root: Path) -> None:
 
 
 def test_what_is_missing_is_named(root: Path) -> None:
-    with pytest.raises(DataError, match="no part is called 'val'; it has train"):
+    with pytest.raises(DataError, match="no split is called 'val'; it has train"):
         read_yolo(root, "val")
     (root / "classes.txt").unlink()
     with pytest.raises(

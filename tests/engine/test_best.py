@@ -199,5 +199,5 @@ def test_no_patience_at_all_is_refused(patience: int) -> None:
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "best.safetensors").write_bytes(json.dumps({}).encode())
-    with pytest.raises(ValueError, match=r"best\.safetensors: not what a run leaves"):
+    with pytest.raises(ValueError, match=r"best\.safetensors: not a valid file of a run"):
         read_best(tmp_path)

@@ -136,7 +136,7 @@ def test_only_the_first_process_writes_and_talks(folder: Path, seen: list[dict[s
 
 @pytest.mark.slow
 def test_another_number_of_processes_is_refused(folder: Path, seen: object) -> None:
-    with pytest.raises(RunError, match=r"processes is 1 now and was 2"):
+    with pytest.raises(RunError, match=r"processes is now 1 and was 2"):
         two_processes.run(folder, "fcos", "fcos", PlainConfig())
 
 

@@ -68,7 +68,9 @@ def test_the_last_whole_step_is_saved_and_the_flag_is_named(
             run(dataset, tmp_path / "run")
     said = str(raised.value)
     assert "out of memory after iteration 3" in said
-    assert "A process had 4 images at a time (--engine.batch-size 4, --engine.accumulate 1)" in said
+    assert (
+        "Each process had 4 images at a time (--engine.batch-size 4, --engine.accumulate 1)" in said
+    )
     assert re.search(
         r"Resume after iteration 3 with `.* --resume --out \S+ --engine.accumulate 2`", said
     )
@@ -119,7 +121,7 @@ def test_weights_that_may_have_moved_in_part_are_not_saved(
             raise CUDA
 
     monkeypatch.setattr(torch.optim.SGD, "step", moving)
-    with pytest.raises(RunError, match=r"Begin again with --engine.accumulate 2"):
+    with pytest.raises(RunError, match=r"Start again with --engine.accumulate 2"):
         run(dataset, tmp_path)
     assert checkpoints(tmp_path) == []
 

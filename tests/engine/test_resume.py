@@ -201,8 +201,8 @@ def test_a_refused_command_leaves_a_finished_run_as_it_was(
     config = run / "config.json"
     edited = config.read_text().replace('"max_size": 64', '"max_size": 320')
     cases: list[tuple[int, str, list[str]]] = [
-        (2, "--engine.optimizer is sgd now and was adamw", ["--engine.optimizer", "sgd"]),
-        (2, "--detector.max-size is 320 now and was 64", ["--detector.max-size", "320"]),
+        (2, "--engine.optimizer is now sgd and was adamw", ["--engine.optimizer", "sgd"]),
+        (2, "--detector.max-size is now 320 and was 64", ["--detector.max-size", "320"]),
         (1, "training data's fingerprint is", ["--data.train", str(other)]),
         (1, "validation data's fingerprint is", ["--data.val", str(other)]),
     ]
@@ -213,7 +213,7 @@ def test_a_refused_command_leaves_a_finished_run_as_it_was(
         assert contents(run) == before, said
     config.write_text(edited)
     status, message = refusal(capsys, *resume)  # the checkpoint knows better
-    assert "--detector.max-size is 320 now and was 64" in message
+    assert "--detector.max-size is now 320 and was 64" in message
     assert config.read_text() == edited
     config.write_bytes(before["config.json"])
     assert len(load(run).classes) == 2
@@ -223,7 +223,7 @@ def test_a_run_can_not_be_shorter_than_it_is(run: Path, capsys: pytest.CaptureFi
     assert main(["--resume", "--out", str(run), "--schedule.iterations", "2"]) == 0
     before = contents(run)
     found = refusal(capsys, "--resume", "--out", str(run), "--schedule.iterations", "1")
-    assert found == (1, "error: --schedule.iterations is 1, and the run has made 2 already")
+    assert found == (1, "error: --schedule.iterations is 1, but the run has already done 2")
     assert contents(run) == before
 
 
@@ -232,7 +232,7 @@ def test_a_run_can_not_be_shorter_than_it_is(run: Path, capsys: pytest.CaptureFi
     [
         (["--resume"], "name the run's folder with --out"),
         (["--resume", "--out", "nowhere"], "nowhere holds no checkpoint"),
-        (["coco", "--resume", "--out", "RUN"], "RUN was begun as small"),
+        (["coco", "--resume", "--out", "RUN"], "RUN was started with the recipe small"),
     ],
 )
 def test_what_there_is_to_go_on_with_is_asked_for(

@@ -54,7 +54,7 @@ def test_folders_that_are_no_run_are_refused(tmp_path: Path, copied: Path) -> No
     with pytest.raises(FileNotFoundError, match="no such folder"):
         load(tmp_path / "absent")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"no run's folder, it has no config\.json"):
+    with pytest.raises(FileNotFoundError, match=r"not the folder of a run, it has no config\.json"):
         load(tmp_path / "empty")
     (copied / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"has not ended.*--resume"):

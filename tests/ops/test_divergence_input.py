@@ -16,7 +16,7 @@ NAMED = {"p3": MAPS[0], "p4": MAPS[1]}
     ("student", "teacher", "error", "message"),
     [
         (MAPS[0], MAPS, TypeError, "student has 1 levels but teacher has 2"),
-        (None, MAPS, TypeError, "student is a NoneType: pass a list of tensors, one a level"),
+        (None, MAPS, TypeError, "student is a NoneType: pass a list of tensors, one per level"),
         (MAPS, set(MAPS), TypeError, "teacher is a set: pass a list"),
         (MAPS, "p3", TypeError, "teacher is a str: pass a list"),
         (MAPS, [MAPS], TypeError, r"teacher\[0\] is a list: expected a tensor"),

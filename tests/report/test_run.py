@@ -91,7 +91,7 @@ def test_a_fault_in_one_section_leaves_the_others_and_says_so(
     failed = write_report(path, run, evaluation)
     assert failed == ["Confusion matrix: ZeroDivisionError: planted <fault>"]
     page = page_of(path)
-    assert "Not drawn: ZeroDivisionError: planted <fault>" in page.text
+    assert "Not available: ZeroDivisionError: planted <fault>" in page.text
     for name in SECTIONS:
         assert name in page.text
 
@@ -113,7 +113,7 @@ def test_a_report_that_fails_costs_nothing_else(
     here = replace(run, folder=tmp_path)
     fitting.draw_report(here, evaluation, None, evaluation.dataset, Console())
     said = " ".join(capsys.readouterr().out.split())
-    assert "report: not drawn: OSError: planted fault; weights and numbers are in" in said
+    assert "the report was not written: OSError: planted fault; weights and numbers are in" in said
 
 
 def test_tables(evaluation: Evaluation, tmp_path: Path) -> None:
