@@ -112,16 +112,16 @@ class CoefficientConfig:
     def acting(
         self, iteration: int, milestones: Sequence[int], falls: float | None = None
     ) -> float:
-        """Lambda as the student feels it: 0 before the start."""
+        """Lambda as it acts on the student: 0 before the start."""
         return self.at(iteration, milestones, falls) if iteration >= self.start else 0.0
 
     def at(self, iteration: int, milestones: Sequence[int], falls: float | None = None) -> float:
         """Lambda at an iteration (SSSD, section 3.3; Figure 3).
 
         Args:
-            iteration: optimiser steps taken before it.
+            iteration: optimizer steps taken before it.
             milestones: iterations at which the learning rate falls, ascending.
-            falls: how often the learning rate has fallen, where it is known otherwise.
+            falls: how often the learning rate has fallen, if this is known without milestones.
         """
         if self.has_stopped(iteration):
             return 0.0

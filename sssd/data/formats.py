@@ -39,11 +39,11 @@ def read_dataset(
     Args:
         path: a COCO json, a data.yaml or obj.data of YOLO, or the folder of a data set as the usual
             tools export it (see `read_coco`, `read_voc`, `read_yolo`).
-        images: folder of the images, where it is not at the format's usual place (COCO, VOC).
-        split: which part of a folder or data.yaml, by any of its usual names ("val" is valid/,
-            too); one that has no parts is taken whole.
-        format: None: known by the path.
-        pixel_range: what is black and white in images of more than 8 bits (see `read_image`).
+        images: folder of the images, if it is not where the format usually has it (COCO, VOC).
+        split: which split of a folder or data.yaml, by any of its usual names ("val" also finds
+            valid/); data without splits are used whole.
+        format: None: detected from the path.
+        pixel_range: values of black and white in images with more than 8 bits (see `read_image`).
 
     Returns:
         The dataset.

@@ -45,7 +45,7 @@ class Bottleneck(nn.Module):
 class ColorMapEncoder(nn.Module):
     """Pyramid maps of the labels alone (Hao et al., ECCV 2020, section 3.1).
 
-    The colour map has one channel a class, at the resolution of the image:
+    The color map has one channel per class, at the resolution of the image:
 
         v(x, y) = 1 - max(|x - cx| / w, |y - cy| / h)  inside a box, 0 elsewhere, maximum of a class
 

@@ -53,7 +53,7 @@ def pack_objects(
         num_classes: labels must be 0 .. num_classes - 1; those on an accelerator are not read.
 
     Raises:
-        ValueError: a label that is no class; boxes of another form, such as oriented ones.
+        ValueError: a label that is not a class; boxes of another format, such as oriented ones.
     """
     for image, target in enumerate(targets):
         shape = tuple(target["boxes"].shape)

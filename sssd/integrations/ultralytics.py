@@ -1,6 +1,6 @@
 """Ultralytics' detection models (YOLOv8, 11, 26), and a trainer class for `YOLO.train`.
 
-Ultralytics is AGPL-3.0 and no dependency of this package: it is imported where the user has it.
+Ultralytics is AGPL-3.0 and not a dependency of this package: it is imported if it is installed.
 
 Example:
     from sssd.integrations.ultralytics import Trainer
@@ -130,19 +130,19 @@ def _input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
 class Trainer(DetectionTrainer):
     """Ultralytics' detection trainer with distillation in it, for `YOLO.train(trainer=...)`.
 
-    It attaches to the model before optimizer, DistributedDataParallel and moving average are made.
-    The moving average, which is what Ultralytics validates, saves and exports, is the plain model;
-    the part and its count travel with the optimizer's state in last.pt, which Ultralytics takes
-    out of its checkpoints when training ends.
+    It attaches to the model before the optimizer, DistributedDataParallel and the moving average
+    are made. The moving average, which is what Ultralytics validates, saves and exports, is the
+    plain model; the distillation and its step count are stored with the optimizer's state in
+    last.pt, which Ultralytics removes from its checkpoints when training ends.
 
-    The settings are those of `attach`, counted in epochs, as this trainer's own: `milestones`, and
-    `start`, `stop` and `steps` of the coefficient. Without milestones lambda is multiplied by the
-    coefficient's `step_factor` for every tenfold fall of the learning rate below its highest, in
-    parts where it falls smoothly. `teacher` may be the path of a checkpoint of Ultralytics.
+    The settings are those of `attach`, but `milestones`, and `start`, `stop` and `steps` of the
+    coefficient, are in epochs, as in this trainer. Without milestones lambda is multiplied by the
+    coefficient's `step_factor` for every tenfold decrease of the learning rate below its highest
+    (gradually if it decreases smoothly). `teacher` may be the path of an Ultralytics checkpoint.
 
     Attributes:
         settings: of the class; to resume, pass a class with the same.
-        part: what was attached; None before training, and where lambda is 0.
+        part: the attached module; None before training, and if lambda is 0.
 
     Example:
         >>> trainer = Trainer.with_settings(coefficient=4.7)

@@ -32,8 +32,8 @@ def pool_boxes(
 
         pooled[l, t, c] = sum over covered cells (i, j) of levels[l][b_t, c, i, j] / max(1, number)
 
-    Cell (i, j) of level l stands at the image point (j W / W_l, i H / H_l); a box covers the cells
-    whose point lies in it, border included. A box that holds no such point pools to zero, and so
+    Cell (i, j) of level l is at the image point (j W / W_l, i H / H_l); a box covers the cells
+    whose point lies in it, border included. A box that contains no such point pools to zero, and so
     does one that is not finite or has no positive width and height.
 
     Args:
@@ -101,7 +101,7 @@ def paint_boxes(
     of cells. Cells that no object covers are zero.
 
     Args:
-        values: (T, C), painted on every level, or (P, T, C), one set a level; float32, float64,
+        values: (T, C), painted on every level, or (P, T, C), one set per level; float32, float64,
             bfloat16 or float16.
         boxes: (T, 4) xyxy in pixels of the padded batch, float32 or float64; takes no gradient.
         image_index: (T,) int64 or int32, the image of each box, in any order.

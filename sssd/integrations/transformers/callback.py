@@ -1,4 +1,4 @@
-"""What ties `attach` to transformers' `Trainer`."""
+"""Connects `attach` to transformers' `Trainer`."""
 
 import json
 from collections.abc import Sequence
@@ -17,17 +17,18 @@ FILE = "distillation.safetensors"
 
 
 class DistillationCallback(TrainerCallback):
-    """Ties `attach` to a `Trainer`: steps, learning rate, log and checkpoints.
+    """Connects `attach` to a `Trainer`: steps, learning rate, log and checkpoints.
 
-    - A step is one of the optimizer's, so that the parts of an accumulated batch share a lambda,
-      and lambda follows the Trainer's learning rate: see `Stepwise.follow`.
-    - The log has "distillation_loss", "teacher_loss" and "distillation_lambda" beside "loss", each
-      the mean since the last log and over the processes.
-    - A checkpoint folder has the part's weights and step in `distillation.safetensors` beside the
-      model, and `train(resume_from_checkpoint=...)` goes on with them.
+    - A step is an optimizer step, so the parts of an accumulated batch share a lambda, and lambda
+    follows the Trainer's learning rate: see `Stepwise.follow`.
+    - The log has "distillation_loss", "teacher_loss" and "distillation_lambda" in addition to
+    "loss", each a mean since the last log and over the processes.
+    - A checkpoint folder has the weights and step of the distillation in
+    `distillation.safetensors`, next to the model, and `train(resume_from_checkpoint=...)` restores
+    them.
 
     Args:
-        checkpoint: folder that `train(resume_from_checkpoint=...)` is given, where it is not in the
+        checkpoint: the folder given to `train(resume_from_checkpoint=...)`, if it is not in the
             Trainer's output folder.
 
     Example:
