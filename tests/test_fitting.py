@@ -113,7 +113,9 @@ def test_the_best_weights_open_too(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="weights is 'first'; it must be one of last, best"):
         sssd.load(copy, weights="first")  # type: ignore[arg-type]
     (copy / "best.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"has not been evaluated, it has no best\.safe"):
+    with pytest.raises(
+        FileNotFoundError, match=r"has not been evaluated yet, so it has no best\.safe"
+    ):
         sssd.load(copy, weights="best")
 
 

@@ -35,8 +35,8 @@ def write_atomically(path: Path, save: Any) -> None:
         if isinstance(error, RuntimeError) and "inline_container" not in str(error):
             raise
         raise RunError(
-            f"{path} cannot be written: {error}. The old file is unchanged; free some disk space, "
-            "or choose another place with --out."
+            f"{path} cannot be written: {error}. An existing file is unchanged; free some disk "
+            "space, or choose another place with --out."
         ) from error
 
 

@@ -108,7 +108,7 @@ def test_the_plan_is_there_before_the_first_run(
     assert plan is not None
     assert plan.at_equal_time == {"sssd": 8}
     told = capsys.readouterr().out
-    assert "the 3 validation images are few for a threshold of 0.3 AP" in told
+    assert "3 validation images are few for a threshold of 0.3 AP" in told
     assert "at equal time plain has 8" in told
     assert command.main(["small", *data, *SMALL, *out, "--threshold", "1"]) == 0  # none has begun
     run = tmp_path / "runs" / "00-plain-seed0"
@@ -177,7 +177,7 @@ def test_jobs_have_a_core_or_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None
     assert comparison._jobs(None, ["0", "1"]) == 2
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1,7")
     assert comparison._gpus("auto") == ["GPU-1", "7"]
-    with pytest.raises(ValueError, match="--jobs is 3; there are 2 GPUs"):
+    with pytest.raises(ValueError, match="--jobs is 3, but there are only 2 GPUs"):
         comparison._jobs(3, ["0", "1"])
     with pytest.raises(ValueError, match="set CUDA_VISIBLE_DEVICES instead"):
         comparison._gpus("cuda:1")

@@ -38,10 +38,10 @@ def test_every_change_is_named(tmp_path: Path) -> None:
     changes = {
         "--threshold was 0.3 and is now 0.5": {"rule": plans.new_rule(0.5, plan.seeds, 0.05, 1)},
         "--seeds was [0, 1": {"seeds": [1, 2, 3]},
-        "--error was 0.05 and is 0.1": {"error": 0.1},
-        "the validation data (fingerprint) was b and is other": {"data": data},
-        "sssd: --method.over was - and is cells": {"settings": settings},
-        "--arms were plain sssd and are plain lgd": {"arms": {"plain": [], "lgd": []}},
+        "--error was 0.05 and is now 0.1": {"error": 0.1},
+        "the validation data (fingerprint) was b and is now other": {"data": data},
+        "sssd: --method.over was - and is now cells": {"settings": settings},
+        "--arms were plain sssd and are now plain lgd": {"arms": {"plain": [], "lgd": []}},
         "the recipe was small and is demo": {"recipe": "demo"},
         "torch was None and is 9": {"versions": {**plan.versions, "torch": "9"}},
     }

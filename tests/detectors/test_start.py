@@ -85,7 +85,7 @@ def test_torchvisions_coco_weights_are_known(
     assert line.endswith("torchvision's COCO weights: kept classes: zebra; new: gnu, N/A")
     assert torch.equal(scores(detector, [0]), scores(coco, [names.index("zebra")]))
     with pytest.raises(
-        ValueError, match=r"--detector\.backbone resnet50 --detector\.width 256, an"
+        ValueError, match=r"--detector\.backbone resnet50 --detector\.width 256, but"
     ):
         started(name, Path("coco"))
     monkeypatch.setattr("sssd.detectors.start.OF_THE_NETWORK", ("name",))

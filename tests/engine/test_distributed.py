@@ -144,7 +144,7 @@ def test_a_batch_that_can_not_be_shared_names_the_way_out() -> None:
     config = EngineConfig(batch_size=16, accumulate=2)
     assert config.part_size(4) == 2
     with pytest.raises(
-        ValueError, match=r"16.*6 parts \(processes: 3, --engine.accumulate 2\).* of 6"
+        ValueError, match=r"16.*6 equal parts \(processes: 3, --engine.accumulate 2\).* of 6"
     ):
         config.part_size(3)
     with pytest.raises(ValueError, match=r"accumulate is 0"):

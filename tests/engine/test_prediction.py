@@ -141,7 +141,9 @@ def test_options_without_meaning(options: dict[str, Any], said: str, run: Run) -
 
 
 def test_the_threshold_is_the_runs_own(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match=r"has no thresholds\.json.*a score of 0\.3 on"):
+    with pytest.warns(
+        UserWarning, match=r"has no thresholds\.json.*a score threshold of 0\.3 is used"
+    ):
         assert read_threshold(tmp_path) == 0.3
     path = tmp_path / "thresholds.json"
     path.write_text('{"all": 0.41, "by_class": {"kind0": 0.9}, "iou": 0.5}')

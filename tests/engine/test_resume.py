@@ -178,7 +178,7 @@ def test_a_run_goes_on_by_its_folder_alone_and_with_what_is_given_besides(
     assert main(["--resume", "--out", str(run), *more]) == 0
     said = capsys.readouterr().out
     assert "resumes after iteration 1" in said
-    assert "--schedule.learning-rate 0.0016, which was 0.008" in said
+    assert "--schedule.learning-rate 0.0016 (was 0.008)" in said
     rates = {r["iteration"]: r["learning_rate"] for r in read_metrics(run) if "loss" in r}
     # small: x 2/16 for the batch; the milestone at 1 has multiplied it by 0.3
     assert rates[2] == rates[3] == pytest.approx(0.0016 * 2 / 16 * 0.3)

@@ -57,7 +57,7 @@ def test_folders_that_are_no_run_are_refused(tmp_path: Path, copied: Path) -> No
     with pytest.raises(FileNotFoundError, match=r"not the folder of a run, it has no config\.json"):
         load(tmp_path / "empty")
     (copied / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"has not ended.*--resume"):
+    with pytest.raises(FileNotFoundError, match=r"is not finished.*--resume"):
         load(copied)
 
 
@@ -76,7 +76,7 @@ def test_damaged_files_are_named(copied: Path) -> None:
 
 def test_settings_of_another_version_are_refused(copied: Path) -> None:
     change_settings(copied, "detector", colour="blue")
-    with pytest.raises(ValueError, match=r"colour.*another version"):
+    with pytest.raises(ValueError, match=r"version of sssd.*colour"):
         load(copied)
 
 
