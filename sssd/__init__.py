@@ -1,7 +1,7 @@
-"""Smooth and stepwise self-distillation for object detection, and the fused operators behind it.
+"""Smooth and stepwise self-distillation for object detection, with fused operators.
 
-The names below are imported when they are first used; `fit` and `load` need what
-`pip install 'sssd[train]'` brings, the others torch alone.
+The names below are imported when they are first used; `fit` and `load` need `pip install
+'sssd[train]'`, the others only torch.
 """
 
 from typing import TYPE_CHECKING

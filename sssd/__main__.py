@@ -8,11 +8,11 @@ from sssd.commands import WRONG_USE, exit_on, plain_output
 
 COMMANDS = {
     "train": "train a detector",
-    "evaluate": "the 12 COCO numbers of a trained detector",
-    "predict": "detections in images and videos, as json and as pictures",
-    "export": "a trained detector as .onnx or .safetensors",
-    "data": "examine a data set; make the demo data",
-    "compare": "whether a change of a training helps, on your data",
+    "evaluate": "evaluate a trained detector: the 12 COCO numbers",
+    "predict": "detect objects in images and videos",
+    "export": "export a trained detector as .onnx or .safetensors",
+    "data": "check a data set; generate the demo data",
+    "compare": "test whether a change in training helps on your data",
 }
 
 USAGE = "usage: sssd COMMAND ...\n\n" + "".join(
@@ -25,11 +25,11 @@ def main(arguments: list[str] | None = None) -> int:
     plain_output()
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE + "\n`sssd COMMAND --help` says more.")
+        print(USAGE + "\n`sssd COMMAND --help` shows its flags.")
         return 0 if arguments else 2
     name, *rest = arguments
     if name not in COMMANDS:
-        print(f"error: sssd knows no command {name!r}\n\n{USAGE}", file=sys.stderr)
+        print(f"error: sssd has no command {name!r}\n\n{USAGE}", file=sys.stderr)
         return 2
     # Only the command that is asked for is imported: all of them take seconds.
     module = f"sssd.{name}.__main__" if name in ("data", "compare") else f"sssd.{name}"

@@ -2,9 +2,9 @@
 
 Example:
     python -m sssd.evaluate runs/demo                          # on the run's own validation set
-    python -m sssd.evaluate runs/demo --teacher                # the implicit teacher beside it
+    python -m sssd.evaluate runs/demo --teacher                # also the implicit teacher
     python -m sssd.evaluate runs/mine --data.val DIR/annotations/instances_test.json
-    python -m sssd.evaluate runs/mine --report page.html       # the report, as training leaves it
+    python -m sssd.evaluate runs/mine --report page.html       # the same report as after training
     python -m sssd.evaluate runs/plain runs/sssd               # two runs and their difference
 """
 
@@ -37,83 +37,86 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvaluationData:
-    """What to evaluate on; what is not given is the run's own."""
+    """Data to evaluate on; the defaults are those of the run."""
 
     val: Path | None = None
-    """A COCO json, a data.yaml or a folder of files; by default the run's validation set."""
+    """A COCO json, a data.yaml or a folder; by default the run's validation set."""
 
     val_images: Path | None = None
-    """Folder of its images; by default the usual place of the format."""
+    """Folder of the images; by default where the format usually has them."""
 
     val_split: str | None = None
-    """Which part of a folder or data.yaml, such as test; by default the run's, or "val"."""
+    """Which split of a folder or data.yaml, such as test; by default the run's, or "val"."""
 
     format: Literal["coco", "voc", "yolo", "demo"] | None = None
-    """Format of the files, by default known by their path."""
+    """Format of the files; by default detected from the path."""
 
     pixel_range: tuple[float, float] | None = None
-    """What is black and what is white in images of more than 8 bits; by default as in training."""
+    """Pixel values of black and white in images with more than 8 bits; by default as in
+    training."""
 
     on_bad_data: Literal["raise", "drop"] | None = None
-    """Stop at bad records, or evaluate without them."""
+    """Stop if there are bad records, or evaluate without them."""
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluate a trained detector: the 12 COCO numbers, and AP by class. Or two, side by side, on
-    the same data. Writes nothing but what flags ask for.
+    """Evaluate a trained detector: the 12 COCO numbers, and AP by class. Two runs are compared on
+    the same data. Files are written only if a flag asks for them.
     """
 
     runs: Annotated[
         tyro.conf.Positional[tuple[Path, ...]],
         tyro.conf.arg(metavar="RUN [RUN]", help_behavior_hint="(required)"),
     ]
-    """Folder of a run; of two for a table of both and their difference."""
+    """Folder of a run, or two folders for a table of both and their difference."""
 
     data: EvaluationData = field(default_factory=EvaluationData)
 
     weights: Literal["last", "best"] = "last"
-    """Those of the end, or those with the highest AP on the way; two runs alike."""
+    """last: the final weights. best: those with the highest validation AP. For two runs, of
+    both."""
 
     engine: Literal["pycocotools", "faster-coco-eval"] = "pycocotools"
-    """pycocotools for numbers to report; faster-coco-eval gives the same ones faster."""
+    """COCO evaluator: pycocotools for numbers to report; faster-coco-eval gives the same numbers
+    faster."""
 
     teacher: bool = False
-    """Evaluate the implicit teacher too: detections from K_e, which is given the labels. It is the
-    ceiling of what can be distilled."""
+    """Also evaluate the implicit teacher: detections from K_e, which sees the labels. It is the
+    upper limit of what can be distilled."""
 
     min_size: int | None = None
-    """Short side of the images in pixels; by default as in training, or what keeps its ratio to
-    --max-size."""
+    """Short side of the images in pixels; by default as in training, or scaled with --max-size."""
 
     max_size: int | None = None
-    """Longest side, likewise."""
+    """Maximum long side of the images in pixels; by default as in training, or scaled with
+    --min-size."""
 
     out: Path | None = None
-    """File to write the numbers to, as json; the teacher's are named "teacher/AP" and so on."""
+    """Write the numbers to this json file; the teacher's are named "teacher/AP" and so on."""
 
     detections: Path | None = None
-    """File to write the detector's detections to, as COCO results."""
+    """Write the detector's detections to this file, as COCO results."""
 
     report: Path | None = None
-    """File to write the page to that training leaves as report.html, of these data."""
+    """Write a report for these data to this file, like the report.html of training."""
 
     batch_size: int | None = None
-    """Images at a time; by default as in training."""
+    """Images per batch; by default as in training."""
 
     workers: int = 0
     """Processes that load images."""
 
     device: str = "auto"
-    """"auto" takes a GPU where there is one."""
+    """"auto" uses a GPU if there is one."""
 
     def __post_init__(self) -> None:
         """Refuses what has no meaning, before a run is read."""
         if not 1 <= len(self.runs) <= 2:
-            raise ValueError(f"name the folder of one run, or of two; there are {len(self.runs)}")
+            raise ValueError(f"name the folder of one run, or of two; {len(self.runs)} were given")
         given = [f"--{name}" for name in ("out", "detections", "report") if getattr(self, name)]
         if len(self.runs) == 2 and given:
-            raise ValueError(f"{given[0]} is of one run; leave it out, or name one run")
+            raise ValueError(f"{given[0]} works with one run only; leave it out, or name one run")
         require_number("--batch-size", self.batch_size, 1)
         require_number("--workers", self.workers, 0)
         require_number("--min-size", self.min_size, *SIDES)
@@ -157,11 +160,11 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.eva
     console.print(table(numbers, title=title))
     if command.teacher:
         taught = {name: numbers[f"teacher/{name}"] for name in METRICS}
-        console.print(table(taught, title=f"the teacher, given the labels: {title}"))
+        console.print(table(taught, title=f"teacher (given the labels): {title}"))
     if len(found[0].by_class) > 1:
         console.print(class_table(found[0].by_class))
     for what in failed:
-        print(f"error: --report: not drawn: {what}", file=sys.stderr)
+        print(f"error: --report: the report was not written: {what}", file=sys.stderr)
     return FAILED if failed else 0
 
 
@@ -201,7 +204,7 @@ def _report(run: Run, evaluation: Evaluation, path: Path, console: Console) -> l
     try:
         method = method_of(run.folder, copy.deepcopy(run.detector))
     except RunError as error:  # its checkpoints: the maps are left out
-        console.print(f"no maps of K in the report: {error}", soft_wrap=True)
+        console.print(f"the report shows no maps of K: {error}", soft_wrap=True)
         method = None
     return write_report(path, run, evaluation, method=method)
 
@@ -219,7 +222,7 @@ def _same_data(runs: Sequence[Run], command: Evaluate, console: Console) -> Dete
     sets = [build_validation_set(config, console) for config in wanted]
     if len({dataset.fingerprint for dataset in sets}) > 1:
         raise ValueError(
-            f"the validation sets of {runs[0].folder} and {runs[1].folder} differ: name the data "
+            f"the validation sets of {runs[0].folder} and {runs[1].folder} differ: choose the data "
             "to compare them on with --data.val"
         )
     return sets[0]

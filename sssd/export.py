@@ -31,33 +31,34 @@ SMALLEST = 32  # pixels a side of an image
 
 @dataclass(frozen=True)
 class Export:
-    """Write a trained detector as a file for other programs.
+    """Export a trained detector to a file for other programs.
 
     FILE.safetensors: the state dict of the plain torchvision model.
 
-    FILE.onnx: image (3, H, W) float32 RGB in [0, 1] -> boxes (n, 4) xyxy in its pixels, scores (n,)
-    and labels (n,), 0 for the first class; resizing, normalisation and suppression are inside. H
-    and W are any, unless --size is given. The file is written once onnxruntime finds in it what
-    PyTorch finds, in images of three sizes.
+    FILE.onnx: image (3, H, W) float32 RGB in [0, 1] -> boxes (n, 4) xyxy in pixels of the image,
+    scores (n,) and labels (n,), 0 for the first class. Resizing, normalization and NMS are
+    included. H and W are free unless --size is given. The file is written only if onnxruntime and
+    PyTorch find the same objects in images of three sizes.
 
-    Both say in their metadata what they are: classes, sizes, normalisation, and more;
-    docs/export.md has the lines that use them without sssd.
+    Both have metadata: classes, sizes, normalization, and more. docs/export.md shows how to use
+    them without sssd.
     """
 
     run: tyro.conf.Positional[Path]
     """Folder of a run."""
 
     out: Path
-    """File to write; its ending says the format."""
+    """File to write; its suffix chooses the format."""
 
     weights: Literal["last", "best"] = "last"
-    """Those of the end, or those with the highest AP on the way."""
+    """last: the final weights. best: those with the highest validation AP."""
 
     size: tuple[int, int] | None = None
-    """onnx: height and width of all images, for runtimes that need to know; by default any."""
+    """onnx: fixed height and width of all images, for runtimes that need them; by default any
+    size."""
 
     image: Path | None = None
-    """onnx: image to check the file on; by default the first of the run's validation set."""
+    """onnx: image used to check the file; by default the first one of the run's validation set."""
 
     def __post_init__(self) -> None:
         """Refuses formats that are not known."""
@@ -67,7 +68,7 @@ class Export:
             if value is not None and self.out.suffix != ".onnx":
                 raise ValueError(f"{flag} has no effect here; it needs an --out that ends in .onnx")
         if self.size is not None and min(self.size) < SMALLEST:
-            raise ValueError(f"--size is {self.size}; at least {SMALLEST} pixels each")
+            raise ValueError(f"--size is {self.size}; both must be at least {SMALLEST} pixels")
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.export") -> int:
@@ -103,7 +104,10 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.exp
                     soft_wrap=True,
                 )
             if not all(counts):
-                print("warning: nothing to compare was found; try another --image", file=sys.stderr)
+                print(
+                    "warning: no objects were found to compare; try another --image",
+                    file=sys.stderr,
+                )
     console.print(f"written: {command.out}", soft_wrap=True)
     return 0
 

@@ -45,25 +45,25 @@ def fit(
     loggers: Sequence[Logger] = (),
     **changes: Any,
 ) -> Run:
-    """Trains a detector, evaluates it, and leaves all that belongs to the run in a folder.
+    """Trains a detector, evaluates it, and writes everything to the folder of the run.
 
-    Ctrl-C, SIGTERM and SIGUSR1 stop it behind the step at hand, with a checkpoint. Processes that
+    Ctrl-C, SIGTERM and SIGUSR1 stop it after the current step, with a checkpoint. Processes that
     torchrun started train together, and each gets its run.
 
     Args:
         config: settings, or the name of a recipe (`python -m sssd.train --list`); by default those
-            of the run that goes on, or the recipe "demo".
+            of the resumed run, or the recipe "demo".
         out: folder of the run; by default `config.out`, or runs/RECIPE-DATE-TIME.
-        resume: go on with the run in `out` from its newest checkpoint.
-        console: where progress is told; by default the standard output.
-        iterations: length of the run. All that happens at an iteration moves along.
-        epochs: length of the run in passes over the training images, in place of iterations.
+        resume: resume the run in `out` from its newest checkpoint.
+        console: where progress is printed; by default standard output.
+        iterations: length of the run; milestones, warm-up and the start of lambda scale with it.
+        epochs: length of the run in epochs, instead of iterations.
         loggers: functions that are called as `logger(row, step)` with each row of metrics: numbers
             by name, and the iteration. Those that have a method `close` are closed at the end. One
-            that fails is named in a warning, and asked no more.
-        changes: what is to be otherwise in `data`, `detector`, `method`, `schedule` and `engine`:
-            dicts of their fields, or settings that replace them whole. Another `method["name"]`
-            brings that method's settings.
+            that fails is named in a warning and not called again.
+        changes: changes of `data`, `detector`, `method`, `schedule` and `engine`: dicts of their
+            fields, or settings objects that replace them. A different `method["name"]` brings that
+            method's settings.
 
     Returns:
         The run: folder, detector, classes, and the 12 COCO numbers, or the signal that stopped it.
@@ -71,8 +71,8 @@ def fit(
     Raises:
         ValueError, TypeError, OSError, ImportError: settings or data that cannot be used, or an
             optional package that is missing. Nothing was written.
-        RunError: training diverged, memory did not suffice, an image cannot be read, the folder
-            cannot be written, or it holds another run.
+        RunError: training diverged, memory ran out, an image cannot be read, the folder cannot be
+            written, or it holds another run.
         WorkerKilled: the system killed a process that loads images.
 
     Example:
@@ -145,7 +145,7 @@ def fit_settings(
             if run.numbers is not None:
                 if distributed.is_first():
                     _write_results(run, method)
-                # None in a run that was killed behind its last evaluation: all make it anew.
+                # None in a run that was killed after its last evaluation: all make it anew.
                 evaluation = trainer.evaluation or run.evaluate(validation_set, console=console)
                 if distributed.is_first():
                     draw_report(run, evaluation, method, train_set, console)
@@ -221,7 +221,9 @@ def _with_length(changes: Mapping[str, Any], **length: float | None) -> dict[str
     given = {name: value for name, value in length.items() if value is not None}
     schedule = changes.get("schedule", {})
     if given and (not isinstance(schedule, Mapping) or given.keys() & schedule.keys()):
-        raise ValueError(f"{', '.join(given)}: schedule is given too; say the length in one place")
+        raise ValueError(
+            f"{', '.join(given)}: schedule is given too; set the length in one place only"
+        )
     return {**changes, "schedule": {**schedule, **given}} if given else dict(changes)
 
 
@@ -229,8 +231,8 @@ def _require_functions(loggers: Any) -> None:
     """Refuses loggers that are none, or one that is not in a list."""
     if not isinstance(loggers, list | tuple) or not all(callable(logger) for logger in loggers):
         raise TypeError(
-            f"loggers is {loggers!r}; it must be a list of functions of (row, step). What has a "
-            'name is a setting: engine={"loggers": ["tensorboard"]}'
+            f"loggers is {loggers!r}; it must be a list of functions of (row, step). Loggers with "
+            'a name are a setting: engine={"loggers": ["tensorboard"]}'
         )
 
 
@@ -249,7 +251,7 @@ def choose_folder(config: Config, recipe: str) -> Path:
     there = bool(checkpoints(folder))
     if there and not config.resume:
         raise ValueError(
-            f"{folder} holds a run already: go on with it by `python -m sssd.train --resume --out "
+            f"{folder} already holds a run: resume it with `python -m sssd.train --resume --out "
             f"{shlex.quote(str(folder))}` (in Python: resume=True), or choose another --out"
         )
     if config.resume and not there:
@@ -263,9 +265,9 @@ def _begin(folder: Path, recipe: str, config: Config, done: int, console: Consol
         (folder / BEST).unlink(missing_ok=True)
     changed = write_record(folder, recipe, config, done)
     if done > 0:
-        console.print(f"goes on behind iteration {done}", soft_wrap=True)
+        console.print(f"resumes after iteration {done}", soft_wrap=True)
     for name, (was, now) in changed.items():
-        console.print(f"  with {name} {now}, which was {was}", soft_wrap=True)
+        console.print(f"  with {name} {now} (was {was})", soft_wrap=True)
 
 
 @contextmanager
@@ -276,7 +278,7 @@ def _under_way(trainer: Trainer) -> Iterator[None]:
     except DataError as error:
         raise RunError(str(error)) from error
     except (ValueError, TypeError, OSError, ImportError) as error:
-        raise RuntimeError(f"failed behind iteration {trainer.done}: {error}") from error
+        raise RuntimeError(f"failed after iteration {trainer.done}: {error}") from error
 
 
 def _write_results(run: Run, method: Method) -> None:
@@ -312,5 +314,6 @@ def draw_report(
         failed = [f"{type(error).__name__}: {error}"]
     for what in failed:
         console.print(
-            f"report: not drawn: {what}; weights and numbers are in {run.folder}", soft_wrap=True
+            f"the report was not written: {what}; weights and numbers are in {run.folder}",
+            soft_wrap=True,
         )

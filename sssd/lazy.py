@@ -1,4 +1,4 @@
-"""Packages that import what stands behind a name when it is first asked for (PEP 562).
+"""Packages that import a name when it is first asked for (PEP 562).
 
 What a command line shows must be there without torch, which takes seconds to import.
 """

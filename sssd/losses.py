@@ -73,7 +73,7 @@ def pixel_kl_loss(student: Maps, teacher: Maps, *, temperature: float = 1.0) -> 
 def lgd_loss(student: Maps, teacher: Maps) -> Tensor:
     """Mean squared error of instance-normalised maps, one mean over all elements of all levels.
 
-    Weight: 1, behind an adapter of three 3x3 convolutions on the student's side.
+    Weight: 1, after an adapter of three 3x3 convolutions on the student's side.
 
     Source: Zhang et al., "LGD", AAAI 2022, section 3.4; eps 1e-5 under the root.
     """
@@ -83,7 +83,7 @@ def lgd_loss(student: Maps, teacher: Maps) -> Tensor:
 def labelenc_loss(student: Maps, teacher: Maps) -> Tensor:
     """Mean squared error of one-group GroupNorms, one mean over all elements of all levels.
 
-    Weight: 1, behind an adapter of three 3x3 convolutions on the student's side.
+    Weight: 1, after an adapter of three 3x3 convolutions on the student's side.
 
     Source: Hao et al., "LabelEnc", ECCV 2020, equation 3.
     """
@@ -119,7 +119,7 @@ def cosine_loss(student: Maps, teacher: Maps) -> Tensor:
 def ultralytics_loss(student: Maps, teacher: Maps, scores: Maps) -> Tensor:
     """Squared error weighted by the teacher's scores: sum(w d^2) / (sum(w) C), the sum over levels.
 
-    Weight: 6 (the setting `dis`) times the batch size, as all losses there, behind two 1x1
+    Weight: 6 (the setting `dis`) times the batch size, as all losses there, after two 1x1
     convolutions with a ReLU between them on the student's side.
 
     Args:
@@ -217,7 +217,7 @@ class DistillationLoss(nn.Module):
     def __init__(self, function: Callable[..., Tensor], weight: float, **settings: Any) -> None:
         super().__init__()
         if not weight >= 0:
-            raise ValueError(f"weight is {weight}: expected a number of at least 0")
+            raise ValueError(f"weight is {weight}: expected a number >= 0")
         self.function, self.weight, self.settings = function, weight, settings
 
     def forward(self, student: Maps, teacher: Maps, *by_cell: Maps) -> Tensor:

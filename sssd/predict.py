@@ -38,53 +38,57 @@ FRAMES = 4  # of a video at a time
 
 @dataclass(frozen=True)
 class Predict:
-    """Detect objects in images and videos: a line for each, pictures and json if asked for.
+    """Detect objects in images and videos. Prints a line per file; --out draws pictures, --json
+    writes a file.
 
-    Files that cannot be used are named at the end and the others done; the exit status is then 1.
-    Ctrl-C ends after the file at hand, and what was found is kept. Pictures that this command drew
-    are never read.
+    Files that cannot be read are skipped and listed at the end; the exit status is then 1. Ctrl-C
+    stops after the current file and keeps the results so far. Pictures drawn by this command are
+    never read.
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """Folder of a run, or an .onnx file of sssd.export."""
+    """Folder of a run, or an .onnx file from sssd.export."""
 
     images: Annotated[
         tyro.conf.Positional[tuple[str, ...]],
         tyro.conf.arg(metavar="IMAGE ...", help_behavior_hint="(required)"),
     ]
-    """Files of images and videos, folders (with everything below them) and quoted globs ('**' too).
-    Videos need `pip install 'sssd[video]'`."""
+    """Image and video files, folders (searched recursively) and quoted globs ('**' too). Videos
+    need `pip install 'sssd[video]'`."""
 
     out: Path | None = None
-    """Folder for the pictures, OUT/NAME.png, and videos, OUT/NAME.mp4, with boxes drawn: of those
-    that share half of their area, the surest one."""
+    """Folder for pictures (OUT/NAME.png) and videos (OUT/NAME.mp4) with the boxes drawn; of boxes
+    that overlap by half, only the one with the highest score."""
 
     json: Path | None = None
-    """File for a COCO json: images (a video's frames are images, with their time in seconds),
-    categories, and annotations with scores, bbox in pixels of the image."""
+    """Write a COCO json: images (for a video its frames, with their time in seconds), categories,
+    and annotations with scores and bbox in pixels of the image."""
 
     weights: Literal["last", "best"] = "last"
-    """Those of the end, or those with the highest AP on the way."""
+    """last: the final weights. best: those with the highest validation AP."""
 
     threshold: float | None = None
-    """Score from which on a detection counts; by default the one that has the best F1 on the run's
-    validation set, with the weights of the end."""
+    """Minimum score of a detection; by default the score with the best F1 on the run's validation
+    set, computed with the final weights."""
 
     pixel_range: tuple[float, float] | None = None
-    """What is black and white in images of more than 8 bits (float); by default as in training."""
+    """Pixel values of black and white in images with more than 8 bits; by default as in
+    training."""
 
     device: str = "auto"
-    """"auto" takes a GPU where there is one. An .onnx file runs on the CPU."""
+    """"auto" uses a GPU if there is one. An .onnx file runs on the CPU."""
 
     def __post_init__(self) -> None:
         """Refuses calls without images, and numbers without meaning."""
         if not self.images:
-            raise ValueError("name images: files, folders or globs")
+            raise ValueError("no images were named; give files, folders or globs")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise ValueError(f"--threshold is {self.threshold}; it must lie in [0, 1]")
         if self.pixel_range is not None and not self.pixel_range[0] < self.pixel_range[1]:
             low, high = self.pixel_range
-            raise ValueError(f"--pixel-range is {low:g} {high:g}; the first must be the smaller")
+            raise ValueError(
+                f"--pixel-range is {low:g} {high:g}; the first must be smaller than the second"
+            )
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.predict") -> int:
@@ -116,9 +120,11 @@ def open_predictor(command: Predict) -> Predictor:
         from sssd.engine.onnx_predictor import open_onnx
 
         if command.device not in ("auto", "cpu"):
-            raise ValueError(f"--device is {command.device}; an .onnx file runs on the CPU here")
+            raise ValueError(f"--device is {command.device}; an .onnx file runs on the CPU only")
         if command.weights != "last":
-            raise ValueError(f"--weights is {command.weights}; an .onnx file has those it has")
+            raise ValueError(
+                f"--weights is {command.weights}; an .onnx file has only one set of weights"
+            )
         predictor = open_onnx(command.run, command.threshold)
     else:
         from sssd.engine.runs import load

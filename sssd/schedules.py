@@ -15,26 +15,26 @@ class ScheduleConfig:
     """How long training takes and how the learning rate moves."""
 
     iterations: int = 180_000
-    """Optimiser steps."""
+    """Optimizer steps."""
 
     epochs: float | None = None
-    """Length in passes over the training images, in place of iterations; all that happens at an
-    iteration moves along, as with another number of those."""
+    """Length in epochs, instead of iterations; milestones, warm-up and lambda's start scale with
+    it."""
 
     learning_rate: float = 0.01
-    """Base learning rate for 16 images a step; scaled linearly to the batch that is used."""
+    """Base learning rate for a batch of 16 images; scaled linearly with the batch size."""
 
     milestones: tuple[int, ...] = (120_000, 160_000)
     """Iterations at which the learning rate is multiplied by gamma."""
 
     gamma: float = 0.1
-    """Factor of the learning rate at each milestone."""
+    """Factor by which the learning rate is multiplied at each milestone."""
 
     warmup: int = 1000
     """Iterations of linear warm-up."""
 
     warmup_factor: float = 1e-3
-    """Fraction of the learning rate at which the warm-up begins."""
+    """Learning rate at the start of the warm-up, as a fraction of the full rate."""
 
     zero_from: int | None = None
     """Iteration from which the learning rate is 0."""
@@ -46,11 +46,13 @@ class ScheduleConfig:
         if self.epochs is not None and not 0 < self.epochs < math.inf:
             raise ValueError(f"--schedule.epochs is {self.epochs}; it must be a number above 0")
         if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError(f"--schedule.milestones {self.milestones} must ascend")
+            raise ValueError(
+                f"--schedule.milestones is {self.milestones}; the iterations must increase"
+            )
         if self.zero_from is not None and self.zero_from < 1:
             raise ValueError(f"--schedule.zero-from is {self.zero_from}; it must be at least 1")
         if self.learning_rate <= 0:
-            raise ValueError(f"--schedule.learning-rate is {self.learning_rate}; must be > 0")
+            raise ValueError(f"--schedule.learning-rate is {self.learning_rate}; it must be > 0")
 
     def factor(self, iteration: int) -> float:
         """Learning rate of an iteration, as a fraction of the scaled base."""
@@ -72,24 +74,25 @@ class CoefficientConfig:
     """The distillation coefficient, lambda."""
 
     value: float = 1.0
-    """lambda at the start of distillation; 0 switches the whole label branch off, which is plain
-    training, bit for bit."""
+    """lambda at the start of distillation; 0 turns distillation off, which is plain training, bit
+    for bit."""
 
     step_factor: float = 1.0
-    """Factor of lambda at each learning-rate milestone passed; 1 keeps it fixed. SSSD's stepwise
-    rule raises it, so that the signal stays alive when the learning rate decays."""
+    """Factor by which lambda is multiplied at each learning-rate milestone; 1 keeps it fixed.
+    SSSD's stepwise rule raises it, so that distillation stays effective as the learning rate
+    decays."""
 
     steps: dict[int, float] = field(default_factory=dict)
-    """Explicit form {iteration: lambda from then on}; replaces value and step_factor from the
-    first of its iterations."""
+    """Explicit schedule {iteration: lambda from then on}; it replaces value and step_factor from
+    its first iteration on."""
 
     start: int = 0
-    """Iteration from which the student takes the gradient; before it only the adapter learns, if
-    there is one."""
+    """Iteration at which distillation of the student starts; before it the distance trains only the
+    adapter, if there is one."""
 
     stop: int | None = None
-    """Iteration from which the detector trains alone, at the cost of plain training. (LGD's own
-    `POST_NONDISTILL_ITERS` goes on with the head's pass on K_e.)"""
+    """Iteration at which distillation ends; from then on a step costs as much as in plain training.
+    (LGD's own `POST_NONDISTILL_ITERS` still runs the head on K_e.)"""
 
     def __post_init__(self) -> None:
         """Refuses negative coefficients."""
@@ -109,16 +112,16 @@ class CoefficientConfig:
     def acting(
         self, iteration: int, milestones: Sequence[int], falls: float | None = None
     ) -> float:
-        """Lambda as the student feels it: 0 before the start."""
+        """Lambda as it acts on the student: 0 before the start."""
         return self.at(iteration, milestones, falls) if iteration >= self.start else 0.0
 
     def at(self, iteration: int, milestones: Sequence[int], falls: float | None = None) -> float:
         """Lambda at an iteration (SSSD, section 3.3; Figure 3).
 
         Args:
-            iteration: optimiser steps taken before it.
+            iteration: optimizer steps taken before it.
             milestones: iterations at which the learning rate falls, ascending.
-            falls: how often the learning rate has fallen, where it is known otherwise.
+            falls: how often the learning rate has fallen, if this is known without milestones.
         """
         if self.has_stopped(iteration):
             return 0.0

@@ -3,10 +3,10 @@
 Example:
     python -m sssd.train                # the demo: SSSD on handwritten digits
     python -m sssd.train --help         # the recipes
-    python -m sssd.train --list         # also those of the paper's comparison, a line each
-    python -m sssd.train coco --help    # every setting of a recipe
+    python -m sssd.train --list         # all recipes, the paper's included, one per line
+    python -m sssd.train coco --help    # all settings of a recipe
     python -m sssd.train demo --method.name lgd           # a recipe with another method
-    python -m sssd.train --resume --out runs/coco         # goes on, with the run's own settings
+    python -m sssd.train --resume --out runs/coco         # resumes a run with its own settings
     torchrun --nproc-per-node 8 -m sssd.train coco ...    # 8 GPUs share each batch
 """
 
@@ -63,9 +63,9 @@ def _fit(recipe: str, config: Config, flags: Sequence[str]) -> int:
         run = fit_settings(config, recipe, flags, console)
     if run.signal is not None:
         alone = distributed.world_size() == 1
-        launcher = "python" if alone else "torchrun (with its flags of before)"
+        launcher = "python" if alone else "torchrun (with the same flags)"
         same = f"-m sssd.train --resume --out {shlex.quote(str(run.folder))}"
-        console.print(f"stopped; go on with\n  {launcher} {same}", soft_wrap=True)
+        console.print(f"stopped; to resume:\n  {launcher} {same}", soft_wrap=True)
         return 128 + run.signal
     assert run.numbers is not None
     console.print(table(run.numbers, title="validation set"))
@@ -96,7 +96,7 @@ def parse(arguments: Sequence[str]) -> tuple[str, Config]:
     flags = arguments[1:] if named else arguments
     if named and named not in RECIPES:
         raise ValueError(
-            f"there is no recipe {named!r}; `python -m sssd.train --list` shows all of them"
+            f"there is no recipe {named!r}; `python -m sssd.train --list` lists all of them"
         )
     run = _resumed(flags)
     if run is None:
@@ -105,7 +105,9 @@ def parse(arguments: Sequence[str]) -> tuple[str, Config]:
     else:
         recipe, own = str(read_record(run).get("recipe", named)), read_settings(run, Config)
         if named not in (None, recipe):
-            raise ValueError(f"{named}: {run} was begun as {recipe}; leave the recipe's name out")
+            raise ValueError(
+                f"{named}: {run} was started with the recipe {recipe}; leave the recipe's name out"
+            )
         asked = compared(of_kinds(own, flags))
         refuse_changes(compared(own), {f: v for f, v in asked.items() if f in compared(own)})
     config = tyro.cli(
@@ -127,16 +129,15 @@ def _show_help() -> NoReturn:
     print(
         f"""usage: python -m sssd.train [RECIPE] [--SETTING VALUE ...]
 
-Train a detector. Without a recipe's name: {DEFAULT_RECIPE}.
+Train a detector. The default recipe is {DEFAULT_RECIPE}.
 
 recipes:
 {recipes}
   fcos_r50_lgd, ...         The rows of the paper's comparison; --list shows all of them.
 
-  RECIPE --help             Every setting of a recipe.
-  RECIPE --method.name NAME The same with another method: {methods}.
-  --list                    Every recipe, a line each.
-  --resume --out RUN        Go on with a run, with its own settings."""
+  RECIPE --help             All settings of a recipe. RECIPE --method.name NAME The recipe with
+  another method: {methods}. --list                    All recipes, one per line. --resume --out RUN
+  Resume a run with its own settings."""
     )
     sys.exit(0)
 

@@ -91,7 +91,7 @@ FAULTS = [
         "tests/ops/test_registration.py::test_transforms_are_refused_by_the_kernels_and_right_by_the_reference",
     ),
     Fault(
-        "LabelEnc: a ReLU behind the stem",
+        "LabelEnc: a ReLU after the stem",
         "sssd/fusion/color_map.py",
         "return torch.cat(images)",
         "return F.relu(torch.cat(images))",

@@ -81,8 +81,8 @@ def test_data_with_fewer_classes_are_evaluated_by_their_names(
     assert numbers[0] == numbers[1]
     assert numbers[0]["AR100"] > 0
     said = capsys.readouterr().out
-    assert said.count("has 1 of the run's 2 classes, known by their names;") == 1
-    assert "left out: kind0" in said
+    assert said.count("has 1 of the run's 2 classes, matched by name;") == 1
+    assert "ignored: kind0" in said
 
 
 def test_wrong_use_is_status_two(
@@ -100,14 +100,18 @@ def test_wrong_use_is_status_two(
         "was trained on 2": [str(run), "--data.val", str(other)],
         "instances_empty.json": [str(run), "--data.val", str(empty)],
         "--batch-size is 0": [str(run), "--batch-size", "0"],
-        "--min-size is 8; at least 32": [str(run), "--min-size", "8"],
-        "--max-size is 99999999; at least 32, 10000 at most": [str(run), "--max-size", "99999999"],
+        "--min-size is 8; it must be at least 32": [str(run), "--min-size", "8"],
+        "--max-size is 99999999; it must be at least 32 and at most 10000": [
+            str(run),
+            "--max-size",
+            "99999999",
+        ],
         "less than --min-size": [str(run), "--min-size", "96", "--max-size", "64"],
-        "of one run, or of two; there are 3": [str(run)] * 3,
-        "--report is of one run": [str(run), str(run), "--report", "page.html"],
+        "of one run, or of two; 3 were given": [str(run)] * 3,
+        "--report works with one run only": [str(run), str(run), "--report", "page.html"],
         "validation sets of": [str(run), str(elsewhere)],
         "nonsense": [str(run), "--engine", "nonsense"],
-        "not usable here": [str(run), "--device", "nowhere"],
+        "cannot be used here": [str(run), "--device", "nowhere"],
     }
     for said, arguments in cases.items():
         status, message = fails(capsys, *arguments)
@@ -157,7 +161,7 @@ def test_the_page_and_the_classes_of_other_data_at_another_size(
     assert numbers[0] == numbers[1] != numbers[2]
     assert "4 images of instances_test.json" in page.read_text()
     said = capsys.readouterr().out
-    assert said.count("AP by class, the worst first") == 3
+    assert said.count("AP by class, lowest first") == 3
     assert "kind1" in said
 
 
@@ -182,12 +186,12 @@ def test_from_python_without_a_trace(run: Path, tmp_path: Path) -> None:
     ("arguments", "error", "said"),
     [
         ({"engine": "lvis"}, ValueError, "engine must be"),
-        ({"batch_size": 0}, ValueError, "batch_size is 0; at least 1"),
+        ({"batch_size": 0}, ValueError, "batch_size is 0; it must be at least 1"),
         ({"workers": 1.5}, TypeError, r"workers is 1\.5; it must be a whole number"),
         ({"min_size": True}, TypeError, "min_size is True"),
-        ({"max_size": 31}, ValueError, "max_size is 31; at least 32, 10000 at most"),
+        ({"max_size": 31}, ValueError, "max_size is 31; it must be at least 32 and at most 10000"),
         ({"min_size": 96, "max_size": 64}, ValueError, "max_size is 64, less than min_size"),
-        ({"data": {"vall": "a.json"}}, TypeError, "'vall' is no setting of an evaluation's"),
+        ({"data": {"vall": "a.json"}}, TypeError, "'vall' is not a data setting of evaluation"),
         ({"data": {"val": 3}}, TypeError, r"data\.val is 3"),
         ({"data": "absent.json"}, ValueError, "absent.json"),
         ({"teacher": True}, ValueError, "no implicit teacher"),

@@ -232,8 +232,8 @@ def test_predict_with_a_file_as_with_its_run(
     del foreign.metadata_props[:]
     onnx.save(foreign, tmp_path / "foreign.onnx")
     cases = {
-        "not an ONNX file": ["broken.onnx"],
-        "its metadata lack 'classes'": ["foreign.onnx"],
+        "not a usable ONNX file": ["broken.onnx"],
+        "its metadata lacks 'classes'": ["foreign.onnx"],
         "there is no such file": ["absent.onnx"],
         "--device is cuda": ["foreign.onnx", "--device", "cuda"],
         "--weights is best": ["foreign.onnx", "--weights", "best"],

@@ -113,7 +113,9 @@ def test_the_best_weights_open_too(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="weights is 'first'; it must be one of last, best"):
         sssd.load(copy, weights="first")  # type: ignore[arg-type]
     (copy / "best.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"has not been evaluated, it has no best\.safe"):
+    with pytest.raises(
+        FileNotFoundError, match=r"has not been evaluated yet, so it has no best\.safe"
+    ):
         sssd.load(copy, weights="best")
 
 
@@ -141,8 +143,8 @@ def test_a_run_goes_on_with_its_own_settings_until_it_is_stopped(
     ("config", "changes", "error", "said"),
     [
         ("smal", {}, ValueError, "config: there is no recipe 'smal'; there are demo, small"),
-        ("small", {"engin": {}}, TypeError, "engin: there is no such setting; there are data"),
-        ("small", {"engine": {"batch": 2}}, TypeError, r"engine\.batch: there is no such setting"),
+        ("small", {"engin": {}}, TypeError, "engin: no such setting; the settings are data"),
+        ("small", {"engine": {"batch": 2}}, TypeError, r"engine\.batch: no such setting"),
         (
             "small",
             {"engine": {"batch_size": "many"}},
@@ -164,7 +166,7 @@ def test_a_run_goes_on_with_its_own_settings_until_it_is_stopped(
             "small",
             {"iterations": 3, "schedule": {"iterations": 4}},
             ValueError,
-            "iterations: schedule is given too; say the length in one place",
+            "iterations: schedule is given too; set the length in one place",
         ),
         ("small", {"loggers": ["wandb"]}, TypeError, r"loggers is \['wandb'\]; it must be a l"),
         ("small", {"loggers": print}, TypeError, "loggers is <built-in .*; it must be a list of"),
@@ -174,7 +176,7 @@ def test_a_run_goes_on_with_its_own_settings_until_it_is_stopped(
             TypeError,
             r"engine\.loggers is \['comet'\]; it must be tuple.*'tensorboard', 'wandb', 'mlflow'",
         ),
-        ("small", {}, ValueError, "--data.train is needed"),
+        ("small", {}, ValueError, "--data.train is required"),
         ("small", {"resume": True}, ValueError, "resume: .* holds no checkpoint"),
         ("small", {"engine": {"device": "nonsense"}}, ValueError, "device 'nonsense'"),
     ],
@@ -197,13 +199,13 @@ def test_what_another_run_has_left_in_the_folder_is_no_best_of_this_one(
         raise MemoryError("all of it is taken")
 
     monkeypatch.setattr(Method, "__call__", failing)
-    with pytest.raises(RunError, match=r"out of memory behind iteration 0.*all of it is taken"):
+    with pytest.raises(RunError, match=r"out of memory after iteration 0.*all of it is taken"):
         sssd.fit("small", tmp_path, data=data, console=QUIET, **SMALL)
     assert not (tmp_path / "best.safetensors").exists()
 
 
 def test_a_folder_with_a_run_is_not_written_over(run: Run) -> None:
-    with pytest.raises(ValueError, match=r"holds a run already.*resume=True"):
+    with pytest.raises(ValueError, match=r"already holds a run.*resume=True"):
         sssd.fit("demo", run.folder)
 
 

@@ -119,7 +119,7 @@ def test_without_thresholds_it_says_which_one_it_takes(
     assert main([str(run), str(images / "1.png")]) == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"warning: {run} has no thresholds.json")
-    assert line.endswith("from a score of 0.3 on")
+    assert line.endswith("a score threshold of 0.3 is used")
 
 
 def test_names_stand_for_files_folders_and_globs(images: Path) -> None:
@@ -223,10 +223,10 @@ def test_it_never_reads_what_it_drew_nor_writes_over_what_it_did_not(
     assert results[0] == results[1] == results[2]
     drawn = images / "out" / "wide.png"
     status, message = fails(capsys, str(run), str(drawn), "--out", str(images / "out"))
-    assert (status, "predict drew this itself" in message) == (2, True)
+    assert (status, "drawn by sssd.predict" in message) == (2, True)
     original = (images / "1.png").read_bytes()  # OUT is where the images themselves lie
     status, message = fails(capsys, str(run), str(images), "--out", str(images))
-    assert (status, "1.png is there already" in message) == (2, True)
+    assert (status, "1.png already exists" in message) == (2, True)
     assert (images / "1.png").read_bytes() == original
 
 
@@ -267,12 +267,12 @@ def test_wrong_use_is_status_two(
     out = ["--out", str(tmp_path / "out")]
     (tmp_path / "empty").mkdir()
     cases = {
-        "name images": [str(run), *out],
-        "no image below this folder": [str(run), str(tmp_path / "empty"), *out],
+        "no images were named": [str(run), *out],
+        "no images in this folder": [str(run), str(tmp_path / "empty"), *out],
         "no file matches": [str(run), str(tmp_path / "*.tif"), *out],
         "--threshold is 2": [str(run), str(images), *out, "--threshold", "2"],
         "--pixel-range is 3 1": [str(run), str(images), *out, "--pixel-range", "3", "1"],
-        "no run's folder": [str(images), str(images), *out],
+        "not the folder of a run": [str(images), str(images), *out],
     }
     for said, arguments in cases.items():
         status, message = fails(capsys, *arguments)
@@ -335,7 +335,7 @@ def test_a_video_keeps_its_times(
     assert shown[3].width == 64
     assert abs(difference).max() > 20  # boxes
     assert not list((tmp_path / "out").glob(".*"))
-    with pytest.raises(ValueError, match="predict drew this itself"):
+    with pytest.raises(ValueError, match=r"drawn by sssd\.predict"):
         find_files([str(drawn)])
 
 

@@ -79,7 +79,7 @@ def test_the_command_tells_both(
     numbers = numbers_of(run, tmp_path, "--detections", str(tmp_path / "found.json"))
     assert len(numbers) == 24
     assert numbers["AR100"] > 0  # the run's head was made bold
-    assert "the teacher, given the labels: 3 images" in " ".join(capsys.readouterr().out.split())
+    assert "teacher (given the labels): 3 images" in " ".join(capsys.readouterr().out.split())
     found = json.loads((tmp_path / "found.json").read_text())
     assert {row["image_id"] for row in found} <= {1, 2, 3}
     assert {"bbox", "category_id", "score"} < found[0].keys()

@@ -73,11 +73,11 @@ def test_resume_goes_on_and_a_new_run_does_not_overwrite(
     [
         (["nonsense"], "nonsense"),
         (["small", "--no.such.flag", "1"], "no.such.flag"),
-        (["small"], "--data.train is needed"),
+        (["small"], "--data.train is required"),
         (["small", "--schedule.iterations", "0"], "--schedule.iterations is 0"),
         (["small", "--engine.batch-size", "many"], "--engine.batch-size"),
         (["small", "--engine.batch-size", "4", "--engine.accumulate", "3"], "a multiple of 3"),
-        (["small", "--engine.device", "nonsense"], "device 'nonsense' is not usable here"),
+        (["small", "--engine.device", "nonsense"], "device 'nonsense' cannot be used here"),
     ],
 )
 def test_wrong_use_is_status_two(
@@ -140,10 +140,10 @@ def test_weights_that_are_none_are_told_what_they_are(
     for name, content in others.items():
         torch.save(content, tmp_path / f"{name}.pt")
     cases = {
-        f"the run in {run} has not ended, it has no model.safetensors; go on with it": run,
-        f"is a checkpoint of a run; give the weights it leaves at its end, "
+        f"the run in {run} is not finished, so it has no model.safetensors; resume it": run,
+        f"is a checkpoint of a run; give the run's final weights, "
         f"{run / 'model.safetensors'}.": checkpoint,
-        "it holds model, epoch; save the state dict alone": tmp_path / "of another program.pt",
+        "it holds model, epoch; save only the state dict": tmp_path / "of another program.pt",
         "it holds list; save": tmp_path / "list.pt",
     }
     for said, path in cases.items():
@@ -163,7 +163,7 @@ def test_weights_for_other_classes_without_names_are_refused(
     status, message = fails(capsys, ["small", *data, *TINY, *start])
     assert status == 2
     assert "other.pt" in message
-    assert "(--detector.start-from) has 9 classes, of which nothing says the names" in message
+    assert "(--detector.start-from) has 9 classes without names" in message
     assert "there are 2 here. Give the model.safetensors of a run" in message
 
 

@@ -210,4 +210,4 @@ def test_a_driver_older_than_the_library_is_named(monkeypatch: pytest.MonkeyPatc
     assert torch.ops.sssd.cuda_driver() >= 0  # 0 without a driver
     monkeypatch.setattr(torch.ops.sssd, "cuda_driver", lambda: 11080)
     why = dispatch._cuda_code_for.__wrapped__(0)
-    assert "this driver knows CUDA 11.8" in why
+    assert "this driver supports CUDA 11.8" in why

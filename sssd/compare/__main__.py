@@ -18,16 +18,21 @@ from sssd.compare.arms import FIGURES, NAMED
 from sssd.recipes import RECIPES
 
 DESCRIPTION = f"""
-Trains the arms with the same seeds, judges their gains over the first arm by a rule that is written
-to plan.json before the first run, and leaves report.html, report.md and results.json.
+Train several variants ("arms") with the same seeds and judge their gain over the first one, by a
+rule that is written to plan.json before the first run. Writes report.html, report.md, results.json.
 
-RECIPE and all flags of `python -m sssd.train RECIPE` that are not listed here go to every arm.
-Stop it at any time: the same command goes on. Verdicts: GO, the gain's interval lies above 0 and
-its mean is the threshold or more; NO-GO, the interval lies below the threshold; INCONCLUSIVE.
+RECIPE and all flags of `python -m sssd.train RECIPE` that are not listed below apply to every arm.
+You can stop at any time; the same command resumes.
+
+verdicts:
+  GO            the confidence interval of the gain lies above 0, and the mean gain reaches the
+                threshold
+  NO-GO         the interval lies below the threshold
+  INCONCLUSIVE  neither
 
 arms: {", ".join(NAMED)};
-plans of the paper's figures: {", ".join(FIGURES)} (lambda over two decades; stepwise and fixed);
-or your own, "name: --flag value ...".
+the paper's figures: {", ".join(FIGURES)} (lambda over two decades; stepwise and fixed lambda);
+or your own: "name: --flag value ...".
 """
 
 
@@ -41,18 +46,21 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = result.add_argument
-    add("--arms", nargs="+", default=["plain", "sssd"], help="the baseline first")
+    add("--arms", nargs="+", default=["plain", "sssd"],
+        help="the variants to train; the first is the baseline (default: plain sssd)")  # fmt: skip
     add("--seeds", nargs="+", type=int, default=list(range(8)),
         help="three first, then one more while a verdict is open (default: 0 to 7)")  # fmt: skip
-    add("--threshold", type=float, default=0.3, help="the gain that is worth it, in points of AP")
+    add("--threshold", type=float, default=0.3,
+        help="smallest gain that is worth it, in points of AP (default: 0.3)")  # fmt: skip
     add("--error", type=float, default=0.05,
-        help="probability that an interval of the plan misses the truth: half of it bounds a wrong "
-        "GO, half a wrong NO-GO, over all arms and looks")  # fmt: skip
-    add("--jobs", type=int, help="runs at once: a core each (default: all cores), or a GPU each")
+        help="error probability of the whole plan, over all arms and looks: half of it bounds a "
+        "wrong GO, half a wrong NO-GO (default: 0.05)")  # fmt: skip
+    add("--jobs", type=int,
+        help="runs at the same time, each on one core or one GPU (default: all)")  # fmt: skip
     budget = result.add_mutually_exclusive_group()
-    budget.add_argument("--hours", type=float, help="begin no run that would end later; where "
-        "three seeds do not fit, a new plan's runs are made shorter")  # fmt: skip
-    budget.add_argument("--minutes", type=float, help="the same in minutes")
+    budget.add_argument("--hours", type=float, help="start no run that would end later; if three "
+        "seeds do not fit, a new plan has shorter runs")  # fmt: skip
+    budget.add_argument("--minutes", type=float, help="the same, in minutes")
     add("--out", type=Path, help="folder of the plan (default: runs/compare-RECIPE)")
     return result
 
@@ -67,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with exit_on(WRONG_USE, ValueError):
         if recipe not in RECIPES:
             raise ValueError(
-                f"{recipe}: name the recipe first; `python -m sssd.train --list` shows all of them"
+                f"{recipe}: the recipe's name comes first; `python -m sssd.train --list` lists all "
+                "of them"
             )
     chosen, flags = parser().parse_known_args(words)
 
@@ -77,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return compare(recipe, flags, chosen, console)
     except KeyboardInterrupt:  # before the first run; then the runner has it
-        console.print("stopped; no run has begun")
+        console.print("stopped; no run was started")
         return 130
 
 

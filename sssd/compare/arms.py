@@ -88,13 +88,13 @@ def make_arms(recipe: str, flags: Sequence[str], wanted: Sequence[str]) -> list[
     """
     given = _flags_in(flags) & {"--engine.seed", "--out", "--resume"}
     if given:
-        raise ValueError(f"{', '.join(sorted(given))}: the plan chooses seeds and folders itself")
+        raise ValueError(f"{', '.join(sorted(given))}: the plan sets seeds and folders itself")
     if "--schedule.epochs" in _flags_in(flags):
-        raise ValueError("--schedule.epochs: a plan counts in iterations, --schedule.iterations")
+        raise ValueError("--schedule.epochs: a plan needs --schedule.iterations instead")
     shared = _parsed(recipe, flags, "the flags that all arms share")
     pairs = [pair for text in wanted for pair in _named(text, recipe, flags)]
     if len(pairs) < 2:
-        raise ValueError("--arms: a comparison needs two or more, the baseline first")
+        raise ValueError("--arms: a comparison needs at least two, the baseline first")
     arms: list[Arm] = []
     for name, own in pairs:
         _refuse_flags_of_the_plan(name, own)
@@ -102,11 +102,11 @@ def make_arms(recipe: str, flags: Sequence[str], wanted: Sequence[str]) -> list[
         _refuse_more_than_said(arm, shared)
         for other in arms:
             if other.name == name:
-                raise ValueError(f"--arms: two are called {name!r}; give each its own name")
+                raise ValueError(f"--arms: two arms are called {name!r}; give each its own name")
             if other.settings == arm.settings:
                 raise ValueError(
-                    f"--arms: {other.name!r} and {name!r} are the same training, every setting is "
-                    f"equal under the recipe {recipe}; leave one out"
+                    f"--arms: {other.name!r} and {name!r} are the same training: all their "
+                    f"settings are equal in the recipe {recipe}; leave one out"
                 )
         arms.append(arm)
     return arms
@@ -199,9 +199,9 @@ def _flags_in(words: Sequence[str]) -> set[str]:
 def _refuse_flags_of_the_plan(name: str, own: Sequence[str]) -> None:
     for flag in sorted(_flags_in(own) & set(OF_THE_PLAN)):
         raise ValueError(
-            f"--arms {name}: {flag} is the plan's, the same for all arms; give it outside of --arms"
+            f"--arms {name}: {flag} must be the same for all arms; give it outside --arms"
             if flag not in ("--engine.seed", "--out", "--resume")
-            else f"--arms {name}: {flag}: the plan chooses seeds and folders itself"
+            else f"--arms {name}: {flag}: the plan sets seeds and folders itself"
         )
 
 
@@ -211,8 +211,8 @@ def _refuse_more_than_said(arm: Arm, shared: Config) -> None:
         of_method = flag.startswith("--method.") and "--method.name" in said
         if flag not in said and not of_method:
             raise ValueError(
-                f"--arms {arm.name}: changes {flag} from {was} to {now} as well, which it does not "
-                "say; name that flag in the arm, or give it to all arms"
+                f"--arms {arm.name}: this arm also changes {flag} from {was} to {now} without "
+                "naming it; name that flag in the arm, or give it to all arms"
             )
 
 

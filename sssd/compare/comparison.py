@@ -73,7 +73,7 @@ def _run(
     runner.run_all(report)
     report()
     if runner.out_of_time:
-        console.print("time is up for another run; the same command goes on")
+        console.print("no time left for another run; the same command resumes")
     told = (folder / "report.md").read_text(encoding="utf-8").partition("\n## ")[0]
     console.print(told, soft_wrap=True)
     console.print(f"{folder / 'report.html'}, report.md, results.json", soft_wrap=True)
@@ -123,11 +123,11 @@ def _settled(
     if plan is not None and plans.has_begun(folder):
         plans.refuse_changes(plan, asked, folder)
         plans.refuse_foreign(plan, folder)
-        console.print(f"goes on with {folder / plans.FILE}", soft_wrap=True)
+        console.print(f"resuming {folder / plans.FILE}", soft_wrap=True)
     else:
         if plans.has_begun(folder):
-            raise ValueError(f"--out: {folder} has runs and no {plans.FILE}; give another folder")
-        console.print("measuring what a step of each arm costs, in turns", soft_wrap=True)
+            raise ValueError(f"--out: {folder} has runs but no {plans.FILE}; choose another folder")
+        console.print("measuring the time of a training step of each arm", soft_wrap=True)
         costs = _measured(arms)
         plan = dataclasses.replace(
             asked,
@@ -135,7 +135,7 @@ def _settled(
             image_seconds={name: cost.image for name, cost in costs.items()},
         )
         plan = _fitted(plan, jobs, seconds, console)
-        console.print(f"the plan: {folder / plans.FILE}", soft_wrap=True)
+        console.print(f"plan: {folder / plans.FILE}", soft_wrap=True)
     for line in _told(plan, jobs):
         console.print(line, soft_wrap=True)
     return plan
@@ -169,9 +169,9 @@ def _fitted(plan: Plan, jobs: int, seconds: float | None, console: Console) -> P
             )
     if plan.iterations < asked:
         console.print(
-            f"three seeds of {asked} iterations do not fit into the time: every run has "
-            f"{plan.iterations}, all that happens at one moved along. A short training may have "
-            "another winner than a long one",
+            f"three seeds of {asked} iterations do not fit into the time: every run is shortened "
+            f"to {plan.iterations}, its milestones too. A short training may have a different "
+            "winner than a long one",
             style="yellow",
             soft_wrap=True,
         )
@@ -213,7 +213,7 @@ def _budget(chosen: argparse.Namespace) -> float | None:
         value = getattr(chosen, flag)
         if value is not None:
             if not 0 < value < float("inf"):
-                raise ValueError(f"--{flag} is {value:g}; it must be above 0")
+                raise ValueError(f"--{flag} is {value:g}; it must be greater than 0")
             return float(value * unit)
     return None
 
@@ -234,6 +234,6 @@ def _jobs(asked: int | None, gpus: list[str] | None) -> int:
     most = cores if gpus is None else len(gpus)
     jobs = most if asked is None else asked
     if not 1 <= jobs <= most:
-        what = f"{cores} cores, and a run takes one" if gpus is None else f"{most} GPUs, one a run"
-        raise ValueError(f"--jobs is {jobs}; there are {what}")
+        what = f"{cores} cores, one per run" if gpus is None else f"{most} GPUs, one per run"
+        raise ValueError(f"--jobs is {jobs}, but there are only {what}")
     return jobs

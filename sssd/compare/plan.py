@@ -189,7 +189,7 @@ def read(folder: Path) -> Plan | None:
         return Plan(**values, rule=rule)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path}: not a plan that this version reads ({error}); give another --out"
+            f"{path}: this version cannot read the plan ({error}); choose another --out"
         ) from error
 
 
@@ -209,11 +209,11 @@ def refuse_changes(plan: Plan, now: Plan, folder: Path) -> None:
     told: list[str] = []
     removed = {(flag, str(value)) for flag, value in REMOVED.items()}
     if list(plan.arms) != list(now.arms):
-        told.append(f"--arms were {_list(plan.arms)} and are {_list(now.arms)} now")
+        told.append(f"--arms were {_list(plan.arms)} and are now {_list(now.arms)}")
     for name in plan.settings.keys() & now.settings.keys():
         was = {f: v for f, v in plan.settings[name].items() if (f, v) not in removed}
         changes = differences(was, now.settings[name])
-        told += [f"{name}: {f} was {a} and is {b} now" for f, (a, b) in changes.items()]
+        told += [f"{name}: {f} was {a} and is now {b}" for f, (a, b) in changes.items()]
     asked = {
         "--seeds": (plan.seeds, now.seeds),
         "--threshold": (plan.rule.threshold, now.rule.threshold),
@@ -223,12 +223,13 @@ def refuse_changes(plan: Plan, now: Plan, folder: Path) -> None:
         "the validation data (fingerprint)": _data(plan, now, "val"),
         **{n: (plan.versions.get(n), v) for n, v in now.versions.items()},
     }
-    told += [f"{what} was {a} and is {b} now" for what, (a, b) in asked.items() if a != b]
+    told += [f"{what} was {a} and is now {b}" for what, (a, b) in asked.items() if a != b]
     if told:
         raise ValueError(
-            f"{folder / FILE} is another plan: {'; '.join(told[:6])}"
-            f"{f'; and {len(told) - 6} more' if len(told) > 6 else ''}. A plan is not changed "
-            "after its first run: give another --out, or what it was"
+            f"{folder / FILE} is another plan: "
+            f"{'; '.join(told[:6])}{f'; and {len(told) - 6} more' if len(told) > 6 else ''}. A "
+            "plan cannot be changed after its first run: choose another --out, or use the old "
+            "settings"
         )
 
 
@@ -241,12 +242,12 @@ def refuse_foreign(plan: Plan, folder: Path) -> None:
     known = {run.folder for seed in plan.seeds for run in plan.runs(plan.others, seed)}
     for path in sorted((folder / "runs").glob("*")):
         if path.name not in known:
-            raise ValueError(f"{path} is no run of {folder / FILE}: move it away")
+            raise ValueError(f"{path} is not a run of {folder / FILE}: move it away")
         result = path / "result.json"
         if result.exists() and json.loads(result.read_text())["plan"] != plan.digest:
             raise ValueError(
-                f"{result} is of another plan than {folder / FILE} (or that file was changed "
-                "after the run): move it away, or give another --out"
+                f"{result} belongs to another plan than {folder / FILE} (or that file was changed "
+                "after the run): move it away, or choose another --out"
             )
 
 
@@ -259,11 +260,11 @@ def check_seeds(seeds: Sequence[int]) -> None:
     twice = sorted({seed for seed in seeds if list(seeds).count(seed) > 1})
     if twice:
         raise ValueError(
-            f"--seeds: {', '.join(map(str, twice))} is there more than once; a run that repeats "
-            "another tells nothing new"
+            f"--seeds: {', '.join(map(str, twice))} is given more than once; a repeated run adds "
+            "no information"
         )
     if len(seeds) < FIRST_LOOK or min(seeds) < 0:
-        raise ValueError(f"--seeds {_list(seeds)}: {FIRST_LOOK} or more, none below 0")
+        raise ValueError(f"--seeds {_list(seeds)}: give at least {FIRST_LOOK}, none below 0")
 
 
 def image_warning(images: int, threshold: float) -> str | None:
@@ -273,9 +274,9 @@ def image_warning(images: int, threshold: float) -> str | None:
         return None
     needed = round((2 * IMAGE_NOISE / threshold) ** 2, -2)
     return (
-        f"the {images} validation images are few for a threshold of {threshold:g} AP: on other "
-        f"images like these a gain would be another by about ±{2 * spread:.1f} (95 %), whatever "
-        f"the seeds; about {needed:,.0f} images would be needed. The verdict is about these images"
+        f"{images} validation images are few for a threshold of {threshold:g} AP: on other images "
+        f"like these the gain would differ by about ±{2 * spread:.1f} (95 %), however many seeds "
+        f"there are; about {needed:,.0f} images would be needed. The verdict holds for these images"
     )
 
 
@@ -287,7 +288,7 @@ def new_rule(threshold: float, seeds: Sequence[int], error: float, arms: int) ->
     """
     check_seeds(seeds)
     if not threshold > 0:
-        raise ValueError(f"--threshold is {threshold:g}; it must be above 0 points of AP")
+        raise ValueError(f"--threshold is {threshold:g}; it must be greater than 0 points of AP")
     if not 0.001 <= error <= 0.2:
         raise ValueError(f"--error is {error:g}; it must lie between 0.001 and 0.2")
     return make_rule(threshold, len(seeds), error, arms)

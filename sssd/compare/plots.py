@@ -65,7 +65,7 @@ def curves(plan: Plan, results: Results) -> str | None:
                 panel.plot(*_points(curve, unit), lw=0.7, alpha=0.35, **style)
             panel.plot(*_mean(found, unit), lw=2.2, marker="o", ms=4, label=label, **style)
     panels[0].set_xlabel("iterations")
-    panels[1].set_xlabel("minutes of training steps, at the cost that was measured beforehand")
+    panels[1].set_xlabel("minutes of training steps, from the step times measured beforehand")
     panels[0].set_ylabel("AP on the validation images")
     panels[0].set_ylim(bottom=0)
     panels[1].legend(fontsize=8)

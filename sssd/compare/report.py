@@ -76,19 +76,20 @@ def _verdicts(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
     for one in told["failed"]:
         blocks.append(
             Text(
-                f"**Failed, counts for nothing: {one['arm']}, {one['iterations']} iterations, seed "
-                f"{one['seed']}**: {one['why']}. Its arm has no verdict beyond the seeds before."
+                f"**Failed, not counted: {one['arm']}, {one['iterations']} iterations, seed "
+                f"{one['seed']}**: {one['why']}. The verdict of this arm uses only the seeds "
+                "before it."
             )
         )
     sides = f"{plan.error / 2:.1%}"
     blocks.append(
         Text(
-            f"Rule, written before the first run: GO where the interval lies above 0 and the mean "
+            "Rule, written before the first run: GO where the interval lies above 0 and the mean "
             f"is {rule.threshold:g} AP or more; NO-GO where it lies below {rule.threshold:g}; else "
             f"INCONCLUSIVE, and one more seed, up to {len(plan.seeds)}. The intervals hold for all "
-            f"looks and arms together with {1 - plan.error:.0%}: a gain of 0 is called GO in at "
-            f"most {sides} of such plans, a gain of {rule.threshold:g} NO-GO in at most {sides}. "
-            "The verdict at equal time is the one that counts."
+            f"looks and arms together with {1 - plan.error:.0%} confidence: a gain of 0 is called "
+            f"GO in at most {sides} of such plans, a gain of {rule.threshold:g} NO-GO in at most "
+            f"{sides}. The verdict at equal time is the one that counts."
         )
     )
     blocks.append(
@@ -104,8 +105,8 @@ def _verdicts(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
         blocks.append(
             Text(
                 f"Note: {worst['arm']} has AP {worst['numbers']['AP']['mean']:.2f} after "
-                f"{worst['iterations']:,} iterations: hardly anything was learnt, and this says "
-                "nothing of a training that is long enough."
+                f"{worst['iterations']:,} iterations: hardly anything was learned, so this says "
+                "nothing about a longer training."
             )
         )
     if warning := image_warning(data["val"]["images"], rule.threshold):
@@ -118,7 +119,7 @@ def _pictures(plan: Plan, results: Results, told: Mapping[str, Any]) -> list[Blo
     verdicts = told["verdicts"]
     pictures = (
         ("gains", "Gains", plots.gains(plan, verdicts)),
-        ("curves", "AP on the way", plots.curves(plan, results)),
+        ("curves", "AP during training", plots.curves(plan, results)),
         ("teacher", "The detector and its teacher", plots.teachers(plan, results)),
         ("lambda", "AP over lambda", plots.over_lambda(plan, results)),
         ("stepwise", "Stepwise and fixed lambda", plots.stepwise(plan, results)),
@@ -165,11 +166,11 @@ def _numbers(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
         blocks += [
             Heading(2, "The teacher"),
             Text(
-                "The same head on K_e, which is given the validation images' labels: the ceiling "
-                "of what can be distilled. The distance between K and K_e is the mean over levels "
-                "in training, from the first to the last tenth of it."
+                "The same head on K_e, which is given the validation images' labels: the upper "
+                "limit of what can be distilled. The distance between K and K_e is the mean over "
+                "levels in training, from the first to the last tenth of it."
             ),
-            Table(["arm", "AP", "teacher's AP", "distance", "nearer at the end"], teachers),
+            Table(["arm", "AP", "teacher's AP", "distance", "closer at the end"], teachers),
         ]
     return blocks
 
@@ -193,10 +194,10 @@ def _noise(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
         blocks += [
             Text(
                 "**Seeds**: the spread of the paired gains. Other seeds give another gain; the "
-                "interval of the verdict is about this noise."
+                "verdict's interval covers this noise."
             ),
             Table(
-                ["arm", "equal", "seeds", "spread", "gain that is GO in 80 % of such plans",
+                ["arm", "equal", "seeds", "spread", "gain that gets GO in 80 % of such plans",
                  f"GO if the gain is {2 * plan.rule.threshold:g}", f"seeds to tell {threshold}"],
                 seeds,
             ),
@@ -204,9 +205,10 @@ def _noise(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
     return [
         *blocks,
         Text(
-            "**Validation images**: the gain of the same runs on images drawn again "
-            f"({plan.draws} times). The verdict is about these images; where this interval holds "
-            "0, other images of the same kind may say otherwise, however many seeds there are."
+            "**Validation images**: the gain of the same runs on resampled images (bootstrap, "
+            f"{plan.draws} draws). The verdict holds for these images; if this interval contains "
+            "0, other images of the same kind may give another verdict, however many seeds there "
+            "are."
         ),
         Table(
             ["arm", "equal", "spread", "gain on other images, 95 %", "images",
@@ -243,8 +245,8 @@ def _cost(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
     return [
         Heading(2, "Cost"),
         Text(
-            "Seconds of a training step, measured before the first run in one process, the arms in "
-            f"turns. All runs together: {told['machine_hours']:.2f} hours of a job."
+            "Seconds per training step, measured before the first run in one process, the arms in "
+            f"turns. All runs together: {told['machine_hours']:.2f} job hours."
         ),
         Table(["arm", "iterations", "seeds", "s a step", "x baseline", "job-hours"], rows),
     ]
@@ -268,12 +270,12 @@ def _how(
     if len(sources) > 1:
         blocks.append(
             Text(
-                f"**The package's source changed between the runs** ({len(sources)} states; now "
-                f"{code()}): pairs of the same seed may not differ in the arm alone."
+                f"**The package's source changed between the runs** ({len(sources)} versions; now "
+                f"{code()}): pairs of the same seed may differ in more than the arm."
             )
         )
     blocks += [
-        Heading(2, "Every run"),
+        Heading(2, "All runs"),
         Table(["arm", "seed", "iterations", "AP", "minutes", "folder"], runs),
     ]
     return blocks

@@ -196,7 +196,7 @@ class Runner:
             )
 
     def _advance(self, job: Job) -> bool:
-        """Goes on behind a command that has ended; whether the run has ended well."""
+        """Continues after a command that has ended; whether the run has ended well."""
         path = self.folder / "runs" / job.run.folder
         took = time.monotonic() - job.began
         files.add_wall_seconds(path, took)
@@ -224,7 +224,7 @@ class Runner:
     def _fail(self, run: PlannedRun, why: str) -> None:
         self.failed[run] = why
         self.console.print(
-            f"{label_of(self.plan, run)} failed and counts for nothing: {why}",
+            f"{label_of(self.plan, run)} failed and is not counted: {why}",
             style="red",
             soft_wrap=True,
         )
@@ -256,7 +256,7 @@ class Runner:
     def _stop(self, number: int, frame: object) -> None:
         self.stopping += 1
         if self.stopping == 1:
-            self.console.print("stopping: the runs save where they are; the same command goes on")
+            self.console.print("stopping: the runs save a checkpoint; the same command resumes")
         for job in self.running:
             job.process.send_signal(signal.SIGTERM if self.stopping == 1 else signal.SIGKILL)
 
@@ -282,7 +282,7 @@ def _end_with_parent() -> None:
 def _last_words(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     errors = [line for line in lines if line.startswith("error:")]
-    return (errors or lines or ["it said nothing"])[-1][:600]
+    return (errors or lines or ["it printed nothing"])[-1][:600]
 
 
 def _time(seconds: float) -> str:

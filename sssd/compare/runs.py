@@ -81,8 +81,8 @@ def require_settings(plan: Plan, run: PlannedRun, arm: Arm, folder: Path) -> Non
         if not used.get(name, "").startswith(version):
             changes[name] = (version, used.get(name, "-"))
     if changes:
-        told = "; ".join(f"{f} is {b} and the plan has {a}" for f, (a, b) in changes.items())
-        raise ValueError(f"{path} is not the run of the plan: {told}. Move it away")
+        told = "; ".join(f"{f} is {b} but the plan has {a}" for f, (a, b) in changes.items())
+        raise ValueError(f"{path} is not a run of this plan: {told}. Move it away")
 
 
 def _compared(config: Config) -> dict[str, str]:

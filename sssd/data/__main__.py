@@ -18,43 +18,42 @@ from sssd.data.faults import DataError
 
 @dataclass(frozen=True)
 class Check:
-    """Examine a data set: categories, counts, sizes, and every fault with file and record.
+    """Check a data set: categories, counts, sizes, and all errors with file and record.
 
-    The exit status is 1 where records must be repaired or left out.
+    The exit status is 1 if records must be fixed or left out.
     """
 
     path: tyro.conf.Positional[Path]
     """A COCO json, a data.yaml, or a folder of COCO, VOC or YOLO files."""
 
     images: Path | None = None
-    """Folder of the images; by default the usual place of the format."""
+    """Folder of the images; by default where the format usually has them."""
 
     split: str = "train"
-    """Which part of a folder or data.yaml; one that is not split is taken whole."""
+    """Which split of a folder or data.yaml; data without splits are used whole."""
 
     format: Literal["coco", "voc", "yolo"] | None = None
-    """By default known by the path."""
+    """Format of the files; by default detected from the path."""
 
     pixel_range: tuple[float, float] | None = None
-    """What is black and what is white in images of more than 8 bits (16-bit, float)."""
+    """Pixel values of black and white in images with more than 8 bits (16-bit, float)."""
 
     decode: bool = False
-    """Decode every JPEG wholly, not only those that end too early."""
+    """Decode every JPEG completely, not only those that look truncated."""
 
     every: bool = False
-    """List every fault, not the first five of each kind."""
+    """List all errors and notes, not only the first five of each kind."""
 
     json: Path | None = None
-    """Write all faults to this file, too."""
+    """Also write all errors and notes to this json file."""
 
 
 @dataclass(frozen=True)
 class Demo:
-    """Make the demo data, if they are not there yet, and say where they lie."""
+    """Generate the demo data if they do not exist yet, and print where they are."""
 
     root: Path | None = None
-    """Cache folder; by default the environment variable SSSD_CACHE, or sssd in XDG_CACHE_HOME, or
-    ~/.cache/sssd."""
+    """Cache folder; by default $SSSD_CACHE, $XDG_CACHE_HOME/sssd or ~/.cache/sssd."""
 
 
 Command = (

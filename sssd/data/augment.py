@@ -27,9 +27,9 @@ def training_transform(
         >>> transform = training_transform(flip=0.0, scale=1.5)
     """
     if not 0 <= flip <= 1:
-        raise ValueError(f"flip is a probability between 0 and 1, not {flip}")
+        raise ValueError(f"flip is {flip}; it must be a probability between 0 and 1")
     if scale < 1:
-        raise ValueError(f"scale is the largest change of size, at least 1, not {scale}")
+        raise ValueError(f"scale is {scale}; it must be at least 1")
     steps: list[v2.Transform] = []
     if photometric:
         steps.append(v2.RandomPhotometricDistort(p=0.5))

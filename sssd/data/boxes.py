@@ -105,7 +105,7 @@ def clip_to_image(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return np.clip(corners, 0, limits).astype(np.float32)
 
 
-TINY = "augmentation leaves it out, evaluation counts it"
+TINY = "augmentation drops it, evaluation counts it"
 RARE = 0.01  # share of boxes; so many slips of the mouse are in published data sets, too
 
 
@@ -122,15 +122,16 @@ def refuse_other_units(dataset: DetectionDataset) -> None:
     ends = boxes[:, :2] + boxes[:, 2:]
     if ends.max() <= 1 and sizes.min() > 2 and (boxes % 1 > 0).any():
         raise DataError(
-            f"{dataset.source}: all boxes lie within 0..1, so they are fractions of the image; "
-            "multiply x and width by the image's width, y and height by its height"
+            f"{dataset.source}: all boxes lie within 0..1, so they look like fractions of the "
+            "image; multiply x and width by the image's width, y and height by its height"
         )
     corners = (boxes[:, 2:] > boxes[:, :2]).all() and (boxes[:, 2:] <= sizes + 1).all()
     beyond = (ends > sizes + 1).any(axis=1).mean()
     if dataset.record_name == "annotation" and len(boxes) >= 4 and corners and beyond > 0.5:
         raise DataError(
-            f"{dataset.source}: its boxes are x1, y1, x2, y2 by all appearance ({beyond:.0%} stick "
-            "out of their image else), but COCO's bbox is x, y, width, height; subtract"
+            f"{dataset.source}: its boxes look like x1, y1, x2, y2 (read as x, y, width, height, "
+            f"{beyond:.0%} reach outside their image), but COCO's bbox is x, y, width, height; "
+            "convert them"
         )
 
 

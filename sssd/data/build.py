@@ -90,8 +90,8 @@ def build_validation_set(config: DataConfig, console: Console | None = None) -> 
 def _read(config: DataConfig, part: Part, console: Console | None) -> DetectionDataset:
     path, images, split = (getattr(config, part + end) for end in ("", "_images", "_split"))
     if path is None:
-        or_share = ", or --data.val-share 0.2 for a share of the training images"
-        raise DataError(f"--data.{part} is needed: {KNOWN}{or_share * (part == 'val')}")
+        or_share = ", or --data.val-share 0.2 to hold out a share of the training images"
+        raise DataError(f"--data.{part} is required: {KNOWN}{or_share * (part == 'val')}")
     assert config.format != "demo"
     with warnings.catch_warnings():
         if console is not None:
@@ -107,10 +107,10 @@ def _tell(console: Console, lines: Iterable[str]) -> None:
 def _with_objects(dataset: DetectionDataset, flag: str) -> DetectionDataset:
     """Refuses data in which there is nothing to learn or to find."""
     if len(dataset) == 0:
-        raise DataError(f"{flag}: {dataset.source} holds no images")
+        raise DataError(f"{flag}: {dataset.source} has no images")
     if dataset.boxes.crowd.all():
         raise DataError(
-            f"{flag}: {dataset.source} holds {len(dataset)} images without a single object; are "
-            "the label files where they should be (`python -m sssd.data check`)?"
+            f"{flag}: {dataset.source} has {len(dataset)} images but no objects; are the label "
+            "files in the right place (`python -m sssd.data check`)?"
         )
     return dataset

@@ -89,8 +89,8 @@ class Report:
             raise DataError(
                 f"{source}: {len(errors)} bad records ({count_kinds(errors)}):\n  "
                 + "\n  ".join(lines)
-                + f"\nrepair them (`python -m sssd.data check {source}` lists all), or leave them "
-                f"out with --data.on-bad-data drop: {self.dropped()}"
+                + f"\nfix them (`python -m sssd.data check {source}` lists all), or leave them out "
+                f"with --data.on-bad-data drop: {self.dropped()}"
             )
         if len(self.bad_images) == len(self.dataset):
             raise DataError(f"{source}: none of its {len(self.dataset)} images can be used")
@@ -109,7 +109,7 @@ class Report:
         within = int(np.isin(boxes.image_index, self.bad_images).sum())
         bad = len(self.bad_images) + images
         return (
-            f"that leaves out {bad} of {len(dataset) + images} images and {within + objects} of "
+            f"this leaves out {bad} of {len(dataset) + images} images and {within + objects} of "
             f"{len(boxes) + objects} known objects ({within} in those images)"
         )
 
@@ -145,7 +145,7 @@ class Report:
             f"{int((~boxes.crowd).sum())} objects, {int(boxes.crowd.sum())} crowd regions, "
             f"{self.dataset.num_classes} categories; {len(self.errors)} errors, "
             f"{len(self.notes)} notes"
-            + f"; {self.unchanged} images checked before, unchanged" * bool(self.unchanged)
+            + f"; {self.unchanged} images unchanged since the last check" * bool(self.unchanged)
             + f"; with --data.on-bad-data drop, {self.dropped()}" * bool(self.errors)
         )
 
@@ -243,9 +243,9 @@ def _faults_of(file: ImageFile, dataset: DetectionDataset, row: int) -> list[Fau
         return [Fault("wrong size", path, record, message)]
     told = []
     if file.turn != 1:
-        told.append(("EXIF rotation", f"orientation {file.turn}, turned upright when it is read"))
+        told.append(("EXIF rotation", f"orientation {file.turn}, rotated upright when it is read"))
     elif file.stated_turn != "1":
-        message = f"{file.stated_turn} is none of 1 to 8: it is read as it is stored"
+        message = f"{file.stated_turn} is not in 1 to 8: it is read as stored"
         told.append(("unknown EXIF orientation", message))
     if file.mode not in PLAIN_MODES:
         message = f"mode {file.mode}, converted to 8-bit RGB when it is read"

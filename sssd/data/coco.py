@@ -62,7 +62,7 @@ def read_coco(annotations: str | Path, images: str | Path | None = None) -> Dete
     if not entries:
         given = len(document["images"])
         what = f"none of its {given} images has an id and a file_name"
-        raise DataError(f"{path}: {what if given else 'it holds no images'}")
+        raise DataError(f"{path}: {what if given else 'it has no images'}")
     entries = {key: entry for key, entry in entries.items() if _fits(key, entry, report)}
     folder, names = find_images(path, images, entries)
     sizes = _sizes(entries, folder, names, report)
@@ -120,7 +120,9 @@ def _unique(
             wanted = "id" if key is None else needs
             report(f"incomplete {name}", f"{name} number {number}", f"it has no valid '{wanted}'")
         elif key in found:
-            report(f"duplicate {name} id", f"{name} {key!r}", "the first record of this id is kept")
+            report(
+                f"duplicate {name} id", f"{name} {key!r}", ("the first record with this id is kept")
+            )
         else:
             found[key] = record
     return found
@@ -135,9 +137,9 @@ def _id(value: object) -> Id | None:
 def _fits(key: Id, entry: Record, report: ReportFault) -> bool:
     """Whether an image's id and file name can be held; else it is reported."""
     if isinstance(key, int) and not -(2**63) <= key < 2**63:
-        message = "its id is beyond 64 bits; give it a smaller number or a text"
+        message = "its id does not fit into 64 bits; use a smaller number or a string"
     elif re.search("[\0\ud800-\udfff]", entry["file_name"]):
-        message = f"no file can be called {entry['file_name']!r}"
+        message = f"{entry['file_name']!r} is not a valid file name"
     else:
         return True
     report("incomplete image", f"image {key!r}", message)
@@ -253,7 +255,7 @@ def _note_ids(annotations: list[Record], report: ReportFault) -> None:
     """Note ids that mislead other tools; nothing here depends on them."""
     counts = Counter(_id(record.get("id")) for record in annotations if isinstance(record, dict))
     if 0 in counts:
-        message = "pycocotools takes a match with it for none; renumbered for evaluation"
+        message = "pycocotools would treat a match with it as no match; renumbered for evaluation"
         report("annotation id 0", "annotation 0", message, "note")
     for key, count in counts.items():
         if count > 1 and key is not None:

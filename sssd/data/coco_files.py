@@ -20,7 +20,7 @@ def find_json(files: Files, split: str) -> Path:
     found = {path: _parts_named(path, files) for path in files.ending(".json") if is_coco(path)}
     if not found:
         raise DataError(
-            f"{files.root}: no json file below it holds images, annotations, categories"
+            f"{files.root}: it has no json file with images, annotations and categories"
         )
     named = {name for names in found.values() for name in names}
     if (part := choose_split(named, split, files.root)) is not None:
@@ -28,7 +28,7 @@ def find_json(files: Files, split: str) -> Path:
     boxes = [path for path in found if path.stem.startswith("instances")] or list(found)
     if len(boxes) == 1:
         return boxes[0]
-    raise DataError(f"{files.root}: name one of its json files: {', '.join(map(str, boxes[:5]))}")
+    raise DataError(f"{files.root}: give one of its json files: {', '.join(map(str, boxes[:5]))}")
 
 
 def _parts_named(path: Path, files: Files) -> set[str]:
@@ -70,7 +70,7 @@ def find_images(
         if most and len(best) > 1 and best[0] not in [*usual, path.parent]:
             found = " and in ".join(map(str, best))
             raise DataError(
-                f"{path}: images of these names lie in {found}; choose by {IMAGE_FLAGS}"
+                f"{path}: images with these names exist in {found}; choose with {IMAGE_FLAGS}"
             )
         if most:
             return best[0], form
@@ -78,8 +78,8 @@ def find_images(
         return Path(images), names  # each is named as missing
     tried = " nor in ".join(map(str, dict.fromkeys(places[:2])))
     raise DataError(
-        f"{path}: its images are neither in {tried}; "
-        f"name their folder by {IMAGE_FLAGS}{folders_of_images(path.parent)}"
+        f"{path}: its images were not found in {tried}; give their folder with "
+        f"{IMAGE_FLAGS}{folders_of_images(path.parent)}"
     )
 
 

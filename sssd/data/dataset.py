@@ -29,7 +29,7 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
 
     A list of dicts is copied page by page into each worker as its reference counts are touched;
     arrays are not. Boxes that no detector can learn (NaN, inverted, degenerate, outside the image)
-    are left out with one warning and listed in `faults`. Crowd regions are no training targets but
+    are left out with one warning and listed in `faults`. Crowd regions are not training targets but
     stay in `ground_truth()`. Images without boxes are kept.
 
     Args:
@@ -43,11 +43,10 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
         category_ids: C ids as in the file.
         record_name: what a record is called: "annotation", "object", "line".
         label_files: one annotation file for each image; None where `source` holds them all.
-        faults: faults that the reader found; it has left these records out.
-        pixel_range: what is black and what is white in images of more than 8 bits (see
-            `read_image`).
-        part: which part of `source` this is, by which a check of its images is remembered; None:
-            it is not.
+        faults: faults found by the reader, which has left out these records.
+        pixel_range: values of black and white in images with more than 8 bits (see `read_image`).
+        part: which split of `source` this is; the check of its images is cached under this name.
+            None: not cached.
 
     Example:
         >>> dataset = read_coco("annotations/instances_train2017.json")  # doctest: +SKIP
@@ -107,8 +106,8 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
             stated = " x ".join(map(str, self.sizes[index]))
             raise DataError(
                 f"{path}: the image is {width} x {height}, but {self.label_file(index)} says "
-                f"{stated} (image {self.image_id(index)!r}), so its boxes would be misplaced; "
-                "correct the annotations or leave the image out"
+                f"{stated} (image {self.image_id(index)!r}), so its boxes would be misplaced; fix "
+                "the annotations or leave the image out"
             )
         boxes, labels = self.targets(index)
         return tv_tensors.Image(image), {
@@ -208,9 +207,9 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of everything that is learnt from: classes, image names and sizes, boxes, labels.
+        """Hash of everything that is trained on: classes, image names and sizes, boxes, labels.
 
-        It does not depend on where the files lie, so that a run can be resumed elsewhere.
+        It does not depend on where the files are, so that a run can be resumed elsewhere.
         """
         digest = hashlib.sha256(repr((self.classes, self.category_ids)).encode())
         for array in (
@@ -254,7 +253,7 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
         )
 
     def with_classes(self, classes: Sequence[str], category_ids: Sequence[Id]) -> DetectionDataset:
-        """Give the same images with the classes of other data, known by their names.
+        """Give the same images with the classes of other data, matched by name.
 
         Args:
             classes: names, in index order, among them all of this dataset.
@@ -269,9 +268,13 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
         twice = [name for name in self.classes if list(classes).count(name) > 1]
         twice += [name for name in self.classes if self.classes.count(name) > 1]
         if unknown or twice:
-            what = f"{unknown[0]!r} is none of" if unknown else f"{twice[0]!r} is twice among"
+            what = (
+                (f"{unknown[0]!r} is not one of")
+                if unknown
+                else f"{twice[0]!r} is there twice among"
+            )
             raise DataError(
-                f"{self.source} has other categories than what is learnt: {what} "
+                f"{self.source} has other categories than the training data: {what} "
                 f"{some_of(classes if unknown else [*self.classes, *classes])}"
             )
         labels = np.array([list(classes).index(name) for name in self.classes], np.int64)

@@ -73,7 +73,7 @@ def demo_data(
         >>> train = read_coco(paths.train_json, paths.train_images)  # doctest: +SKIP
     """
     if image_size < 128:
-        raise ValueError(f"image_size: a scene needs 128 pixels or more, not {image_size}")
+        raise ValueError(f"image_size is {image_size}; it must be at least 128 pixels")
     cache = cache_folder() if root is None else Path(root)
     folder = cache / f"digits-{image_size}-{train_scenes}-{val_scenes}-v{VERSION}"
     if not folder.is_dir():
@@ -92,7 +92,7 @@ def _make(folder: Path, image_size: int, scenes: dict[str, int]) -> None:
         from sklearn.datasets import load_digits, load_sample_images
     except ImportError:
         raise ImportError(
-            "the demo data comes from scikit-learn, which is not installed: pip install sssd[demo]"
+            "the demo data needs scikit-learn, which is not installed: pip install 'sssd[demo]'"
         ) from None
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

@@ -61,7 +61,9 @@ class Files:
         entries = [e for e in entries if e.name[0] != "." and e.name != "__MACOSX"]
         self.paths += [folder / entry.name for entry in entries if entry.is_file()]
         if len(self.paths) > MOST:
-            raise DataError(f"{self.root}: more than {MOST:,} files; name the folder of a data set")
+            raise DataError(
+                f"{self.root}: it has more than {MOST:,} files; give the folder of one data set"
+            )
         for entry in entries:
             if entry.is_dir():
                 self._walk(folder / entry.name, depth - 1, seen)
@@ -115,8 +117,8 @@ def choose_split(names: Iterable[str], split: str, source: Path) -> str | None:
     known = sorted(name for name in names if split_named(name))
     if not known and split in ("train", "val"):
         return None
-    what = "two or more parts are" if found else "no part is"
-    offer = f"it has {', '.join(known)}: choose by {SPLIT_FLAGS}" if known else "it is not split"
+    what = "two or more splits are" if found else "no split is"
+    offer = f"it has {', '.join(known)}: choose with {SPLIT_FLAGS}" if known else "it has no splits"
     raise DataError(f"{source}: {what} called {split!r}; {offer}")
 
 
@@ -153,4 +155,4 @@ def folders_of_images(root: Path) -> str:
     """Name the three nearest folders that hold images, for a message; empty if there are none."""
     found: Iterator[Path] = iter(dict.fromkeys(path.parent for path in Files(root).images()))
     names = [str(folder) for folder, _ in zip(found, range(3), strict=False)]
-    return f"; images lie in {', '.join(names)}" if names else ""
+    return f"; there are images in {', '.join(names)}" if names else ""

@@ -39,11 +39,11 @@ def read_dataset(
     Args:
         path: a COCO json, a data.yaml or obj.data of YOLO, or the folder of a data set as the usual
             tools export it (see `read_coco`, `read_voc`, `read_yolo`).
-        images: folder of the images, where it is not at the format's usual place (COCO, VOC).
-        split: which part of a folder or data.yaml, by any of its usual names ("val" is valid/,
-            too); one that has no parts is taken whole.
-        format: None: known by the path.
-        pixel_range: what is black and white in images of more than 8 bits (see `read_image`).
+        images: folder of the images, if it is not where the format usually has it (COCO, VOC).
+        split: which split of a folder or data.yaml, by any of its usual names ("val" also finds
+            valid/); data without splits are used whole.
+        format: None: detected from the path.
+        pixel_range: values of black and white in images with more than 8 bits (see `read_image`).
 
     Returns:
         The dataset.
@@ -67,15 +67,15 @@ def _read(
             path = find_json(Files(path), split)
         elif split not in ("train", "val"):
             raise DataError(
-                f"{path}: a json file is one part, {split!r} another file; {SPLIT_FLAGS} are for "
-                "folders and a data.yaml"
+                f"{path}: a json file is one split, and {split!r} is in another file; "
+                f"{SPLIT_FLAGS} are for folders and a data.yaml"
             )
         return read_coco(path, images)
     if kind == "voc":
         return read_voc(path, split, images)
     if images is not None:
         raise DataError(
-            f"{images}: of a YOLO data set, its data.yaml or folder says where images are"
+            f"{images}: for a YOLO data set, its data.yaml or folder defines where the images are"
         )
     return read_yolo(path, split)
 
@@ -88,20 +88,20 @@ def _format_of(path: Path) -> Format:
         if ending in YOLO_FILES:
             return "yolo"
         what = {
-            ".zip": "unpack it, and name its folder",
-            ".xml": "name the folder of the xml files",
+            ".zip": "unpack it, and give its folder",
+            ".xml": "give the folder of the xml files",
         }
         raise DataError(f"{path}: this file is no data set; {what.get(ending, 'name ' + KNOWN)}")
     if not path.is_dir():
-        raise DataError(f"{path}: neither a file nor a folder; name {KNOWN}")
+        raise DataError(f"{path}: neither a file nor a folder; give {KNOWN}")
     formats = _formats_in(path)
     if len(formats) == 1:
         return formats[0]
     if formats:
         raise DataError(
-            f"{path}: it holds annotations of {' and '.join(formats)}; choose by {FORMAT_FLAGS}"
+            f"{path}: it holds annotations of {' and '.join(formats)}; choose with {FORMAT_FLAGS}"
         )
-    kinds = Counter(file.suffix.lower() or "no ending" for file in Files(path).paths)
+    kinds = Counter(file.suffix.lower() or "no suffix" for file in Files(path).paths)
     held = ", ".join(f"{count} x {kind}" for kind, count in kinds.most_common(4)) or "nothing"
     raise DataError(f"{path}: no data set: neither {KNOWN} (it holds {held}){_near(path)}")
 

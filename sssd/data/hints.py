@@ -21,7 +21,7 @@ def notes(dataset: DetectionDataset) -> Iterator[Fault]:
 
     for row in np.flatnonzero(boxes.crowd):
         name = f"{dataset.record_name} {boxes.records[row]}"
-        message = "not trained on, but kept for evaluation"
+        message = "ignored in training, used in evaluation"
         yield note("crowd region", boxes.image_index[row], name, message)
     filled = boxes.image_index[~boxes.crowd]
     for image in np.setdiff1d(np.arange(len(dataset)), filled):
@@ -29,7 +29,7 @@ def notes(dataset: DetectionDataset) -> Iterator[Fault]:
         if not os.path.exists(dataset.label_file(image)):
             kind, message = (
                 "image without label file",
-                "it is trained on as background, if so meant",
+                "it is trained on as background; is this intended?",
             )
         yield note(kind, image, f"image {dataset.image_id(image)!r}", message)
     yield from _doubles(dataset)
@@ -53,8 +53,8 @@ def _doubles(dataset: DetectionDataset) -> Iterator[Fault]:
     for row, path in enumerate(map(os.path.normpath, dataset.image_paths)):
         if (other := seen.setdefault(path, row)) != row:
             message = (
-                f"image {dataset.image_id(other)!r} has it, too; each is trained on without the "
-                "objects of the other: give both one id"
+                f"image {dataset.image_id(other)!r} is the same file, so each is trained on "
+                "without the other's objects: merge them under one id"
             )
             record = f"image {dataset.image_id(row)!r}"
             yield Fault("one file under two ids", path, record, message, "note")
@@ -74,5 +74,5 @@ def common_images(
     for row, path in enumerate(second.image_paths):
         if path in files and (other := known.get(files[path].signature)):
             record = f"image {second.image_id(row)!r}"
-            message = f"it is the training image {other}: it will be found too well"
+            message = f"it is also the training image {other}, so AP will be too high"
             yield Fault("image in both sets", path, record, message, "note")

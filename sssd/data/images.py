@@ -24,7 +24,7 @@ TURNS = {
 }
 QUARTER_TURNS = (5, 6, 7, 8)  # they exchange width and height
 RANGE_FLAGS = (
-    "--pixel-range LOW HIGH (in training --data.pixel-range; what is black, what is white)"
+    "--pixel-range LOW HIGH (in training --data.pixel-range; the values of black and white)"
 )
 if most := os.environ.get("SSSD_MAX_PIXELS"):
     if not most.isdecimal():
@@ -141,7 +141,7 @@ def _to_rgb(image: Image.Image, pixel_range: tuple[float, float] | None) -> Imag
     if deep or image.mode in ("I", "F"):
         if pixel_range is None and not deep:
             raise ValueError(
-                f"32-bit pixels (mode {image.mode}) have no known range; give it by {RANGE_FLAGS}"
+                f"32-bit pixels (mode {image.mode}) have no known range; set it with {RANGE_FLAGS}"
             )
         values = np.asarray(image)
         if pixel_range is None:
@@ -168,5 +168,7 @@ def why_unreadable(path: str | Path, error: Exception) -> str:
     if os.path.isfile(path):
         with open(path, "rb") as file:
             if file.read(12)[4:8] == b"ftyp":
-                return f"it is HEIC or the like, which is not decoded; convert it to JPEG ({error})"
+                return (
+                    f"it is HEIC or similar, which is not supported; convert it to JPEG ({error})"
+                )
     return str(error)

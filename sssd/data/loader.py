@@ -50,7 +50,7 @@ def training_loader(
         batch_size: images in a batch of this process.
         seed: of order and augmentation.
         workers: worker processes; 0 loads in this one.
-        start: batches already consumed; the stream goes on behind them, without replaying them.
+        start: batches already consumed; the stream continues after them, without replaying them.
         rank: number of this process, 0..world_size-1.
         world_size: number of processes that share the stream.
         transform: augmentation of (image, target), such as `training_transform()`; a
@@ -69,9 +69,11 @@ def training_loader(
         >>> images, targets = next(batches)  # doctest: +SKIP
     """
     if len(dataset) == 0:
-        raise ValueError(f"dataset: {dataset.source} holds no images to train with")
+        raise ValueError(f"dataset: {dataset.source} has no images to train on")
     if batch_size < 1 or start < 0:
-        raise ValueError(f"batch_size must be 1 or more and start 0 or more: {batch_size}, {start}")
+        raise ValueError(
+            f"batch_size must be at least 1 and start at least 0: {batch_size}, {start}"
+        )
     _check_rank(rank, world_size)
     order = _EndlessOrder(len(dataset), batch_size, seed, start, rank, world_size)
     images = NotedImages(dataset, workers)

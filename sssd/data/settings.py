@@ -13,77 +13,81 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """What is trained on, and how it is augmented."""
+    """Training and validation data, and augmentation."""
 
     format: Literal["coco", "voc", "yolo", "demo"] | None = None
-    """Format of the files, by default known by their path; demo: handwritten digits on
-    photographs, made on first use."""
+    """Format of the files; by default detected from the path. demo: handwritten digits on
+    photographs, generated on first use."""
 
     train: Path | None = None
-    """What is trained on: a COCO json, a data.yaml, or a folder of COCO, VOC or YOLO files."""
+    """Training data: a COCO json, a data.yaml, or a folder of COCO, VOC or YOLO files."""
 
     train_images: Path | None = None
-    """Folder of its images; by default the usual place of the format (COCO:
+    """Folder of the training images; by default where the format usually has them (COCO:
     DIR/train2017 for DIR/annotations/instances_train2017.json)."""
 
     train_split: str = "train"
-    """Which part of a folder or data.yaml; one that is not split is taken whole."""
+    """Which split of a folder or data.yaml; data without splits are used whole."""
 
     val: Path | None = None
-    """What is evaluated on, in the same forms; it may be the same folder."""
+    """Validation data, in the same forms; may be the same folder."""
 
     val_images: Path | None = None
-    """Folder of its images; the same default."""
+    """Folder of the validation images; the same default."""
 
     val_split: str = "val"
-    """Which part of a folder or data.yaml ("val" is valid/, too), such as test."""
+    """Which split of a folder or data.yaml, such as test; "val" also finds valid/."""
 
     val_share: float | None = None
-    """Without a validation set: the share of the training images, such as 0.2, that is held out for
-    it. Which ones follows from their names."""
+    """If there is no validation set: fraction of the training images to hold out, such as 0.2.
+    Which images depends only on their file names."""
 
     pixel_range: tuple[float, float] | None = None
-    """What is black and what is white in images of more than 8 bits (16-bit, float); by default 0
-    and 65535 of 16 bits, and none of floats."""
+    """Pixel values of black and white in images with more than 8 bits (16-bit, float); by default 0
+    and 65535 for 16 bits. Floats have no default."""
 
     on_bad_data: Literal["raise", "drop"] = "raise"
-    """What becomes of bad records (missing or truncated images, boxes without area, unknown
-    categories, ...): raise names them and stops, drop trains without them."""
+    """What to do with bad records (missing or truncated images, boxes without area, unknown
+    categories, ...): raise lists them and stops, drop trains without them."""
 
     flip: float = 0.5
     """Probability of a horizontal flip."""
 
     photometric: bool = False
-    """Change brightness, contrast, saturation and hue."""
+    """Randomly change brightness, contrast, saturation and hue."""
 
     scale: float = 1.0
-    """Largest random change of object size, at least 1."""
+    """Largest factor, at least 1, by which zooming out and cropping randomly change the object
+    size."""
 
     mosaic: float = 0.0
-    """Probability that a training sample is made of four images; the last tenth of the training
-    has none."""
+    """Probability of a mosaic of four images; off in the last tenth of training."""
 
     def __post_init__(self) -> None:
         """Refuses numbers out of their range."""
         if self.val_share is not None:
             self._check_share(self.val_share)
         if not 0 <= self.flip <= 1:
-            raise ValueError(f"--data.flip is {self.flip:g}; a probability lies between 0 and 1")
+            raise ValueError(
+                f"--data.flip is {self.flip:g}; it must be a probability between 0 and 1"
+            )
         if not 0 <= self.mosaic <= 1:
             raise ValueError(
-                f"--data.mosaic is {self.mosaic:g}; a probability lies between 0 and 1"
+                f"--data.mosaic is {self.mosaic:g}; it must be a probability between 0 and 1"
             )
         if not self.scale >= 1:
-            raise ValueError(f"--data.scale is {self.scale:g}; at least 1")
+            raise ValueError(f"--data.scale is {self.scale:g}; it must be at least 1")
         if self.pixel_range is not None and not self.pixel_range[0] < self.pixel_range[1]:
             low, high = self.pixel_range
             raise ValueError(
-                f"--data.pixel-range is {low:g} {high:g}; the first must be the smaller"
+                f"--data.pixel-range is {low:g} {high:g}; the first must be smaller than the second"
             )
 
     def _check_share(self, share: float) -> None:
         if not 0 < share < 1:
-            raise ValueError(f"--data.val-share is {share:g}; between 0 and 1, such as 0.2")
+            raise ValueError(
+                f"--data.val-share is {share:g}; it must lie between 0 and 1, such as 0.2"
+            )
         for flag, value in (("--data.val", self.val), ("--data.val-images", self.val_images)):
             if value is not None:
                 raise ValueError(

@@ -52,9 +52,9 @@ def split_by_name(
                 break
     if second.all() or not second.any():
         raise DataError(
-            f"--data.val-share {share:g}: of the {len(dataset)} images of {dataset.source} that "
-            f"leaves none to {'train on' if second.all() else 'validate on'}; take another share, "
-            "or name a validation set by --data.val"
+            f"--data.val-share {share:g}: of the {len(dataset)} images of {dataset.source} none "
+            f"would be left to {'train on' if second.all() else 'validate on'}; use another share, "
+            "or give a validation set with --data.val"
         )
     return dataset.subset(np.flatnonzero(~second)), dataset.subset(np.flatnonzero(second))
 
@@ -66,14 +66,14 @@ def tell_split(
     held_out, total = len(validation_set), len(train_set) + len(validation_set)
     yield (
         f"--data.val-share {share:g}: {held_out} of {total} images ({held_out / total:.1%}) are "
-        f"validated on, {len(train_set)} trained on, by their names"
+        f"held out for validation, {len(train_set)} are for training, chosen by file name"
     )
     sides = (("trained on", train_set, validation_set), ("validated on", validation_set, train_set))
     for what, side, other in sides:
         only = set(_labels(other)) - set(_labels(side))
         if only:
             names = ", ".join(train_set.classes[label] for label in sorted(only))
-            yield f"note: too few images to be {what}, too: {names}"
+            yield f"note: these classes have too few images to be {what} as well: {names}"
 
 
 def _names(dataset: DetectionDataset) -> Iterator[bytes]:

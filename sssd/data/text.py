@@ -67,8 +67,8 @@ def require_known(path: str | Path, text: str) -> None:
     if UNKNOWN in text:
         sample = next(line for line in text.splitlines() if UNKNOWN in line).strip()[:60]
         raise DataError(
-            f"{path}: {sample!r} is not UTF-8, and nothing says which encoding it is; save the "
-            "file as UTF-8 (such as by `iconv -f GBK -t UTF-8`, or -f SHIFT_JIS, LATIN1)"
+            f"{path}: {sample!r} is not UTF-8, and its encoding is unknown; save the file as UTF-8 "
+            "(for example with `iconv -f GBK -t UTF-8`, or -f SHIFT_JIS, LATIN1)"
         )
 
 

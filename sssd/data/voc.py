@@ -56,7 +56,7 @@ def read_voc(
     for needed in (root, folder):
         if not needed.is_dir():
             raise DataError(
-                f"{needed}: this folder does not exist; name the images' by {IMAGE_FLAGS}"
+                f"{needed}: this folder does not exist; give the images' folder with {IMAGE_FLAGS}"
             )
     files = Files(root)
     faults: list[Fault] = []
@@ -69,7 +69,7 @@ def read_voc(
     if not classes:
         for path, tree in trees.items():
             require_known(path, "".join(tree.itertext()))
-        raise DataError(f"{root}: no xml file below it names an object")
+        raise DataError(f"{root}: none of its xml files has an object")
     chosen, pool = find_part(files, split, trees, faults)
     if images is not None:
         pool = Files(folder).images()
@@ -97,7 +97,7 @@ def read_voc(
     if not found:
         reason = f"; {faults[0].message}" if faults else ""
         raise DataError(
-            f"{root}: no image of its xml files can be used{reason}; name the images' folder by "
+            f"{root}: no image of its xml files can be used{reason}; give the images' folder with "
             f"{IMAGE_FLAGS}{folders_of_images(root)}"
         )
     base = shared_folder(found)
@@ -134,10 +134,11 @@ def _read_object(
     name = item.findtext("name", "").strip()
     boxes = item.findall("bndbox")
     if name not in label_of:
-        message = f"{name!r} is none of {', '.join(label_of)}"
+        message = f"{name!r} is not one of {', '.join(label_of)}"
         if UNKNOWN in name:
             message = (
-                f"{name!r} is not UTF-8, and the file does not say its encoding; save it as UTF-8"
+                f"{name!r} is not UTF-8, and the file does not declare its encoding; save it as "
+                "UTF-8"
             )
         faults.append(Fault("unknown category", str(path), record, message))
     elif not boxes:

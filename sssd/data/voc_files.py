@@ -37,7 +37,9 @@ def find_lists(files: Files) -> dict[str, list[Path]]:
     texts = [path for path in files.ending(".txt") if "ImageSets" in path.parts]
     main = [path for path in texts if path.parent.name == "Main"] or texts
     if len(folders := sorted({str(path.parent) for path in main})) > 1:
-        raise DataError(f"{files.root}: it holds several sets ({', '.join(folders)}); name one")
+        raise DataError(
+            f"{files.root}: it has several data sets ({', '.join(folders)}); give one of them"
+        )
     whole = {path.stem: [path] for path in main}
     by_class = defaultdict(list)
     for path in main:
@@ -138,7 +140,9 @@ class Pictures:
             found = _nearest(xml, self.by_name.get(stated) or self.by_stem.get(stated, []))
         if len(found) > 1:
             names = ", ".join(map(str, found))
-            raise DataError(f"it may belong to any of {names}; leave one, or rename the xml file")
+            raise DataError(
+                f"it may belong to any of {names}; keep one of them, or rename the xml file"
+            )
         if not found:
             raise DataError(f"no image is called {xml.stem}" + f", nor {stated}" * bool(stated))
         # The image may have an xml file of its own, of which this is a stale copy.
@@ -152,7 +156,7 @@ class Pictures:
 
     def without_xml(self) -> list[Fault]:
         """Give the images that no xml file is about."""
-        message = "no xml file has its name: it is not used"
+        message = "no xml file has its name, so it is not used"
         return [
             Fault("image without xml", str(path), "", message, "note")
             for path in self.pool

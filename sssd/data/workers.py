@@ -44,7 +44,7 @@ class NotedImages(Dataset[tuple[torch.Tensor, Target]]):
         """What a worker opened last, in words."""
         index = int(self._opened[worker])
         if index < 0:
-            return "it had opened no image yet"
+            return "it had not opened an image yet"
         width, height = self.dataset.sizes[index]
         return (
             f"the last image it opened is {self.dataset.image_path(index)} "
@@ -113,9 +113,9 @@ class Batches(Iterator[ImagesAndTargets]):
             if worker.exitcode:
                 raise WorkerKilled(
                     f"a process that loads images {_end(worker.exitcode)}; "
-                    f"{self._images.opened_by(number)}. If memory ran out, take fewer workers or "
-                    "smaller images, or give a container more shared memory (--shm-size); a "
-                    "training run goes on from its last checkpoint with --resume"
+                    f"{self._images.opened_by(number)}. If memory ran out, use fewer workers or "
+                    "smaller images, or give a container more shared memory (--shm-size); --resume "
+                    "continues a training run from its last checkpoint"
                 ) from error
 
 
@@ -179,5 +179,5 @@ def _is_of_a_worker(error: BaseException | None) -> bool:
 
 def _end(exitcode: int) -> str:
     if exitcode > 0:
-        return f"ended by itself with status {exitcode}"
+        return f"exited with status {exitcode}"
     return f"was killed by {signal.Signals(-exitcode).name}"

@@ -30,7 +30,7 @@ def read_yolo(
 
     A label file has a line for each object: class x y width height, centre and size as fractions of
     the image; or class and the corners of a polygon, of which the bounding box is taken. Columns
-    behind the box are not read: keypoints (known by `kpt_shape` of a data.yaml), track ids, scores.
+    after the box are not read: keypoints (known by `kpt_shape` of a data.yaml), track ids, scores.
     A label file lies beside its image, or in labels/ where the image lies in images/; an image
     without one holds no objects. Sizes are read from the images. Images are numbered from 1, in the
     order of their names or of their list.
@@ -144,7 +144,7 @@ class _Line(NamedTuple):
     image: int
     number: int
     label: int
-    values: list[float]  # all behind the class
+    values: list[float]  # all after the class
 
 
 def _read_lines(path: Path, image: int, num_classes: int, faults: list[Fault]) -> list[_Line]:
@@ -199,7 +199,10 @@ def _boxes(
         pixels = [box[0] * width, box[1] * height, box[2] * width, box[3] * height]
         rows.append(BoxRow(line.image, pixels, line.label, line.number))
     if longer:
-        message = f"{longer} lines have columns behind the box (keypoints, track, score): not read"
+        message = (
+            f"{longer} lines have columns after the box (keypoints, track, score), which are not "
+            "read"
+        )
         faults.append(Fault("more columns", str(labels[0].parent), "", message, "note"))
     return rows
 
@@ -218,7 +221,7 @@ def _box(values: list[float], polygons: bool, keypoints: int | None) -> list[flo
 
 
 def _has_polygons(lines: list[_Line], labels: list[Path]) -> bool:
-    """Whether the longer lines are polygons, not boxes with columns behind them.
+    """Whether the longer lines are polygons, not boxes with columns after them.
 
     An odd number of columns may be either. Keypoints and tracks come with the same number in every
     line, and the first four values are a box within the image in each.
@@ -234,10 +237,10 @@ def _has_polygons(lines: list[_Line], labels: list[Path]) -> bool:
     if any(value.is_integer() and abs(value) > 1 for line in long for value in line.values[4:]):
         return False  # visibility, or the number of a track: no corner lies there
     raise DataError(
-        f"{labels[long[0].image]}: line {long[0].number}: {len(long[0].values)} values behind the "
-        "class, as in all longer lines, can be a box and more columns, or a polygon; for keypoints "
-        "say kpt_shape: [POINTS, VALUES] in the data.yaml, for polygons repeat the first corner of "
-        "one of them at its end"
+        f"{labels[long[0].image]}: line {long[0].number}: the {len(long[0].values)} values after "
+        "the class, as in all longer lines, can be a box and more columns, or a polygon; for "
+        "keypoints set kpt_shape: [POINTS, VALUES] in the data.yaml, for polygons repeat the first "
+        "point of one of them at its end"
     )
 
 

@@ -30,7 +30,7 @@ class Source:
     Args:
         images: its image files, in order.
         classes: names in index order.
-        keypoints: number of values of keypoints behind each box; None: it is not said.
+        keypoints: number of values of keypoints after each box; None: not stated.
         faults: images that a list names and that are nowhere.
     """
 
@@ -83,7 +83,7 @@ def description(root: Path) -> Path | None:
     usual = [path for path in found if path.stem in ("data", "dataset")]
     if len(usual or found) > 1:
         names = ", ".join(path.name for path in usual or found)
-        raise DataError(f"{root}: several files describe it ({names}); name one of them")
+        raise DataError(f"{root}: several files describe it ({names}); give one of them")
     return next(iter(usual or found), None)
 
 
@@ -102,7 +102,7 @@ def _key(entries: dict[str, Any], split: str, path: Path) -> str:
     filled = [key for key, value in entries.items() if value not in ("", [])]
     key = choose_split(filled, split, path)
     if key is None:
-        raise DataError(f"{path}: it names no images: no train, val or test")
+        raise DataError(f"{path}: it has no images: no train, val or test")
     return key
 
 
@@ -145,7 +145,7 @@ def _load(path: Path) -> dict[str, Any]:
         require_known(path, text)
         raise DataError(f"{path}: not a yaml file: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
-        raise DataError(f"{path}: no description of a data set: it has no train, val, names")
+        raise DataError(f"{path}: not a description of a data set: it has no train, val, names")
     return document
 
 
@@ -161,7 +161,7 @@ def _names(entries: dict[str, Any], path: Path) -> list[str]:
             raise DataError(f"{path}: names must be numbered from 0: {list(names)[:5]}") from None
         missing = sorted(set(range(max(by_index, default=-1) + 1)) - set(by_index))
         if missing or len(by_index) < len(names) or min(by_index, default=0) < 0:
-            what = f"{missing[0]} has none" if missing else "two have one number"
+            what = f"{missing[0]} has none" if missing else "two have the same number"
             raise DataError(f"{path}: names must be numbered from 0 without a gap: {what}")
         names = [by_index[key] for key in sorted(by_index)]
     elif names == "" and count is not None:
@@ -176,7 +176,7 @@ def _names(entries: dict[str, Any], path: Path) -> list[str]:
     if wrong or not names:
         raise DataError(f"{path}: names must be a list of the classes; {wrong[:1] or names} is not")
     if count is not None and int(count) != len(names):
-        raise DataError(f"{path}: nc is {count}, but names has {len(names)}; correct one of them")
+        raise DataError(f"{path}: nc is {count}, but names has {len(names)}; fix one of them")
     require_known(path, "\n".join(names))
     return [name.strip() for name in names]
 
@@ -192,8 +192,8 @@ def _names_near(places: Sequence[Path], root: Path) -> list[str]:
         if (above := description(place)) is not None and above != root and above.suffix in YAML:
             return _names(_load(above), above)
     raise DataError(
-        f"{root}: no class names; write them, one a line, to {places[0] / 'classes.txt'}, or name "
-        "the data.yaml that has them"
+        f"{root}: no class names; write them, one per line, to {places[0] / 'classes.txt'}, or "
+        "give the data.yaml that has them"
     )
 
 
@@ -203,7 +203,9 @@ def _name_file(path: Path) -> list[str]:
     names = [line.strip() for line in text.rstrip().splitlines()]
     if "" in names:
         line = names.index("") + 1
-        raise DataError(f"{path}: line {line} is empty: is a class missing, or the line too much?")
+        raise DataError(
+            f"{path}: line {line} is empty; is a class missing, or should the line be deleted?"
+        )
     return names
 
 
@@ -251,7 +253,7 @@ def _listed(path: Path, bases: list[Path], faults: list[Fault]) -> list[Path]:
             message = f"{line.strip()} does not exist below {bases[-1]}"
             faults.append(Fault("missing image", str(path), f"image on line {number}", message))
         elif found in images:
-            message = f"{line.strip()} is listed again; it counts once"
+            message = f"{line.strip()} is listed more than once; it counts once"
             record = f"image on line {number}"
             faults.append(Fault("image listed twice", str(path), record, message, "note"))
         images |= {} if found is None or not found.is_file() else {found: None}

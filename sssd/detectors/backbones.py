@@ -56,8 +56,8 @@ def build_backbone(
         body, stem, stages = _resnet(name, weights, load)
     if finest_level not in stages:
         raise ValueError(
-            f"backbone {name!r} has no level {finest_level}; it offers {sorted(stages)}. "
-            "Take a ResNet for Faster R-CNN's finest level 2."
+            f"backbone {name!r} has no level {finest_level}; it has {sorted(stages)}. Faster R-CNN "
+            "needs level 2: use a ResNet."
         )
     if weights is not None:
         parts = [stem, *([stage] for stage, _ in stages.values())][:frozen_stages]
@@ -91,8 +91,8 @@ def _resnet(name: str, weights: str | None, load: bool) -> tuple[nn.Module, list
     except urllib.error.URLError as error:
         raise OSError(
             f"the ImageNet weights of {name!r} cannot be downloaded ({error.reason}). Download "
-            "them on a machine with internet and pass the file (--detector.weights FILE), or start "
-            "from random weights (--detector.weights None)."
+            "them on a machine with internet access and give the file (--detector.weights FILE), "
+            "or start from random weights (--detector.weights None)."
         ) from error
     if weights is not None and weights not in IMAGENET and load:
         load_weights(body, Path(weights), "--detector.weights", ignored=("fc.",))
@@ -104,8 +104,8 @@ def _resnet(name: str, weights: str | None, load: bool) -> tuple[nn.Module, list
 def _efficientnet_lite0(weights: str | None, load: bool) -> tuple[nn.Module, list[str], Stages]:
     if weights == "imagenet_v1":
         raise ValueError(
-            "--detector.weights is 'imagenet_v1'; efficientnet_lite0 has one set of ImageNet "
-            "weights: give 'imagenet'"
+            "--detector.weights is 'imagenet_v1'; efficientnet_lite0 has only one set of ImageNet "
+            "weights: use 'imagenet'"
         )
     net = EfficientNetLite0()
     if weights is not None and load:

@@ -35,7 +35,7 @@ def _convolution(
 ) -> Layers:
     """A convolution and its batch norm; maps (B, inputs, H, W) to ceil(H / stride) rows."""
     layers: Layers = {}
-    if stride == 2:  # TensorFlow pads maps of even sizes less before than behind
+    if stride == 2:  # TensorFlow pads maps of even sizes less before than after
         before, behind = (kernel - 2) // 2, (kernel - 1) // 2
         layers[f"{names[0]}_padding"] = nn.ZeroPad2d((before, behind, before, behind))
     padding = kernel // 2 if stride == 1 else 0

@@ -1,4 +1,4 @@
-"""What a detector answers, so that any method can train it."""
+"""The interface of a detector, so that any method can train it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -37,10 +37,10 @@ class Batch:
 
 
 class Detector(nn.Module, ABC):
-    """A detector cut at its feature pyramid.
+    """A detector split at its feature pyramid.
 
     Methods of self-distillation need the pyramid's maps, and need the head to run on other maps of
-    the same shapes. Subclass this to train a detector of your own:
+    the same shapes. Subclass this to train your own detector:
 
         batch = detector.prepare(images, targets)
         maps = detector.maps(batch)                          # K
@@ -58,17 +58,19 @@ class Detector(nn.Module, ABC):
     @property
     @abstractmethod
     def backbone(self) -> nn.Module:
-        """The part that pretrained weights are loaded into; the pyramid is not of it."""
+        """The part that pretrained weights are loaded into; without the pyramid."""
 
     @property
     def pyramid(self) -> nn.Module:
-        """The feature pyramid network above the backbone; needed by LabelEnc alone."""
-        raise NotImplementedError(f"{type(self).__name__} does not say which part its pyramid is")
+        """The feature pyramid network above the backbone; needed only by LabelEnc."""
+        raise NotImplementedError(
+            f"{type(self).__name__} does not define which part its pyramid is"
+        )
 
     @property
     def head(self) -> nn.Module:
         """All that is trained above the pyramid; needed by LabelEnc alone."""
-        raise NotImplementedError(f"{type(self).__name__} does not say which part its head is")
+        raise NotImplementedError(f"{type(self).__name__} does not define which part its head is")
 
     @abstractmethod
     def prepare(self, images: Sequence[Tensor], targets: Targets | None = None) -> Batch:
@@ -83,7 +85,7 @@ class Detector(nn.Module, ABC):
 
     @abstractmethod
     def assign(self, maps: Maps, batch: Batch) -> Any:
-        """Targets assigned to the cells of `maps`; depends on their shapes alone.
+        """Targets assigned to the cells of `maps`; depends only on their shapes.
 
         Computed once and shared by every `losses` call of a step. None where a detector has
         nothing to share.

@@ -65,25 +65,26 @@ def start(
     if known is None and count not in (None, num_classes):
         _, of_coco = _coco(config)
         if count == len(of_coco):
-            known, name = of_coco, f"{name}, taken for torchvision's weights of COCO"
+            known, name = of_coco, f"{name}, assumed to be torchvision's COCO weights"
     if known is None or classes is None:
         if count not in (None, num_classes):
             raise ValueError(
-                f"{origin.name} ({FLAG}) has {count} classes, of which nothing says the names; "
-                f"there are {num_classes} here. Give the model.safetensors of a run, which names "
-                "them, or data with the same number of classes"
+                f"{origin.name} ({FLAG}) has {count} classes without names; there are "
+                f"{num_classes} here. Give the model.safetensors of a run, which has the names, or "
+                "data with the same number of classes"
             )
         fit_weights(model, origin.state, Path(origin.name), FLAG)
-        return f"starts from {name}: all {num_classes} classes, by their number"
+        return f"starting from {name}: all {num_classes} classes, matched by number"
     if count not in (None, len(known)):
         raise ValueError(
-            f"{origin.name} ({FLAG}) has {count} classes and names {len(known)}: it was changed"
+            f"{origin.name} ({FLAG}) has {count} classes but names {len(known)}: the file was "
+            "modified"
         )
     kept = [n for n in classes if list(classes).count(n) == known.count(n) == 1]
     rows = [(classes.index(n), known.index(n)) for n in kept]
     state = origin.state | _with_rows(model, origin.state, num_classes, rows)
     fit_weights(model, state, Path(origin.name), FLAG)
-    return f"starts from {name}: {_told(classes, kept)}"
+    return f"starting from {name}: {_told(classes, kept)}"
 
 
 def _told(classes: Sequence[str], kept: list[str]) -> str:
@@ -91,7 +92,9 @@ def _told(classes: Sequence[str], kept: list[str]) -> str:
     if not new:
         return f"all {len(classes)} classes are kept"
     if not kept:
-        return f"none of the {len(classes)} classes is in it, their rows of the head are new"
+        return (
+            f"it has none of the {len(classes)} classes; their rows of the head start from scratch"
+        )
     return f"kept classes: {', '.join(kept)}; new: {', '.join(new)}"
 
 
@@ -102,8 +105,8 @@ def _of_file(config: DetectorConfig) -> _Origin:
         path /= "model.safetensors"
         if not path.is_file():
             raise FileNotFoundError(
-                f"{FLAG}: the run in {path.parent} has not ended, it has no {path.name}; go on "
-                f"with it (python -m sssd.train --resume --out {path.parent}), or name a file"
+                f"{FLAG}: the run in {path.parent} is not finished, so it has no {path.name}; "
+                f"resume it (python -m sssd.train --resume --out {path.parent}), or give a file"
             )
     state, metadata = read_weights(path, FLAG)
     classes, network = (_stated(metadata, name) for name in ("classes", "detector"))
@@ -132,7 +135,7 @@ def _published(config: DetectorConfig) -> _Origin:
     except urllib.error.URLError as error:
         raise OSError(
             f"{FLAG} {COCO}: {weights.url} cannot be downloaded ({error.reason}). Download it on a "
-            f"machine with internet and give the file ({FLAG} FILE)"
+            f"machine with internet access and give the file ({FLAG} FILE)"
         ) from error
     return _Origin(f"torchvision's {weights}", state, classes, network)
 
@@ -155,8 +158,8 @@ def _refuse_another_network(origin: _Origin, config: DetectorConfig) -> None:
         theirs = " ".join(f"{flag} {known[n]}" for n, flag in flags.items())
         ours = " ".join(f"{flag} {own[n]}" for n, flag in flags.items())
         raise ValueError(
-            f"{origin.name} ({FLAG}) is of {theirs}, and here it is {ours}: give the former, or "
-            "start from something else"
+            f"{origin.name} ({FLAG}) was trained with {theirs}, but here it is {ours}: use the "
+            "former, or start from other weights"
         )
 
 

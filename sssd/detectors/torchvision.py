@@ -1,4 +1,4 @@
-"""torchvision's FCOS, RetinaNet and Faster R-CNN behind the detector protocol.
+"""torchvision's FCOS, RetinaNet and Faster R-CNN as the detector protocol has them.
 
 Each wraps the unchanged torchvision model as `self.model`: what training leaves in
 `detector.model.state_dict()` loads into the plain torchvision class.

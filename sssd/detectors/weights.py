@@ -37,10 +37,11 @@ def fit_weights(
     kept = {k: v for k, v in state.items() if not (ignored and k.startswith(ignored))}
     misfits = _misfits(model, kept, ignored)
     if misfits:
+        more = f"; and {len(misfits) - 4} more" if len(misfits) > 4 else ""
         raise ValueError(
-            f"{path} ({flag}) does not fit this {type(model).__name__}: {'; '.join(misfits[:4])}"
-            f"{f'; and {len(misfits) - 4} more' if len(misfits) > 4 else ''}. Give the settings "
-            "that it was trained with, and data with the same number of classes."
+            f"{path} ({flag}) does not fit this {type(model).__name__}: "
+            f"{'; '.join(misfits[:4])}{more}. "
+            "Use the settings that it was trained with, and data with the same number of classes."
         )
     model.load_state_dict(kept, strict=False)
 
@@ -70,14 +71,14 @@ def read_weights(path: Path, flag: str) -> tuple[dict[str, Tensor], dict[str, st
     if isinstance(state, dict) and {"method", "optimizer", "iteration"} <= state.keys():
         run = path.resolve().parent.parent
         raise ValueError(
-            f"{path} ({flag}) is a checkpoint of a run; give the weights it leaves at its end, "
-            f"{run / name}. To go on with the run: python -m sssd.train --resume --out {run}"
+            f"{path} ({flag}) is a checkpoint of a run; give the run's final weights, "
+            f"{run / name}. To resume the run: python -m sssd.train --resume --out {run}"
         )
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         holds = ", ".join(map(str, state)) if isinstance(state, dict) else type(state).__name__
         raise ValueError(
-            f"{path} ({flag}) is not a state dict, names and their tensors: it holds "
-            f"{holds[:200]}; save the state dict alone with torch.save"
+            f"{path} ({flag}) is not a state dict (tensors by name): it holds {holds[:200]}; save "
+            "only the state dict with torch.save"
         )
     return state, {}
 
@@ -93,5 +94,5 @@ def _misfits(model: nn.Module, state: dict[str, Tensor], ignored: tuple[str, ...
         if own[k].shape != state[k].shape
     ]
     missing = [f"{k} is missing" for k in own.keys() - state.keys() - counters]
-    unknown = [f"{k} is unknown" for k in state.keys() - own.keys() - counters]
+    unknown = [f"{k} is unexpected" for k in state.keys() - own.keys() - counters]
     return sorted(shapes) + sorted(missing) + sorted(unknown)

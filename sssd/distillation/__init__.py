@@ -1,4 +1,4 @@
-"""Distillation of any detector, on torch alone: by itself and its labels, or by a teacher."""
+"""Distillation of any detector, with only torch: from itself and its labels, or from a teacher."""
 
 from sssd.distillation.core import Distilled, HeadLosses, SelfDistillation, zero_for
 from sssd.distillation.running_state import running_state_kept

@@ -22,13 +22,13 @@ Watch = Callable[[str, list[Tensor]], list[Tensor]]
 
 
 class Distilled(NamedTuple):
-    """What a step of self-distillation yields.
+    """The results of a step of self-distillation.
 
     Attributes:
         teacher: the head's losses on K_e, by the head's names; none in a step without them.
         distillation: lambda times the distance.
-        metrics: detached scalars: "lambda" as the student feels it, and "distance/level..." where
-            the distance tells its levels.
+        metrics: detached scalars: "lambda" as it acts on the student, and "distance/level..." if
+            the distance returns its levels.
     """
 
     teacher: dict[str, Tensor]
@@ -37,36 +37,37 @@ class Distilled(NamedTuple):
 
 
 class SelfDistillation(Stepwise):
-    """Losses that draw a detector's maps towards maps that know the labels.
+    """Losses that pull a detector's maps towards maps that know the labels.
 
         K_e = fusion(K, labels)
         losses = head_losses(K_e) + lambda * distance(adapter(K), stop_gradient(K_e))
 
-    `head_losses` is the detector's own head on K_e: it is what makes K_e worth following. It trains
+    `head_losses` runs the detector's own head on K_e, which makes K_e a useful target. It trains
     the head, the fusion and, through the fusion's view of K, the detector; the distance trains the
-    adapter and, from the coefficient's start on, the detector. From its stop on nothing is
-    computed. Every step gives the same parameters a gradient, be it zero, which
-    DistributedDataParallel waits for. The module has parameters: make it a part of the model before
-    the optimizer and DistributedDataParallel are made.
+    adapter and, from the coefficient's start on, the detector. After its stop nothing is computed.
+    Every step gives the same parameters a gradient, even if it is zero, because
+    DistributedDataParallel waits for it. The module has parameters: make it a submodule of the
+    model before you make the optimizer and DistributedDataParallel.
 
     Args:
         num_classes: labels are 0 .. num_classes - 1.
         width: channels of the maps, of all or of each. Where levels differ, fusion, adapter and
-            distance see them behind 1x1 convolutions to 128 channels.
-        coefficient: lambda, a number or how it moves: a `CoefficientConfig`, or its fields as a
-            dict, such as {"value": 4.7, "steps": {120_000: 9.4}}. A lambda of 0 is plain training:
-            no losses, and parameters that want no gradient.
+            distance see them after 1x1 convolutions to 128 channels.
+        coefficient: lambda, a number or a schedule: a `CoefficientConfig`, or its fields as a dict,
+            such as {"value": 4.7, "steps": {120_000: 9.4}}. A lambda of 0 is plain training: no
+            losses, and parameters that require no gradient.
         milestones: steps at which the learning rate falls, and lambda is multiplied by the
             coefficient's `step_factor`.
-        fusion: component that makes K_e; `PaintedFusion(num_classes, width)` by default, the
-            cheap one of our recipes; LGD's is `RelationFusion`.
-        adapter: module on the student's maps; `Adapter(width, separable=True)` by default; LGD's
-            is `Adapter(width)`, `nn.Identity()` leaves it out.
+        fusion: module that makes K_e; `PaintedFusion(num_classes, width)` by default, the cheap one
+            of our recipes; LGD's is `RelationFusion`.
+        adapter: module on the student's maps; `Adapter(width, separable=True)` by default; LGD's is
+            `Adapter(width)`; `nn.Identity()` is no adapter.
         distance: of two lists of maps; the Jensen-Shannon distance by default. It returns a scalar,
             or a scalar and what each level contributes to it (P,).
-        teacher_every: the head runs on K_e every so many steps; 0 is never.
-        adapter_first: before the coefficient's start the distance trains the adapter alone; without
-            it, it is left out wherever lambda does not act on the student, and the adapter rests.
+        teacher_every: run the head on K_e every so many steps; 0: never.
+        adapter_first: before the coefficient's start the distance trains only the adapter; if
+            False, the distance is left out while lambda does not act on the student, and the
+            adapter is not trained.
 
     Attributes:
         step: training steps so far: see `Stepwise`, and its `follow` for a trainer's own count.
@@ -133,15 +134,15 @@ class SelfDistillation(Stepwise):
             model: the detector, or its head, whose running state the losses on K_e must not change:
                 see `running_state_kept`.
             besides: parts of the model that those losses do not run, such as its backbone.
-            step: training steps before this one; by default the trainer's count, if `follow` told
-                it, or the number of calls so far.
+            step: training steps before this one; by default the count passed to `follow`, or else
+                the number of calls so far.
 
         Returns:
-            "teacher_NAME" for every loss NAME of the head, and "loss_distillation"; nothing where
-            lambda is 0 throughout.
+            "teacher_NAME" for every loss NAME of the head, and "loss_distillation"; nothing if
+            lambda is always 0.
 
         Raises:
-            ValueError: another number of targets than images, or, on the host, a label that is no
+            ValueError: the numbers of targets and images differ, or, on the host, a label is not a
                 class.
         """
         maps = as_list("maps", maps)

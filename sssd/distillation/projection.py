@@ -14,7 +14,7 @@ class Projection(nn.Module):
         widths: channels C_l of each of P levels, or the number that all have.
 
     Attributes:
-        width: channels behind `narrow`.
+        width: channels after `narrow`.
     """
 
     def __init__(self, widths: int | Sequence[int]) -> None:

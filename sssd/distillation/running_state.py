@@ -1,4 +1,4 @@
-"""What a module changes by running, kept from a pass that must leave no trace."""
+"""Running state of a module, kept unchanged by a pass that must leave no trace."""
 
 import copy
 from collections import deque
@@ -15,19 +15,19 @@ _OF_EVERY_MODULE = frozenset(vars(nn.Module()))  # parameters, buffers, hooks, .
 def running_state_kept(model: nn.Module, *besides: nn.Module) -> Iterator[None]:
     """Lets a model run in training mode without any change to its running state.
 
-    The pass on K_e trains the head's weights, but what is deployed must have seen K alone: batch
-    norm statistics, their counters, moving averages of a loss's normaliser. Meanwhile every buffer
-    and every tensor, list, dict or number that a module holds as a plain attribute is a copy that
-    the pass may change; afterwards the originals are back, themselves and never written to, so that
-    a graph or a wrapper (DistributedDataParallel) that refers to them sees nothing. Gradients flow
-    as always.
+    The pass on K_e trains the head's weights, but the deployed state must have seen only K: batch
+    norm statistics, their counters, moving averages of a loss's normalizer. During the pass, every
+    buffer and every tensor, list, dict or number that is a plain attribute of a module is replaced
+    by a copy; afterwards the original objects, which were never written to, are put back, so that a
+    graph or a wrapper (DistributedDataParallel) that refers to them notices nothing. Gradients flow
+    as usual.
 
-    Parameters are not copied, nor is what other objects hold that are no modules. Activation
-    checkpointing runs a part again in the backward pass, where nothing is kept from it.
+    Parameters are not copied, nor is the state of objects that are not modules. Activation
+    checkpointing runs a part again in the backward pass, which is not covered.
 
     Args:
-        model: whose modules are kept; their number and that of their buffers is the cost.
-        besides: parts of it that are left as they are, such as a backbone that does not run.
+        model: whose state is kept; the cost grows with the number of modules and buffers.
+        besides: parts of it to skip, such as a backbone that does not run.
 
     Example:
         >>> import torch

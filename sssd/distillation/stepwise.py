@@ -1,4 +1,4 @@
-"""Lambda through training: counted steps, milestones, or a trainer's own learning rate."""
+"""Lambda during training: by steps, milestones, or a trainer's own learning rate."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,18 +15,18 @@ MOST_FALLS = 2.0  # tenfold falls of a learning rate that goes to zero, as many 
 
 
 class Stepwise(nn.Module):
-    """A part of a model whose lambda moves with the training steps or the learning rate.
+    """A module of a model whose lambda changes with the training steps or the learning rate.
 
     Args:
-        coefficient: lambda, a number or how it moves: a `CoefficientConfig`, or its fields as a
-            dict, such as {"value": 4.7, "steps": {120_000: 9.4}}. A lambda of 0 is plain training:
-            no losses, and parameters that want no gradient.
+        coefficient: lambda, a number or a schedule: a `CoefficientConfig`, or its fields as a dict,
+            such as {"value": 4.7, "steps": {120_000: 9.4}}. A lambda of 0 is plain training: no
+            losses, and parameters that require no gradient.
         milestones: steps at which the learning rate falls, and lambda is multiplied by the
             coefficient's `step_factor`.
 
     Attributes:
         step: training steps so far, a buffer: it is in the state dict and in copies of the module.
-        peak_rate: the highest learning rate that `follow` was told, a buffer likewise.
+        peak_rate: the highest learning rate passed to `follow`, also a buffer.
         metrics: detached scalars of the last `forward`.
     """
 
@@ -46,16 +46,17 @@ class Stepwise(nn.Module):
         self._rate: float | None = None
 
     def follow(self, step: int, learning_rate: float | None = None) -> None:
-        """Takes a trainer's own count, and its learning rate, for the steps to come.
+        """Sets the trainer's step count and learning rate for the next steps.
 
-        Where no milestones are given, lambda is multiplied by the coefficient's `step_factor` for
-        every tenfold fall of the learning rate below its highest so far, in parts where it falls
-        smoothly, and at most twice. With a factor of 10 lambda is inverse to the learning rate.
+        Without milestones, lambda is multiplied by the coefficient's `step_factor` for every
+        tenfold decrease of the learning rate below its highest so far (gradually if it decreases
+        smoothly), at most twice. With a factor of 10 lambda is inversely proportional to the
+        learning rate.
 
         Args:
-            step: optimizer steps taken before; it stays until `follow` is called again, so that
-                the parts of an accumulated batch share it.
-            learning_rate: of the coming step.
+            step: optimizer steps so far; it is kept until `follow` is called again, so that the
+                parts of an accumulated batch share it.
+            learning_rate: of the next step.
         """
         _, peak = self._read()
         if learning_rate is not None:
@@ -68,7 +69,7 @@ class Stepwise(nn.Module):
         return self.coefficient.at(step, self.milestones, self._falls())
 
     def acting_lambda_at(self, step: int) -> float:
-        """Lambda of a step as the student feels it: 0 before its start."""
+        """Lambda of a step as it acts on the student: 0 before its start."""
         return self.coefficient.acting(step, self.milestones, self._falls())
 
     def _falls(self) -> float | None:
@@ -117,7 +118,7 @@ def _as_coefficient(given: Coefficient) -> CoefficientConfig:
         return CoefficientConfig(**{**given, "steps": steps})
     if callable(given):
         raise TypeError(
-            "coefficient is a function, which no checkpoint can hold: pass a number, or how it "
-            'moves as data, {"value": 4.7, "steps": {120_000: 9.4}}'
+            "coefficient is a function, which a checkpoint cannot store: pass a number, or its "
+            'schedule as data, {"value": 4.7, "steps": {120_000: 9.4}}'
         )
     return CoefficientConfig(value=as_number("coefficient", given))

@@ -1,4 +1,4 @@
-"""Ordinary distillation: a student's maps drawn to those of a trained teacher."""
+"""Ordinary distillation: a student's maps are pulled towards those of a trained teacher."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,13 +16,13 @@ Pyramid = Callable[[Tensor], Sequence[Tensor]]
 
 
 class TeacherDistillation(Stepwise):
-    """A distance between the maps of two detectors, of which one is frozen.
+    """A distance between the maps of two detectors, one of which is frozen.
 
         loss = lambda * loss(projection(K), K_teacher)
 
-    A level's projection is a 1x1 convolution where student and teacher differ in width. The teacher
-    is put in eval mode and takes no gradient; it is no part of this module: neither its state dict
-    nor its copies and pickles have it, which therefore cannot train.
+    A level's projection is a 1x1 convolution if student and teacher differ in width. The teacher is
+    put in eval mode and gets no gradient; it is not a submodule: the state dict, copies and pickles
+    of this module do not have it, and so cannot train.
 
     Args:
         widths: channels of each of the student's P maps.
@@ -30,7 +30,7 @@ class TeacherDistillation(Stepwise):
         teacher_widths: channels of each of the teacher's P maps.
         pyramid: from images as the network sees them (B, 3, H, W) to the teacher's P maps.
         loss: a name in `sssd.losses.LOSSES`, or a module or function of the maps of both.
-        coefficient: lambda, beside the loss's own weight: see `Stepwise`.
+        coefficient: lambda, in addition to the loss's own weight: see `Stepwise`.
         milestones: see `Stepwise`.
 
     Raises:
@@ -82,7 +82,7 @@ class TeacherDistillation(Stepwise):
             step: see `SelfDistillation.forward`.
 
         Returns:
-            "loss_distillation"; nothing where lambda is 0 throughout.
+            "loss_distillation"; nothing if lambda is always 0.
 
         Raises:
             RuntimeError: in a copy or pickle, which has no teacher.

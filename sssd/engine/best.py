@@ -14,7 +14,7 @@ from sssd.engine.log import read_metrics
 from sssd.engine.state import export_weights
 
 BEST = "best.safetensors"
-RULE = "highest AP on the validation set; the earlier of equals"
+RULE = "highest AP on the validation set; the first one on a tie"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Best:
 class BestWeights:
     """Keeps the best weights of a run in its folder, and counts the evaluations since.
 
-    The file itself says what it holds: a run that was killed behind it, and goes on from a
+    The file itself says what it holds: a run that was killed after it, and resumes from a
     checkpoint before it, keeps it.
 
     Args:
@@ -90,4 +90,4 @@ def read_best(folder: Path) -> Best | None:
         with safe_open(path, "pt") as file:
             return Best(**json.loads((file.metadata() or {})["best"]))
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not what a run leaves: {error}; remove it") from error
+        raise ValueError(f"{path}: not a valid file of a run: {error}; remove it") from error

@@ -40,7 +40,7 @@ def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | 
         precision = "bf16" if capability >= (8, 0) else "fp16" if capability >= (7, 0) else "fp32"
     elif precision == "bf16" and on_gpu and capability < (8, 0):
         raise ValueError(
-            f"--engine.precision is bf16, which {name_of(device)} does not compute in; take fp16, "
-            "fp32 or auto"
+            f"--engine.precision is bf16, which {name_of(device)} does not support; use fp16, fp32 "
+            "or auto"
         )
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]

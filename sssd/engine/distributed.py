@@ -65,7 +65,7 @@ def choose_device(name: str) -> torch.device:
         number, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if number >= count:
             raise ValueError(
-                f"process {number} of this machine has no GPU of its own, there are {count}: start "
+                f"process {number} on this machine has no GPU, as there are only {count}: start "
                 f"torchrun with --nproc-per-node {count}, or train with --engine.device cpu"
             )
         torch.cuda.set_device(number)
@@ -74,7 +74,7 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} is not usable here: {error}") from error
+        raise ValueError(f"device {name!r} cannot be used here: {error}") from error
     return device
 
 

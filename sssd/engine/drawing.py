@@ -121,8 +121,8 @@ def readable(name: str, otherwise: str) -> tuple[str, Path]:
         if _has(path, needed):
             return line or otherwise, path
     warnings.warn(
-        f"no font here can draw the name {name!r}: pictures call it {otherwise!r}; install a font "
-        "that can, such as Noto Sans CJK (Debian: fonts-noto-cjk)",
+        f"no installed font can draw the name {name!r}: pictures show {otherwise!r} instead; "
+        "install a font that has it, such as Noto Sans CJK (Debian: fonts-noto-cjk)",
         stacklevel=2,
     )
     return otherwise, DEJAVU

@@ -206,7 +206,7 @@ def _normalise(
     """
     for key in ("images", "annotations", "categories"):
         if key not in ground_truth:
-            raise ValueError(f"ground_truth: a COCO dict has {key!r}; this one has not")
+            raise ValueError(f"ground_truth: a COCO dict needs {key!r}, which this one lacks")
     images = _numbers_of(ground_truth["images"], "images")
     categories = _numbers_of(ground_truth["categories"], "categories")
     if not images:
@@ -277,8 +277,8 @@ def _array(records: Sequence[Record], key: str, shape: tuple[int, ...], what: st
     if not finite.all():
         place = int(finite.argmin())
         raise ValueError(
-            f"{what} {place}: {key} is not finite: {values[place].tolist()} "
-            f"(image_id {records[place]['image_id']!r}); has the training diverged?"
+            f"{what} {place}: {key} is not finite: {values[place].tolist()} (image_id "
+            f"{records[place]['image_id']!r}); did training diverge?"
         )
     return values
 

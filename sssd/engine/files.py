@@ -35,7 +35,7 @@ def write_atomically(path: Path, save: Any) -> None:
         if isinstance(error, RuntimeError) and "inline_container" not in str(error):
             raise
         raise RunError(
-            f"{path} cannot be written: {error}. What was there before is untouched; free some "
+            f"{path} cannot be written: {error}. An existing file is unchanged; free some disk "
             "space, or choose another place with --out."
         ) from error
 

@@ -23,7 +23,9 @@ def first_lines(recipe: str, detector: DetectorConfig, trainer: Trainer) -> list
     trained = [p.numel() for p in trainer.method.parameters() if p.requires_grad]
     epochs = schedule.iterations * engine.batch_size / len(train_set)
     rate = schedule.scaled_learning_rate(engine.batch_size)
-    every = f"AP every {trainer.evaluate_every}" if trainer.evaluate_every else "AP at the end"
+    every = "AP only at the end"
+    if trainer.evaluate_every:
+        every = f"AP every {trainer.evaluate_every} iterations"
     return [
         f"{recipe}: {schedule.iterations} iterations = {epochs:.3g} epochs on {name_of(device)} "
         f"({precision}; {memory_in_use(device):.1f} of {memory_there(device):.0f} GB); "

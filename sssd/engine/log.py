@@ -24,7 +24,7 @@ SMOOTHED = 10  # newest rows whose mean losses are shown
 class MetricsFile:
     """`metrics.jsonl`, a line a row, and `metrics.csv`, the same as a table.
 
-    On resume the rows behind the checkpoint's iteration are dropped, so that a resumed run leaves
+    On resume the rows after the checkpoint's iteration are dropped, so that a resumed run leaves
     the file that an uninterrupted one would have left. Loggers are told each row too.
     """
 
@@ -89,7 +89,7 @@ class ProgressLog:
         console: where it goes.
         total: iterations of the run.
         done: those that have been made.
-        left: how many evaluations come behind an iteration.
+        left: how many evaluations come after an iteration.
         guess: what an evaluation costs in iterations, until one has been timed.
     """
 

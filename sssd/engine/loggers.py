@@ -21,13 +21,13 @@ PROJECT = "sssd"
 
 
 class Loggers:
-    """All loggers of a run. One that fails is named in a warning and asked no more.
+    """All loggers of a run. One that fails is named in a warning and gets no more metrics.
 
     Args:
         named: of `--engine.loggers`.
         others: functions of the user's own.
         run: the run's folder.
-        iteration: steps that the run has made; what was told behind it, before a crash, counts no
+        iteration: steps that the run has made; what was logged after it, before a crash, counts no
             more.
         settings: of the run, by the names of their flags.
     """
@@ -65,8 +65,8 @@ class Loggers:
         except Exception as error:
             self._loggers.pop(name, None)
             warnings.warn(
-                f"logger {name} failed and is asked no more; the run goes on, its own metrics are "
-                f"whole: {type(error).__name__}: {error}",
+                f"logger {name} failed and gets no more metrics; training continues, and the run's "
+                f"own metrics are complete: {type(error).__name__}: {error}",
                 stacklevel=3,
             )
             return None
@@ -78,13 +78,13 @@ class _TensorBoard:
     def __init__(self, run: Path, iteration: int, settings: Mapping[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter  # an extra, and slow to import
 
-        # TensorBoard drops what an interrupted run had written behind the checkpoint's iteration.
+        # TensorBoard drops what an interrupted run had written after the checkpoint's iteration.
         self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=iteration + 1)
 
     def __call__(self, row: Row, step: int) -> None:
         for name, value in row.items():
             self._writer.add_scalar(name, value, step)
-        self._writer.flush()  # a run that is killed resumes behind what is in its checkpoint
+        self._writer.flush()  # a run that is killed resumes from what is in its checkpoint
 
     def close(self) -> None:
         self._writer.close()

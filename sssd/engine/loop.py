@@ -103,8 +103,8 @@ class Trainer:
         self.done = restore(saved, self.parts, self.identity) if saved else 0
         if self.done > schedule.iterations:
             raise RunError(
-                f"--schedule.iterations is {schedule.iterations}, and the run has made {self.done} "
-                "already"
+                f"--schedule.iterations is {schedule.iterations}, but the run has already done "
+                f"{self.done}"
             )
         self.random = saved["random"][distributed.rank()] if saved else None
         self.best_weights = BestWeights(folder, self.done, metadata or {})
@@ -148,8 +148,8 @@ class Trainer:
                 raise RunError(self._rescue(str(error))) from None
         if self.is_out_of_patience and self.done < self.schedule.iterations:
             self.console.print(
-                f"stopped behind iteration {self.done}: the AP of iteration {self.best.iteration} "
-                f"is the best of the last {self.best_weights.since + 1} evaluations "
+                f"stopped after iteration {self.done}: the last {self.best_weights.since} "
+                f"evaluations were no better than iteration {self.best.iteration} "
                 f"(--engine.patience {self.config.patience})",
                 soft_wrap=True,
             )
@@ -183,12 +183,12 @@ class Trainer:
             self.log(results)
 
     def due(self, every: int, done: int | None = None) -> bool:
-        """Whether what happens every so many steps happens behind the newest one."""
+        """Whether what happens every so many steps happens after the newest one."""
         done = self.done if done is None else done
         return done == self.schedule.iterations or (every > 0 and done % every == 0)
 
     def evaluations_left(self, done: int) -> int:
-        """How many evaluations come behind some steps."""
+        """How many evaluations come after some steps."""
         every, total = self.evaluate_every or self.schedule.iterations, self.schedule.iterations
         return -(-total // every) - done // every if done < total else 0
 
@@ -257,7 +257,7 @@ class Trainer:
         return self.method.detector if self.average is None else cast(Detector, self.average.module)
 
     def _begin(self) -> Any:
-        """Opens the folder's metrics; gives the stream of batches, behind those that were seen."""
+        """Opens the folder's metrics; gives the stream of batches, after those that were seen."""
         config, begin, device = self.config, self.done, self.train_step.device
         if distributed.is_first():
             settings = by_flag(self.schedule, "--schedule.") | by_flag(config, "--engine.")

@@ -148,8 +148,8 @@ def check_onnx(written: bytes, detector: Detector, image: Tensor) -> int:
     if len(found[0]) != len(expected[0]):
         raise RunError(
             f"{size_of(image)}: onnxruntime finds {len(found[0])} objects and PyTorch "
-            f"{len(expected[0])}; nothing was written. If scores lie at the threshold, try another "
-            "--image"
+            f"{len(expected[0])}; nothing was written. If some scores lie right at the threshold, "
+            "try another --image"
         )
     expected = in_order_of(found, expected)
     for name, mine, theirs, tolerance in zip(

@@ -24,7 +24,7 @@ def open_onnx(path: Path, threshold: float | None = None) -> Predictor:
         ValueError: it is no ONNX file, or none of sssd.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file")
+        raise FileNotFoundError(f"{path}: no such file")
     try:
         import onnxruntime
     except ImportError as error:
@@ -34,14 +34,14 @@ def open_onnx(path: Path, threshold: float | None = None) -> Predictor:
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a class for each kind of damage
-        raise ValueError(f"{path}: not an ONNX file that can be used: {error}") from error
+        raise ValueError(f"{path}: not a usable ONNX file: {error}") from error
     try:
         about = {k: json.loads(v) for k, v in session.get_modelmeta().custom_metadata_map.items()}
         classes, ids, size = about["classes"], about["category_ids"], about["size"]
         least = about["threshold"] if threshold is None else threshold
     except (KeyError, ValueError) as error:
         raise ValueError(
-            f"{path}: its metadata lack {error}, which `python -m sssd.export` writes; export the "
+            f"{path}: its metadata lacks {error}, which `python -m sssd.export` writes; export the "
             "run again"
         ) from error
 

@@ -203,8 +203,8 @@ def read_threshold(folder: Path) -> float:
     path = folder / THRESHOLDS
     if not path.exists():
         warnings.warn(
-            f"{folder} has no {THRESHOLDS}, the scores with the best F1: detections count from a "
-            f"score of {USUAL_THRESHOLD} on",
+            f"{folder} has no {THRESHOLDS}, the scores with the best F1: a score threshold of "
+            f"{USUAL_THRESHOLD} is used",
             stacklevel=2,
         )
         return USUAL_THRESHOLD
@@ -220,7 +220,7 @@ def _one_by_one(images: Any) -> Iterable[Any]:
         return [images]
     if not isinstance(images, Iterable) or isinstance(images, (bytes, dict)):
         raise TypeError(
-            f"images is a {type(images).__name__}; give paths, PIL images, arrays (H, W, 3) or "
+            f"images is a {type(images).__name__}; pass paths, PIL images, arrays (H, W, 3) or "
             "tensors (3, H, W), one or a list"
         )
     return images
@@ -252,7 +252,7 @@ def to_image(image: Any, name: str, pixel_range: tuple[float, float] | None = No
     if isinstance(image, Tensor):
         return _from_tensor(image, name)
     raise TypeError(
-        f"{name} is a {type(image).__name__}; give a path, a PIL image, an array (H, W, 3) or a "
+        f"{name} is a {type(image).__name__}; pass a path, a PIL image, an array (H, W, 3) or a "
         "tensor (3, H, W)"
     )
 
@@ -263,11 +263,11 @@ def _from_array(image: np.ndarray, name: str) -> Image.Image:
         image = image[:, :, 0]
     coloured = image.ndim == 3 and image.shape[2] in (3, 4)
     if image.size == 0 or not (image.ndim == 2 or coloured):
-        raise ValueError(f"{shape}; give (H, W, 3) of uint8, red first, or grey (H, W)")
+        raise ValueError(f"{shape}; pass (H, W, 3) of uint8 in RGB order, or grey (H, W)")
     deep = image.ndim == 2 and image.dtype == np.uint16
     if image.dtype != np.uint8 and not deep:
         raise TypeError(
-            f"{shape}; give uint8, grey also uint16; floats of 0..1 as a tensor (3, H, W)"
+            f"{shape}; pass uint8 (grey also uint16), or floats in 0..1 as a tensor (3, H, W)"
         )
     return Image.fromarray(image)
 
@@ -277,7 +277,7 @@ def _from_tensor(image: Tensor, name: str) -> Tensor:
     if image.ndim == 2:
         image = image[None]
     if image.ndim != 3 or image.shape[0] not in (1, 3, 4) or image.numel() == 0:
-        raise ValueError(f"{shape}; give (3, H, W), red first, or grey (1, H, W)")
+        raise ValueError(f"{shape}; pass (3, H, W) in RGB order, or grey (1, H, W)")
     if image.dtype == torch.uint8:
         pixels = image
     elif image.is_floating_point():
@@ -285,10 +285,10 @@ def _from_tensor(image: Tensor, name: str) -> Tensor:
         low, high = pixels.amin().item(), pixels.amax().item()
         if not (low >= 0 and high <= 1):  # NaN is neither
             raise ValueError(
-                f"{shape} with values from {low:g} to {high:g}; give floats in 0..1, or uint8: the "
-                "detector normalises them itself"
+                f"{shape} with values from {low:g} to {high:g}; pass floats in 0..1, or uint8: the "
+                "detector normalizes them itself"
             )
     else:
-        raise TypeError(f"{shape}; give uint8, or floats in 0..1")
+        raise TypeError(f"{shape}; pass uint8, or floats in 0..1")
     # An alpha channel is dropped, as that of a file is.
     return pixels.as_subclass(Tensor)[:3].expand(3, -1, -1)

@@ -35,7 +35,7 @@ def find_files(names: Sequence[str]) -> list[Path]:
         path = Path(name)
         if path.is_dir():
             found = _files_below(path)
-            missing = "no image below this folder"
+            missing = "no images in this folder"
         elif not path.exists() and glob.has_magic(name):
             matches = [Path(match) for match in sorted(glob.glob(name, recursive=True))]
             found = [p for match in matches for p in (_files_below(match) or [match])]
@@ -46,10 +46,13 @@ def find_files(names: Sequence[str]) -> list[Path]:
             raise ValueError(f"{name}: {missing}")
         originals = [p for p in found if not was_drawn(p)]
         if not originals:
-            raise ValueError(f"{name}: predict drew this itself; name the original images")
+            raise ValueError(
+                f"{name}: this picture was drawn by sssd.predict; give the original images"
+            )
         if len(originals) < len(found):
             drawn = len(found) - len(originals)
-            warnings.warn(f"{name}: {drawn} pictures that predict drew left out", stacklevel=2)
+            message = f"{name}: skipped {drawn} pictures that were drawn by sssd.predict"
+            warnings.warn(message, stacklevel=2)
         files += originals
     return list(dict.fromkeys(files))
 
@@ -102,7 +105,8 @@ def target_paths(files: Sequence[Path], folder: Path) -> list[Path]:
             path = folder / f"{stem}-{last[stem]}{ending}"
         if path.exists() and not was_drawn(path):
             raise ValueError(
-                f"--out: {path} is there already and predict did not draw it; choose another folder"
+                f"--out: {path} already exists and was not written by sssd.predict; choose another "
+                "folder"
             )
         paths[path] = None
     return list(paths)

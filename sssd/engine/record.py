@@ -66,7 +66,7 @@ def with_changes(settings: T, changes: Mapping[str, Any], place: str = "") -> T:
     for name, value in changes.items():
         if name not in hints:
             known = ", ".join(hints)
-            raise TypeError(f"{place}{name}: there is no such setting; there are {known}")
+            raise TypeError(f"{place}{name}: no such setting; the settings are {known}")
         before, hint = getattr(settings, name), hints[name]
         if not dataclasses.is_dataclass(before):
             values[name] = _typed(hint, value)
@@ -102,12 +102,12 @@ def read_record(run: Path) -> dict[str, Any]:
         ValueError: the file is damaged.
     """
     if not run.is_dir():
-        raise FileNotFoundError(f"{run}: there is no such folder; name the folder of a run")
+        raise FileNotFoundError(f"{run}: no such folder; give the folder of a run")
     path = run / FILE
     if not path.is_file():
         raise FileNotFoundError(
-            f"{run}: this is no run's folder, it has no {FILE}; `python -m sssd.train` says at its "
-            "end where its run lies"
+            f"{run}: not the folder of a run, it has no {FILE}; `python -m sssd.train` prints its "
+            "run folder at the end"
         )
     return read_json(path)
 
@@ -123,7 +123,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path}: not a json file: {error}") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: not what a run leaves, an object; it holds {values!r:.80}")
+        raise ValueError(
+            f"{path}: not a valid file of a run: it must hold a json object, not {values!r:.80}"
+        )
     return values
 
 
@@ -160,8 +162,8 @@ def _drop_removed(run: Path, record: Mapping[str, Any]) -> None:
 def of_another_version(run: Path, error: Exception) -> ValueError:
     """What to say of a file that lacks something, or holds what is not known."""
     return ValueError(
-        f"{run}: one of its files lacks or does not know {error}; it was written by another "
-        "version of sssd: use that version, or train again"
+        f"{run}: a file of this run does not fit this version of sssd: {error} is missing or "
+        "unknown; use the version that wrote it, or train again"
     )
 
 

@@ -51,11 +51,12 @@ def refuse_changes(was: Mapping[str, Any], now: Mapping[str, str]) -> None:
     Raises:
         ValueError: names each flag.
     """
-    changed = [f"{f} is {v} now and was {was.get(f)}" for f, v in now.items() if was.get(f) != v]
+    changed = [f"{f} is now {v} and was {was.get(f)}" for f, v in now.items() if was.get(f) != v]
     if changed:
         raise ValueError(
             f"the run cannot be resumed: {'; '.join(changed)}. Nothing was written. Leave it out "
-            "(`--resume --out RUN` takes the run's own settings), or begin a run in a new --out."
+            "(`--resume --out RUN` uses the run's own settings), or start a new run with another "
+            "--out."
         )
 
 
@@ -110,7 +111,7 @@ def restore(saved: dict[str, Any], parts: dict[str, Any], wanted: dict[str, str]
             why = textwrap.shorten(str(error), 300)
             raise RunError(
                 f"the run cannot be resumed: the {name} in its checkpoint does not fit this "
-                f"detector and these settings: {why} Give the same settings, or a new --out."
+                f"detector and these settings: {why} Use the same settings, or another --out."
             ) from error
     return int(saved["iteration"])
 

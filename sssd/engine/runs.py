@@ -1,4 +1,4 @@
-"""A trained detector with what belongs to it, as `sssd.fit` returns and `sssd.load` opens it."""
+"""A trained detector and its data, as returned by `sssd.fit` and `sssd.load`."""
 
 import dataclasses
 import json
@@ -45,21 +45,21 @@ FILES = {"last": WEIGHTS, "best": BEST}  # of a run's weights
 
 @dataclass(frozen=True)
 class Run:
-    """A trained detector and what belongs to it.
+    """A trained detector and the data of its run.
 
     Attributes:
-        folder: where checkpoints, metrics, weights and pictures lie.
+        folder: where checkpoints, metrics, weights and pictures are.
         detector: the detector, in evaluation mode.
         classes: names of its C classes.
-        category_ids: the ids that its training data have for them.
+        category_ids: their ids in the training data.
         config: settings of the detector; `weights` and `start_from` name nothing to load any more.
         data: what it was trained and evaluated on.
         batch_size: images that one process saw at a time.
         numbers: the 12 COCO numbers on the validation set at the end of training; None if it was
             stopped, or if `evaluation.json` is not in the folder.
-        signal: the signal that stopped the training; None if it came to its end.
-        best: the evaluation on the way with the highest AP, whose weights `best.safetensors` has;
-            None before the first.
+        signal: the signal that stopped the training; None if it finished.
+        best: the evaluation with the highest AP during training, whose weights are in
+            `best.safetensors`; None before the first.
     """
 
     folder: Path
@@ -85,27 +85,27 @@ class Run:
         workers: int = 0,
         console: Console | None = None,
     ) -> Evaluation:
-        """Evaluates the detector, where it is, on the run's validation set or on other data.
+        """Evaluates the detector, on its current device, on the run's validation set or on other
+        data.
 
         Args:
-            data: a COCO json, a data.yaml or a folder of files, which stand in the place of the
-                run's validation set; or a dict of `val`, `val_images`, `val_split`, `format`,
-                `pixel_range` and `on_bad_data`; or a dataset. What is not given is the run's own.
-            teacher: evaluate the implicit teacher too: detections from K_e, which is given the
+            data: a COCO json, a data.yaml or a folder, used instead of the run's validation set; or
+                a dict of `val`, `val_images`, `val_split`, `format`, `pixel_range` and
+                `on_bad_data`; or a dataset. The defaults are those of the run.
+            teacher: also evaluate the implicit teacher: detections from K_e, which is given the
                 labels.
             engine: "pycocotools", or "faster-coco-eval" for the same numbers faster.
-            min_size: short side of the images in pixels; by default the run's, or what keeps its
-                ratio to `max_size`.
-            max_size: longest side, likewise.
-            batch_size: images at a time; by default as in training.
+            min_size: short side of the images in pixels; by default the run's, or scaled with
+                `max_size`.
+            max_size: maximum long side; by default the run's, or scaled with `min_size`.
+            batch_size: images per batch; by default as in training.
             workers: processes that load images, which end with the evaluation.
-            console: where progress is shown and what is said of the data; by default the standard
+            console: where progress and messages about the data are printed; by default standard
                 output.
 
         Raises:
-            ValueError, TypeError: an argument that cannot be used, bad data, classes that the
-                detector does not know, or a teacher where there is none.
-            OSError: a file that cannot be read.
+            ValueError, TypeError: an invalid argument, bad data, classes that the detector does not
+            know, or `teacher` for a run that has none. OSError: a file that cannot be read.
             WorkerKilled: the system killed a process that loads images.
 
         Example:
@@ -125,8 +125,8 @@ class Run:
             missing = [c for c, i in zip(self.classes, category_ids, strict=True) if i is None]
             console.print(
                 f"{Path(dataset.source).name} has {len(self.classes) - len(missing)} of the run's "
-                f"{len(self.classes)} classes, known by their names; detections of the others are "
-                f"left out: {', '.join(missing)}",
+                f"{len(self.classes)} classes, matched by name; detections of the others are "
+                f"ignored: {', '.join(missing)}",
                 soft_wrap=True,
             )
         with image_size(self.detector, min_size, max_size):
@@ -162,22 +162,21 @@ class Run:
         """Detects objects in images.
 
         Args:
-            images: one or more: paths of files, PIL images, uint8 arrays (H, W, 3), red first, or
-                (H, W), and tensors (3, H, W), uint8 or of 0..1. They are read as training reads
-                them: upright by their EXIF, grey and 16-bit ones as RGB.
-            threshold: score from which on a detection counts; by default the one that has the best
-                F1 on the validation set.
-            batch_size: images at a time: more is faster on a GPU. Images of a batch are padded to
-                one size, which may change what is found at their borders a little.
+            images: one or more: paths of files, PIL images, uint8 arrays (H, W, 3) in RGB order or
+                (H, W), and tensors (3, H, W), uint8 or floats in 0..1. They are read as in
+                training: rotated upright by EXIF, grey and 16-bit images converted to RGB.
+            threshold: minimum score of a detection; by default the score with the best F1 on the
+                validation set.
+            batch_size: images per batch: more is faster on a GPU. Images of a batch are padded to
+                one size, which may slightly change the detections near their borders.
 
         Returns:
-            What was found in each image, best first: boxes in its pixels, scores, labels and names
-            of classes.
+            The detections of each image, best first: boxes in its pixels, scores, labels and class
+            names.
 
         Raises:
-            TypeError, ValueError: something that is no image, or a number without meaning; the
-                message names its place.
-            DataError: a file that cannot be read.
+            TypeError, ValueError: something that is not an image, or an invalid number; the message
+            names it. DataError: a file that cannot be read.
 
         Example:
             >>> for found in sssd.load("runs/demo").predict(["a.jpg", "b.jpg"]):  # doctest: +SKIP
@@ -204,7 +203,7 @@ class Run:
             raise DataError(
                 f"{dataset.source} has objects of {len(used)} classes ({_some(used)}), but "
                 f"{self.folder} was trained on {len(self.classes)} ({_some(self.classes)}); "
-                "evaluate it on data whose classes are among these, by the same names"
+                "evaluate it on data with classes of these names only"
             )
         id_of = dict(zip(dataset.classes, dataset.category_ids, strict=True))
         return [id_of.get(name) for name in self.classes]
@@ -217,14 +216,14 @@ def load(
 
     Args:
         folder: a run's folder, with config.json and model.safetensors.
-        device: where to put the detector; "auto" takes a GPU where there is one.
-        weights: "last", those of the end, or "best", those of the evaluation on the way with the
-            highest AP, of which `numbers` then are; a run that has not ended has them too.
+        device: where to put the detector; "auto" uses a GPU if there is one.
+        weights: "last", the final weights, or "best", those with the highest validation AP, to
+            which `numbers` then belong; an unfinished run has "best" too.
 
     Raises:
-        FileNotFoundError: the folder is no run, or one that has not ended.
-        ValueError: a file is damaged, the weights are of other settings or classes, or the device
-            is not there.
+        FileNotFoundError: the folder is not that of a run, or the run is not finished.
+        ValueError: a file is damaged, the weights belong to other settings or classes, or the
+            device does not exist.
 
     Example:
         >>> run = sssd.load("runs/demo")  # doctest: +SKIP
@@ -273,16 +272,16 @@ def to_rebuild(config: DetectorConfig) -> DetectorConfig:
 
 def _read_metadata(path: Path) -> dict[str, str]:
     if not path.is_file():
-        state = "has not ended" if path.name == WEIGHTS else "has not been evaluated"
+        state = "is not finished" if path.name == WEIGHTS else "has not been evaluated yet"
         raise FileNotFoundError(
-            f"{path.parent}: the run {state}, it has no {path.name}; go on with it by "
-            f"`python -m sssd.train --resume --out {path.parent}`"
+            f"{path.parent}: the run {state}, so it has no {path.name}; resume it with `python -m "
+            f"sssd.train --resume --out {path.parent}`"
         )
     try:
         with safe_open(path, "pt") as file:
             return dict(file.metadata() or {})
     except SafetensorError as error:
-        raise ValueError(f"{path}: not a whole safetensors file: {error}") from error
+        raise ValueError(f"{path}: not a complete safetensors file: {error}") from error
 
 
 def _some(names: list[str]) -> str:
@@ -298,7 +297,9 @@ def evaluation_data(run: Run, **changes: Any) -> DataConfig:
     for name in changes:
         if name not in OF_EVALUATION:
             known = ", ".join(OF_EVALUATION)
-            raise TypeError(f"data: {name!r} is no setting of an evaluation's; there are {known}")
+            raise TypeError(
+                f"data: {name!r} is not a data setting of evaluation; the settings are {known}"
+            )
     given = {name: value for name, value in changes.items() if value is not None}
     if "val" in given:  # the run's own folder and format belong to its own file
         given = {"val_images": None, "val_split": "val", "format": None, **given}

@@ -24,69 +24,72 @@ class EngineConfig:
     """How the training loop runs."""
 
     batch_size: int = 16
-    """Images a step, over all processes and accumulated parts; the learning rate follows it."""
+    """Images per step, over all processes and accumulated parts; the learning rate scales with
+    it."""
 
     accumulate: int = 1
-    """Parts that each process works through one after the other, to fit a batch into its memory;
-    the learning rate and the number of steps do not depend on it."""
+    """Parts into which each process splits its share of a batch, to fit it into memory; the
+    learning rate and the number of steps do not depend on it."""
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """SGD with momentum 0.9, or AdamW."""
 
     backbone_factor: float = 1.0
-    """Learning rate of the backbone as a fraction of the others'; small where AdamW meets
+    """Learning rate of the backbone, relative to all other weights; keep it small with AdamW and
     pretrained weights."""
 
     weight_decay: float = 1e-4
     """Weight decay of every parameter."""
 
     clip_value: float | None = 1.0
-    """Largest absolute value of a gradient's element (LGD clips by value at 1)."""
+    """Clip every gradient element to this absolute value (LGD: 1)."""
 
     clip_norm: float | None = None
-    """Largest norm of the whole gradient."""
+    """Clip the norm of the whole gradient to this value."""
 
     ema_decay: float | None = None
-    """Decay of an exponential moving average of the weights, which is then what is evaluated."""
+    """Decay of an exponential moving average (EMA) of the weights; if set, the average is what is
+    evaluated."""
 
     precision: Precision = "auto"
-    """What autocast computes in; anchors, boxes, losses and distances stay fp32. auto: bf16 on a
-    GPU that has it, fp16 with a scaled loss on one with older tensor cores, fp32 elsewhere."""
+    """Data type of autocast; anchors, boxes, losses and distances stay fp32. auto: bf16 on a GPU
+    that supports it, fp16 with loss scaling on one with older tensor cores, fp32 elsewhere."""
 
     channels_last: bool = False
     """Keep images and weights in channels_last memory format."""
 
     device: str = "auto"
-    """"auto" takes a GPU where there is one."""
+    """"auto" uses a GPU if there is one."""
 
     deterministic: bool = False
-    """Only algorithms that repeat to the last bit; slower on a GPU."""
+    """Use only deterministic algorithms; slower on a GPU."""
 
     workers: int = 2
-    """Processes that load images, for each that trains; the results do not depend on it."""
+    """Processes that load images, per training process; the results do not depend on it."""
 
     seed: int = 0
-    """Seed of weights, order and augmentation."""
+    """Random seed of the initial weights, the image order and the augmentation."""
 
     log_every: int = 20
-    """Iterations between two rows of metrics."""
+    """Log metrics every so many iterations."""
 
     checkpoint_every: int = 1000
-    """Iterations between two checkpoints; the last two are kept, and one is written at the end."""
+    """Save a checkpoint every so many iterations; the last two are kept, and one is saved at the
+    end."""
 
     evaluate_every: int | None = None
-    """Iterations between two evaluations; 0: only at the end. None: a tenth of the run, or as
-    many as train on four images for each that is evaluated, which is a tenth of the time."""
+    """Evaluate every so many iterations; 0: only at the end. None: ten times in the run, or less
+    often, so that evaluation takes about a tenth of the time."""
 
     evaluate_with: Literal["auto", "pycocotools", "faster-coco-eval"] = "auto"
-    """What evaluates on the way; faster-coco-eval gives the same numbers sooner, and auto takes it
-    where it is installed. Those of the end are pycocotools' in any case."""
+    """COCO evaluator during training: faster-coco-eval gives the same numbers sooner, and auto uses
+    it if it is installed. The final numbers always come from pycocotools."""
 
     patience: int | None = None
-    """Stop behind so many evaluations without a better AP; None: never."""
+    """Stop after this many evaluations without a better AP; None: never."""
 
     loggers: tuple[LoggerName, ...] = ()
-    """Who is told the metrics too: TensorBoard, Weights & Biases, MLflow."""
+    """Also log metrics to TensorBoard, Weights & Biases or MLflow."""
 
     def __post_init__(self) -> None:
         """Refuses numbers without meaning."""
@@ -96,7 +99,7 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 flag = name.replace("_", "-")
-                raise ValueError(f"--engine.{flag} is {value}; at least {least}")
+                raise ValueError(f"--engine.{flag} is {value}; it must be at least {least}")
         for name, kind in (("precision", Precision), ("loggers", LoggerName)):
             value = getattr(self, name)
             for one in value if isinstance(value, tuple) else (value,):
@@ -161,9 +164,9 @@ class EngineConfig:
         parts = processes * self.accumulate
         if self.batch_size % parts:
             raise ValueError(
-                f"--engine.batch-size is {self.batch_size}, all images of a step, and cannot be "
-                f"shared equally by {parts} parts (processes: {processes}, --engine.accumulate "
-                f"{self.accumulate}); take a multiple of {parts}"
+                f"--engine.batch-size is {self.batch_size}, the images of a whole step, and does "
+                f"not divide into {parts} equal parts (processes: {processes}, --engine.accumulate "
+                f"{self.accumulate}); use a multiple of {parts}"
             )
         return self.batch_size // parts
 

@@ -46,5 +46,5 @@ def require_number(name: str, value: Any, least: int, most: float = math.inf) ->
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} is {value!r}; it must be a whole number")
     if not least <= value <= most:
-        limit = f", {most} at most" if most < math.inf else ""
-        raise ValueError(f"{name} is {value}; at least {least}{limit}")
+        limit = f" and at most {most}" if most < math.inf else ""
+        raise ValueError(f"{name} is {value}; it must be at least {least}{limit}")

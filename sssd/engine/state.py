@@ -40,10 +40,11 @@ def load_latest(run: Path) -> dict[str, Any] | None:
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # a truncated file fails in many ways
-            warnings.warn(f"{path} cannot be read ({error}); trying the one before", stacklevel=2)
+            warnings.warn(f"{path} cannot be read ({error}); trying the previous one", stacklevel=2)
     if found:
         raise RunError(
-            f"{run}: none of its {len(found)} checkpoints can be read; choose a new --out"
+            f"{run}: none of its {len(found)} checkpoints can be read; start a new run with "
+            "another --out"
         )
     return None
 

@@ -28,9 +28,9 @@ def table(numbers: Mapping[str, float], title: str = "COCO evaluation") -> Table
 def class_table(classes: Sequence[ClassNumbers]) -> Table:
     """The first of some classes, by default the worst: AP, and how many objects there are."""
     shown = classes[:CLASSES_SHOWN]
-    title = "AP by class, the worst first"
+    title = "AP by class, lowest first"
     if len(shown) < len(classes):
-        title = f"AP by class, the worst {len(shown)} of {len(classes)}; --report has all"
+        title = f"AP by class, the lowest {len(shown)} of {len(classes)}; --report has all"
     names = ["objects", "images", "AP", "AP50", "APs", "APm", "APl", "AR100"]
     result = _table(title, ["class"], names)
     for row in shown:

@@ -36,7 +36,7 @@ def teacher_of(folder: Path, detector: Detector) -> nn.Module:
     fusion = build_method(detector, trained.method, trained.schedule).teacher
     if fusion is None:
         raise ValueError(
-            f"--teacher: {folder} was trained by --method.name {trained.method.name} and has no "
+            f"--teacher: {folder} was trained with --method.name {trained.method.name} and has no "
             "implicit teacher; sssd and lgd have one, unless lambda is 0"
         )
     load_weights(fusion, folder / "teacher.safetensors", "--teacher")

@@ -40,20 +40,23 @@ def out_of_memory(
     more = (n for n in range(config.accumulate + 1, batch + 1) if batch % (processes * n) == 0)
     parts, saved = next(more, None), checkpoints(folder)
     if parts is None:
-        way = "Begin a run with a smaller --detector.max-size: one image at a time is the least"
+        way = (
+            "Start a run with a smaller --detector.max-size: each process already has only one "
+            "image at a time"
+        )
     else:
         less = f"--engine.accumulate {parts}"
-        same = f"{batch // (processes * parts)} at a time, the batch of a step as it is"
+        same = f"{batch // (processes * parts)} at a time, with the same batch per step"
         if saved:
             command = f"-m sssd.train --resume --out {shlex.quote(str(folder))} {less}"
-            way = f"Go on behind iteration {int(saved[-1].stem)} by `{command}`: {same}"
+            way = f"Resume after iteration {int(saved[-1].stem)} with `{command}`: {same}"
         else:
-            way = f"Begin again with {less}: {same}"
+            way = f"Start again with {less}: {same}"
     return (
-        f"out of memory behind iteration {done}, on {name_of(device)} with "
-        f"{memory_there(device):.1f} GB. A process had {at_a_time} images at a time "
+        f"out of memory after iteration {done}, on {name_of(device)} with "
+        f"{memory_there(device):.1f} GB. Each process had {at_a_time} images at a time "
         f"(--engine.batch-size {batch}, --engine.accumulate {config.accumulate}{shared}), sized by "
-        f"{size or 'the detector'}. {way}. What was said: {error}"
+        f"{size or 'the detector'}. {way}. The error was: {error}"
     )
 
 
@@ -68,11 +71,11 @@ def diverged(what: str, done: int, folder: Path, config: EngineConfig, scaled: b
         scaled: whether it computes in fp16.
     """
     again = "start again" + (
-        f" with --resume --out {folder}: the last checkpoint is from before"
+        f" with --resume --out {folder}: the last checkpoint was saved before that"
         if checkpoints(folder)
-        else ": there is no checkpoint from before"
+        else ": there is no checkpoint from before that"
     )
-    wider = " or take --engine.precision bf16 or fp32" * scaled
+    wider = " or use --engine.precision bf16 or fp32" * scaled
     return (
         f"training diverged at or before iteration {done}: {what}. Lower "
         "--schedule.learning-rate, lengthen --schedule.warmup or clip the gradient "

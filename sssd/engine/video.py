@@ -50,7 +50,7 @@ def frames(path: Path) -> Iterator[tuple[float, np.ndarray]]:
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise ValueError(f"{path}: there is no video in this file")
+                raise ValueError(f"{path}: this file contains no video")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             number = 0
@@ -61,7 +61,7 @@ def frames(path: Path) -> Iterator[tuple[float, np.ndarray]]:
                 yield float(untimed if frame.time is None else frame.time), turned
                 number += 1
             if not number:
-                raise ValueError(f"{path}: there is no frame in this video")
+                raise ValueError(f"{path}: this video contains no frames")
     except (av.error.FFmpegError, OSError) as error:
         raise ValueError(f"{path}: the video cannot be read: {error}") from error
 
@@ -146,6 +146,6 @@ class VideoWriter:
         except (av.error.FFmpegError, OSError) as error:
             self._temporary.unlink(missing_ok=True)
             raise RunError(
-                f"{self.path} cannot be written: {error}; free some space, or choose another place "
-                "with --out"
+                f"{self.path} cannot be written: {error}; free some disk space, or choose another "
+                "place with --out"
             ) from error

@@ -45,11 +45,11 @@ class Bottleneck(nn.Module):
 class ColorMapEncoder(nn.Module):
     """Pyramid maps of the labels alone (Hao et al., ECCV 2020, section 3.1).
 
-    The colour map has one channel a class, at the resolution of the image:
+    The color map has one channel per class, at the resolution of the image:
 
         v(x, y) = 1 - max(|x - cx| / w, |y - cy| / h)  inside a box, 0 elsewhere, maximum of a class
 
-    then conv7x7/2 with no activation behind it, bottlenecks to the strides 4, 8 (two), 16 (two) and
+    then conv7x7/2 with no activation after it, bottlenecks to the strides 4, 8 (two), 16 (two) and
     32, and a pyramid of the detector's kind. The stages have as many channels as the detector's
     backbone has, so that the pyramid's weights fit both: with ResNet-50 or -101 the paper's 128,
     256, 512, 1024, 2048, which are 9,910,272 parameters for 80 classes, without the pyramid.

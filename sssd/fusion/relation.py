@@ -12,10 +12,10 @@ from sssd.fusion.objects import Objects, add_context, descriptors, paint_objects
 class RelationFusion(nn.Module):
     """Label-enhanced maps K_e from the maps K and the objects of a batch (LGD, sections 3.2-3.4).
 
-    Appearance embeddings (mean of convolved K over each object's cells) ask, label embeddings
-    answer in an attention among the objects of an image; the answers are painted onto the objects'
-    cells and mapped to K_e by convolutions that all levels share. With 80 classes and width 256 it
-    has 8,304,336 parameters.
+    In an attention among the objects of an image, appearance embeddings (mean of convolved K over
+    each object's cells) are the queries, label embeddings the keys and values; the results are
+    painted onto the objects' cells and mapped to K_e by convolutions that all levels share. With 80
+    classes and width 256 it has 8,304,336 parameters.
 
     Args:
         num_classes: K of the descriptor's one-hot part.

@@ -1,4 +1,4 @@
-"""Distillation inside other people's detectors."""
+"""Distillation in the detectors of other frameworks."""
 
 from sssd.distillation import SelfDistillation, TeacherDistillation
 from sssd.integrations.attach import attach, detach

@@ -1,4 +1,4 @@
-"""`attach` and `detach`: distillation as a part of a detector that another framework trains."""
+"""`attach` and `detach`: distillation as a module of a detector that another framework trains."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -39,30 +39,30 @@ def attach(
     loss: str | Loss = "cwd",
     **settings: Any,
 ) -> Part:
-    """Gives a detector distillation: its losses in training get company.
+    """Adds distillation to a detector: in training it returns additional losses.
 
-    Without a teacher it is smooth self-distillation: see `SelfDistillation`. With one, the model's
-    maps are drawn to the teacher's: see `TeacherDistillation`. Evaluation is untouched. The new
-    part has parameters and becomes `model.distillation`, so attach it before the optimizer,
-    DistributedDataParallel and torch.compile. A deep copy of the model is a plain detector that
-    carries the part's weights along unused.
+    Without a teacher this is smooth self-distillation: see `SelfDistillation`. With a teacher, the
+    model's maps are pulled towards the teacher's: see `TeacherDistillation`. Evaluation does not
+    change. The new module has parameters and becomes `model.distillation`, so attach it before you
+    make the optimizer, DistributedDataParallel or torch.compile. A deep copy of the model is a
+    plain detector that keeps the module's weights without using them.
 
     Args:
         model: a detector of torchvision, Ultralytics, transformers, detectron2 or mmdetection.
-        num_classes: number of different labels; by default the model says it. Faster R-CNN of
-            torchvision counts the background.
-        teacher: a trained detector, of any framework served, whose pyramid has the same strides.
+        num_classes: number of different labels; by default read from the model. torchvision's
+            Faster R-CNN counts the background.
+        teacher: a trained detector of any supported framework whose pyramid has the same strides.
         loss: with a teacher: a name in `sssd.losses.LOSSES`, or a module or function of the
             maps of both.
         settings: of `SelfDistillation`: coefficient, milestones, fusion, adapter, distance,
             teacher_every; with a teacher, coefficient and milestones.
 
     Returns:
-        The new part.
+        The new module.
 
     Raises:
-        TypeError: another model, or one that is wrapped already.
-        ValueError: the model has the part already.
+        TypeError: an unsupported model, or one that is already wrapped.
+        ValueError: the model already has distillation.
 
     Example:
         >>> from torchvision.models.detection import fcos_resnet50_fpn
@@ -72,7 +72,7 @@ def attach(
     """
     host = _host_of("model", model)
     if hasattr(model, ATTRIBUTE):
-        raise ValueError("model has distillation already; detach(model) takes it off")
+        raise ValueError("model already has distillation; detach(model) removes it")
     part: Part
     with torch.random.fork_rng(devices=[]):  # what the model draws is as without this part
         if teacher is None:
@@ -90,7 +90,7 @@ def attach(
 
 
 def detach(model: nn.Module) -> None:
-    """Takes distillation off; what is left is the framework's plain model.
+    """Removes distillation; what is left is the framework's plain model.
 
     Raises:
         ValueError: the model has none.
@@ -124,9 +124,9 @@ def _host_of(argument: str, model: nn.Module) -> Host:
                 return host
             break
     raise TypeError(
-        f"{argument} is a {type(model).__name__} of {type(model).__module__}; attach serves "
-        f"{SERVED}, before DistributedDataParallel or torch.compile wrap them. For other "
-        "detectors use SelfDistillation: docs/integrations.md"
+        f"{argument} is a {type(model).__name__} of {type(model).__module__}; attach supports "
+        f"{SERVED}, before DistributedDataParallel or torch.compile wrap them. For other detectors "
+        "use SelfDistillation: docs/integrations.md"
     )
 
 

@@ -128,7 +128,7 @@ class Detectron2Host(Host):
     def _box_losses(
         self, batch: ImageList, maps: dict[str, Tensor], truth: list[Any], inputs: list[Any]
     ) -> dict[str, Tensor]:
-        """What GeneralizedRCNN computes behind its backbone."""
+        """What GeneralizedRCNN computes after its backbone."""
         first: dict[str, Tensor] = {}
         if self.model.proposal_generator is not None:
             proposals, first = self.model.proposal_generator(batch, maps, truth)

@@ -30,7 +30,7 @@ def Distilled(detector: str, distillation: Mapping[str, Any], **config: Any) -> 
     """A detector of a config file with distillation attached.
 
     Args:
-        detector: its own type, such as "RetinaNet".
+        detector: its type, such as "RetinaNet".
         distillation: settings of `sssd.attach`; a teacher is given by its files,
             teacher=dict(config="teacher.py", checkpoint="teacher.pth").
         config: the rest of the detector's own fields.
@@ -51,13 +51,14 @@ def _trained(config: str, checkpoint: str) -> nn.Module:
 
 @HOOKS.register_module()
 class DistillationHook(Hook):
-    """Lets lambda follow the runner, and keeps the part out of what a checkpoint calls the model.
+    """Makes lambda follow the runner, and stores the distillation apart from the model in
+    checkpoints.
 
-    A checkpoint's "state_dict" is the plain detector's, which loads without this package; the part
-    is beside it, under "distillation", for a run that resumes.
+    A checkpoint's "state_dict" is the plain detector's, which loads without this package; the
+    distillation is stored separately, as "distillation", for a run that resumes.
     """
 
-    priority = "LOWEST"  # behind EMAHook, which swaps weights in checkpoints
+    priority = "LOWEST"  # after EMAHook, which swaps weights in checkpoints
 
     def before_train(self, runner: Any) -> None:
         """Takes the milestones of the learning rate from the config's schedulers."""

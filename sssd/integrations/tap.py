@@ -58,8 +58,8 @@ class Tap:
         captured, self._captured, self._is_open = self._captured, [], False
         if len(captured) != 1:
             raise RuntimeError(
-                f"the tap on {self.name} captured {len(captured)} passes in one step and needs "
-                "exactly one: was the module replaced, or run again (activation checkpointing) "
+                f"the tap on {self.name} captured {len(captured)} passes in one step but needs "
+                "exactly one: was the module replaced, or run again (activation checkpointing), "
                 "after the tap was attached?"
             )
         return captured[0]

@@ -25,8 +25,8 @@ def boxes_in_pixels(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
     """
     if boxes.numel() and (boxes.dim() != 2 or boxes.shape[1] != 4):
         raise ValueError(
-            f"boxes has shape {tuple(boxes.shape)}: need (n, 4), centre x and y, width, height. "
-            "Of oriented boxes pass the upright ones around them, from their corners' extremes"
+            f"boxes has shape {tuple(boxes.shape)}: expected (n, 4), center x and y, width, "
+            "height. For oriented boxes pass the axis-aligned boxes around them"
         )
     height, width = image_size
     boxes = boxes.float().reshape(-1, 4)

@@ -42,7 +42,7 @@ class TorchvisionHost(Host):
         self.widths = [int(model.backbone.out_channels)] * levels
 
     def taps(self) -> list[Tap]:
-        """The network's input behind `transform`, and the pyramid."""
+        """The network's input after `transform`, and the pyramid."""
         return [
             Tap(self.model.transform, "model.transform"),
             Tap(self.model.backbone, "model.backbone"),
@@ -78,7 +78,7 @@ def _head_losses(
     features: "OrderedDict[str, Tensor]",
     targets: list[dict[str, Tensor]],
 ) -> dict[str, Tensor]:
-    """What the detector's forward computes behind its backbone."""
+    """What the detector's forward computes after its backbone."""
     if isinstance(model, FasterRCNN):
         shaped = model.rpn.anchor_generator.register_forward_pre_hook(widen_maps)
         try:

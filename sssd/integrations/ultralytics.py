@@ -1,6 +1,6 @@
 """Ultralytics' detection models (YOLOv8, 11, 26), and a trainer class for `YOLO.train`.
 
-Ultralytics is AGPL-3.0 and no dependency of this package: it is imported where the user has it.
+Ultralytics is AGPL-3.0 and not a dependency of this package: it is imported if it is installed.
 
 Example:
     from sssd.integrations.ultralytics import Trainer
@@ -42,10 +42,10 @@ def host(model: nn.Module) -> "UltralyticsHost | None":
     head = model.model[-1]
     if not isinstance(model, DetectionModel) or type(head) not in (Detect, v10Detect):
         raise TypeError(
-            f"a {type(model).__name__} with the head {type(head).__name__}: of Ultralytics, "
-            "detection models with the head Detect are served (YOLOv8, 11, 26), no oriented boxes, "
-            "masks, poses or RT-DETR. SelfDistillation takes the losses of any head, and upright "
-            "boxes: docs/integrations.md"
+            f"a {type(model).__name__} with the head {type(head).__name__}: of Ultralytics, only "
+            "detection models with the head Detect are supported (YOLOv8, 11, 26), not oriented "
+            "boxes, masks, poses or RT-DETR. SelfDistillation takes the losses of any head, and "
+            "axis-aligned boxes: docs/integrations.md"
         )
     return UltralyticsHost(model)
 
@@ -97,8 +97,8 @@ class UltralyticsHost(Host):
         loss, items = output
         if not isinstance(items, dict):
             raise RuntimeError(
-                f"ultralytics {__version__} gives its loss items as {type(items).__name__}; "
-                "8.4.140 or later is needed, which gives a dict"
+                f"ultralytics {__version__} returns its loss items as {type(items).__name__}; "
+                "8.4.140 or later is needed, which returns a dict"
             )
         if not losses:
             return output
@@ -130,19 +130,19 @@ def _input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
 class Trainer(DetectionTrainer):
     """Ultralytics' detection trainer with distillation in it, for `YOLO.train(trainer=...)`.
 
-    It attaches to the model before optimizer, DistributedDataParallel and moving average are made.
-    The moving average, which is what Ultralytics validates, saves and exports, is the plain model;
-    the part and its count travel with the optimizer's state in last.pt, which Ultralytics takes
-    out of its checkpoints when training ends.
+    It attaches to the model before the optimizer, DistributedDataParallel and the moving average
+    are made. The moving average, which is what Ultralytics validates, saves and exports, is the
+    plain model; the distillation and its step count are stored with the optimizer's state in
+    last.pt, which Ultralytics removes from its checkpoints when training ends.
 
-    The settings are those of `attach`, counted in epochs, as this trainer's own: `milestones`, and
-    `start`, `stop` and `steps` of the coefficient. Without milestones lambda is multiplied by the
-    coefficient's `step_factor` for every tenfold fall of the learning rate below its highest, in
-    parts where it falls smoothly. `teacher` may be the path of a checkpoint of Ultralytics.
+    The settings are those of `attach`, but `milestones`, and `start`, `stop` and `steps` of the
+    coefficient, are in epochs, as in this trainer. Without milestones lambda is multiplied by the
+    coefficient's `step_factor` for every tenfold decrease of the learning rate below its highest
+    (gradually if it decreases smoothly). `teacher` may be the path of an Ultralytics checkpoint.
 
     Attributes:
         settings: of the class; to resume, pass a class with the same.
-        part: what was attached; None before training, and where lambda is 0.
+        part: the attached module; None before training, and if lambda is 0.
 
     Example:
         >>> trainer = Trainer.with_settings(coefficient=4.7)
@@ -180,8 +180,8 @@ class Trainer(DetectionTrainer):
         }
         for name in (name for name, is_set in refused.items() if is_set):
             raise ValueError(
-                f"{name}={getattr(self.args, name)!r} and distillation by {type(self).__name__} "
-                f"exclude each other: leave {name} out, or trainer="
+                f"{name}={getattr(self.args, name)!r} does not work with the distillation of "
+                f"{type(self).__name__}: leave out {name} or trainer="
             )
         self.part, self._by_epoch = part, (part.coefficient, part.milestones)
         return checkpoint
@@ -246,7 +246,7 @@ class Trainer(DetectionTrainer):
 def _load(part: Part, state: dict[str, Any]) -> None:
     if ATTRIBUTE not in state:
         raise ValueError(
-            "resume: the checkpoint has no state of the distillation, another trainer wrote it. "
-            "Resume with that one, or start anew from the checkpoint's weights, without resume="
+            "resume: the checkpoint has no distillation state, as another trainer wrote it. Resume "
+            "with that trainer, or start a new run from the checkpoint's weights, without resume="
         )
     part.load_state_dict(state[ATTRIBUTE])

@@ -12,13 +12,13 @@ from sssd.schedules import ScheduleConfig
 
 
 class StepResult(NamedTuple):
-    """What one training step yields.
+    """The results of one training step.
 
     Attributes:
         losses: named scalars ("detection/...", "teacher/...", "distillation"); their sum is what
             is trained.
-        metrics: detached scalars that are only looked at, after the backward pass: those named
-            "gradient..." are filled in by it.
+        metrics: detached scalars, only for logging; those named "gradient..." are filled in by the
+            backward pass.
     """
 
     losses: Losses
@@ -26,11 +26,11 @@ class StepResult(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What a method draws towards each other, for people to look at.
+    """The maps that a method compares, for visualization.
 
     Attributes:
         batch: the images as the network sees them.
-        student: P maps (B, C, H_l, W_l): K as it enters the distance, behind adapter and norm.
+        student: P maps (B, C, H_l, W_l): K as it enters the distance, after adapter and norm.
         teacher: P maps of the same shapes, made from the labels: K_e, likewise.
         cells: P maps (B, H_l, W_l), what each cell has in the distance.
         name: what `cells` hold.
@@ -44,9 +44,9 @@ class Comparison(NamedTuple):
 
 
 class Method(nn.Module):
-    """A way to train a detector: everything DDP wraps, and nothing of loops or files.
+    """A way to train a detector: everything that DDP wraps, without loops or files.
 
-    By itself it is plain training, the baseline: the detector's own losses and nothing else.
+    The base class is plain training, the baseline: only the detector's own losses.
 
     Args:
         detector: the student.
@@ -56,8 +56,8 @@ class Method(nn.Module):
     Attributes:
         detector: the student; all that is left at inference.
         config: the settings, which a resumed run must share.
-        watches_gradients: whether the next step measures the norms among its metrics, which cost
-            time; without it they are zero.
+        watches_gradients: whether the next step measures the gradient norms among its metrics,
+            which takes time; otherwise they are zero.
     """
 
     watches_gradients: bool = True
@@ -80,7 +80,7 @@ class Method(nn.Module):
         Args:
             images: B images (3, H, W) fp32 in [0, 1].
             targets: for each image boxes (n, 4) xyxy in its pixels and labels (n,).
-            iteration: optimiser steps taken before this one.
+            iteration: optimizer steps taken before this one.
         """
         batch, _ = self.prepare(images, targets)
         maps = self.detector.maps(batch)
@@ -97,7 +97,7 @@ class Method(nn.Module):
         return []
 
     def compare(self, images: Sequence[Tensor], targets: Targets) -> Comparison | None:
-        """The maps that the method draws towards each other; None if there are none.
+        """The maps that the method compares; None if there are none.
 
         Args:
             images: B images (3, H, W) fp32 in [0, 1].
@@ -106,7 +106,7 @@ class Method(nn.Module):
         return None
 
     def export(self) -> dict[str, nn.Module]:
-        """Parts beside the detector that a run leaves for others, by the name of their file."""
+        """Modules other than the detector that a run saves for other runs, by file name."""
         return {}
 
     def prepare(self, images: Sequence[Tensor], targets: Targets) -> tuple[Batch, Objects]:

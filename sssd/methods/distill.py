@@ -128,7 +128,7 @@ class Distilling(Method, ABC):
 
     @torch.no_grad()
     def compare(self, images: Sequence[Tensor], targets: Targets) -> Comparison | None:
-        """K behind the adapter, and K_e, as the distance sees them: see `Method.compare`."""
+        """K after the adapter, and K_e, as the distance sees them: see `Method.compare`."""
         if self.distillation.coefficient.is_off:
             return None
         batch, objects = self.prepare(images, targets)

@@ -54,7 +54,7 @@ class LabelEnc(Distilling):
         pyramid = detector.pyramid
         if not isinstance(pyramid, FeaturePyramidNetwork):
             raise ValueError(
-                f"--method.name {config.name}: LabelEnc copies torchvision's feature pyramid, and "
+                f"--method.name {config.name}: LabelEnc copies torchvision's feature pyramid, but "
                 f"{type(detector).__name__} has a {type(pyramid).__name__}"
             )
         taught = bool(self.teacher_every)
@@ -133,8 +133,8 @@ class LabelEncStep2(LabelEnc):
         super().__init__(detector, config, schedule)
         if config.step1_weights is None:
             raise ValueError(
-                "--method.step1-weights is needed: the step1.safetensors that a run of "
-                "labelenc_step1 leaves in its folder"
+                "--method.step1-weights is required: the step1.safetensors from the folder of a "
+                "labelenc_step1 run"
             )
         load_weights(EncoderAndHead(self), config.step1_weights, "--method.step1-weights")
         detector.pyramid.load_state_dict(self.encoder.pyramid.state_dict())

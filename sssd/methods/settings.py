@@ -28,9 +28,9 @@ class MethodConfig(NamedConfig):
     """How the detector is trained."""
 
     name: MethodName = "plain"
-    """plain: the detector alone. sssd: Jensen-Shannon distance to maps made with the labels. lgd:
-    squared error instead. labelenc: a label encoder, trained in step 1, guides a new detector in
-    step 2. Another name than the recipe's brings that method's options; shared ones are kept."""
+    """plain: no distillation. sssd: Jensen-Shannon distance to label-enhanced maps. lgd: squared
+    error instead. labelenc: a label encoder, trained in step 1, guides a new detector in step 2. A
+    method other than the recipe's has that method's options; shared ones keep their values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,8 @@ class FusionConfig(NamedConfig):
     """The component that makes label-enhanced maps K_e."""
 
     name: FusionName = "painted"
-    """relation: LGD's attention between the objects. painted: labels painted, which is cheaper."""
+    """relation: LGD's attention between objects. painted: labels painted onto the maps, which is
+    cheaper."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,10 +67,10 @@ class RelationConfig(FusionConfig):
     name: FusionName = "relation"
 
     context: bool = True
-    """A row that stands for the whole image."""
+    """Add LGD's context object, which stands for the whole image."""
 
     detach: bool = False
-    """Keep the detection losses on K_e from reaching the backbone."""
+    """Keep the gradient of the detection losses on K_e from reaching the backbone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,17 +78,17 @@ class LabelGuidedConfig(DistillingConfig):
     """Settings that SSSD and LGD share; the defaults are LGD's."""
 
     fusion: FusionConfig = field(default_factory=RelationConfig)
-    """From maps and labels to the implicit teacher's maps."""
+    """Makes the implicit teacher's maps from the student's maps and the labels."""
 
     adapter: AdapterName = "full"
-    """Three 3x3 convolutions on the student's side of the distance, as LGD has them; or separable
-    ones, which are cheaper; or none."""
+    """Adapter on the student's maps before the distance. full: three 3x3 convolutions, as in LGD.
+    separable: three separable ones, which are cheaper."""
 
     teacher_every: int = 1
-    """Run the head on K_e every so many iterations."""
+    """Run the head on K_e only every so many iterations."""
 
     frozen_backbone: int = 0
-    """Iterations, from the first, in which the backbone is not trained."""
+    """Freeze the backbone for this many iterations at the start."""
 
     def __post_init__(self) -> None:
         """Refuses what has no meaning."""
@@ -112,19 +113,20 @@ class SSSDConfig(LabelGuidedConfig):
     adapter: AdapterName = "separable"
 
     over: Literal["channels", "cells"] = "channels"
-    """One distribution a cell, over its channels, or one a channel, over its cells. The paper is
-    silent."""
+    """Softmax over the channels of each cell, or over the cells of each channel. Not given in the
+    paper."""
 
     temperature: float = 1.0
-    """Temperature of the softmax. The paper is silent."""
+    """Temperature of the softmax. Not given in the paper."""
 
     root: Literal["level", "row"] | None = "level"
-    """Root of a level's mean divergence, mean of the rows' roots, or no root."""
+    """level: square root of a level's mean divergence. row: mean of the square roots of its rows.
+    None: no square root."""
 
     elements: Literal["sum", "mean"] = "sum"
-    """Divergence of a row as a sum over its elements, or their mean (as PyTorch's kl_div with
-    "mean"), which makes a root of it sqrt(row length) times smaller: lambda 75 of the mean over 256
-    channels is 75 / 16 = 4.7 of the sum. The paper is silent."""
+    """Sum or mean of the divergence over the elements of a row (PyTorch's kl_div with "mean"). The
+    mean makes the root sqrt(row length) times smaller: lambda 75 with the mean over 256 channels is
+    75 / 16 = 4.7 with the sum. Not given in the paper."""
 
     def __post_init__(self) -> None:
         """Refuses what has no meaning."""
@@ -154,7 +156,7 @@ class LabelEncStep2Config(DistillingConfig):
     name: MethodName = "labelenc_step2"
 
     step1_weights: Path | None = None
-    """The `step1.safetensors` in the folder of a run of labelenc_step1; needed."""
+    """The `step1.safetensors` from the folder of a labelenc_step1 run; required."""
 
 
 KINDS: dict[type[NamedConfig], dict[str, type[NamedConfig]]] = {

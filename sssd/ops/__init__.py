@@ -1,4 +1,4 @@
-"""The operators: fused kernels where they are built, plain PyTorch everywhere."""
+"""The operators: fused kernels if they are built, plain PyTorch otherwise."""
 
 from sssd.ops.boxes import paint_boxes, pool_boxes
 from sssd.ops.dispatch import use_backend

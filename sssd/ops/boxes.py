@@ -32,8 +32,8 @@ def pool_boxes(
 
         pooled[l, t, c] = sum over covered cells (i, j) of levels[l][b_t, c, i, j] / max(1, number)
 
-    Cell (i, j) of level l stands at the image point (j W / W_l, i H / H_l); a box covers the cells
-    whose point lies in it, border included. A box that holds no such point pools to zero, and so
+    Cell (i, j) of level l is at the image point (j W / W_l, i H / H_l); a box covers the cells
+    whose point lies in it, border included. A box that contains no such point pools to zero, and so
     does one that is not finite or has no positive width and height.
 
     Args:
@@ -101,7 +101,7 @@ def paint_boxes(
     of cells. Cells that no object covers are zero.
 
     Args:
-        values: (T, C), painted on every level, or (P, T, C), one set a level; float32, float64,
+        values: (T, C), painted on every level, or (P, T, C), one set per level; float32, float64,
             bfloat16 or float16.
         boxes: (T, 4) xyxy in pixels of the padded batch, float32 or float64; takes no gradient.
         image_index: (T,) int64 or int32, the image of each box, in any order.
@@ -171,7 +171,7 @@ def _check_levels(levels: Sequence[Tensor], boxes: Tensor) -> int:
         if level.shape[:2] != first.shape[:2]:
             raise ValueError(
                 f"levels[{place}] has (B, C) = {tuple(level.shape[:2])} but levels[0] has "
-                f"{tuple(first.shape[:2])}: all levels must agree"
+                f"{tuple(first.shape[:2])}: all levels must have the same"
             )
         check_device(f"levels[{place}]", level, boxes)
     return first.shape[0]

@@ -60,17 +60,19 @@ def _load_for_cuda() -> str:
 
 MISSING = _load(
     LIBRARY_PATH,
-    f"the native operators are not built (run `{BUILD_COMMAND}` in the checkout, or install again "
-    "with SSSD_NATIVE=1, which says what is missing)",
+    f"the native operators are not built (run `{BUILD_COMMAND}` in the checkout, or reinstall with "
+    "SSSD_NATIVE=1, which reports what is missing)",
 )
 CUDA_MISSING = _load_for_cuda()
 if MISSING:
     warnings.warn(
-        f"sssd: {MISSING}; the plain PyTorch reference runs instead: same results, slower",
+        f"sssd: {MISSING}; falling back to the plain PyTorch reference: same results, slower",
         stacklevel=2,
     )
 elif "does not load" in CUDA_MISSING:
-    warnings.warn(f"sssd: {CUDA_MISSING}; on a GPU Triton runs instead, if present", stacklevel=2)
+    warnings.warn(
+        f"sssd: {CUDA_MISSING}; on a GPU, Triton is used instead if it is installed", stacklevel=2
+    )
 
 
 def check_backend(backend: str, place: str = "backend") -> str:
@@ -136,8 +138,9 @@ def _cuda_code_for(device: int) -> str:
     runtime, driver = torch.ops.sssd.cuda_runtime(), torch.ops.sssd.cuda_driver()
     if driver // 1000 < runtime // 1000:
         return (
-            f"_C_cuda.so was built by CUDA {_version(runtime)}, and this driver knows CUDA "
-            f"{_version(driver)} (a newer driver, or `{BUILD_COMMAND}` with an older toolkit)"
+            f"_C_cuda.so was built with CUDA {_version(runtime)}, but this driver supports CUDA "
+            f"{_version(driver)} (install a newer driver, or run `{BUILD_COMMAND}` with an older "
+            "toolkit)"
         )
     major, minor = torch.cuda.get_device_capability(device)
     # Machine code serves its own major version from its minor upwards; PTX everything newer.
@@ -162,7 +165,7 @@ def _why_not(backend: str, tensor: Tensor) -> str:
     if device.type != "cuda":
         return f"the tensors are on {device}"
     if dtype == torch.float64:
-        return "it does not compute in float64"
+        return "it does not support float64"
     if backend == "triton":
         return "" if _has_triton() else "the package `triton` is not installed"
     return CUDA_MISSING or _cuda_code_for(device.index or 0)
@@ -258,8 +261,8 @@ def call(name: str, backend: str, *args: Any) -> Any:
         raise RuntimeError(
             f"sssd::{name} was called with dual numbers (forward-mode differentiation), batched "
             "gradients, or inside a transform of torch.func (grad, vmap, jvp, jacrev, ...): the "
-            "fused kernels know none of these; pass backend='reference', or call inside "
-            "sssd.ops.use_backend('reference'), which knows all"
+            "fused kernels support none of these; pass backend='reference', or call inside "
+            "sssd.ops.use_backend('reference'), which supports all"
         )
     return kernel(name, backend)(*args)
 
@@ -293,8 +296,8 @@ def no_double_backward(reference: str) -> dict[str, Callable[..., Any]]:
     def backward(ctx: Any, *grads: Any) -> Any:
         raise RuntimeError(
             f"{reference} was differentiated twice: its fused backward has no gradient of its own; "
-            f"call {reference}(..., backend='reference'), which is differentiable any number of "
-            "times"
+            f"call {reference}(..., backend='reference'), which can be differentiated any number "
+            "of times"
         )
 
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:

@@ -46,7 +46,7 @@ def feature_divergence(
 ) -> Tensor:
     r"""Divergence of two lists of feature maps, level by level.
 
-    Each map is seen as rows; both sides of a row are normalised, y and z, and compared:
+    Each map is split into rows; both sides of a row are normalized, to y and z, and compared:
 
         D_row   = sum over elements of d(y_j, z_j)                  (mean: divided by their number)
         value_l = sum_r w_r D_r / sum_r w_r                         (rows="sum": sum_r w_r D_r)
@@ -60,9 +60,9 @@ def feature_divergence(
             as torchvision's backbones return, or one map.
         teacher: P maps of the same shapes; its dtype may differ from the student's. Two dicts are
             matched by their keys. Maps made in torch.inference_mode are constants.
-        over: what a row runs over: "channels" (one row a cell), "cells" (one an image and channel),
-            "image" (one an image, over channels and cells), "images_and_cells" (one a channel, as
-            in batch norm).
+        over: what a row runs over: "channels" (one row per cell), "cells" (one per image and
+            channel), "image" (one per image, over channels and cells), "images_and_cells" (one per
+            channel, as in batch norm).
         normalize: "softmax" of x / temperature; "standardize" to mean 0 and variance 1; "l2" to
             unit length; "none".
         divergence: "js" (Jensen-Shannon), "kl" (teacher || student), "reverse_kl" (student ||
@@ -74,24 +74,24 @@ def feature_divergence(
         unbiased: standardize by the variance over n - 1.
         root: "level", "row" or None. Slope 0 where the divergence is below 1e-12.
         elements: how the elements of a row are reduced.
-        rows: how the rows of a level are reduced; "none" gives the value of every row of every
-            level, as the weights below lie (`.split` by their numbers, then `.view`). Then either
-            root is taken of each, and nothing is weighed or reduced; its gradients come in float32
-            precision from the fused backends.
-        row_weights: P tensors, one weight a row: (B, H_l, W_l) over channels, (B, C) over cells,
+        rows: how the rows of a level are reduced; "none" returns the value of every row of every
+            level, in the order of the weights below (`.split` by their numbers, then `.view`). Then
+            a root is taken of each row, and nothing is weighted or reduced; the gradients of the
+            fused backends have float32 precision.
+        row_weights: P tensors, one weight per row: (B, H_l, W_l) over channels, (B, C) over cells,
             (B,) over the image, (C,) over images and cells. Constants. Weights that add up to 0
             give value 0.
-        reduction: how the P values are reduced; "none" gives them, (P,).
+        reduction: how the P values are reduced; "none" returns them, (P,).
         backend: "auto", "cuda", "triton", "cpu" or "reference"; None takes the current default.
 
     Returns:
         float32 scalar, (P,) for reduction="none", or all rows, (R,), for rows="none"; float64 if an
-        input is. Differentiable in student and teacher; nothing is written for the one that needs
-        no gradient.
+        input is. Differentiable in student and teacher; no gradient is computed for a side that
+        needs none.
 
     Raises:
-        TypeError: for a dtype that is not served, dtypes that differ within a list, what is no list
-            of maps, lists that do not match, or a setting that wants a gradient.
+        TypeError: for an unsupported dtype, dtypes that differ within a list, something that is not
+            a list of maps, lists that do not match, or a setting that requires a gradient.
         ValueError: for shapes, devices or settings that do not fit, naming argument and level.
         RuntimeError: on a fused backend, when differentiated twice or in forward mode, or inside a
             transform of torch.func.
@@ -111,7 +111,7 @@ def feature_divergence(
     temperature, eps = _check_settings(given, temperature, eps)
     if rows == "none" and row_weights is not None:
         raise ValueError(
-            "row_weights are given, but rows='none' weighs nothing: multiply what it gives"
+            "row_weights are given, but rows='none' does not use them: multiply its result"
         )
     students, teachers = check_maps(student, teacher)
     weights = None if row_weights is None else check_weights(student, row_weights, students, over)
@@ -148,8 +148,8 @@ def _check_settings(
     """Temperature and eps, after all settings are found to have a meaning together."""
     if given["over"] == "channel":
         raise ValueError(
-            "over is 'channel': pass 'images_and_cells', its new name (one row a channel, over "
-            "images and cells), or 'channels' (one row a cell, over its channels)"
+            "over is 'channel': pass 'images_and_cells', its new name (one row per channel, over "
+            "images and cells), or 'channels' (one row per cell, over its channels)"
         )
     for name, value in given.items():
         choices = CHOICES.get(name, get_args(Reduction))
@@ -158,7 +158,7 @@ def _check_settings(
             raise ValueError(f"{name} is {value!r}: expected one of {allowed}")
     if given["rows"] == "none" and given["reduction"] == "sum":
         raise ValueError(
-            "reduction is 'sum', but rows='none' reduces nothing: add up what it gives, or pass "
+            "reduction is 'sum', but rows='none' does not reduce: sum its result, or pass "
             "rows='sum'"
         )
     defined = is_defined(given["normalize"], given["divergence"])
@@ -207,7 +207,7 @@ def js_distance(
         root: "level", "row" (mean of the rows' distances) or None (the divergence).
         elements: "mean" divides each row by its length, as `kl_div(reduction="mean")` does.
         rows: "mean", "sum" or "none", the distance of every row: see `feature_divergence`.
-        row_weights: P tensors, one weight a row, such as foreground masks.
+        row_weights: P tensors, one weight per row, such as foreground masks.
         reduction: "mean", "sum" or "none" over the levels.
         backend: "auto", "cuda", "triton", "cpu" or "reference".
 

@@ -1,4 +1,4 @@
-"""Labels as heatmaps: one channel a class, every object drawn by a profile, on all levels."""
+"""Labels as heatmaps: one channel per class, every object drawn with a profile, on all levels."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def label_heatmap(
     check: bool = False,
     backend: str | None = None,
 ) -> list[Tensor]:
-    r"""Class heatmaps of the objects: each is drawn by a profile into the channel of its class.
+    r"""Class heatmaps of the objects: each is drawn with a profile into the channel of its class.
 
-    Profiles, where cell (i, j) of a level stands at the point (x, y) = (j W / W_l, i H / H_l):
+    Profiles, where cell (i, j) of a level is at the point (x, y) = (j W / W_l, i H / H_l):
 
     - "box" (LGD): 1 on the cells that the box covers (see `pool_boxes`);
     - "pyramid" (LabelEnc): 1 - max(|x - cx| / w, |y - cy| / h) on the cells that the box covers:
@@ -84,7 +84,7 @@ def label_heatmap(
         P heatmaps (B, K, H_l, W_l). They carry no gradient.
 
     Raises:
-        TypeError: for a dtype that is not served, or a setting that wants a gradient.
+        TypeError: for an unsupported dtype, or a setting that requires a gradient.
         ValueError: for shapes, devices, options, labels or image indices that do not fit.
 
     Example:
@@ -170,8 +170,8 @@ def _check_options(
         return
     if strength.shape != (len(boxes),) or not strength.is_floating_point():
         raise ValueError(
-            f"strength is {strength.dtype} of shape {tuple(strength.shape)}: expected a "
-            f"floating-point factor a box, ({len(boxes)},)"
+            f"strength is {strength.dtype} of shape {tuple(strength.shape)}: expected one "
+            f"floating-point factor per box, ({len(boxes)},)"
         )
     if strength.requires_grad:
         raise ValueError(

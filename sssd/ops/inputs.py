@@ -31,7 +31,8 @@ def as_list(name: str, maps: Maps, dims: int | None = 4) -> list[Tensor]:
         maps = maps.values()
     elif isinstance(maps, (str, set, frozenset)) or not isinstance(maps, Iterable):
         raise TypeError(
-            f"{name} is a {type(maps).__name__}: pass a list of tensors, one a level, finest first"
+            f"{name} is a {type(maps).__name__}: pass a list of tensors, one per level, finest "
+            "first"
         )
     levels = list(maps)
     for level, x in enumerate(levels):
@@ -65,7 +66,7 @@ def as_pair(
     a, b = as_list(names[0], student), as_list(names[1], teacher, dims)
     if len(a) != len(b):
         raise TypeError(
-            f"{names[0]} has {len(a)} levels but {names[1]} has {len(b)}: pass one a level"
+            f"{names[0]} has {len(a)} levels but {names[1]} has {len(b)}: pass one per level"
         )
     return a, b
 
@@ -79,7 +80,7 @@ def as_number(name: str, value: float | Tensor) -> float:
     if isinstance(value, Tensor):
         if value.requires_grad or forward_ad.unpack_dual(value).tangent is not None:
             raise TypeError(
-                f"{name} is a tensor that wants a gradient, and settings get none: pass "
+                f"{name} is a tensor that requires a gradient, but settings get none: pass "
                 f"{name}=float({name})"
                 + "; to learn a temperature, divide the maps by it and pass temperature=1.0"
                 * (name == "temperature")
@@ -107,8 +108,8 @@ def check_maps(given_student: Maps, given_teacher: Maps) -> tuple[list[Tensor], 
                 raise TypeError(f"{name}[{level}] is {x.dtype}: expected one of {_DTYPES}")
             if x.dtype != maps[0].dtype:
                 raise TypeError(
-                    f"{name}[{level}] is {x.dtype} but {name}[0] is {maps[0].dtype}: "
-                    "pass one dtype for all levels of a side"
+                    f"{name}[{level}] is {x.dtype} but {name}[0] is {maps[0].dtype}: use one dtype "
+                    "for all levels of a side"
                 )
             if x.device != student[0].device:
                 raise ValueError(
@@ -134,7 +135,7 @@ def check_weights(
         if tuple(weights.shape) != expected:
             raise ValueError(
                 f"row_weights[{level}] has shape {tuple(weights.shape)}: expected {expected}, one "
-                f"weight a row over {over!r}"
+                f"weight per row over {over!r}"
             )
         if weights.device != x.device:
             raise ValueError(

@@ -32,7 +32,7 @@ def pack_boxes(boxes_per_image: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         [0, 0, 2]
     """
     if len(boxes_per_image) == 0:
-        raise ValueError("boxes_per_image is empty: pass one (T, 4) tensor an image")
+        raise ValueError("boxes_per_image is empty: pass one (T, 4) tensor per image")
     for image, boxes in enumerate(boxes_per_image):
         if boxes.dim() != 2 or boxes.shape[1] != 4:
             raise ValueError(
@@ -81,8 +81,8 @@ def check_objects(
         raise ValueError(f"boxes has shape {tuple(boxes.shape)}: expected (T, 4), xyxy in pixels")
     if boxes.dtype not in (torch.float32, torch.float64):
         raise TypeError(
-            f"boxes is {boxes.dtype}: pass float32 or float64 pixels (16-bit floats cannot tell "
-            "neighbouring pixels of a large image apart), for example boxes.float()"
+            f"boxes is {boxes.dtype}: pass float32 or float64 pixels (16-bit floats cannot "
+            "distinguish neighboring pixels of a large image), for example boxes.float()"
         )
     check_per_object("image_index", image_index, boxes)
     if len(image_size) != 2 or min(image_size) < 1:
@@ -106,7 +106,7 @@ def check_per_object(name: str, value: Tensor, boxes: Tensor) -> None:
     """Refuse a per-object integer tensor whose shape, dtype or device does not fit the boxes."""
     if value.shape != (len(boxes),):
         raise ValueError(
-            f"{name} has shape {tuple(value.shape)}: expected ({len(boxes)},), one a box"
+            f"{name} has shape {tuple(value.shape)}: expected ({len(boxes)},), one per box"
         )
     if value.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"{name} is {value.dtype}: pass int64 or int32")
@@ -118,7 +118,7 @@ def check_device(name: str, value: Tensor, boxes: Tensor) -> None:
     if value.device != boxes.device:
         raise ValueError(
             f"{name} is on {value.device} but boxes is on {boxes.device}: move it with "
-            f"{name}.to(boxes.device), or the boxes to it"
+            f"{name}.to(boxes.device), or move the boxes"
         )
 
 
@@ -159,7 +159,7 @@ def check_level_shapes(level_shapes: Sequence[tuple[int, int]]) -> list[tuple[in
     """The level shapes as pairs of ints, or a ValueError that names the level."""
     level_shapes = list(level_shapes)
     if len(level_shapes) == 0:
-        raise ValueError("level_shapes is empty: pass one (height, width) a level")
+        raise ValueError("level_shapes is empty: pass one (height, width) per level")
     for level, shape in enumerate(level_shapes):
         if len(shape) != 2 or min(shape) < 0:
             raise ValueError(
@@ -179,7 +179,7 @@ def assigned_levels(
     if isinstance(assign, str):
         if assign not in ("all", "fpn"):
             raise ValueError(
-                f"assign is {assign!r}: pass 'all', 'fpn', or one (low, high) in pixels a level"
+                f"assign is {assign!r}: pass 'all', 'fpn', or one (low, high) in pixels per level"
             )
         if assign == "all":
             return None
@@ -192,7 +192,7 @@ def assigned_levels(
         return level == torch.arange(count, device=boxes.device)[:, None]
     if len(assign) != count:
         raise ValueError(
-            f"assign has {len(assign)} ranges for {count} levels: pass one (low, high) a level"
+            f"assign has {len(assign)} ranges for {count} levels: pass one (low, high) per level"
         )
     longest = torch.maximum(width, height)
     return torch.stack([(longest >= low) & (longest < high) for low, high in assign])

@@ -22,11 +22,11 @@ class Config:
     engine: EngineConfig = field(default_factory=EngineConfig)
 
     out: Path | None = None
-    """Folder of the run; runs/RECIPE-DATE-TIME by default."""
+    """Folder of the run; by default runs/RECIPE-DATE-TIME."""
 
     resume: bool = False
-    """Go on with the run in --out from its newest checkpoint, with its own settings; what is given
-    besides is honoured, or refused where it would make another run."""
+    """Resume the run in --out from its newest checkpoint, with its own settings. Other flags
+    override them, or are refused if they would make it a different run."""
 
 
 def stretched(config: Config, iterations: int) -> Config:

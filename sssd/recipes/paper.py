@@ -91,7 +91,7 @@ def paper(
     if method not in options:
         raise ValueError(f"method is {method!r}; it must be one of {', '.join(options)}")
     if stepwise and method not in ("lgd", "sssd"):
-        raise ValueError(f"stepwise: {method} has one lambda; lgd and sssd double theirs")
+        raise ValueError(f"stepwise: {method} has a fixed lambda; only lgd and sssd can double it")
     from_p5 = detector == "fasterrcnn" or (detector == "fcos" and method.startswith("labelenc"))
     return Config(
         # Short side 640 to 800, long side up to 1333, by default.

@@ -14,7 +14,7 @@ from sssd.schedules import CoefficientConfig, ScheduleConfig
 
 
 def demo() -> Config:
-    """SSSD on handwritten digits: minutes on two CPU cores, no data to download."""
+    """SSSD on handwritten digits: minutes on two CPU cores, nothing to download."""
     return dataclasses.replace(
         small(),
         data=DataConfig(format="demo", flip=0.0),  # a mirrored digit is no digit
@@ -29,7 +29,7 @@ def demo() -> Config:
 
 
 def small() -> Config:
-    """SSSD on your own data at a size that two CPU cores train in minutes."""
+    """SSSD on your own data, small enough to train in minutes on two CPU cores."""
     return Config(
         data=DataConfig(mosaic=0.5),
         detector=DetectorConfig(

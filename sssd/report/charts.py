@@ -38,13 +38,13 @@ def curves(rows: Rows) -> list[Picture]:
     losses = [Line(kind, f"loss/{kind}", colour) for colour, kind in enumerate(kinds, start=1)]
     teacher = " (dotted: the teacher's)" if "teacher" in kinds else ""
     charts = [
-        _chart("ap", "Average precision, percent", scores, average, marker="o", ms=3.5),
+        _chart("ap", "Average precision (%)", scores, average, marker="o", ms=3.5),
         _chart("losses", "Losses", steps, losses) if len(kinds) > 1 else None,
         _chart("parts", f"Losses by part{teacher}", steps, by_part),
         _rates(steps),
-        _chart("distance", "Distance of K and K_e, mean of levels", steps,
+        _chart("distance", "Distance between K and K_e, mean over levels", steps,
                [Line("distance", "distance/", 1)]),
-        _chart("speed", "Images a second", steps, [Line("images/s", "images_per_second", 0)]),
+        _chart("speed", "Images per second", steps, [Line("images/s", "images_per_second", 0)]),
     ]  # fmt: skip
     return [chart for chart in charts if chart is not None]
 
@@ -127,7 +127,7 @@ def _points(rows: Rows, beginning: str) -> tuple[np.ndarray, np.ndarray]:
 
 def precision_recall(analysis: Analysis) -> Picture:
     """Precision over recall at IoU 0.5, of all classes and of each."""
-    title = "Precision over recall, IoU 0.5"
+    title = "Precision-recall curve, IoU 0.5"
     figure, axes = _figure(title)
     recall = np.linspace(0, 1, analysis.precision.shape[1])
     there = [i for i, row in enumerate(analysis.precision) if not np.isnan(row).all()]

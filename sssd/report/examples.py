@@ -17,9 +17,9 @@ from sssd.report.page import Block, Heading, Pair, Photo, Text
 WORST, TYPICAL, GOOD = 4, 2, 2  # images
 PANEL = 560  # pixels of a picture's longer side
 RULE = (
-    "Chosen by the F1 of each image at IoU 0.5, of its objects and the detections from that score "
-    "on: the lowest (of equals, most errors first), those beside the median, and the highest (of "
-    "equals, most objects first). Images with neither objects nor detections are left out."
+    "Chosen by the F1 of each image at IoU 0.5 and that score threshold: the lowest (ties: most "
+    "errors first), those around the median, and the highest (ties: most objects first). Images "
+    "with neither objects nor detections are left out."
 )
 
 
@@ -46,7 +46,7 @@ def examples(evaluation: Evaluation) -> list[Block]:
     score = 1.1 if analysis.threshold is None else analysis.threshold.score
     found = _by_image(evaluation, score)
     order = in_order(dataset.image_ids)
-    above = f"Detections from score {score:.2f} on, where F1 is best. {RULE}"
+    above = f"Detections with a score of at least {score:.2f}, where F1 is best. {RULE}"
     blocks: list[Block] = [Text(RULE if analysis.threshold is None else above)]
     for kind, places in choose(analysis).items():
         if places:

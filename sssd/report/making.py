@@ -67,13 +67,15 @@ def settings(folder: Path) -> list[Block]:
         changed = {f: v for f, v in own.items() if scaled.get(f) != v}
         rows = [[flag, value, scaled.get(flag, "-")] for flag, value in changed.items()]
         head = ["setting", "this run", f"recipe {recipe}"]
-        blocks += [Text(f"What differs from the recipe {recipe} at this length:")] if rows else []
+        blocks += [Text(f"Differences from the recipe {recipe} at this length:")] if rows else []
         blocks.append(
-            Table(head, rows, words=True) if rows else Text(f"All as in the recipe {recipe}.")
+            Table(head, rows, words=True)
+            if rows
+            else Text(f"All settings are those of the recipe {recipe}.")
         )
     for change in record.get("history", []):
-        words = [f"{flag} {now}, which was {was}" for flag, (was, now) in change["changed"].items()]
-        blocks.append(Text(f"Gone on behind iteration {change['iteration']:,}: {'; '.join(words)}"))
+        words = [f"{flag} {now} (was {was})" for flag, (was, now) in change["changed"].items()]
+        blocks.append(Text(f"Resumed after iteration {change['iteration']:,}: {'; '.join(words)}"))
     blocks += [Text("All settings:"), Table(["setting", "value"], list(own.items()), words=True)]
     versions = ", ".join(f"{name} {v}" for name, v in record.get("versions", {}).items())
     return [*blocks, Text(f"Versions: {versions}.")]
@@ -99,10 +101,10 @@ def cost(folder: Path) -> list[Block]:
     found = [
         ("iterations", count, f"of {config.engine.batch_size} images"),
         ("training steps", _duration(seconds), "without evaluations"),
-        ("speed", f"{speed:.3g}", "images a second, median"),
+        ("speed", f"{speed:.3g}", "images per second, median"),
     ]
     if memory := [row["memory_gb"] for row in rows if "memory_gb" in row]:
-        found.append(("memory", f"{max(memory):.1f} GB", "at most in use"))
+        found.append(("memory", f"{max(memory):.1f} GB", "peak memory"))
     return [Numbers(found)]
 
 
@@ -116,13 +118,13 @@ def commands(folder: Path) -> list[Block]:
     """The commands to go on with."""
     run = shlex.quote(str(folder))
     lines = {
-        "detections in image files, as pictures and json": f"predict {run} IMAGES --out found",
-        "numbers and this page on other data": (
+        "detect objects in images, as pictures and json": f"predict {run} IMAGES --out found",
+        "evaluate on other data, with a page like this": (
             f"evaluate {run} --data.val DATA --report other.html"
         ),
-        "a file for other programs": f"export {run} --out detector.onnx",
-        "train it longer": f"train --resume --out {run} --schedule.iterations MORE",
-        "a new run that starts from its weights": (
+        "export to a file for other programs": f"export {run} --out detector.onnx",
+        "train longer": f"train --resume --out {run} --schedule.iterations MORE",
+        "start a new run from its weights": (
             f"train small --detector.start-from {run} --data.train DATA --data.val DATA"
         ),
     }

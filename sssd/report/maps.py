@@ -72,8 +72,8 @@ def _draw(compared: list[tuple[int, Comparison]], dataset: DetectionDataset) -> 
                     axes.set_ylabel("{} x {}".format(*panel.shape), fontsize=8)
     below = blocks[-1, 0].subgridspec(1, levels + 4)
     for place, shown, label in (
-        (below[levels : levels + 3], values, "root mean square of a cell's channels"),
-        (below[levels + 3], gaps, f"{name} of a cell"),
+        (below[levels : levels + 3], values, "root mean square over the channels of a cell"),
+        (below[levels + 3], gaps, f"{name} per cell"),
     ):
         axes = figure.add_subplot(place)
         bar = figure.colorbar(shown, cax=axes, orientation="horizontal", extend="max")

@@ -31,8 +31,8 @@ def numbers(evaluation: Evaluation) -> list[Block]:
     if "teacher/AP" in found:
         blocks.append(
             Text(
-                "The teacher is the same head on K_e, which is given the labels: the ceiling of "
-                "what can be distilled."
+                "The teacher is the same head on K_e, which is given the labels: the upper limit "
+                "of what can be distilled."
             )
         )
     return blocks
@@ -62,10 +62,10 @@ def classes(evaluation: Evaluation, train_set: DetectionDataset | None) -> list[
         values = (row.AP, row.AP50, row.AP75, row.APs, row.APm, row.APl, row.AR)
         counts = [*count, f"{row.objects:,}", f"{row.images:,}"]
         rows.append([row.name, *counts, *map(percent, values), *at_best])
-    head = ["class", *(["learnt from"] if learnt else []), "objects", "images"]
+    head = ["class", *(["trained on"] if learnt else []), "objects", "images"]
     head += ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR100", "threshold", "F1", "prec.", "rec."]
-    text = "The class with the lowest AP first; in percent, a dash where there is nothing to count."
-    counted = " Objects that it was learnt from are the training set's." if learnt else ""
+    text = "Sorted by AP, lowest first; in percent, a dash where there is nothing to count."
+    counted = ' "Trained on" counts the objects of the training set.' if learnt else ""
     return [Text(text + counted), Table(head, rows)]
 
 
@@ -73,15 +73,15 @@ def thresholds(evaluation: Evaluation) -> list[Block]:
     """Precision over recall and F1 by threshold."""
     analysis = evaluation.analysis
     best = analysis.threshold
-    told = "**No detection is right**: no object is found with IoU 0.5 at any score."
+    told = "**No detection is correct**: no object is found with IoU 0.5 at any score."
     if best is not None:
         told = (
-            f"**F1 is best from score {best.score:.2f} on**: F1 {best.f1:.3f}, precision "
-            f"{best.precision:.3f}, recall {best.recall:.3f}, over all classes at IoU 0.5. "
-            "The table above has each class's own."
+            f"**F1 is best at a score threshold of {best.score:.2f}**: F1 {best.f1:.3f}, precision "
+            f"{best.precision:.3f}, recall {best.recall:.3f}, over all classes at IoU 0.5. The "
+            "table above has the values of each class."
         )
     named = charts.CLASSES_NAMED
-    few = f" The {named} worst classes are named." if len(analysis.names) > named else ""
+    few = f" Only the {named} worst classes are labeled." if len(analysis.names) > named else ""
     return [Text(told + few), Grid([charts.precision_recall(analysis), charts.f1(analysis)])]
 
 
@@ -95,11 +95,11 @@ def confusion(evaluation: Evaluation) -> list[Block]:
     fewer = f" {left_out} classes with fewer errors are left out." if left_out else ""
     return [
         Text(
-            f"Counts from score {analysis.threshold.score:.2f} on, darker by its share of the row. "
-            "In each image, objects and detections of any classes are paired from the "
-            "largest IoU down to 0.5; of those left, objects are missed and detections false. A "
-            "detection that lies by half of it on a crowd region counts for nothing, and neither "
-            f"does the region.{fewer}"
+            f"Counts at a score threshold of {analysis.threshold.score:.2f}; the shade is the "
+            "share of the row. In each image, objects and detections of any class are matched by "
+            "IoU, from the largest down to 0.5; unmatched objects are missed, unmatched detections "
+            "are false. Crowd regions are ignored, and so are detections of which half or more "
+            f"lies on one.{fewer}"
         ),
         picture,
     ]

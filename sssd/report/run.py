@@ -61,7 +61,7 @@ def write_report(
         "Data": lambda: making.data(sets),
         "Settings": lambda: making.settings(folder),
         "Time and memory": lambda: making.cost(folder),
-        "Going on": lambda: making.commands(folder),
+        "Next steps": lambda: making.commands(folder),
     }
     blocks, failed = _head(run, evaluation), []
     for name, make in sections.items():
@@ -71,7 +71,7 @@ def write_report(
         except Exception as error:  # whatever it is, the numbers and the rest are worth more
             why = f"{type(error).__name__}: {error}"
             failed.append(f"{name}: {why}")
-            found = [Text(f"**Not drawn: {why}**")]
+            found = [Text(f"**Not available: {why}**")]
         if found:
             blocks += [Heading(2, name), *found]
     text = html(blocks, f"Run {folder.resolve().name}")
@@ -102,11 +102,14 @@ def maps(method: Method | None, evaluation: Evaluation) -> list[Block]:
         return []
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=130)
-    title = "K and K_e as each cell's root mean square over channels, their difference and distance"
+    title = (
+        "Root mean square of K and K_e over the channels of each cell, their difference and "
+        "distance"
+    )
     return [
         Text(
-            "What the student's maps K are drawn to: K_e, made from K and the labels. The finest "
-            "levels, of the first image of each kind above."
+            "K_e, made from K and the labels, is the target of the student's maps K. The finest "
+            "levels, for the first image of each kind above."
         ),
         Photo(title, file.getvalue(), "png", wide=True),
     ]

@@ -36,17 +36,17 @@ def test_the_figures_are_plans() -> None:
 
 
 REFUSED = {
-    "two or more": ["plain"],
+    "at least two": ["plain"],
     "known are plain": ["plain", "sssdd"],
     'write "name: --flag value"': ["plain", "empty:"],
     "the name another than": ["plain", "sssd: --data.flip 0"],
-    "two are called 'x'": ["x: --data.flip 0", "x: --data.flip 1"],
+    "two arms are called 'x'": ["x: --data.flip 0", "x: --data.flip 1"],
     "'sssd' and 'again' are the same training": ["sssd", "again: --method.name sssd"],
-    "--engine.seed: the plan chooses seeds": ["plain", "x: --engine.seed 3"],
-    "--out: the plan chooses": ["plain", "x: --out y --data.flip 0"],
-    "--schedule.iterations is the plan's": ["plain", "x: --schedule.iterations=9"],
-    "--data.val is the plan's": ["plain", "x: --data.val y"],
-    "--data.train is the plan's": ["plain", "x: --data.train y --data.flip 0"],
+    "--engine.seed: the plan sets seeds": ["plain", "x: --engine.seed 3"],
+    "--out: the plan sets": ["plain", "x: --out y --data.flip 0"],
+    "--schedule.iterations must be the same": ["plain", "x: --schedule.iterations=9"],
+    "--data.val must be the same": ["plain", "x: --data.val y"],
+    "--data.train must be the same": ["plain", "x: --data.train y --data.flip 0"],
     "--arms x: ": ["plain", "x: --data.flop 0"],
     "--arms plain: --method.temperature has no effect": ["plain", "sssd"],
 }
@@ -61,7 +61,7 @@ def test_bad_arms_are_named(told: str) -> None:
 
 
 def test_seeds_and_folders_are_not_for_all_arms_either() -> None:
-    with pytest.raises(ValueError, match=r"--engine\.seed: the plan chooses"):
+    with pytest.raises(ValueError, match=r"--engine\.seed: the plan sets"):
         make_arms("small", ["--engine.seed", "1"], ["plain", "sssd"])
 
 
@@ -81,7 +81,7 @@ def test_an_arm_that_changes_more_than_it_says_is_named(monkeypatch: pytest.Monk
         return recipe, config
 
     monkeypatch.setattr(arms, "parse", moves_along)
-    with pytest.raises(ValueError, match=r"--engine\.batch-size from 4 to 2 as well"):
+    with pytest.raises(ValueError, match=r"--engine\.batch-size from 4 to 2 without naming it"):
         make_arms("small", [], ["plain", "x: --data.flip 0"])
 
 

@@ -70,7 +70,7 @@ def test_from_a_folder_to_gains(data: list[str], tmp_path: Path) -> None:
     finally:
         process.kill()
     assert process.returncode == 130
-    assert "the runs save where they are" in said
+    assert "the runs save a checkpoint" in said
     assert "sssd over plain at equal time: INCONCLUSIVE" in said
     plan = read(out)
     assert plan is not None
@@ -108,7 +108,7 @@ def test_the_plan_is_there_before_the_first_run(
     assert plan is not None
     assert plan.at_equal_time == {"sssd": 8}
     told = capsys.readouterr().out
-    assert "the 3 validation images are few for a threshold of 0.3 AP" in told
+    assert "3 validation images are few for a threshold of 0.3 AP" in told
     assert "at equal time plain has 8" in told
     assert command.main(["small", *data, *SMALL, *out, "--threshold", "1"]) == 0  # none has begun
     run = tmp_path / "runs" / "00-plain-seed0"
@@ -122,7 +122,7 @@ def test_the_plan_is_there_before_the_first_run(
         capsys, "small", *data, *SMALL, *out, "--threshold", "1", "--data.flip", "0.25"
     )
     (tmp_path / "plan.json").unlink()
-    assert "has runs and no plan.json" in fails(capsys, "small", *data, *SMALL, *out)
+    assert "has runs but no plan.json" in fails(capsys, "small", *data, *SMALL, *out)
 
 
 @pytest.mark.usefixtures("quick")
@@ -136,7 +136,9 @@ def test_a_budget_shortens_a_new_plan_and_never_an_old_one(
     assert plan is not None
     assert plan.iterations < 400
     assert plan.at_equal_time["sssd"] == 2 * plan.iterations
-    assert f"every run has {plan.iterations}" in " ".join(capsys.readouterr().out.split())
+    assert f"every run is shortened to {plan.iterations}" in " ".join(
+        capsys.readouterr().out.split()
+    )
     run = tmp_path / "runs" / "00-plain-seed0"
     run.mkdir(parents=True)
     (run / "log.txt").touch()
@@ -151,11 +153,11 @@ def test_wrong_use_is_told(
 ) -> None:
     small = ["small", *data, *SMALL, "--out", str(tmp_path / "out")]
     cases = {
-        "name the recipe first": ["paper"],
+        "the recipe's name comes first": ["paper"],
         "--jobs is 99": [*small, "--jobs", "99"],
         "--minutes is 0": [*small, "--minutes", "0"],
-        "is there more than once": [*small, "--seeds", "1", "2", "1"],
-        "--data.train is needed": ["small", "--out", str(tmp_path / "out")],
+        "is given more than once": [*small, "--seeds", "1", "2", "1"],
+        "--data.train is required": ["small", "--out", str(tmp_path / "out")],
         "the flags that all arms share: ": [*small, "--data.flop", "1"],
         "known are plain": [*small, "--arms", "plain", "ssd"],
     }
@@ -175,7 +177,7 @@ def test_jobs_have_a_core_or_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None
     assert comparison._jobs(None, ["0", "1"]) == 2
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-1,7")
     assert comparison._gpus("auto") == ["GPU-1", "7"]
-    with pytest.raises(ValueError, match="--jobs is 3; there are 2 GPUs"):
+    with pytest.raises(ValueError, match="--jobs is 3, but there are only 2 GPUs"):
         comparison._jobs(3, ["0", "1"])
     with pytest.raises(ValueError, match="set CUDA_VISIBLE_DEVICES instead"):
         comparison._gpus("cuda:1")
@@ -196,10 +198,10 @@ def test_a_run_of_other_settings_is_named(tmp_path: Path) -> None:
 
     check()
     check(evaluate_every=7, checkpoint_every=3)
-    with pytest.raises(ValueError, match=r"--engine\.seed is 2 and the plan has 1"):
+    with pytest.raises(ValueError, match=r"--engine\.seed is 2 but the plan has 1"):
         check(seed=2)
-    with pytest.raises(ValueError, match=r"--engine\.batch-size is 8 and the plan has 4"):
+    with pytest.raises(ValueError, match=r"--engine\.batch-size is 8 but the plan has 4"):
         check(batch_size=8)
     plan.versions["torch"] = "1.0"
-    with pytest.raises(ValueError, match=r"torch is .* and the plan has 1\.0"):
+    with pytest.raises(ValueError, match=r"torch is .* but the plan has 1\.0"):
         check()

@@ -36,17 +36,19 @@ def test_every_change_is_named(tmp_path: Path) -> None:
     data = {**plan.data, "val": {**plan.data["val"], "fingerprint": "other"}}
     settings = {**plan.settings, "sssd": {"--method.name": "sssd", "--method.over": "cells"}}
     changes = {
-        "--threshold was 0.3 and is 0.5 now": {"rule": plans.new_rule(0.5, plan.seeds, 0.05, 1)},
+        "--threshold was 0.3 and is now 0.5": {"rule": plans.new_rule(0.5, plan.seeds, 0.05, 1)},
         "--seeds was [0, 1": {"seeds": [1, 2, 3]},
-        "--error was 0.05 and is 0.1": {"error": 0.1},
-        "the validation data (fingerprint) was b and is other": {"data": data},
-        "sssd: --method.over was - and is cells": {"settings": settings},
-        "--arms were plain sssd and are plain lgd": {"arms": {"plain": [], "lgd": []}},
+        "--error was 0.05 and is now 0.1": {"error": 0.1},
+        "the validation data (fingerprint) was b and is now other": {"data": data},
+        "sssd: --method.over was - and is now cells": {"settings": settings},
+        "--arms were plain sssd and are now plain lgd": {"arms": {"plain": [], "lgd": []}},
         "the recipe was small and is demo": {"recipe": "demo"},
         "torch was None and is 9": {"versions": {**plan.versions, "torch": "9"}},
     }
     for told, change in changes.items():
-        with pytest.raises(ValueError, match="A plan is not changed after its first run") as error:
+        with pytest.raises(
+            ValueError, match="A plan cannot be changed after its first run"
+        ) as error:
             plans.refuse_changes(plan, dataclasses.replace(plan, **change), tmp_path)
         assert told in str(error.value)
     removed = {"sssd": {**plan.settings["sssd"], "--method.normalize": "False"}}  # of an older one
@@ -60,26 +62,26 @@ def test_results_of_another_plan_are_named(tmp_path: Path) -> None:
     plan = make_plan()
     begun(tmp_path, plan)
     changed = dataclasses.replace(plan, iterations=399)  # by hand, in the file
-    with pytest.raises(ValueError, match=r"00-plain-seed0.* is no run of|another plan"):
+    with pytest.raises(ValueError, match=r"00-plain-seed0.* is not a run of|another plan"):
         plans.refuse_foreign(changed, tmp_path)
     other = dataclasses.replace(plan, error=0.1)
-    with pytest.raises(ValueError, match=r"seed0/result\.json is of another plan"):
+    with pytest.raises(ValueError, match=r"seed0/result\.json belongs to another plan"):
         plans.refuse_foreign(other, tmp_path)
     (tmp_path / "runs" / "somebody").mkdir()
-    with pytest.raises(ValueError, match=r"runs/somebody is no run of .*plan\.json"):
+    with pytest.raises(ValueError, match=r"runs/somebody is not a run of .*plan\.json"):
         plans.refuse_foreign(plan, tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"recipe": "small"}'])
 def test_a_damaged_plan_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text(text)
-    with pytest.raises(ValueError, match=r"plan\.json: not a plan"):
+    with pytest.raises(ValueError, match=r"plan\.json: this version cannot read"):
         plans.read(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("seeds", "told"),
-    [([0, 1, 2, 1], "--seeds: 1 is there more"), ([0, 1], "3 or more"), ([0, 1, -2], "below 0")],
+    [([0, 1, 2, 1], "--seeds: 1 is given more"), ([0, 1], "at least 3"), ([0, 1, -2], "below 0")],
 )
 def test_bad_seeds_are_named(seeds: list[int], told: str) -> None:
     with pytest.raises(ValueError, match=told):

@@ -68,7 +68,7 @@ def test_a_report_of_too_few_runs(seeds: int, tmp_path: Path) -> None:
     write_report(plan, make_results(plan, truth, seeds), why, tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert "too few to tell" in text if seeds else "no pair of runs yet" in text
-    assert "Failed, counts for nothing: sssd, 400 iterations, seed 0" in text
+    assert "Failed, not counted: sssd, 400 iterations, seed 0" in text
     assert "diverged &lt;b&gt;" in (tmp_path / "report.html").read_text()
 
 
@@ -76,7 +76,7 @@ def test_runs_that_learnt_nothing_are_named(tmp_path: Path) -> None:
     plan = make_plan()
     write_report(plan, make_results(plan, lambda run: 0.0, 3), {}, tmp_path)
     text = (tmp_path / "report.md").read_text()
-    assert "plain has AP 0.00 after 400 iterations: hardly anything was learnt" in text
+    assert "plain has AP 0.00 after 400 iterations: hardly anything was learned" in text
     assert "INCONCLUSIVE**, +0.00 AP [+0.00, +0.00] in 3 seeds" in text
 
 

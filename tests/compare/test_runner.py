@@ -144,7 +144,7 @@ def test_a_failed_run_is_named_and_its_seed_counts_for_nothing(
     assert runner.failed == {failed: "status 1: error: training diverged at 7"}
     assert failed not in runner.results
     told = " ".join(capsys.readouterr().out.split())
-    assert "sssd, seed 1 failed and counts for nothing: status 1: error: training diverged" in told
+    assert "sssd, seed 1 failed and is not counted: status 1: error: training diverged" in told
     assert not any(name.endswith("seed3") for name in begun(tmp_path))
     assert "GO" not in told.replace("NO-GO", "")
     again = make_runner(clear)  # tried again by the same command
@@ -158,7 +158,7 @@ def test_a_run_that_is_not_the_plans_is_refused(
     make_runner: Callable[..., Runner], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def foreign(plan: Plan, run: PlannedRun, arm: Any, folder: Path) -> None:
-        raise ValueError(f"{run.folder} is not the run of the plan: --data.flip is 0")
+        raise ValueError(f"{run.folder} is not a run of this plan: --data.flip is 0")
 
     monkeypatch.setattr(files, "require_settings", foreign)
     path = tmp_path / "runs" / "00-plain-seed0" / "checkpoints"

@@ -84,7 +84,7 @@ ERRORS = [
     Broken(
         "duplicate image id",
         lambda document, _: document["images"].append({**document["images"][1], "id": 1}),
-        JSON + "image 1: duplicate image id: the first record of this id is kept",
+        JSON + "image 1: duplicate image id: the first record with this id is kept",
     ),
     Broken(
         "image without id",
@@ -104,7 +104,7 @@ ERRORS = [
     Broken(
         "duplicate category id",
         lambda document, _: document["categories"].append({"id": 7, "name": "bird"}),
-        JSON + "category 7: duplicate category id: the first record of this id is kept",
+        JSON + "category 7: duplicate category id: the first record with this id is kept",
     ),
     Broken(
         "unknown category",
@@ -181,17 +181,17 @@ ERRORS = [
     Broken(
         "an id beyond 64 bits",
         lambda document, _: document["images"].append({"id": 2**64, "file_name": "two.png"}),
-        JSON + f"image {2**64}: incomplete image: its id is beyond 64 bits; give it a smaller",
+        JSON + f"image {2**64}: incomplete image: its id does not fit into 64 bits; use a smaller",
     ),
     Broken(
         "a file name that is none",
         lambda document, _: document["images"].append({"id": 3, "file_name": "a\0b"}),
-        JSON + "image 3: incomplete image: no file can be called 'a\\x00b'",
+        JSON + "image 3: incomplete image: 'a\\x00b' is not a valid file name",
     ),
     Broken(
         "HEIC under another name",
         lambda _, images: (images / "one.jpg").write_bytes(b"\0\0\0\x18ftypheic"),
-        "one.jpg: image 1: unreadable image: it is HEIC or the like, which is not decoded; convert",
+        "one.jpg: image 1: unreadable image: it is HEIC or similar, which is not supported",
         images=1,
         boxes=2,
     ),
@@ -214,7 +214,7 @@ NOTES = [
     Broken(
         "annotation id 0",
         with_annotation(id=0),
-        JSON + "annotation 0: annotation id 0: pycocotools takes a match with it for none",
+        JSON + "annotation 0: annotation id 0: pycocotools would treat a match with it as no match",
     ),
     Broken(
         "duplicate annotation id",
@@ -224,7 +224,7 @@ NOTES = [
     Broken(
         "crowd",
         with_annotation(iscrowd=1),
-        JSON + "annotation 13: crowd region: not trained on, but kept for evaluation",
+        JSON + "annotation 13: crowd region: ignored in training, used in evaluation",
     ),
     Broken(
         "image without objects",
@@ -240,27 +240,27 @@ NOTES = [
     Broken(
         "EXIF rotation",
         with_turned((HEIGHT, WIDTH)),
-        "turned.jpg: image 1: EXIF rotation: orientation 6, turned upright when it is read",
+        "turned.jpg: image 1: EXIF rotation: orientation 6, rotated upright when it is read",
     ),
     Broken(
         "EXIF orientation 0",
         with_turned((WIDTH, HEIGHT), 0),
-        "turned.jpg: image 1: unknown EXIF orientation: 0 is none of 1 to 8: it is read as it is",
+        "turned.jpg: image 1: unknown EXIF orientation: 0 is not in 1 to 8: it is read as",
     ),
     Broken(
         "EXIF orientation 65537",
         with_turned((WIDTH, HEIGHT), 65537),
-        "turned.jpg: image 1: unknown EXIF orientation: 65537 is none of 1 to 8: it is read as",
+        "turned.jpg: image 1: unknown EXIF orientation: 65537 is not in 1 to 8: it is read as",
     ),
     Broken(
         "text in EXIF orientation",
         with_turned((WIDTH, HEIGHT), "6"),
-        "turned.jpg: image 1: unknown EXIF orientation: '6' is none of 1 to 8: it is read as it",
+        "turned.jpg: image 1: unknown EXIF orientation: '6' is not in 1 to 8: it is read as",
     ),
     Broken(
         "box below one pixel",
         with_box(9, 9, 0.5, 4),
-        JSON + "annotation 13: box below one pixel: augmentation leaves it out, evaluation counts "
+        JSON + "annotation 13: box below one pixel: augmentation drops it, evaluation counts "
         f"it: x 9, y 9, width 0.5, height 4 {BOX}",
     ),
     Broken(
@@ -271,7 +271,7 @@ NOTES = [
     Broken(
         "one file under two ids",
         lambda document, _: document["images"][1].update(file_name="one.jpg"),
-        "one.jpg: image 2: one file under two ids: image 1 has it, too; each is trained on without",
+        "one.jpg: image 2: one file under two ids: image 1 is the same file, so",
     ),
     Broken(
         "12 of 16 bits",
@@ -313,7 +313,7 @@ NOT_COCO = {
         '{"images": [], "annotations": [], "categories": []}',
         "'categories' is empty, so there is nothing to detect",
     ),
-    "bytes": ("\udcff\udcfd\udc80", "is not UTF-8, and nothing says which encoding it is"),
+    "bytes": ("\udcff\udcfd\udc80", "is not UTF-8, and its encoding is unknown"),
 }
 
 if __name__ == "__main__":

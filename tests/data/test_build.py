@@ -65,13 +65,15 @@ def test_categories_must_agree(config: DataConfig) -> None:
     document = json.loads(config.val.read_text())
     document["categories"][0]["name"] = "lynx"
     config.val.write_text(json.dumps(document))
-    with pytest.raises(DataError, match=r"val\.json has other categories.* 'lynx' is none of 2 cl"):
+    with pytest.raises(
+        DataError, match=r"val\.json has other categories.* 'lynx' is not one of 2 cl"
+    ):
         build_datasets(config)
 
 
 @pytest.mark.parametrize("name", ["train", "val"])
 def test_what_is_missing_is_named(name: str, config: DataConfig) -> None:
-    with pytest.raises(DataError, match=rf"--data\.{name} is needed"):
+    with pytest.raises(DataError, match=rf"--data\.{name} is required"):
         build_datasets(DataConfig(**{**vars(config), name: None}))
 
 
@@ -86,16 +88,16 @@ def test_images_in_both_sets_are_told(config: DataConfig) -> None:
     console = Console(file=io.StringIO(), width=500)
     build_datasets(config, console)
     shown = console.file.getvalue()
-    assert "image 1: image in both sets: it is the training image" in shown
+    assert "image 1: image in both sets: it is also the training image" in shown
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"flip": 1.5}, "--data.flip is 1.5; a probability"),
-        ({"mosaic": -0.5}, "--data.mosaic is -0.5; a probability"),
-        ({"scale": 0.5}, "--data.scale is 0.5; at least 1"),
-        ({"pixel_range": (9, 2)}, "--data.pixel-range is 9 2; the first must be the smaller"),
+        ({"flip": 1.5}, "--data.flip is 1.5; it must be a probability"),
+        ({"mosaic": -0.5}, "--data.mosaic is -0.5; it must be a probability"),
+        ({"scale": 0.5}, "--data.scale is 0.5; it must be at least 1"),
+        ({"pixel_range": (9, 2)}, "--data.pixel-range is 9 2; the first must be smaller"),
     ],
 )
 def test_numbers_out_of_range_name_their_flag(values: dict, message: str) -> None:
@@ -106,7 +108,7 @@ def test_numbers_out_of_range_name_their_flag(values: dict, message: str) -> Non
 def test_a_set_without_images(config: DataConfig) -> None:
     assert config.val is not None
     config.val.write_text('{"images": [], "annotations": [], "categories": [{"id": 1}]}')
-    with pytest.raises(DataError, match=r"val\.json: it holds no images"):
+    with pytest.raises(DataError, match=r"val\.json: it has no images"):
         build_datasets(config)
 
 

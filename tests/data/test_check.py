@@ -98,7 +98,7 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
     path = write(good(tmp_path), tmp_path)
     for name in ("one.jpg", "two.png"):
         (tmp_path / "train" / name).unlink()
-    with pytest.raises(DataError, match=r"its images are neither in .*--data\.train-images"):
+    with pytest.raises(DataError, match=r"its images were not found in .*--data\.train-images"):
         check(path)
     with pytest.raises(DataError, match="none of its 2 images can be used"):
         check(path, tmp_path / "train").resolve("drop")

@@ -75,7 +75,7 @@ def test_images_stand_beside_annotations_or_where_told(tmp_path: Path) -> None:
     assert read_coco(beside).image_paths == read_coco(path).image_paths
     elsewhere = write(tmp_path, document, "boxes.json")
     with pytest.raises(
-        DataError, match=r"boxes\.json: its images are neither in .*--images, in training"
+        DataError, match=r"boxes\.json: its images were not found in .*--images, in training"
     ):
         read_coco(elsewhere)
     assert read_coco(elsewhere, tmp_path / "train").image_paths == read_coco(path).image_paths

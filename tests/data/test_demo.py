@@ -155,10 +155,10 @@ def test_without_scikit_learn_the_way_out_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ImportError, match=r"pip install sssd\[demo\]"):
+    with pytest.raises(ImportError, match=r"pip install 'sssd\[demo\]'"):
         make(tmp_path)
 
 
 def test_small_scenes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="128 pixels or more, not 64"):
+    with pytest.raises(ValueError, match="image_size is 64; it must be at least 128"):
         demo_data(tmp_path, image_size=64)

@@ -143,7 +143,7 @@ def test_encodings(name: str, tmp_path: Path) -> None:
 def test_an_xml_class_of_unknown_encoding(tmp_path: Path) -> None:
     text = xml("dog", "a.jpg").replace("<name>dog", "<name>狗").encode("gbk")
     write(tmp_path, {"a.xml": text, "a.jpg": PHOTO})
-    with pytest.raises(DataError, match=r"a\.xml: .* is not UTF-8, and nothing says"):
+    with pytest.raises(DataError, match=r"a\.xml: .* is not UTF-8, and its encoding is unknown"):
         read_voc(tmp_path)
     write(tmp_path, {"b.xml": xml("cat", "b.jpg"), "b.jpg": PHOTO})
     (fault,) = read_voc(tmp_path).faults
@@ -161,7 +161,12 @@ def test_a_label_file_without_an_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "path", "split", "message"),
     [
-        (YOLO_SPLIT, "", "test", "no part is called 'test'; it has train, val: choose by --split"),
+        (
+            YOLO_SPLIT,
+            "",
+            "test",
+            "no split is called 'test'; it has train, val: choose with --split",
+        ),
         (YOLO_SPLIT, "images/train", "train", "no data set: .*; .* is one"),
         (VOC_SPLIT, "JPEGImages", "train", "no data set: .*; .* is one"),
         (FLAT, "", "train", r"no data set: .*it holds 2 x \.jpg"),
@@ -169,7 +174,7 @@ def test_a_label_file_without_an_image(tmp_path: Path) -> None:
             {**YOLO_SPLIT, **VOC_SPLIT},
             "",
             "train",
-            "annotations of voc and yolo; choose by --format",
+            "annotations of voc and yolo; choose with --format",
         ),
         ({"pets/x.json": "[]"}, "petz", "train", "does not exist; .*pets does"),
         ({"a.zip": ""}, "a.zip", "train", "no data set; unpack it"),
@@ -177,7 +182,7 @@ def test_a_label_file_without_an_image(tmp_path: Path) -> None:
             {"x.json": coco(("a.jpg", "dog")), "a.jpg": PHOTO},
             "x.json",
             "test",
-            "a json file is one part",
+            "a json file is one split",
         ),
         (
             {
@@ -188,19 +193,19 @@ def test_a_label_file_without_an_image(tmp_path: Path) -> None:
             },
             "",
             "val",
-            "no part is called 'val'; it has train, train2",
+            "no split is called 'val'; it has train, train2",
         ),
         (
             {"a.json": coco(("a.jpg", "dog")), "b.json": coco(("a.jpg", "dog"))},
             "",
             "train",
-            "name one of its json files: .*a.json, .*b.json",
+            "give one of its json files: .*a.json, .*b.json",
         ),
         (
             {"obj.data": "names = obj.names\n", "obj.names": NAMES},
             "",
             "train",
-            "it names no images",
+            "it has no images",
         ),
         (
             {"train.txt": "data/a.jpg\ndata/b.jpg\n", "obj.names": NAMES},
@@ -230,11 +235,9 @@ def test_a_set_without_objects_stops(tmp_path: Path) -> None:
     files = {**YOLO_SPLIT, "classes.txt": NAMES, "labels/train/a.txt": "", "labels/val/b.txt": ""}
     write(tmp_path, files)
     config = DataConfig(train=tmp_path, val=tmp_path)
-    with pytest.raises(
-        DataError, match=r"--data\.train: .* holds 1 images without a single object"
-    ):
+    with pytest.raises(DataError, match=r"--data\.train: .* has 1 images but no objects"):
         build_datasets(config)
-    with pytest.raises(DataError, match=r"--data\.val: .* without a single object"):
+    with pytest.raises(DataError, match=r"--data\.val: .* but no objects"):
         build_validation_set(config)
 
 

@@ -42,7 +42,7 @@ RUNS = [8 * 48 + 12, *[24, 24] * 31, 24, 12 + 24 * 48]  # column by column
         ("names: [cat, dog]\nnc: 3", "nc is 3, but names has 2"),
         ("names: [cat, dog]\nnc: many", "nc must be the number of classes, not 'many'"),
         ("names: [cat, dog]\nkpt_shape: 17", r"kpt_shape must be \[POINTS, VALUES\]"),
-        ("other: 1", r"no class names; write them, one a line, to .*classes\.txt"),
+        ("other: 1", r"no class names; write them, one per line, to .*classes\.txt"),
     ],
 )
 def test_names_of_a_data_yaml(text: str, names: list[str] | str, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def _corners(document: dict) -> None:
     ("harm", "message"),
     [
         (_fractions, "fractions of the image; multiply"),
-        (_corners, "x1, y1, x2, y2 by all appearance"),
+        (_corners, "look like x1, y1, x2, y2"),
     ],
 )
 def test_boxes_in_other_units(harm: Callable[[dict], None], message: str, tmp_path: Path) -> None:
@@ -179,6 +179,6 @@ def test_ids_beyond_64_bits(tmp_path: Path) -> None:
     dataset = read_dataset(tmp_path / "x.json")
     assert dataset[0][1]["boxes"].tolist() == [CAT]
     assert [str(fault) for fault in dataset.faults if fault.kind == "incomplete image"] == [
-        f"{tmp_path}/x.json: image {2**70}: incomplete image: its id is beyond 64 bits; give it a "
-        "smaller number or a text"
+        f"{tmp_path}/x.json: image {2**70}: incomplete image: its id does not fit into 64 bits; "
+        "use a smaller number or a string"
     ]

@@ -150,7 +150,7 @@ def test_a_range_of_values(
 
 def test_floats_need_a_range(tmp_path: Path) -> None:
     path = save(Image.fromarray(np.zeros((2, 3), np.float32)), tmp_path / "a.tif")
-    with pytest.raises(DataError, match=r"a\.tif: .*mode F.* give it by --pixel-range LOW HIGH"):
+    with pytest.raises(DataError, match=r"a\.tif: .*mode F.* set it with --pixel-range LOW HIGH"):
         read_image(path)
 
 

@@ -47,7 +47,7 @@ def test_only_what_has_changed_is_opened_again(data: Path, opened: list[str], ca
     opened.clear()
     second = check(data)
     assert opened == []
-    assert second.summary() == first.summary() + "; 2 images checked before, unchanged"
+    assert second.summary() == first.summary() + "; 2 images unchanged since the last check"
     assert (second.faults, second.files) == (first.faults, first.files)
     image = data.parent / "train" / "one.jpg"
     image.write_bytes(image.read_bytes()[:-20])  # truncated: another size

@@ -171,8 +171,8 @@ def test_a_worker_names_the_file_it_failed_on(workers: int, dataset: DetectionDa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch_size": 0}, "batch_size must be 1 or more and start 0 or more: 0, 0"),
-        ({"start": -1}, "batch_size must be 1 or more and start 0 or more: 3, -1"),
+        ({"batch_size": 0}, "batch_size must be at least 1 and start at least 0: 0, 0"),
+        ({"start": -1}, "batch_size must be at least 1 and start at least 0: 3, -1"),
         ({"rank": 2, "world_size": 2}, "rank 2, world_size 2"),
     ],
 )
@@ -182,5 +182,5 @@ def test_wrong_numbers(arguments: dict, message: str, dataset: DetectionDataset)
 
 
 def test_no_images(dataset: DetectionDataset) -> None:
-    with pytest.raises(ValueError, match="holds no images to train with"):
+    with pytest.raises(ValueError, match="has no images to train on"):
         stream(dataset.subset([]), 1)

@@ -50,7 +50,8 @@ def test_a_split_stays_where_data_move_and_grow(make, tmp_path: Path) -> None:
     assert train.classes == held.classes == ["cat", "dog"]
     assert not names_of(train) & names_of(held)
     assert names_of(train) | names_of(held) == set(NAMES[:20])
-    line = f"--data.val-share 0.3: {len(held)} of 20 images ({len(held) / 20:.1%}) are validated on"
+    share = f"{len(held)} of 20 images ({len(held) / 20:.1%})"
+    line = f"--data.val-share 0.3: {share} are held out for validation"
     assert line in console.file.getvalue()
     assert build_validation_set(config).fingerprint == held.fingerprint
     later = make(tmp_path / "b", NAMES)
@@ -75,21 +76,30 @@ def test_every_class_is_on_both_sides_or_named(tmp_path: Path) -> None:
         train, held = build_datasets(DataConfig(train=path, val_share=share), console)
         assert set(train.boxes.labels) == set(range(13))
         assert set(held.boxes.labels) == set(range(12))
-        assert "note: too few images to be validated on, too: kind12\n" in console.file.getvalue()
+        assert (
+            "note: these classes have too few images to be validated on as well: kind12\n"
+            in console.file.getvalue()
+        )
 
 
 def test_what_makes_no_split_is_refused(tmp_path: Path) -> None:
     path = coco_set(tmp_path, NAMES[:1])
     for share in (0.01, 0.99):
-        with pytest.raises(DataError, match=r"--data\.val-share 0\.\d+: of the 1 images .*none to"):
+        with pytest.raises(
+            DataError, match=r"--data\.val-share 0\.\d+: of the 1 images .*none would be"
+        ):
             build_datasets(DataConfig(train=path, val_share=share))
     for share in (0.0, 1.0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match=r"--data\.val-share is .*; between 0 and 1, such as"):
+        with pytest.raises(
+            ValueError, match=r"--data\.val-share is .*; it must lie between 0 and 1, such as"
+        ):
             DataConfig(val_share=share)
     for given in ({"val": path}, {"val_images": tmp_path}):
         with pytest.raises(ValueError, match=r"--data\.val-share 0\.2 takes .*leave one of them"):
             DataConfig(train=path, val_share=0.2, **given)
-    with pytest.raises(DataError, match=r"--data\.val is needed.*, or --data\.val-share 0\.2 for"):
+    with pytest.raises(
+        DataError, match=r"--data\.val is required.*, or --data\.val-share 0\.2 to hold out"
+    ):
         build_datasets(DataConfig(train=path))
 
 

@@ -63,7 +63,7 @@ def test_classes_may_be_given(root: Path) -> None:
     with pytest.warns(UserWarning, match="1 unknown category"):
         dataset = read_voc(root, "train", classes=["dog"])
     (fault,) = dataset.faults
-    assert str(fault).endswith("a.xml: object 2: unknown category: 'cat' is none of dog")
+    assert str(fault).endswith("a.xml: object 2: unknown category: 'cat' is not one of dog")
 
 
 def test_names_and_sizes_are_taken_from_the_images_where_the_xml_is_wrong(root: Path) -> None:
@@ -110,10 +110,10 @@ def test_an_unusable_xml_leaves_its_image_out(harm: str, root: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"split": "test"}, "no part is called 'test'; it has train, val: choose by --split"),
+        ({"split": "test"}, "no split is called 'test'; it has train, val: choose with --split"),
         (
             {"images": "nowhere"},
-            "nowhere: this folder does not exist; name the images' by --images",
+            "nowhere: this folder does not exist; give the images' folder with --images",
         ),
     ],
 )
@@ -125,7 +125,7 @@ def test_what_is_missing_is_named(arguments: dict, message: str, root: Path) -> 
 def test_no_objects_at_all(root: Path) -> None:
     for path in (root / "Annotations").iterdir():
         write_xml(root, path.stem, [])
-    with pytest.raises(DataError, match="no xml file below it names an object"):
+    with pytest.raises(DataError, match="none of its xml files has an object"):
         read_voc(root)
 
 

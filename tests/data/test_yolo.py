@@ -86,7 +86,7 @@ def test_data_yaml(root: Path) -> None:
         dataset = read_dataset(root / "data.yaml")
         assert dataset.classes == ["cat", "dog"]
         assert dataset.fingerprint == plain.fingerprint
-    with pytest.raises(DataError, match="no part is called 'val'; it has train"):
+    with pytest.raises(DataError, match="no split is called 'val'; it has train"):
         read_yolo(root / "data.yaml", "val")
     (root / "data.yaml").write_text("names: [")
     with pytest.raises(DataError, match="not a yaml file"):
@@ -96,13 +96,13 @@ def test_data_yaml(root: Path) -> None:
 
 
 def test_what_is_missing_is_named(root: Path) -> None:
-    with pytest.raises(DataError, match="no part is called 'val'; it has train"):
+    with pytest.raises(DataError, match="no split is called 'val'; it has train"):
         read_yolo(root, "val")
     (root / "classes.txt").unlink()
     with pytest.raises(
-        DataError, match=r"no class names; write them, one a line, to .*classes\.txt"
+        DataError, match=r"no class names; write them, one per line, to .*classes\.txt"
     ):
         read_yolo(root)
     assert read_yolo(root, classes=["a", "b"]).classes == ["a", "b"]
-    with pytest.raises(DataError, match="of a YOLO data set, its data"):
+    with pytest.raises(DataError, match="for a YOLO data set, its data"):
         read_dataset(root, images=root / "images")

@@ -108,7 +108,7 @@ def test_imagenet_weights_by_their_version(
 
 
 def test_efficientnet_has_one_set_of_imagenet_weights() -> None:
-    with pytest.raises(ValueError, match=r"--detector\.weights is 'imagenet_v1'.*give 'imagenet'"):
+    with pytest.raises(ValueError, match=r"--detector\.weights is 'imagenet_v1'.*use 'imagenet'"):
         build_backbone("efficientnet_lite0", "imagenet_v1", 32, finest_level=3)
 
 

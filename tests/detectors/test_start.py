@@ -56,9 +56,9 @@ def scores(detector: Detector, kinds: list[int]) -> torch.Tensor:
 def test_shared_classes_are_found_as_before(name: DetectorName, tmp_path: Path) -> None:
     path = saved(tmp_path, name, THERE)
     detector, line = started(name, path)
-    assert line == f"starts from {path}: kept classes: bird, cat; new: emu, yak"
+    assert line == f"starting from {path}: kept classes: bird, cat; new: emu, yak"
     whole, line = started(name, path, THERE)
-    assert line == f"starts from {path}: all 3 classes are kept"
+    assert line == f"starting from {path}: all 3 classes are kept"
     state = load_file(path)
     assert all(torch.equal(state[k], v) for k, v in whole.model.state_dict().items())
     assert torch.equal(scores(detector, [1, 2]), scores(whole, [2, 0]))
@@ -82,10 +82,10 @@ def test_torchvisions_coco_weights_are_known(
     coco = build_detector(small_config(name), len(names))
     torch.save(coco.model.state_dict(), tmp_path / "coco.pth")
     detector, line = started(name, tmp_path / "coco.pth", ["zebra", "gnu", "N/A"])
-    assert line.endswith("torchvision's weights of COCO: kept classes: zebra; new: gnu, N/A")
+    assert line.endswith("torchvision's COCO weights: kept classes: zebra; new: gnu, N/A")
     assert torch.equal(scores(detector, [0]), scores(coco, [names.index("zebra")]))
     with pytest.raises(
-        ValueError, match=r"--detector\.backbone resnet50 --detector\.width 256, an"
+        ValueError, match=r"--detector\.backbone resnet50 --detector\.width 256, but"
     ):
         started(name, Path("coco"))
     monkeypatch.setattr("sssd.detectors.start.OF_THE_NETWORK", ("name",))
@@ -100,22 +100,24 @@ def test_torchvisions_coco_weights_are_known(
 def test_what_does_not_fit_is_refused_by_name(tmp_path: Path) -> None:
     network = {"name": "fcos", "backbone": "resnet18", "width": 64, "p6_from": "p5"}
     path = saved(tmp_path, "fcos", THERE, detector=network)
-    with pytest.raises(ValueError, match=r"is of --detector\.width 64, and here .*width 96: give"):
+    with pytest.raises(
+        ValueError, match=r"was trained with --detector\.width 64, but here .*width 96: use"
+    ):
         started("fcos", path, width=96)
     with pytest.raises(
         ValueError, match=r"weights b\.pt would be overwritten by --detector\.start"
     ):
         started("fcos", path, weights="b.pt")
-    with pytest.raises(ValueError, match=r"is of --detector\.name fcos, and here it is"):
+    with pytest.raises(ValueError, match=r"was trained with --detector\.name fcos, but here it is"):
         started("retinanet", path)
-    with pytest.raises(ValueError, match=r"has 3 classes and names 2: it was changed"):
+    with pytest.raises(ValueError, match=r"has 3 classes but names 2: the file was modified"):
         started("fcos", saved(tmp_path, "fcos", THERE, classes=["a", "b"]))
     foreign = saved(tmp_path, "fcos", THERE, classes="a")
-    with pytest.raises(ValueError, match=r"has 3 classes, of which nothing says the names"):
+    with pytest.raises(ValueError, match=r"has 3 classes without names"):
         started("fcos", foreign)
-    assert started("fcos", foreign, ["a", "b", "c"])[1].endswith("all 3 classes, by their number")
+    assert started("fcos", foreign, ["a", "b", "c"])[1].endswith("all 3 classes, matched by number")
     _, line = started("fcos", saved(tmp_path, "fcos", THERE), ["emu"])
-    assert "none of the 1 classes is in it, their rows of the head are new" in line
+    assert "it has none of the 1 classes; their rows of the head start from scratch" in line
 
 
 def test_a_run_is_gone_on_with_by_other_classes_and_sizes(
@@ -137,5 +139,7 @@ def test_a_run_is_gone_on_with_by_other_classes_and_sizes(
         assert torch.equal(body.conv1.weight, file.get_tensor("backbone.body.conv1.weight"))
     shutil.copytree(finished_run, tmp_path / "run")
     (tmp_path / "run" / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"has not ended, it has no model\.safetensors"):
+    with pytest.raises(
+        FileNotFoundError, match=r"is not finished, so it has no model\.safetensors"
+    ):
         build_detector(dataclasses.replace(config, start_from=tmp_path / "run"), 2, ["a", "b"])

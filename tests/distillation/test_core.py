@@ -106,7 +106,7 @@ def test_a_lambda_of_zero_adds_nothing_and_wants_no_gradient() -> None:
 
 
 def test_a_function_is_no_coefficient() -> None:
-    with pytest.raises(TypeError, match=r'function, which no checkpoint can hold.*"steps"'):
+    with pytest.raises(TypeError, match=r'function, which a checkpoint cannot store.*"steps"'):
         SelfDistillation(3, 64, coefficient=lambda i: 1.0)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="coefficient is a str: expected a number"):
         SelfDistillation(3, 64, coefficient="1")  # type: ignore[arg-type]

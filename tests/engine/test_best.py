@@ -191,11 +191,13 @@ def test_the_evaluations_left_are_counted(dataset: DetectionDataset, tmp_path: P
 
 @pytest.mark.parametrize("patience", [0, -1])
 def test_no_patience_at_all_is_refused(patience: int) -> None:
-    with pytest.raises(ValueError, match=rf"--engine.patience is {patience}; at least 1"):
+    with pytest.raises(
+        ValueError, match=rf"--engine.patience is {patience}; it must be at least 1"
+    ):
         EngineConfig(patience=patience)
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "best.safetensors").write_bytes(json.dumps({}).encode())
-    with pytest.raises(ValueError, match=r"best\.safetensors: not what a run leaves"):
+    with pytest.raises(ValueError, match=r"best\.safetensors: not a valid file of a run"):
         read_best(tmp_path)

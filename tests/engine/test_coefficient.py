@@ -58,11 +58,11 @@ def run_tiny(folder: Path, method: MethodConfig, iterations: int = 4) -> None:
 
 def test_a_run_is_not_resumed_with_other_settings_of_the_method(tmp_path: Path) -> None:
     run_tiny(tmp_path, method_of("sssd"), iterations=2)
-    with pytest.raises(RunError, match=r"method.coefficient.value is 2\.0 now and was 1\.0"):
+    with pytest.raises(RunError, match=r"method.coefficient.value is now 2\.0 and was 1\.0"):
         run_tiny(tmp_path, method_of("sssd", value=2.0))
-    with pytest.raises(RunError, match=r"method.adapter is none now and was separable"):
+    with pytest.raises(RunError, match=r"method.adapter is now none and was separable"):
         run_tiny(tmp_path, dataclasses.replace(method_of("sssd"), adapter="none"))
-    with pytest.raises(RunError, match=r"method.name is lgd now and was sssd"):
+    with pytest.raises(RunError, match=r"method.name is now lgd and was sssd"):
         run_tiny(tmp_path, method_of("lgd"))
     run_tiny(tmp_path, method_of("sssd"))
 

@@ -136,7 +136,7 @@ def test_only_the_first_process_writes_and_talks(folder: Path, seen: list[dict[s
 
 @pytest.mark.slow
 def test_another_number_of_processes_is_refused(folder: Path, seen: object) -> None:
-    with pytest.raises(RunError, match=r"processes is 1 now and was 2"):
+    with pytest.raises(RunError, match=r"processes is now 1 and was 2"):
         two_processes.run(folder, "fcos", "fcos", PlainConfig())
 
 
@@ -144,7 +144,7 @@ def test_a_batch_that_can_not_be_shared_names_the_way_out() -> None:
     config = EngineConfig(batch_size=16, accumulate=2)
     assert config.part_size(4) == 2
     with pytest.raises(
-        ValueError, match=r"16.*6 parts \(processes: 3, --engine.accumulate 2\).* of 6"
+        ValueError, match=r"16.*6 equal parts \(processes: 3, --engine.accumulate 2\).* of 6"
     ):
         config.part_size(3)
     with pytest.raises(ValueError, match=r"accumulate is 0"):
@@ -193,7 +193,7 @@ def test_torchrun_shares_a_batch_passes_a_signal_on_and_the_run_stops_in_order(
     text = " ".join(output.split())
     said = "batch 4 = 2 processes x 2 parts x 1; learning rate 0.008 x 4/16 = 0.002"
     assert text.count(said) == text.count("; run in ") == 1
-    said = "torchrun (with its flags of before) -m sssd.train --resume --out"
+    said = "torchrun (with the same flags) -m sssd.train --resume --out"
     assert output.count(said) == 1, errors
     (checkpoint,) = checkpoints(run)
     assert int(checkpoint.stem) == read_metrics(run)[-1]["iteration"]

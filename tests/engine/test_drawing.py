@@ -145,7 +145,9 @@ def test_a_font_of_the_system_draws_what_ours_can_not(
     installed = [*(str(path) for path in tmp_path.iterdir()), str(DEJAVU)]
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda: installed)
     assert readable("猫", "class 0") == ("猫", font)
-    with pytest.warns(UserWarning, match=r"no font here can draw the name '犬🚗': .* 'class 1'"):
+    with pytest.warns(
+        UserWarning, match=r"no installed font can draw the name '犬🚗': .* 'class 1'"
+    ):
         assert readable("犬🚗", "class 1") == ("class 1", DEJAVU)
     pixels = torch.zeros(3, 100, 200, dtype=torch.uint8)
     cat, other = (

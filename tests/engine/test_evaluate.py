@@ -197,7 +197,7 @@ def test_unknown_ids_name_the_known_ones() -> None:
 
 def test_wrong_ground_truth() -> None:
     truth, found = perfect()
-    with pytest.raises(ValueError, match="has 'categories'; this one has not"):
+    with pytest.raises(ValueError, match="needs 'categories', which this one lacks"):
         evaluate_detections({"images": [], "annotations": []}, found)
     with pytest.raises(ValueError, match="it holds no images"):
         evaluate_detections({**truth, "images": []}, found)

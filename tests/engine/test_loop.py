@@ -101,20 +101,22 @@ def test_resume_refuses_other_settings_and_shows_both(
     run_to(dataset, tmp_path, iterations=2)
     ((name, value),) = changes.items()
     flag, was = f"--engine.{name.replace('_', '-')}", getattr(CONFIG, name)
-    with pytest.raises(RunError, match=rf"{flag} is {value} now and was {was}"):
+    with pytest.raises(RunError, match=rf"{flag} is now {value} and was {was}"):
         run_to(dataset, tmp_path, config=replace(CONFIG, **changes))
 
 
 def test_resume_refuses_other_data(dataset: DetectionDataset, tmp_path: Path) -> None:
     run_to(dataset, tmp_path, iterations=2)
     other = dataset.subset([0, 1, 2, 3])
-    with pytest.raises(RunError, match=rf"training data's fingerprint is {other.fingerprint} now"):
+    with pytest.raises(RunError, match=rf"training data's fingerprint is now {other.fingerprint}"):
         run_to(other, tmp_path)
 
 
 def test_resume_refuses_another_detector(dataset: DetectionDataset, tmp_path: Path) -> None:
     tiny_run(dataset, tmp_path, CONFIG, PlainConfig(), 2, "retinanet")
-    with pytest.raises(RunError, match=r"the method in its checkpoint does not fit .* new --out"):
+    with pytest.raises(
+        RunError, match=r"the method in its checkpoint does not fit .* another --out"
+    ):
         tiny_run(dataset, tmp_path, CONFIG, PlainConfig(), 4, "fcos")
 
 

@@ -67,10 +67,12 @@ def test_the_last_whole_step_is_saved_and_the_flag_is_named(
         with pytest.raises(RunError) as raised:
             run(dataset, tmp_path / "run")
     said = str(raised.value)
-    assert "out of memory behind iteration 3" in said
-    assert "A process had 4 images at a time (--engine.batch-size 4, --engine.accumulate 1)" in said
+    assert "out of memory after iteration 3" in said
+    assert (
+        "Each process had 4 images at a time (--engine.batch-size 4, --engine.accumulate 1)" in said
+    )
     assert re.search(
-        r"Go on behind iteration 3 by `.* --resume --out \S+ --engine.accumulate 2`", said
+        r"Resume after iteration 3 with `.* --resume --out \S+ --engine.accumulate 2`", said
     )
     assert str(error) in said
     assert [path.stem for path in checkpoints(tmp_path / "run")] == ["00000003"]
@@ -119,7 +121,7 @@ def test_weights_that_may_have_moved_in_part_are_not_saved(
             raise CUDA
 
     monkeypatch.setattr(torch.optim.SGD, "step", moving)
-    with pytest.raises(RunError, match=r"Begin again with --engine.accumulate 2"):
+    with pytest.raises(RunError, match=r"Start again with --engine.accumulate 2"):
         run(dataset, tmp_path)
     assert checkpoints(tmp_path) == []
 
@@ -132,7 +134,7 @@ def test_an_evaluation_that_fails_leaves_the_steps_before_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "evaluate_detector", evaluate)
-        with pytest.raises(RunError, match="Go on behind iteration 3"):
+        with pytest.raises(RunError, match="Resume after iteration 3"):
             run(dataset, tmp_path, evaluate_every=3)
     run(dataset, tmp_path, evaluate_every=3, accumulate=4)
     assert [row["iteration"] for row in read_metrics(tmp_path) if "AP" in row] == [3, 5]

@@ -104,7 +104,7 @@ NONSENSE: dict[str, Any] = {
     "images[1] is a list": [array(4, 4, 3), [1, 2]],
     "images[0] is an array (3, 8, 9) of uint8": array(3, 8, 9),
     "images[0] is an array (0, 4, 3)": array(0, 4, 3),
-    "images[0] is an array (4, 4, 3) of float64; give uint8": array(4, 4, 3, dtype=float),
+    "images[0] is an array (4, 4, 3) of float64; pass uint8": array(4, 4, 3, dtype=float),
     "images[0] is an array (4, 4) of bool": array(4, 4, dtype=bool),
     "images[0] is an array (4, 4, 3) of uint16": array(4, 4, 3, dtype=np.uint16),
     "images[0] is a tensor (8, 9, 3) of torch.uint8": torch.zeros(8, 9, 3, dtype=torch.uint8),
@@ -141,7 +141,9 @@ def test_options_without_meaning(options: dict[str, Any], said: str, run: Run) -
 
 
 def test_the_threshold_is_the_runs_own(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match=r"has no thresholds\.json.*a score of 0\.3 on"):
+    with pytest.warns(
+        UserWarning, match=r"has no thresholds\.json.*a score threshold of 0\.3 is used"
+    ):
         assert read_threshold(tmp_path) == 0.3
     path = tmp_path / "thresholds.json"
     path.write_text('{"all": 0.41, "by_class": {"kind0": 0.9}, "iou": 0.5}')

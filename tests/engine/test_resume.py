@@ -154,8 +154,8 @@ def test_what_can_not_be_honoured_is_refused_with_both_values(flag: str, finishe
     was = by_flag(read_settings(finished, Config))[of(flag)]
     with pytest.raises(ValueError, match="Nothing was written") as raised:
         parse(["--resume", "--out", str(finished), flag, *REFUSED[flag]])
-    assert f"{of(flag)} is " in str(raised.value)
-    assert f"now and was {was}" in str(raised.value)
+    assert f"{of(flag)} is now " in str(raised.value)
+    assert f" and was {was}" in str(raised.value)
     value = REFUSED[flag][-1] if REFUSED[flag] else str(flag == of(flag))
     assert value in str(raised.value)
 
@@ -187,8 +187,8 @@ def test_a_run_goes_on_by_its_folder_alone_and_with_what_is_given_besides(
     more += ["--engine.log-every", "1"]
     assert main(["--resume", "--out", str(run), *more]) == 0
     said = capsys.readouterr().out
-    assert "goes on behind iteration 1" in said
-    assert "--schedule.learning-rate 0.0016, which was 0.008" in said
+    assert "resumes after iteration 1" in said
+    assert "--schedule.learning-rate 0.0016 (was 0.008)" in said
     rates = {r["iteration"]: r["learning_rate"] for r in read_metrics(run) if "loss" in r}
     # small: x 2/16 for the batch; the milestone at 1 has multiplied it by 0.3
     assert rates[2] == rates[3] == pytest.approx(0.0016 * 2 / 16 * 0.3)
@@ -211,8 +211,8 @@ def test_a_refused_command_leaves_a_finished_run_as_it_was(
     config = run / "config.json"
     edited = config.read_text().replace('"max_size": 64', '"max_size": 320')
     cases: list[tuple[int, str, list[str]]] = [
-        (2, "--engine.optimizer is sgd now and was adamw", ["--engine.optimizer", "sgd"]),
-        (2, "--detector.max-size is 320 now and was 64", ["--detector.max-size", "320"]),
+        (2, "--engine.optimizer is now sgd and was adamw", ["--engine.optimizer", "sgd"]),
+        (2, "--detector.max-size is now 320 and was 64", ["--detector.max-size", "320"]),
         (1, "training data's fingerprint is", ["--data.train", str(other)]),
         (1, "validation data's fingerprint is", ["--data.val", str(other)]),
     ]
@@ -223,7 +223,7 @@ def test_a_refused_command_leaves_a_finished_run_as_it_was(
         assert contents(run) == before, said
     config.write_text(edited)
     status, message = refusal(capsys, *resume)  # the checkpoint knows better
-    assert "--detector.max-size is 320 now and was 64" in message
+    assert "--detector.max-size is now 320 and was 64" in message
     assert config.read_text() == edited
     config.write_bytes(before["config.json"])
     assert len(load(run).classes) == 2
@@ -233,7 +233,7 @@ def test_a_run_can_not_be_shorter_than_it_is(run: Path, capsys: pytest.CaptureFi
     assert main(["--resume", "--out", str(run), "--schedule.iterations", "2"]) == 0
     before = contents(run)
     found = refusal(capsys, "--resume", "--out", str(run), "--schedule.iterations", "1")
-    assert found == (1, "error: --schedule.iterations is 1, and the run has made 2 already")
+    assert found == (1, "error: --schedule.iterations is 1, but the run has already done 2")
     assert contents(run) == before
 
 
@@ -242,7 +242,7 @@ def test_a_run_can_not_be_shorter_than_it_is(run: Path, capsys: pytest.CaptureFi
     [
         (["--resume"], "name the run's folder with --out"),
         (["--resume", "--out", "nowhere"], "nowhere holds no checkpoint"),
-        (["coco", "--resume", "--out", "RUN"], "RUN was begun as small"),
+        (["coco", "--resume", "--out", "RUN"], "RUN was started with the recipe small"),
     ],
 )
 def test_what_there_is_to_go_on_with_is_asked_for(

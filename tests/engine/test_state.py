@@ -45,7 +45,7 @@ def test_a_run_without_checkpoints_has_none(tmp_path: Path) -> None:
 def test_a_full_disk_names_the_file_and_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     path.write_bytes(b"old")
-    with pytest.raises(RunError, match=r"weights\.pt cannot be written.*untouched"):
+    with pytest.raises(RunError, match=r"weights\.pt cannot be written.*unchanged"):
         write_atomically(path, lambda file: torch.save({"w": torch.zeros(10_000)}, file))
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["weights.pt"]

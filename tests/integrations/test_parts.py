@@ -12,7 +12,9 @@ def test_normalised_boxes_become_pixels() -> None:
     assert boxes.tolist() == [[50.0, 0.0, 150.0, 50.0]]
     for empty in (torch.zeros(0, 4), torch.zeros(0)):
         assert boxes_in_pixels(empty, (8, 8)).shape == (0, 4)
-    with pytest.raises(ValueError, match=r"boxes has shape \(4, 5\): need \(n, 4\).* upright"):
+    with pytest.raises(
+        ValueError, match=r"boxes has shape \(4, 5\): expected \(n, 4\).* axis-aligned"
+    ):
         boxes_in_pixels(torch.zeros(4, 5), (8, 8))  # oriented; as many numbers as five boxes have
 
 

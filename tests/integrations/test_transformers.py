@@ -239,7 +239,7 @@ def test_a_run_that_is_taken_up_ends_where_one_in_a_piece_does(
     assert all(torch.equal(model.state_dict()[n], x) for n, x in whole.state_dict().items())
     part = load_file(last / "distillation.safetensors")
     assert all(torch.equal(model.distillation.state_dict()[name], x) for name, x in part.items())
-    with pytest.raises(ValueError, match=r"looked in .*checkpoint-2: give"):
+    with pytest.raises(ValueError, match=r"of this run in .*checkpoint-2: give"):
         take_up(DistillationCallback())  # the checkpoint is in another folder than the run
     with pytest.raises(ValueError, match=r"no distillation.safetensors of this run"):
         take_up(DistillationCallback(checkpoint=last))

@@ -187,7 +187,7 @@ def test_what_cannot_be_attached_to_is_refused() -> None:
         config = {**TINY, "head": head}
         for made in (kind, tasks.DetectionModel):  # a DetectionTrainer makes the latter
             with pytest.raises(
-                TypeError, match=f"with the head {name}.*Detect are served.*upright"
+                TypeError, match=f"with the head {name}.*Detect are supported.*axis-aligned"
             ):
                 attach(made(config, verbose=False))
     pose = tasks.PoseModel("yolo11n-pose.yaml", verbose=False)

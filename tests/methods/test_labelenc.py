@@ -147,7 +147,7 @@ def test_step_1_of_one_backbone_serves_another(tmp_path: Path) -> None:
 
 
 def test_step_2_says_what_it_needs(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"--method\.step1-weights is needed"):
+    with pytest.raises(ValueError, match=r"--method\.step1-weights is required"):
         step2(None)
     with pytest.raises(FileNotFoundError, match="absent"):
         step2(tmp_path / "absent.safetensors")

@@ -17,7 +17,7 @@ NAMED = {"p3": MAPS[0], "p4": MAPS[1]}
     ("student", "teacher", "error", "message"),
     [
         (MAPS[0], MAPS, TypeError, "student has 1 levels but teacher has 2"),
-        (None, MAPS, TypeError, "student is a NoneType: pass a list of tensors, one a level"),
+        (None, MAPS, TypeError, "student is a NoneType: pass a list of tensors, one per level"),
         (MAPS, set(MAPS), TypeError, "teacher is a set: pass a list"),
         (MAPS, "p3", TypeError, "teacher is a str: pass a list"),
         (MAPS, [MAPS], TypeError, r"teacher\[0\] is a list: expected a tensor"),
@@ -51,8 +51,8 @@ def test_bad_maps(student, teacher, error, message):
         ({"eps": -1.0}, "eps is -1.0"),
         ({"root": "rows"}, "root is 'rows'"),
         ({"reduction": "max"}, "reduction is 'max'"),
-        ({"rows": "none", "reduction": "sum"}, "rows='none' reduces nothing: add up"),
-        ({"rows": "none", "row_weights": MAPS}, "rows='none' weighs nothing: multiply"),
+        ({"rows": "none", "reduction": "sum"}, "rows='none' does not reduce: sum its result"),
+        ({"rows": "none", "row_weights": MAPS}, "rows='none' does not use them: multiply"),
         ({"backend": "fast"}, "backend is 'fast': expected one of auto, cuda"),
         ({"backend": "cuda"}, "'cuda' cannot run divergence_forward: the tensors are on cpu"),
         ({"backend": "triton"}, "'triton' cannot run divergence_forward: the tensors are on cpu"),
@@ -70,11 +70,11 @@ def test_a_setting_that_wants_a_gradient_is_refused(name):
 
     value = torch.tensor(0.5)
     assert loss(value) == loss(0.5)
-    with pytest.raises(TypeError, match=f"{name} is a tensor that wants a gradient"):
+    with pytest.raises(TypeError, match=f"{name} is a tensor that requires a gradient"):
         loss(value.requires_grad_())
-    with pytest.raises(TypeError, match=f"{name} is a tensor that wants a gradient"):
+    with pytest.raises(TypeError, match=f"{name} is a tensor that requires a gradient"):
         torch.func.grad(loss)(value.detach())
-    with pytest.raises(TypeError, match=f"{name} is a tensor that wants a gradient"):
+    with pytest.raises(TypeError, match=f"{name} is a tensor that requires a gradient"):
         torch.func.jvp(loss, (value.detach(),), (torch.tensor(1.0),))
     for number in ("1", [], torch.ones(2)):
         with pytest.raises(TypeError, match=f"{name} is a .*: expected a number"):

@@ -23,7 +23,7 @@ from tests.scenes import write_scenes
 from tests.tiny import QUIET
 
 SECTIONS = ["Numbers", "Classes", "Thresholds", "Confusion matrix", "Training", "Images", "Data",
-            "Settings", "Time and memory", "Going on"]  # fmt: skip
+            "Settings", "Time and memory", "Next steps"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_names_are_text(run: Run, tmp_path: Path) -> None:
     numbers = dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100",
                              "ARs", "ARm", "ARl"), 1.0)  # fmt: skip
     path = tmp_path / "page.html"
-    with pytest.warns(UserWarning, match="no font here can draw"):
+    with pytest.warns(UserWarning, match="no installed font can draw"):
         assert write_report(path, run, Evaluation(numbers, found, dataset)) == []
     page = page_of(path)
     for name in names:
@@ -91,7 +91,7 @@ def test_a_fault_in_one_section_leaves_the_others_and_says_so(
     failed = write_report(path, run, evaluation)
     assert failed == ["Confusion matrix: ZeroDivisionError: planted <fault>"]
     page = page_of(path)
-    assert "Not drawn: ZeroDivisionError: planted <fault>" in page.text
+    assert "Not available: ZeroDivisionError: planted <fault>" in page.text
     for name in SECTIONS:
         assert name in page.text
 
@@ -113,7 +113,7 @@ def test_a_report_that_fails_costs_nothing_else(
     here = replace(run, folder=tmp_path)
     fitting.draw_report(here, evaluation, None, evaluation.dataset, Console())
     said = " ".join(capsys.readouterr().out.split())
-    assert "report: not drawn: OSError: planted fault; weights and numbers are in" in said
+    assert "the report was not written: OSError: planted fault; weights and numbers are in" in said
 
 
 def test_tables(evaluation: Evaluation, tmp_path: Path) -> None:

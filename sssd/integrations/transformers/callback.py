@@ -1,4 +1,4 @@
-"""What ties `attach` to transformers' `Trainer`."""
+"""Connects `attach` to transformers' `Trainer`."""
 
 import json
 from collections.abc import Sequence
@@ -17,17 +17,18 @@ FILE = "distillation.safetensors"
 
 
 class DistillationCallback(TrainerCallback):
-    """Ties `attach` to a `Trainer`: steps, learning rate, log and checkpoints.
+    """Connects `attach` to a `Trainer`: steps, learning rate, log and checkpoints.
 
-    - A step is one of the optimizer's, so that the parts of an accumulated batch share a lambda,
-      and lambda follows the Trainer's learning rate: see `Stepwise.follow`.
-    - The log has "distillation_loss", "teacher_loss" and "distillation_lambda" beside "loss", each
-      the mean since the last log and over the processes.
-    - A checkpoint folder has the part's weights and step in `distillation.safetensors` beside the
-      model, and `train(resume_from_checkpoint=...)` goes on with them.
+    - A step is an optimizer step, so the parts of an accumulated batch share a lambda, and lambda
+    follows the Trainer's learning rate: see `Stepwise.follow`.
+    - The log has "distillation_loss", "teacher_loss" and "distillation_lambda" in addition to
+    "loss", each a mean since the last log and over the processes.
+    - A checkpoint folder has the weights and step of the distillation in
+    `distillation.safetensors`, next to the model, and `train(resume_from_checkpoint=...)` restores
+    them.
 
     Args:
-        checkpoint: folder that `train(resume_from_checkpoint=...)` is given, where it is not in the
+        checkpoint: the folder given to `train(resume_from_checkpoint=...)`, if it is not in the
             Trainer's output folder.
 
     Example:
@@ -97,8 +98,8 @@ class DistillationCallback(TrainerCallback):
         sums = part.attachment.host.sums
         if not sums:
             raise RuntimeError(
-                "the model trained, but attach saw none of its steps: train the very model that "
-                "was given to attach, no copy of it"
+                "the model trained, but attach saw none of its steps: train the model that was "
+                "given to attach, not a copy of it"
             )
         added = {name: _mean(pair) for name, pair in sorted(sums.items())}
         sums.clear()
@@ -153,8 +154,8 @@ def _refuse_arguments(args: TrainingArguments) -> None:
     """What would train without distillation, or save without the part."""
     if args.n_gpu > 1:
         raise ValueError(
-            f"the Trainer spreads a batch over {args.n_gpu} GPUs by nn.DataParallel, whose copies "
-            "do not distil: start a process a GPU with torchrun"
+            f"the Trainer splits a batch over {args.n_gpu} GPUs with nn.DataParallel, whose copies "
+            "do not distill: start one process per GPU with torchrun"
         )
     for name in ("fsdp", "deepspeed", "enable_jit_checkpoint"):
         if getattr(args, name, None):
@@ -184,10 +185,10 @@ def _folder_of(state: TrainerState, places: Sequence[Path]) -> Path:
             if json.dumps(saved.log_history) == json.dumps(state.log_history):
                 return folder
     raise ValueError(
-        f"found no {FILE} of this run, looked in {', '.join(map(str, places))}: give "
-        "DistillationCallback(checkpoint=...) the folder that train(resume_from_checkpoint=...) "
-        "has. A checkpoint of a run without this callback cannot be taken up with it: load the "
-        "model, attach, and train anew"
+        f"found no {FILE} of this run in {', '.join(map(str, places))}: give "
+        "DistillationCallback(checkpoint=...) the folder of train(resume_from_checkpoint=...). A "
+        "checkpoint of a run without this callback cannot be resumed with it: load the model, "
+        "attach, and start a new training"
     )
 
 

@@ -30,7 +30,7 @@ def host(model: nn.Module) -> "TransformersHost | None":
 class TransformersHost(Host):
     """An RT-DETR, RT-DETRv2, D-FINE or DEIMv2 for object detection, or a subclass.
 
-    K are the encoder's maps. For the losses on K_e the model runs again behind its encoder.
+    K are the encoder's maps. For the losses on K_e the model runs again after its encoder.
 
     Attributes:
         sums: sum and number of the losses so far, by their name in Trainer's log.
@@ -69,8 +69,8 @@ class TransformersHost(Host):
             shape = tuple(label["boxes"].shape)
             if len(shape) != 2 or shape[1] != 4:
                 raise ValueError(
-                    f'labels[{i}]["boxes"] has shape {shape}: expected (n, 4), centre x and y, '
-                    "width and height as fractions of the image; oriented boxes are not served"
+                    f'labels[{i}]["boxes"] has shape {shape}: expected (n, 4), center x and y, '
+                    "width and height as fractions of the image; oriented boxes are not supported"
                 )
         if call.get("labels") is not None and call.get("pixel_values") is None:
             raise ValueError("pixel_values is missing: distillation needs the size of the images")
@@ -145,10 +145,10 @@ class TransformersHost(Host):
         share = _share_of_the_gradient(part)
         if not share > LEAST_OF_THE_GRADIENT:  # or NaN
             raise ValueError(
-                f"the adapter of distillation passes on {share:.0e} of the gradient, so that "
-                "nothing would be distilled: its weights were initialised again after attach, as "
+                f"the distillation adapter passes on only {share:.0e} of the gradient, so nothing "
+                "would be distilled: its weights were initialized again after attach, as "
                 "from_pretrained and init_weights do with every module. Attach after "
-                "from_pretrained, or detach(model) and attach(model) anew"
+                "from_pretrained, or call detach(model) and attach(model) again"
             )
         self._adapter_lives = True
 
@@ -179,7 +179,7 @@ def _gives(module: nn.Module, output: Any) -> Iterator[None]:
 
 
 def _share_of_the_gradient(part: SelfDistillation) -> float:
-    """Norm of a gradient behind the adapter as a share of what came in."""
+    """Norm of a gradient after the adapter as a share of what came in."""
     given = torch.Generator().manual_seed(0)  # draws nothing from the trainer's numbers
     device = part.step.device
     noise = torch.randn(2, 1, part.projection.width, 8, 8, generator=given).to(device)
