@@ -68,6 +68,14 @@ def test_a_trained_student_is_the_plain_model_and_no_more(name: str, method: str
             assert torch.equal(shifted(name, [ours])[0]["labels"], theirs["labels"])
 
 
+def test_no_side_of_a_box_starts_without_a_gradient() -> None:
+    detector = small_detector("fcos")
+    batch = detector.prepare(images_and_targets()[0])
+    with torch.no_grad():
+        sides = detector.model.head(detector.maps(batch))["bbox_regression"]
+    assert sides.min() > 0  # torchvision's ReLU passes a gradient there
+
+
 @pytest.mark.parametrize("name", DETECTORS)
 def test_every_parameter_gets_a_gradient_from_images_without_boxes(name: str) -> None:
     detector = small_detector(name).train()
