@@ -118,7 +118,7 @@ def test_the_plan_is_there_before_the_first_run(
     assert "--threshold was 1.0 and is now 0.5" in fails(
         capsys, "small", *data, *SMALL, *out, "--threshold", "0.5"
     )
-    assert "plain: --data.flip was 0.5 and is 0.25 now" in fails(
+    assert "plain: --data.flip was 0.5 and is now 0.25" in fails(
         capsys, "small", *data, *SMALL, *out, "--threshold", "1", "--data.flip", "0.25"
     )
     (tmp_path / "plan.json").unlink()
