@@ -135,9 +135,10 @@ recipes:
 {recipes}
   fcos_r50_lgd, ...         The rows of the paper's comparison; --list shows all of them.
 
-  RECIPE --help             All settings of a recipe. RECIPE --method.name NAME The recipe with
-  another method: {methods}. --list                    All recipes, one per line. --resume --out RUN
-  Resume a run with its own settings."""
+  RECIPE --help             All settings of a recipe.
+  RECIPE --method.name NAME The recipe with another method: {methods}.
+  --list                    All recipes, one per line.
+  --resume --out RUN        Resume a run with its own settings."""
     )
     sys.exit(0)
 

@@ -234,7 +234,7 @@ def test_predict_with_a_file_as_with_its_run(
     cases = {
         "not a usable ONNX file": ["broken.onnx"],
         "its metadata lacks 'classes'": ["foreign.onnx"],
-        "there is no such file": ["absent.onnx"],
+        "no such file": ["absent.onnx"],
         "--device is cuda": ["foreign.onnx", "--device", "cuda"],
         "--weights is best": ["foreign.onnx", "--weights", "best"],
     }

@@ -115,10 +115,10 @@ def test_the_plan_is_there_before_the_first_run(
     run.mkdir(parents=True)
     (run / "log.txt").touch()
     assert command.main(["small", *data, *SMALL, *out, "--threshold", "1"]) == 0
-    assert "--threshold was 1.0 and is 0.5 now" in fails(
+    assert "--threshold was 1.0 and is now 0.5" in fails(
         capsys, "small", *data, *SMALL, *out, "--threshold", "0.5"
     )
-    assert "plain: --data.flip was 0.5 and is 0.25 now" in fails(
+    assert "plain: --data.flip was 0.5 and is now 0.25" in fails(
         capsys, "small", *data, *SMALL, *out, "--threshold", "1", "--data.flip", "0.25"
     )
     (tmp_path / "plan.json").unlink()

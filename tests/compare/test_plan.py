@@ -42,8 +42,8 @@ def test_every_change_is_named(tmp_path: Path) -> None:
         "the validation data (fingerprint) was b and is now other": {"data": data},
         "sssd: --method.over was - and is now cells": {"settings": settings},
         "--arms were plain sssd and are now plain lgd": {"arms": {"plain": [], "lgd": []}},
-        "the recipe was small and is demo": {"recipe": "demo"},
-        "torch was None and is 9": {"versions": {**plan.versions, "torch": "9"}},
+        "the recipe was small and is now demo": {"recipe": "demo"},
+        "torch was None and is now 9": {"versions": {**plan.versions, "torch": "9"}},
     }
     for told, change in changes.items():
         with pytest.raises(
