@@ -137,7 +137,7 @@ def test_little_shared_memory(
 @pytest.mark.parametrize("member", KERNEL_MEMBERS)
 def test_family_on_clusters(module: ModuleType, member: str) -> None:
     for memory_format in FORMATS:
-        both = maps([(2, 24, 70, 65), (1, 24, 9, 11)], memory_format=memory_format)
+        both = maps([(1, 24, 70, 65), (2, 24, 9, 11)], memory_format=memory_format)
         check(module, *both, over="cells", play={"shared": 16 << 10}, **KERNEL_MEMBERS[member])
 
 
