@@ -103,7 +103,10 @@ def test_detections_are_compared_whatever_the_order_of_equal_scores() -> None:
 SIZES = [(64, 64), (100, 40), (33, 150), (97, 96)]
 
 
-@pytest.mark.parametrize("name", ["fcos", "retinanet", "fasterrcnn"])
+@pytest.mark.parametrize(
+    "name",
+    ["fcos", *(pytest.param(name, marks=pytest.mark.slow) for name in ("retinanet", "fasterrcnn"))],
+)
 def test_onnx_answers_as_pytorch_on_images_of_any_size(
     name: str,
     run: Path,

@@ -105,6 +105,7 @@ def newcomer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_commands_of_the_package_run(newcomer: Path) -> None:
     for number, words in enumerate(filter(is_here, commands())):
         command = shortened(words)

@@ -77,6 +77,7 @@ def run(folder: Path) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_training_leaves_everything(run: Path) -> None:
     for name in ("model.safetensors", "report.html"):
         assert (run / name).stat().st_size > 0
@@ -101,6 +102,7 @@ def commands(folder: Path, run: Path, tmp_path: Path) -> list[tuple[Callable, li
     ]
 
 
+@pytest.mark.slow
 def test_commands_say_and_keep_the_names(
     commands: list[tuple[Callable, list[str]]],
     folder: Path,

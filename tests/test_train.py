@@ -204,6 +204,7 @@ def test_help_shows_the_settings_of_the_method_alone(
     assert not any(text in output for text in foreign)
 
 
+@pytest.mark.slow
 def test_labelenc_step_2_starts_from_what_step_1_leaves(tmp_path: Path, data: list[str]) -> None:
     steps = ["fcos_r50_labelenc_step1", "fcos_r50_labelenc_step2"]
     first, second = tmp_path / "first", tmp_path / "second"

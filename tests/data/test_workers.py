@@ -138,6 +138,7 @@ training_loader(scenes, 2, seed=0, workers=1)
 """
 
 
+@pytest.mark.slow
 def test_a_worker_ends_with_a_trainer_that_is_killed_while_it_makes_a_loader(
     tmp_path: Path,
 ) -> None:
@@ -170,6 +171,7 @@ next(batches)
 """
 
 
+@pytest.mark.slow
 def test_a_program_ends_with_a_loader_in_use(tmp_path: Path) -> None:
     """Its workers ignore the signal that Python ends them with."""
     path = write_scenes(tmp_path, "train")

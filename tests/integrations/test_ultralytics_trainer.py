@@ -113,6 +113,7 @@ def test_the_script_of_the_page(data: Path, tmp_path: Path) -> None:
     assert len(onnx.predict(image, imgsz=64, verbose=False)) == 1
 
 
+@pytest.mark.slow
 def test_lambda_follows_the_learning_rate_and_resumes(data: Path, tmp_path: Path) -> None:
     settings = {"coefficient": {"value": 2.0, "step_factor": 10.0}}
     steps: list[int] = []

@@ -21,7 +21,7 @@ ODD = [(1, 3, 7, 11), (2, 40, 5, 7), (2, 5, 1, 1), (1, 1, 3, 5), (3, 33, 2, 9)]
 EVEN = [(2, 64, 8, 8), (1, 256, 4, 8)]
 LONG = [(1, 8, 80, 65), (2, 1300, 3, 4)]  # rows of several chunks, and in pieces
 FORMATS = [torch.contiguous_format, torch.channels_last]
-# Rows of three elements, where one mass is nearly all: see `tolerance_of`.
+# Of a norm: rows where one mass is nearly all, see `tolerance_of`.
 LOOSE = {"softmax_mse_row": 2e-3}
 ROUNDING = {torch.float32: 3e-6, torch.bfloat16: 6e-3, torch.float16: 8e-4}
 
@@ -137,8 +137,11 @@ def test_little_shared_memory(
 @pytest.mark.parametrize("member", KERNEL_MEMBERS)
 def test_family_on_clusters(module: ModuleType, member: str) -> None:
     for memory_format in FORMATS:
-        both = maps([(2, 24, 70, 65), (1, 24, 9, 11)], memory_format=memory_format)
-        check(module, *both, over="cells", play={"shared": 16 << 10}, **KERNEL_MEMBERS[member])
+        both = maps([(1, 24, 70, 65), (2, 24, 9, 11)], memory_format=memory_format)
+        check(
+            module, *both, loose=LOOSE.get(member, 0), over="cells", play={"shared": 16 << 10},
+            **KERNEL_MEMBERS[member],
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize("over", OVER)

@@ -75,7 +75,10 @@ def step_2(step_1: Method, folder: Path) -> MethodConfig:
     return LabelEncStep2Config(step1_weights=path)
 
 
-@pytest.mark.parametrize(("detector", "backbone", "name"), COMBINATIONS)
+@pytest.mark.parametrize(
+    ("detector", "backbone", "name"),
+    [pytest.param(*c, marks=[pytest.mark.slow] * (c[1] == "resnet50")) for c in COMBINATIONS],
+)
 def test_two_steps_give_every_parameter_a_finite_gradient(
     detector: str, backbone: str, name: str, tmp_path: Path
 ) -> None:

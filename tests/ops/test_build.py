@@ -204,6 +204,7 @@ def test_no_function_is_shared_between_instruction_sets():
     assert [name for name, folders in owners.items() if len(folders) > 1] == []
 
 
+@pytest.mark.slow
 def test_offsets_beyond_32_bits(tmp_path):
     compiler = shutil.which("g++") or shutil.which("c++")
     if compiler is None:
