@@ -209,12 +209,13 @@ def test_wrong_use_is_status_two(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_says_how_it_is_used(exported: tuple[Path, str]) -> None:
+def test_a_file_says_how_it_is_used(run: Path, exported: tuple[Path, str]) -> None:
     model = onnx.load(exported[0])
     about = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
     table = (ROOT / "docs/export.md").read_text().partition("| key | value |")[2].split("\n\n")[0]
     assert set(about) == set(re.findall(r"`(\w+)`", re.sub(r"\|[^|]*\|$", "|", table, flags=re.M)))
-    assert (about["threshold"], about["size"], about["pixel_range"]) == (0.3, None, None)
+    best = json.loads((run / "thresholds.json").read_text())["all"]
+    assert (about["threshold"], about["size"], about["pixel_range"]) == (best, None, None)
     assert about["normalisation"] == {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
     assert (about["detector"]["max_size"], about["classes"]) == (64, ["kind0", "kind1"])
     assert [x.name for x in model.graph.input] == [*about["input"]]

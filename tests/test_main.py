@@ -86,4 +86,4 @@ def test_every_command_takes_the_best_weights_or_says_that_there_are_none(
         with pytest.raises(SystemExit) as exit_info:
             command([str(copy), *arguments, "--weights", "best"])
         assert exit_info.value.code == 2
-        assert "has not been evaluated, it has no best.safetensors" in capsys.readouterr().err
+        assert "not been evaluated yet, so it has no best.safetensors" in capsys.readouterr().err

@@ -71,7 +71,7 @@ def test_objects_are_pooled_and_painted_in_boxes_clamped_to_the_image() -> None:
 
 def test_oriented_boxes_are_refused() -> None:
     oriented = {"boxes": torch.rand(4, 5), "labels": torch.zeros(4, dtype=torch.int64)}
-    with pytest.raises(ValueError, match=r"boxes of image 1 has shape \(4, 5\)"):
+    with pytest.raises(ValueError, match=r"boxes of image 1 have shape \(4, 5\)"):
         pack_objects([*targets_of([1]), oriented])
 
 

@@ -6,7 +6,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs/integrations.md"
 
 
 def test_another_detector() -> None:
-    code = PAGE.read_text().split("## Another detector", 1)[1].split("```python\n")[1]
+    code = PAGE.read_text().split("## Other detectors", 1)[1].split("```python\n")[1]
     space: dict[str, object] = {}
     exec(code.split("```")[0], space)
     assert space["losses"].keys() == {"loss_cls", "teacher_loss_cls", "loss_distillation"}
