@@ -1,12 +1,14 @@
 """What the divergence operator refuses, and that each message names the thing and the way out."""
 
 from collections import OrderedDict
+from typing import get_args
 
 import pytest
 import torch
 
 from sssd.losses import lgd_loss
-from sssd.ops import explain, feature_divergence, js_distance
+from sssd.ops import dispatch, explain, feature_divergence, js_distance
+from sssd.ops.divergence_kernels import Measure, Normalize, is_defined, number
 from tests.ops.divergence_cases import numbers_of
 
 MAPS = [torch.zeros(1, 4, 2, 2), torch.zeros(1, 4, 1, 1)]
@@ -76,9 +78,9 @@ def test_a_setting_that_wants_a_gradient_is_refused(name):
         torch.func.grad(loss)(value.detach())
     with pytest.raises(TypeError, match=f"{name} is a tensor that requires a gradient"):
         torch.func.jvp(loss, (value.detach(),), (torch.tensor(1.0),))
-    for number in ("1", [], torch.ones(2)):
+    for wrong in ("1", [], torch.ones(2)):
         with pytest.raises(TypeError, match=f"{name} is a .*: expected a number"):
-            loss(number)
+            loss(wrong)
 
 
 def test_maps_are_taken_as_users_hold_them():
@@ -123,6 +125,20 @@ def test_maps_are_taken_as_users_hold_them():
 def test_bad_weights(weights, error, message):
     with pytest.raises(error, match=message):
         js_distance(MAPS, MAPS, row_weights=weights)
+
+
+@pytest.mark.skipif(bool(dispatch.MISSING), reason=dispatch.MISSING)
+@pytest.mark.parametrize("divergence", get_args(Measure)[:-1])
+@pytest.mark.parametrize("normalize", get_args(Normalize))
+def test_the_library_computes_what_is_defined_and_nothing_in_its_place(normalize, divergence):
+    settings = number("normalize", normalize), number("divergence", divergence)
+    if is_defined(normalize, divergence):
+        assert max(torch.ops.sssd.divergence_planes(*settings)) > 0
+    else:
+        with pytest.raises(ValueError, match="do not have this divergence"):
+            torch.ops.sssd.divergence_planes(*settings)
+        with pytest.raises(ValueError, match=f"divergence {divergence!r} compares"):
+            feature_divergence(MAPS, MAPS, normalize=normalize, divergence=divergence)
 
 
 def test_a_direct_call_with_maps_of_another_layout_is_refused():
