@@ -83,8 +83,8 @@ FMA = {"FFMA", "FMUL", "FADD", *PACKED, "HFMA2", "HADD2", "HMUL2", "FSWZADD"}
 MUFU = {"MUFU", "F2I", "I2F", "F2F", "I2FP", "FRND", "POPC", "FLO", "BREV"}
 LSU = {"LDG", "STG", "LDS", "STS", "LD", "ST", "LDL", "STL", "LDC", "ATOMS", "ATOMG", "RED"}
 OTHER = {"BRA", "BSSY", "BSYNC", "BAR", "EXIT", "NOP", "WARPSYNC", "YIELD", "CALL", "RET", "VOTE",
-           "BREAK", "ERRBAR", "MEMBAR", "DEPBAR", "LDGDEPBAR", "ELECT", "CS2R", "S2R", "S2UR",
-           "R2UR", "VOTEU", "SHFL"}  # fmt: skip
+         "BREAK", "ERRBAR", "MEMBAR", "DEPBAR", "LDGDEPBAR", "ELECT", "CS2R", "S2R", "S2UR",
+         "R2UR", "VOTEU", "SHFL"}  # fmt: skip
 
 
 def unit_of(opcode: str) -> str:

@@ -97,9 +97,9 @@ def fit_settings(
 
     Args:
         asked: settings of a run.
-        recipe: what the folder's `config.json` is to call them.
-        given: flags whose values a length in epochs does not move: see `in_iterations`.
-        console: where progress is told.
+        recipe: their name in the folder's `config.json`.
+        given: flags whose values a length in epochs does not scale: see `in_iterations`.
+        console: see `fit`, which also says what is returned and raised.
         loggers: see `fit`.
     """
     with distributed.process_group(asked.engine.device):

@@ -60,8 +60,7 @@ struct AffineRow {
   V bend_a, bend_b, value;  // backward
 };
 
-// Squared error of normalized rows, D = sum (y - z)^2; of unit rows 1 - cosine, which is half of
-// it.
+// Squared error of normalized rows: D = sum (y - z)^2, or half of it, 1 - cosine of unit rows.
 struct Affine {
   static constexpr bool kSoftmax = false;
   static int planes(const Settings& settings) {

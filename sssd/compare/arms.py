@@ -116,7 +116,8 @@ def longer(recipe: str, flags: Sequence[str], arm: Arm, iterations: int) -> Arm:
     """An arm in another number of iterations: all that happens at one moves along."""
     wanted = stretched(arm.config, iterations)
     goal, idle = by_flag(wanted), tuple(without_effect(wanted))  # idle ones are refused
-    # What flags gave stays behind where they are parsed; then what is rounded once or twice.
+    # Parsing moves the recipe's iterations, not those that flags gave: these are said anew first,
+    # as a flag may have no effect where they were; then what was rounded differently.
     given = _flags_in([*flags, *arm.flags]) - {"--schedule.iterations"}
     now = {flag: value for flag, value in by_flag(arm.config).items() if flag in given}
     own = [*arm.flags, "--schedule.iterations", str(iterations)]

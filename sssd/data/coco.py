@@ -121,7 +121,7 @@ def _unique(
             report(f"incomplete {name}", f"{name} number {number}", f"it has no valid '{wanted}'")
         elif key in found:
             report(
-                f"duplicate {name} id", f"{name} {key!r}", ("the first record with this id is kept")
+                f"duplicate {name} id", f"{name} {key!r}", "the first record with this id is kept"
             )
         else:
             found[key] = record

@@ -268,11 +268,7 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
         twice = [name for name in self.classes if list(classes).count(name) > 1]
         twice += [name for name in self.classes if self.classes.count(name) > 1]
         if unknown or twice:
-            what = (
-                (f"{unknown[0]!r} is not one of")
-                if unknown
-                else f"{twice[0]!r} is there twice among"
-            )
+            what = f"{unknown[0]!r} is not one of" if unknown else f"{twice[0]!r} is twice among"
             raise DataError(
                 f"{self.source} has other categories than the training data: {what} "
                 f"{some_of(classes if unknown else [*self.classes, *classes])}"

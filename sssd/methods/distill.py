@@ -172,7 +172,7 @@ def build_adapter(name: AdapterName, width: int) -> nn.Module:
 def squared_error(
     student: Maps, teacher: Maps, over: Literal["cells", "image"]
 ) -> tuple[Tensor, Tensor]:
-    """`standardized_mse` of all levels, and what each level adds to it (P,)."""
+    """The sum of `standardized_mse` over the levels, a scalar, and the part of each level, (P,)."""
     by_level = standardized_mse(student, teacher, over=over)
     return by_level.sum(), by_level
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from sssd.recipes import describe
+from sssd.recipes import RECIPES, describe
 from sssd.recipes.paper import PAPER, row
 
 LGD_FUSION = {  # context row, appearance detached
@@ -16,6 +16,17 @@ LGD_FUSION = {  # context row, appearance detached
     "fasterrcnn_r101": (False, True),
 }
 STAGES = tuple(LGD_FUSION)
+
+
+def test_every_row_has_a_recipe() -> None:
+    rows = ["plain", "lgd", "lgd_stepwise", "sssd", "sssd_stepwise"]
+    rows += [f"{row}_90k" for row in rows]
+    rows += ["labelenc_step2", "labelenc_step2_180k"]
+    names = {f"{stage}_{row}" for stage in STAGES for row in rows}
+    names |= {f"{stage}_labelenc_step1" for stage in STAGES if stage.endswith("r50")}
+    assert names == {name for name in PAPER if "_lambda" not in name}
+    sweep = {n: row(n).method.coefficient.value for n in PAPER if "_lambda" in n}
+    assert sweep == {f"retinanet_r50_sssd_lambda{v}": v for v in (10, 25, 50, 100, 150)}
 
 
 def test_no_row_is_another() -> None:
@@ -32,6 +43,7 @@ def test_what_all_rows_share() -> None:
         assert schedule.learning_rate == (0.02 if "fasterrcnn" in name else 0.01)
         assert detector.min_size == (640, 672, 704, 736, 768, 800)
         assert (detector.max_size, detector.width) == (1333, 256)
+        assert detector.backbone == ("resnet50" if "_r50" in name else "resnet101")
         assert config.data.flip == 0.5
         assert detector.weights == "imagenet_v1"
         p5 = "fasterrcnn" in name or ("fcos" in name and "labelenc" in name)
@@ -49,9 +61,15 @@ def test_lgd_and_sssd(stage: str) -> None:
         assert config.schedule.milestones == (120_000, 160_000)
         assert (config.method.coefficient.start, config.method.frozen_backbone) == (30_000, 20_000)
         fusion = config.method.fusion
-        assert (fusion.context, fusion.detach) == LGD_FUSION[stage]
-    assert lgd.method.coefficient.value == 1
-    assert (sssd.method.coefficient.value, sssd.method.elements) == (75, "mean")
+        assert (fusion.name, fusion.context, fusion.detach) == ("relation", *LGD_FUSION[stage])
+        assert config.method.adapter == "full"
+    assert (lgd.method.name, lgd.method.coefficient.value) == ("lgd", 1.0)
+    assert (sssd.method.name, sssd.method.coefficient.value) == ("sssd", 75.0)
+    assert (sssd.method.elements, sssd.method.over, sssd.method.root) == (
+        "mean",
+        "channels",
+        "level",
+    )
     for method in ("lgd", "sssd"):
         stepwise, short = (row(f"{stage}_{method}_{kind}") for kind in ("stepwise", "90k"))
         value = stepwise.method.coefficient.value
@@ -73,3 +91,7 @@ def test_labelenc(stage: str) -> None:
     assert second.schedule.iterations == 90_000
     assert dataclasses.astuple(second.method.coefficient) == (1.0, 1.0, {}, 0, 80_000)
     assert (long.schedule.iterations, long.method.coefficient.stop) == (180_000, 160_000)
+
+
+def test_names_are_those_of_the_command() -> None:
+    assert ["demo", "small", "coco", *PAPER] == list(RECIPES)
