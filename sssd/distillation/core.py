@@ -221,10 +221,9 @@ class SelfDistillation(Stepwise):
         return (step + 1) % self.teacher_every == 0
 
     def is_drawn(self, step: int) -> bool:
-        """Whether there is a distance."""
-        if self.adapter_first:
-            return not self.coefficient.has_stopped(step)
-        return self.acting_lambda_at(step) > 0
+        """Whether there is a distance: not where lambda is 0, which would train nothing."""
+        weight = self.lambda_at if self.adapter_first else self.acting_lambda_at
+        return weight(step) > 0
 
     def resting(self, step: int) -> list[nn.Module]:
         """Parts of this module while no loss trains them: their gradients are zero.
@@ -232,7 +231,7 @@ class SelfDistillation(Stepwise):
         Take those away before the optimizer's step, which would let weight decay move the part.
         """
         untaught = not self.is_taught(step)
-        undrawn = not (self.is_drawn(step) and self.lambda_at(step))
+        undrawn = not self.is_drawn(step)
         rests = (
             (self.fusion, untaught),
             (self.adapter, undrawn),

@@ -99,6 +99,24 @@ def test_the_head_sees_enhanced_maps_only_every_nth_step() -> None:
     assert [part.resting(i) for i in (0, 1)] == [[part.fusion], []]
 
 
+def test_where_lambda_is_zero_for_some_steps_there_is_no_distance() -> None:
+    calls: list[int] = []
+
+    def distance(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
+        calls.append(len(student))
+        return one(student, teacher)
+
+    part = SelfDistillation(3, 64, coefficient={"steps": {0: 0.0, 2: 1.0}}, distance=distance)
+    counts = []
+    for _ in range(3):
+        losses = step(part, head=lambda k: {"loss": sum(m.mean() for m in k)})
+        sum(losses.values(), torch.zeros(())).backward()
+        counts.append((len(losses), len(calls)))
+        assert all(p.grad is not None for p in part.parameters())
+    assert counts == [(2, 0), (2, 0), (2, 1)]
+    assert [part.resting(i) for i in (0, 2)] == [[part.adapter], []]
+
+
 def test_a_lambda_of_zero_adds_nothing_and_wants_no_gradient() -> None:
     part = SelfDistillation(3, 64, coefficient=0)
     assert step(part, head=lambda k: pytest.fail("the head ran")) == {}
