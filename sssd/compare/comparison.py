@@ -180,7 +180,7 @@ def _fitted(plan: Plan, jobs: int, seconds: float | None, console: Console) -> P
 
 def _first_look_seconds(plan: Plan, jobs: int) -> float:
     seeds = plan.seeds[: plan.rule.looks[0]]
-    runs = [run for seed in seeds for run in plan.runs(plan.others, seed)]
+    runs = [run for seed in seeds for run in plan.runs(seed)]
     longest = max(planned_seconds(plan, run) for run in runs)
     total = sum(planned_seconds(plan, run) for run in runs)
     return max(longest, total / jobs) + longest / 2 * (jobs > 1)
@@ -196,7 +196,7 @@ def _told(plan: Plan, jobs: int) -> list[str]:
            plan.at_equal_time else "")
         for name in plan.arms
     ]  # fmt: skip
-    runs = [run for seed in plan.seeds for run in plan.runs(plan.others, seed)]
+    runs = [run for seed in plan.seeds for run in plan.runs(seed)]
     hours = sum(planned_seconds(plan, run) for run in runs) / 3600
     lines.append(
         f"{' to '.join(dict.fromkeys((str(plan.rule.looks[0]), str(len(plan.seeds)))))} seeds, "

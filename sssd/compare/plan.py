@@ -7,7 +7,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import torchvision
@@ -19,6 +19,7 @@ from sssd.data import DetectionDataset
 from sssd.engine.files import write_text
 from sssd.engine.record import REMOVED
 
+Equal = Literal["iterations", "time"]
 FILE = "plan.json"
 SAME_COST = 0.02  # arms whose steps differ by less share the longer run of the baseline
 IMAGE_NOISE = 10.0
@@ -108,14 +109,22 @@ class Plan:
         long = "" if length == self.iterations else f"-{length}"
         return PlannedRun(arm, length, seed, f"{place[:60]}{long}-seed{seed}")
 
-    def pair(self, arm: str, seed: int, equal: str) -> tuple[PlannedRun, PlannedRun]:
+    def pair(self, arm: str, seed: int, equal: Equal) -> tuple[PlannedRun, PlannedRun]:
         """The arm's and the baseline's run: a gain at equal "iterations" or "time"."""
         length = self.at_equal_time[arm] if equal == "time" else self.iterations
         return self.run(arm, seed), self.run(self.baseline, seed, length)
 
-    def runs(self, arms: Sequence[str], seed: int) -> list[PlannedRun]:
-        """All runs of a seed that some arms need, each once."""
-        pairs = [self.pair(arm, seed, equal) for equal in ("iterations", "time") for arm in arms]
+    @property
+    def comparisons(self) -> list[tuple[str, Equal]]:
+        """What gets a verdict: each arm at equal iterations, then each at equal time."""
+        return [(arm, equal) for equal in get_args(Equal) for arm in self.others]
+
+    def runs(
+        self, seed: int, comparisons: Sequence[tuple[str, Equal]] | None = None
+    ) -> list[PlannedRun]:
+        """The runs of a seed that some comparisons need, each once; by default those of all."""
+        wanted = self.comparisons if comparisons is None else comparisons
+        pairs = [self.pair(arm, seed, equal) for arm, equal in wanted]
         return list(dict.fromkeys(run for pair in pairs for run in reversed(pair)))
 
     def arm_of(self, run: PlannedRun, arms: Mapping[str, Arm]) -> Arm:
@@ -239,7 +248,7 @@ def refuse_foreign(plan: Plan, folder: Path) -> None:
     Raises:
         ValueError: names it.
     """
-    known = {run.folder for seed in plan.seeds for run in plan.runs(plan.others, seed)}
+    known = {run.folder for seed in plan.seeds for run in plan.runs(seed)}
     for path in sorted((folder / "runs").glob("*")):
         if path.name not in known:
             raise ValueError(f"{path} is not a run of {folder / FILE}: move it away")

@@ -172,6 +172,20 @@ def _numbers(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
             ),
             Table(["arm", "AP", "teacher's AP", "distance", "closer at the end"], teachers),
         ]
+    levels = [
+        [row["arm"], f"{one['iteration']:,}", f"{one['lambda']:g}"]
+        + [", ".join(f"{value:.2f}" for value in one[what]) for what in ("distance", "share")]
+        for row in told["arms"]
+        for one in row["levels"]
+    ]
+    if levels:
+        blocks += [
+            Text(
+                "By level, the finest first, mean over seeds: the distance, and the distance's "
+                "share in the gradient that reaches K (of the sum of the three losses' norms)."
+            ),
+            Table(["arm", "iteration", "lambda", "distance", "share of the gradient"], levels),
+        ]
     return blocks
 
 

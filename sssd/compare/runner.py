@@ -111,16 +111,16 @@ class Runner:
         first = self.plan.rule.looks[0]
         broken = {run.arm for run in self.failed}
         for place, seed in enumerate(self.plan.seeds):
-            arms = [
-                arm
-                for arm in self.plan.others
-                if place < first or is_open(self.plan, self.results, arm)
-            ]
+            comparisons = self.plan.comparisons
             if place >= first:
                 if self.plan.baseline in broken:
                     break
-                arms = [arm for arm in arms if arm not in broken]
-            runs += self.plan.runs(arms, seed)
+                comparisons = [
+                    (arm, equal)
+                    for arm, equal in comparisons
+                    if arm not in broken and is_open(self.plan, self.results, arm, equal)
+                ]
+            runs += self.plan.runs(seed, comparisons)
         return runs
 
     def remaining(self, upto_first_look: bool) -> float:

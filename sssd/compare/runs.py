@@ -120,6 +120,7 @@ def collect(
             [row["iteration"], row["teacher/AP"]] for row in rows if "teacher/AP" in row
         ],
         "distance": _distances(rows),
+        "levels": _levels(rows),
         "seconds": _training_seconds(rows, arm.config.engine.batch_size),
         "wall_seconds": wall_seconds(path),
         "code": code(),
@@ -135,7 +136,7 @@ def collect(
 
 def read_results(plan: Plan, folder: Path) -> dict[PlannedRun, Result]:
     """The results so far."""
-    runs = {run for seed in plan.seeds for run in plan.runs(plan.others, seed)}
+    runs = {run for seed in plan.seeds for run in plan.runs(seed)}
     paths = {run: folder / "runs" / run.folder / RESULT for run in runs}
     return {run: json.loads(path.read_text()) for run, path in paths.items() if path.exists()}
 
@@ -171,6 +172,32 @@ def _training_seconds(rows: Sequence[Mapping[str, Any]], batch_size: int) -> flo
         (row["iteration"] - last) * batch_size / row["images_per_second"]
         for last, row in zip(before, steps, strict=False)
     )
+
+
+def _levels(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of each level, at each evaluation: the distance, and its share of the gradient on K.
+
+    They are those of the last step that was logged before; none where there is no distance.
+    """
+    found: list[dict[str, Any]] = []
+    last: Mapping[str, Any] = {}
+    for row in rows:
+        if "distance/level0" in row:
+            last = row
+        if "AP" in row and last:
+            found.append(
+                {
+                    "iteration": row["iteration"],
+                    "lambda": last["lambda"],
+                    "distance": _each(last, "distance/level"),
+                    "share": _each(last, "gradient_share/distillation/level"),
+                }
+            )
+    return found
+
+
+def _each(row: Mapping[str, Any], name: str) -> list[float]:
+    return [value for key, value in row.items() if key.startswith(name)]
 
 
 def _distances(rows: Sequence[Mapping[str, Any]]) -> list[float] | None:

@@ -2,15 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from sssd.compare.plan import IMAGE_NOISE, Plan, PlannedRun
+from sssd.compare.plan import IMAGE_NOISE, Equal, Plan, PlannedRun
 from sssd.compare.statistics import detectable, judge, seeds_needed, simulate
 
 Results = Mapping[PlannedRun, dict[str, Any]]
-Equal = Literal["iterations", "time"]
 EQUAL: tuple[Equal, ...] = ("time", "iterations")  # the first is what counts
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
@@ -35,10 +34,9 @@ def gains(plan: Plan, results: Results, arm: str, equal: Equal, metric: str = "A
     return [_difference(own["numbers"], base["numbers"], metric) for own, base in found]
 
 
-def is_open(plan: Plan, results: Results, arm: str) -> bool:
-    """Whether an arm needs more seeds, at equal time or at equal iterations."""
-    names = [judge(gains(plan, results, arm, equal), plan.rule).name for equal in EQUAL]
-    return "INCONCLUSIVE" in names
+def is_open(plan: Plan, results: Results, arm: str, equal: Equal) -> bool:
+    """Whether a verdict needs more seeds."""
+    return judge(gains(plan, results, arm, equal), plan.rule).name == "INCONCLUSIVE"
 
 
 def compared(plan: Plan, results: Results, arm: str, equal: Equal) -> dict[str, Any]:
@@ -116,7 +114,7 @@ def by_arm(plan: Plan, results: Results) -> list[dict[str, Any]]:
     """Each arm and length: its numbers over seeds, its teacher's, and what it cost."""
     groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for seed in plan.seeds:
-        for run in plan.runs(plan.others, seed):
+        for run in plan.runs(seed):
             if run in results:
                 groups.setdefault((run.arm, run.iterations), []).append(results[run])
     order = {name: place for place, name in enumerate(plan.arms)}
@@ -135,6 +133,7 @@ def by_arm(plan: Plan, results: Results) -> list[dict[str, Any]]:
                 "seeds": len(found),
                 "numbers": numbers,
                 "distance": [float(v) for v in np.mean(distances, axis=0)] if distances else None,
+                "levels": _levels(found),
                 "nearer_at_the_end": [sum(b < a for a, b in distances), len(distances)],
                 "seconds_a_step": plan.seconds[arm],
                 "hours": sum(one["wall_seconds"] for one in found) / 3600,
@@ -143,11 +142,25 @@ def by_arm(plan: Plan, results: Results) -> list[dict[str, Any]]:
     return table
 
 
+def _levels(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The mean over seeds of what the runs say of their levels; none for runs of older versions."""
+    each = [one["levels"] for one in found if one.get("levels")]
+    means = []
+    for rows in zip(*each, strict=True):
+        at, weight = rows[0]["iteration"], rows[0]["lambda"]
+        values = {
+            what: np.mean([row[what] for row in rows], axis=0).tolist()
+            for what in ("distance", "share")
+        }
+        means.append({"iteration": at, "lambda": weight} | values)
+    return means
+
+
 def summary(plan: Plan, results: Results, failed: Mapping[PlannedRun, str]) -> dict[str, Any]:
     """What `results.json` holds."""
     runs = []
     for seed in plan.seeds:
-        for run in plan.runs(plan.others, seed):
+        for run in plan.runs(seed):
             if run in results:
                 row = {k: v for k, v in results[run].items() if k not in ("resampled", "plan")}
                 runs.append(row)

@@ -44,6 +44,10 @@ def make_result(plan: Plan, run: PlannedRun, ap: float) -> Result:
     numbers |= {"APl": share}
     taught = {"teacher/AP": share + 0.2} if run.arm != plan.baseline else {}
     random = np.random.default_rng(run.seed)
+    levels = [
+        {"iteration": i, "lambda": 1.0, "distance": [0.2 + share, 0.1], "share": [share, 0.9]}
+        for i in (200, 400)
+    ]
     curve = [[i, share * i / run.iterations] for i in range(100, run.iterations + 1, 100)]
     return {
         "plan": plan.digest,
@@ -54,6 +58,7 @@ def make_result(plan: Plan, run: PlannedRun, ap: float) -> Result:
         "curve": curve,
         "teacher_curve": [[i, ap + 0.2] for i, ap in curve] if taught else [],
         "distance": [0.3, 0.2] if taught else None,
+        "levels": levels if taught else [],
         "seconds": 60.0,
         "wall_seconds": 90.0,
         "code": "c",
@@ -66,5 +71,5 @@ def make_results(
 ) -> dict[PlannedRun, Result]:
     """Results of the first seeds, by a function of the run."""
     chosen = plan.seeds[: len(plan.seeds) if seeds is None else seeds]
-    runs = [run for seed in chosen for run in plan.runs(plan.others, seed)]
+    runs = [run for seed in chosen for run in plan.runs(seed)]
     return {run: make_result(plan, run, ap(run)) for run in runs}

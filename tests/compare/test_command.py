@@ -88,7 +88,13 @@ def test_from_a_folder_to_gains(data: list[str], tmp_path: Path) -> None:
     assert result["numbers"]["AP"] == own["AP"]
     assert result["numbers"]["teacher/AP"] == own["teacher/AP"]
     assert [row[0] for row in result["curve"]] == [1, 2, 3, 4]
-    assert json.loads((plain / "result.json").read_text())["distance"] is None
+    last = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()][-2]
+    assert [row["iteration"] for row in result["levels"]] == [1, 2, 3, 4]
+    assert result["levels"][-1]["lambda"] == last["lambda"]
+    assert result["levels"][-1]["distance"] == [last[f"distance/level{i}"] for i in range(5)]
+    assert 0 < result["levels"][-1]["share"][0] < 1
+    none = json.loads((plain / "result.json").read_text())
+    assert (none["distance"], none["levels"]) == (None, [])
     # The same weights and images in both arms: the first step's loss on K is the same.
     assert first_loss(run) == pytest.approx(first_loss(plain), rel=1e-5)
 

@@ -112,6 +112,6 @@ def test_a_small_validation_set_is_named() -> None:
 
 def test_runs_are_shared_and_have_their_own_folders() -> None:
     plan = make_plan(("plain", "sssd", "a b", "a-b"))
-    runs = plan.runs(plan.others, 0)
+    runs = plan.runs(0)
     assert len({run.folder for run in runs}) == len(runs) == 5
     assert [run.arm for run in runs].count("plain") == 2

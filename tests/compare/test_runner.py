@@ -107,6 +107,17 @@ def test_a_decided_arm_gets_no_more_seeds(
     assert fourth == ["00-plain-seed3", "02-lgd-seed3", "00-plain-500-seed3"]
 
 
+def test_a_decided_verdict_gets_no_more_runs(
+    make_runner: Callable[..., Runner], tmp_path: Path
+) -> None:
+    """Equal time is decided after three seeds, equal iterations is not: no more longer runs."""
+    make_runner(
+        lambda run: unclear(run) + 9 * (run.iterations > 400), plan=make_plan(seeds=4)
+    ).run_all(lambda: None)
+    fourth = [name for name in begun(tmp_path) if name.endswith("seed3")]
+    assert fourth == ["00-plain-seed3", "01-sssd-seed3"]
+
+
 def test_jobs_run_at_once_with_one_thread_each(
     make_runner: Callable[..., Runner], tmp_path: Path
 ) -> None:

@@ -3,10 +3,11 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
 from sssd.compare.plan import PlannedRun
-from sssd.compare.verdicts import compared, gains, is_open, summary
+from sssd.compare.verdicts import by_arm, compared, gains, is_open, summary
 from tests.compare.made_up import make_plan, make_results
 
 
@@ -42,13 +43,13 @@ def test_a_missing_run_ends_the_seeds_that_count() -> None:
     assert len(gains(plan, results, "sssd", "iterations")) == 1
 
 
-def test_an_arm_is_open_until_both_verdicts_are_there() -> None:
+def test_a_verdict_is_open_until_it_is_there() -> None:
     plan = make_plan()
-    assert is_open(plan, {}, "sssd")
-    assert is_open(plan, make_results(plan, truth, 2), "sssd")
-    assert not is_open(plan, make_results(plan, truth, 8), "sssd")
-    noisy = make_results(plan, lambda run: truth(run) + (run.arm == "sssd") * (-2) ** run.seed, 4)
-    assert is_open(plan, noisy, "sssd")
+    assert is_open(plan, {}, "sssd", "time")
+    assert is_open(plan, make_results(plan, truth, 2), "sssd", "time")
+    few = make_results(plan, lambda run: truth(run) + (run.iterations > 400) * (-2) ** run.seed, 4)
+    assert is_open(plan, few, "sssd", "time")
+    assert not is_open(plan, few, "sssd", "iterations")
 
 
 def test_noise_of_seeds_and_of_images_are_told_apart() -> None:
@@ -79,3 +80,14 @@ def test_the_summary_is_json_with_every_run() -> None:
     sssd = next(row for row in told["arms"] if row["arm"] == "sssd")
     assert sssd["numbers"]["teacher/AP"]["mean"] > sssd["numbers"]["AP"]["mean"]
     assert sssd["nearer_at_the_end"] == [3, 3]
+    assert [row["iteration"] for row in sssd["levels"]] == [200, 400]
+    assert sssd["levels"][0]["share"] == pytest.approx([sssd["numbers"]["AP"]["mean"] / 100, 0.9])
+
+
+def test_runs_of_a_version_that_kept_no_levels_are_left_out_of_their_mean() -> None:
+    plan = make_plan(("plain", "sssd"))
+    results = make_results(plan, truth, 3)
+    del results[plan.run("sssd", plan.seeds[0])]["levels"]
+    kept = np.mean([results[plan.run("sssd", s)]["levels"][0]["share"] for s in plan.seeds[1:3]], 0)
+    (sssd,) = (row for row in by_arm(plan, results) if row["arm"] == "sssd")
+    assert sssd["levels"][0]["share"] == pytest.approx(kept)
