@@ -14,7 +14,7 @@ from rich.console import Console
 
 from sssd.compare import runs as files
 from sssd.compare.arms import Arm
-from sssd.compare.plan import Plan, PlannedRun
+from sssd.compare.plan import Equal, Plan, PlannedRun
 from sssd.compare.statistics import judge
 from sssd.compare.verdicts import gains, is_open
 from sssd.data import DetectionDataset
@@ -239,18 +239,17 @@ class Runner:
         ahead = f"; {_time(first)} to the first look" if first else ""
         text += f"{ahead}; at most {_time(last)} to the end" if last else ""
         self.console.print(text, soft_wrap=True)
-        for arm in self.plan.others:
-            for equal in ("iterations", "time"):
-                verdict = judge(gains(self.plan, self.results, arm, equal), self.plan.rule)
-                if verdict.seeds >= self.plan.rule.looks[0] and run in self._of(arm, equal):
-                    self.console.print(
-                        f"  {arm} over {self.plan.baseline} at equal {equal}, {verdict.seeds} "
-                        f"seeds: {verdict.mean:+.2f} [{verdict.low:+.2f}, {verdict.high:+.2f}] "
-                        f"{verdict.name}",
-                        soft_wrap=True,
-                    )
+        for arm, equal in self.plan.comparisons:
+            verdict = judge(gains(self.plan, self.results, arm, equal), self.plan.rule)
+            if verdict.seeds >= self.plan.rule.looks[0] and run in self._of(arm, equal):
+                self.console.print(
+                    f"  {arm} over {self.plan.baseline} at equal {equal}, {verdict.seeds} "
+                    f"seeds: {verdict.mean:+.2f} [{verdict.low:+.2f}, {verdict.high:+.2f}] "
+                    f"{verdict.name}",
+                    soft_wrap=True,
+                )
 
-    def _of(self, arm: str, equal: str) -> set[PlannedRun]:
+    def _of(self, arm: str, equal: Equal) -> set[PlannedRun]:
         return {run for seed in self.plan.seeds for run in self.plan.pair(arm, seed, equal)}
 
     def _stop(self, number: int, frame: object) -> None:
