@@ -46,7 +46,7 @@ class Detection(NamedTuple):
     name: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Detections:
     """The objects found in an image, best first; iteration gives each as a `Detection`.
 
@@ -89,6 +89,12 @@ class Detections:
         """How many of each class, most frequent first: "3 car, 1 dog"."""
         counts = Counter(self.names).most_common()
         return ", ".join(f"{count} {name}" for name, count in counts) or "nothing"
+
+    def __repr__(self) -> str:
+        """For a notebook: "Detections(3 car, 1 dog in street.jpg, 480 x 640)", height first."""
+        place = f" in {self.file}" if self.file else ""
+        height, width = self.size
+        return f"Detections({self}{place}, {height} x {width})"
 
     def found(self) -> dict[str, Tensor]:
         """Boxes, scores and labels by these names, as a detector gives them."""

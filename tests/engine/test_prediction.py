@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,10 @@ def test_detections_say_what_they_are(run: Run, file: Path) -> None:
     counts = sorted(int(part.split()[0]) for part in str(found).split(", "))
     assert sum(counts) == len(found)
     assert str(run.predict(file, threshold=1)[0]) == "nothing"
+    height, width = found.size
+    assert repr(found) == f"Detections({found} in {file}, {height} x {width})"
+    named = replace(found, boxes=found.boxes[:0], scores=found.scores[:0], labels=found.labels[:0])
+    assert repr(replace(named, file=None)) == f"Detections(nothing, {height} x {width})"
 
 
 def array(*shape: int, dtype: Any = np.uint8) -> np.ndarray:
