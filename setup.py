@@ -11,10 +11,10 @@ not: the package runs without them. Environment:
     CMAKE_ARGS      further arguments for CMake, separated by spaces
     CUDAARCHS       GPU architectures to compile for, as CMake spells them: 80;90 (machine code
                     and PTX), 90-real, 90-virtual, all, or native for the GPUs of this machine.
-                    -DCMAKE_CUDA_ARCHITECTURES=... in CMAKE_ARGS goes before it, and behind it
-                    TORCH_CUDA_ARCH_LIST ("8.0;9.0+PTX"), which other extensions of torch read.
-                    Default: the list in cmake/Architectures.cmake. What the nvcc that was found
-                    does not know is left out and named in one line.
+                    -DCMAKE_CUDA_ARCHITECTURES=... in CMAKE_ARGS overrides it; without both,
+                    TORCH_CUDA_ARCH_LIST ("8.0;9.0+PTX") of other torch extensions is used.
+                    Default: the list in cmake/Architectures.cmake. Architectures that this nvcc
+                    does not know are left out, and named in one line.
 """
 
 import os

@@ -36,8 +36,8 @@ def _convolution(
     """A convolution and its batch norm; maps (B, inputs, H, W) to ceil(H / stride) rows."""
     layers: Layers = {}
     if stride == 2:  # TensorFlow pads maps of even sizes less before than after
-        before, behind = (kernel - 2) // 2, (kernel - 1) // 2
-        layers[f"{names[0]}_padding"] = nn.ZeroPad2d((before, behind, before, behind))
+        before, after = (kernel - 2) // 2, (kernel - 1) // 2
+        layers[f"{names[0]}_padding"] = nn.ZeroPad2d((before, after, before, after))
     padding = kernel // 2 if stride == 1 else 0
     layers[names[0]] = nn.Conv2d(
         inputs, outputs, kernel, stride, padding=padding, groups=groups, bias=False

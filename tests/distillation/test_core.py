@@ -83,7 +83,7 @@ def test_lambda_follows_the_steps_and_starts_and_stops() -> None:
     assert lambdas(by_rule, 3) == [1.0, 3.0, 9.0]
 
 
-def test_behind_the_stop_there_is_no_second_pass_and_every_parameter_has_a_gradient() -> None:
+def test_after_the_stop_there_is_no_second_pass_and_every_parameter_has_a_gradient() -> None:
     part = SelfDistillation(3, 64, coefficient={"value": 1.0, "stop": 0})
     losses = step(part, head=lambda k: pytest.fail("the head ran"))
     assert losses.keys() == {"loss_distillation"}

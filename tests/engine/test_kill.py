@@ -58,7 +58,7 @@ def while_saving(run: Path, length: float) -> None:
 
 
 def while_evaluating(run: Path, length: float) -> None:
-    """A moment behind the checkpoint before an evaluation."""
+    """A moment after the checkpoint before an evaluation."""
     before = {path.name for path in checkpoints(run)}
     due = {f"{i:08d}.pt" for i in range(EVALUATE_EVERY, ITERATIONS + 1, EVALUATE_EVERY)}
     wait_for(lambda: due & ({path.name for path in checkpoints(run)} - before), length)

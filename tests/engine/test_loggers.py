@@ -76,7 +76,7 @@ from tests.torchrun import family
 
 name, run = sys.argv[1], Path(sys.argv[2])
 rows = {i: {"loss": 1.0 / i, "loss/detection/x": 0.5, "AP": 0.1 * i} for i in range(1, 6)}
-for begin, steps in ((0, (1, 2, 3)), (2, (3, 4, 5))):  # killed behind 3, its checkpoint is of 2
+for begin, steps in ((0, (1, 2, 3)), (2, (3, 4, 5))):  # killed after 3, its checkpoint is of 2
     loggers = Loggers([name], [], run, begin, json.loads(sys.argv[3]))
     for step in steps:
         loggers.log(rows[step], step)

@@ -93,7 +93,7 @@ class OverflowsHere(Method):
 
 
 def in_fp16(folder: Path) -> tuple[float, list[float]]:
-    """The scale of the losses behind such a run, and a sum of the weights before each step."""
+    """The scale of the losses after such a run, and a sum of the weights before each step."""
     dataset = read_coco(folder / "annotations/instances_train.json")
     method = OverflowsHere(tiny_detector(), PlainConfig(), SCHEDULE)
     config = replace(CONFIG, precision="fp16")

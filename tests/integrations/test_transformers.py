@@ -166,7 +166,7 @@ def test_lambda_and_the_log_follow_the_trainer(rows: list[dict[str, Any]], tmp_p
     assert log["distillation_loss"] == pytest.approx(mean, rel=1e-5)
     assert log["distillation_lambda"] == pytest.approx(9.4, rel=1e-5)
     assert 0 < log["distillation_loss"] + log["teacher_loss"] < log["loss"]
-    assert watch.logs[0].keys() >= OURS, "callbacks behind ours see the losses"
+    assert watch.logs[0].keys() >= OURS, "callbacks after ours see the losses"
 
 
 @pytest.fixture(scope="module")

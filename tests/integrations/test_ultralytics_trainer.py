@@ -186,7 +186,7 @@ def test_a_coefficient_of_zero_is_ultralytics_own_training(
 
 
 def test_statistics_of_the_moving_average_have_seen_k_alone(data: Path, tmp_path: Path) -> None:
-    """They move before the first optimizer step, behind which the weights differ."""
+    """They move before the first optimizer step, after which the weights differ."""
     found: list[dict[str, torch.Tensor]] = []
 
     def keep(trainer: DetectionTrainer) -> None:

@@ -28,7 +28,7 @@ def compare(method: Method) -> Comparison:
 
 
 def maps_of(method: Method) -> tuple[Maps, Maps]:
-    """K behind the adapter, and K_e."""
+    """K after the adapter, and K_e."""
     batch = method.detector.prepare(*images_and_targets())
     maps = method.detector.maps(batch)
     part = method.distillation
