@@ -160,8 +160,8 @@ def versions() -> dict[str, str]:
 def equal_time(seconds: Mapping[str, float], iterations: int) -> dict[str, int]:
     """Iterations of the first arm that take as long as those of each other one.
 
-    Arms of nearly the same cost share one number, the largest; those of the baseline's own cost need
-    no second run of it.
+    Arms of nearly the same cost share one number, the largest; those of the baseline's own cost
+    need no second run of it.
 
     Args:
         seconds: cost of a step by arm, the baseline's first.
