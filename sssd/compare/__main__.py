@@ -55,6 +55,9 @@ def parser() -> argparse.ArgumentParser:
     add("--error", type=float, default=0.05,
         help="error probability of the whole plan, over all arms and looks: half of it bounds a "
         "wrong GO, half a wrong NO-GO (default: 0.05)")  # fmt: skip
+    add("--equal", nargs="+", choices=("iterations", "time"), default=["iterations", "time"],
+        help="what arm and baseline have in common where they are judged; without time the "
+        "baseline needs no second, longer run (default: iterations time)")  # fmt: skip
     add("--jobs", type=int,
         help="runs at the same time, each on one core or one GPU (default: all)")  # fmt: skip
     budget = result.add_mutually_exclusive_group()

@@ -107,6 +107,7 @@ def _plan(
         draws=DRAWS,
         data=plans.data_of(train_set, validation_set),
         versions=plans.versions(),
+        equal=sorted(set(chosen.equal)),
     )
 
 
@@ -192,10 +193,13 @@ def _told(plan: Plan, jobs: int) -> list[str]:
     lines = [
         f"{name}: {plan.iterations} iterations, {plan.seconds[name]:.3g} s a step "
         f"({plan.seconds[name] / unit:.2f}x)"
-        + (f"; at equal time {plan.baseline} has {plan.at_equal_time[name]}" if name in
-           plan.at_equal_time else "")
+        + (
+            f"; at equal time {plan.baseline} has {plan.at_equal_time[name]}"
+            if ("time" in plan.equal and name in plan.others)
+            else ""
+        )
         for name in plan.arms
-    ]  # fmt: skip
+    ]
     runs = [run for seed in plan.seeds for run in plan.runs(seed)]
     hours = sum(planned_seconds(plan, run) for run in runs) / 3600
     lines.append(

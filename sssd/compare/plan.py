@@ -64,6 +64,7 @@ class Plan:
         draws: how often the validation images are drawn again.
         data: fingerprints and sizes.
         versions: of what the results depend on.
+        equal: what arms and baseline have in common where they are judged.
     """
 
     recipe: str
@@ -80,6 +81,7 @@ class Plan:
     draws: int
     data: dict[str, Any]
     versions: dict[str, str] = field(default_factory=dict)
+    equal: list[Equal] = field(default_factory=lambda: list(get_args(Equal)))
 
     @property
     def baseline(self) -> str:
@@ -117,7 +119,7 @@ class Plan:
     @property
     def comparisons(self) -> list[tuple[str, Equal]]:
         """What gets a verdict: each arm at equal iterations, then each at equal time."""
-        return [(arm, equal) for equal in get_args(Equal) for arm in self.others]
+        return [(arm, equal) for equal in self.equal for arm in self.others]
 
     def runs(
         self, seed: int, comparisons: Sequence[tuple[str, Equal]] | None = None
@@ -228,6 +230,7 @@ def refuse_changes(plan: Plan, now: Plan, folder: Path) -> None:
         "--seeds": (plan.seeds, now.seeds),
         "--threshold": (plan.rule.threshold, now.rule.threshold),
         "--error": (plan.error, now.error),
+        "--equal": (_list(plan.equal), _list(now.equal)),
         "the recipe": (plan.recipe, now.recipe),
         "the training data (fingerprint)": _data(plan, now, "train"),
         "the validation data (fingerprint)": _data(plan, now, "val"),

@@ -95,13 +95,13 @@ def teachers(plan: Plan, results: Results) -> str | None:
 
 
 def by_metric(plan: Plan, verdicts: Sequence[Mapping[str, Any]]) -> str | None:
-    """The gain in each number, by size of object among them, at equal time and iterations."""
+    """The gain in each number, by size of object among them; a panel each for what is equal."""
     rows = [row for row in verdicts if row["seeds"] > 1]
     if not rows:
         return None
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    for panel, equal in zip(panels, ("iterations", "time"), strict=True):
+    figure = Figure(figsize=(5.5 * len(plan.equal), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(plan.equal), sharey=True, squeeze=False)[0]
+    for panel, equal in zip(panels, plan.equal, strict=True):
         own = [row for row in rows if row["equal"] == equal]
         for place, row in enumerate(own):
             shift = (place - (len(own) - 1) / 2) * 0.7 / max(len(own), 1)

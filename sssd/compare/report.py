@@ -38,7 +38,7 @@ def write_report(
         *_pictures(plan, results, told),
         *_numbers(plan, told),
         *_noise(plan, told),
-        *_classes(told),
+        *_classes(plan, told),
         *_cost(plan, told),
         *_how(plan, told, failed, results),
     ]
@@ -89,7 +89,12 @@ def _verdicts(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
             f"INCONCLUSIVE, and one more seed, up to {len(plan.seeds)}. The intervals hold for all "
             f"looks and arms together with {1 - plan.error:.0%} confidence: a gain of 0 is called "
             f"GO in at most {sides} of such plans, a gain of {rule.threshold:g} NO-GO in at most "
-            f"{sides}. The verdict at equal time is the one that counts."
+            f"{sides}. "
+            + (
+                "The verdict at equal time is the one that counts."
+                if "time" in plan.equal
+                else "Arms whose steps cost more than the baseline's had more time."
+            )
         )
     )
     blocks.append(
@@ -232,15 +237,15 @@ def _noise(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
     ]  # fmt: skip
 
 
-def _classes(told: Mapping[str, Any]) -> list[Block]:
+def _classes(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
     blocks: list[Block] = []
     for row in told["verdicts"]:
-        if row["equal"] == "time" and len(row["classes"]) > 1:
+        if row["equal"] == plan.equal[-1] and len(row["classes"]) > 1:
             shown = row["classes"]
             if len(shown) > CLASSES_SHOWN:
                 half = CLASSES_SHOWN // 2
                 shown = [*shown[:half], *shown[-half:]]
-            blocks.append(Text(f"{row['arm']} over {row['over']} at equal time:"))
+            blocks.append(Text(f"{row['arm']} over {row['over']} at equal {row['equal']}:"))
             cells = [
                 [c["class"], f"{c['baseline']:.1f}", f"{c['AP']:.1f}", _spread(c, "+")]
                 for c in shown

@@ -10,7 +10,6 @@ from sssd.compare.plan import IMAGE_NOISE, Equal, Plan, PlannedRun
 from sssd.compare.statistics import detectable, judge, seeds_needed, simulate
 
 Results = Mapping[PlannedRun, dict[str, Any]]
-EQUAL: tuple[Equal, ...] = ("time", "iterations")  # the first is what counts
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 
@@ -166,7 +165,7 @@ def summary(plan: Plan, results: Results, failed: Mapping[PlannedRun, str]) -> d
                 runs.append(row)
     return {
         "plan": plan.digest,
-        "verdicts": [compared(plan, results, arm, equal) for equal in EQUAL for arm in plan.others],
+        "verdicts": [compared(plan, results, *one) for one in _what_counts_first(plan)],
         "arms": by_arm(plan, results),
         "failed": [
             {"arm": r.arm, "iterations": r.iterations, "seed": r.seed, "why": why}
@@ -176,6 +175,11 @@ def summary(plan: Plan, results: Results, failed: Mapping[PlannedRun, str]) -> d
         "image_noise_expected": IMAGE_NOISE / plan.data["val"]["images"] ** 0.5,
         "runs": runs,
     }
+
+
+def _what_counts_first(plan: Plan) -> list[tuple[str, Equal]]:
+    """The comparisons, those at equal time before the others."""
+    return sorted(plan.comparisons, key=lambda one: one[1] != "time")
 
 
 def _points(numbers: Mapping[str, float], metric: str) -> float:

@@ -116,6 +116,8 @@ def test_the_plan_is_there_before_the_first_run(
     told = capsys.readouterr().out
     assert "3 validation images are few for a threshold of 0.3 AP" in told
     assert "at equal time plain has 8" in told
+    assert command.main(["small", *data, *SMALL, *out, "--equal", "iterations"]) == 0
+    assert "at equal time" not in capsys.readouterr().out
     assert command.main(["small", *data, *SMALL, *out, "--threshold", "1"]) == 0  # none has begun
     run = tmp_path / "runs" / "00-plain-seed0"
     run.mkdir(parents=True)

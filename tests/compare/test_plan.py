@@ -42,6 +42,7 @@ def test_every_change_is_named(tmp_path: Path) -> None:
         "the validation data (fingerprint) was b and is now other": {"data": data},
         "sssd: --method.over was - and is now cells": {"settings": settings},
         "--arms were plain sssd and are now plain lgd": {"arms": {"plain": [], "lgd": []}},
+        "--equal was iterations time and is now iterations": {"equal": ["iterations"]},
         "the recipe was small and is now demo": {"recipe": "demo"},
         "torch was None and is now 9": {"versions": {**plan.versions, "torch": "9"}},
     }
@@ -108,6 +109,14 @@ def test_a_small_validation_set_is_named() -> None:
     assert "87 validation images are few" in told
     assert "4,400 images would be needed" in told
     assert plans.image_warning(5000, 0.3) is None
+
+
+def test_without_equal_time_the_baseline_has_one_run() -> None:
+    plan = dataclasses.replace(make_plan(("plain", "sssd", "lgd")), equal=["iterations"])
+    assert plan.comparisons == [("sssd", "iterations"), ("lgd", "iterations")]
+    assert [run.folder for run in plan.runs(0)] == [
+        "00-plain-seed0", "01-sssd-seed0", "02-lgd-seed0",
+    ]  # fmt: skip
 
 
 def test_runs_are_shared_and_have_their_own_folders() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -59,6 +60,16 @@ def test_the_report_of_a_plan(tmp_path: Path) -> None:
     before = (tmp_path / "report.html").read_bytes()
     write_report(plan, results, {}, tmp_path)
     assert (tmp_path / "report.html").read_bytes() == before
+
+
+def test_a_report_at_equal_iterations_alone(tmp_path: Path) -> None:
+    plan = replace(make_plan(), equal=["iterations"])
+    told = write_report(plan, make_results(plan, truth, 3), {}, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert [row["equal"] for row in told["verdicts"]] == ["iterations"]
+    assert "equal time" not in text
+    assert "sssd over plain at equal iterations:" in text  # the classes
+    assert "cost more than the baseline's had more time" in text
 
 
 @pytest.mark.parametrize("seeds", [0, 1])
