@@ -92,7 +92,7 @@ def _verdicts(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
             f"{sides}. "
             + (
                 "The verdict at equal time is the one that counts."
-                if "time" in plan.equal
+                if plan.counts == "time"
                 else "Arms whose steps cost more than the baseline's had more time."
             )
         )
@@ -240,7 +240,7 @@ def _noise(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
 def _classes(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
     blocks: list[Block] = []
     for row in told["verdicts"]:
-        if row["equal"] == plan.equal[-1] and len(row["classes"]) > 1:
+        if row["equal"] == plan.counts and len(row["classes"]) > 1:
             shown = row["classes"]
             if len(shown) > CLASSES_SHOWN:
                 half = CLASSES_SHOWN // 2

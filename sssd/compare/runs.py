@@ -182,7 +182,7 @@ def _levels(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     last: Mapping[str, Any] = {}
     for row in rows:
-        if "distance/level0" in row:
+        if _each(row, "distance/level"):
             last = row
         if "AP" in row and last:
             found.append(
@@ -202,10 +202,7 @@ def _each(row: Mapping[str, Any], name: str) -> list[float]:
 
 def _distances(rows: Sequence[Mapping[str, Any]]) -> list[float] | None:
     """The distance between K and K_e, its levels' mean, in the first and the last tenth of rows."""
-    values = [
-        float(np.mean([v for name, v in row.items() if name.startswith("distance/level")]))
-        for row in rows
-        if any(name.startswith("distance/level") for name in row)
-    ]
+    levels = [_each(row, "distance/level") for row in rows]
+    values = [float(np.mean(each)) for each in levels if each]
     part = -(-len(values) // 10)
     return [float(np.mean(values[:part])), float(np.mean(values[-part:]))] if values else None

@@ -163,9 +163,10 @@ def summary(plan: Plan, results: Results, failed: Mapping[PlannedRun, str]) -> d
             if run in results:
                 row = {k: v for k, v in results[run].items() if k not in ("resampled", "plan")}
                 runs.append(row)
+    ordered = sorted(plan.comparisons, key=lambda one: one[1] != plan.counts)  # what counts, first
     return {
         "plan": plan.digest,
-        "verdicts": [compared(plan, results, *one) for one in _what_counts_first(plan)],
+        "verdicts": [compared(plan, results, arm, equal) for arm, equal in ordered],
         "arms": by_arm(plan, results),
         "failed": [
             {"arm": r.arm, "iterations": r.iterations, "seed": r.seed, "why": why}
@@ -175,11 +176,6 @@ def summary(plan: Plan, results: Results, failed: Mapping[PlannedRun, str]) -> d
         "image_noise_expected": IMAGE_NOISE / plan.data["val"]["images"] ** 0.5,
         "runs": runs,
     }
-
-
-def _what_counts_first(plan: Plan) -> list[tuple[str, Equal]]:
-    """The comparisons, those at equal time before the others."""
-    return sorted(plan.comparisons, key=lambda one: one[1] != "time")
 
 
 def _points(numbers: Mapping[str, float], metric: str) -> float:

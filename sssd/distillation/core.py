@@ -28,7 +28,7 @@ class Distilled(NamedTuple):
         teacher: the head's losses on K_e, by the head's names; none in a step without them.
         distillation: lambda times the distance.
         metrics: detached scalars: "lambda" as it acts on the student, and "distance/level..." if
-            the distance returns its levels.
+            there is a distance that returns its levels.
     """
 
     teacher: dict[str, Tensor]

@@ -97,10 +97,12 @@ def test_bad_numbers_are_named() -> None:
 
 
 def test_equal_time_favours_the_baseline_where_arms_share_it() -> None:
-    seconds = {"plain": 2.0, "a": 3.0, "b": 2.99, "c": 4.0, "same": 2.03, "cheaper": 1.0}
+    seconds = {"plain": 2.0, "a": 3.0, "b": 2.99, "c": 4.0, "same": 2.005, "cheaper": 1.0}
     assert plans.equal_time(seconds, 100) == {
         "a": 150, "b": 150, "c": 200, "same": 100, "cheaper": 50,
     }  # fmt: skip
+    assert plans.equal_time({"plain": 2.0, "dearer": 2.04}, 100) == {"dearer": 102}
+    assert plans.equal_time({"plain": 2.0, "hardly cheaper": 1.97}, 100) == {"hardly cheaper": 100}
 
 
 def test_a_small_validation_set_is_named() -> None:
