@@ -11,7 +11,7 @@ from functools import partial
 from bench import divergence as bench_divergence
 from bench.divergence import FORMATS, Case
 from bench.gpu_place import Place
-from bench.gpu_speed import backends_of, divergence_cases, times_of
+from bench.gpu_speed import backends_of, cold_maps, divergence_cases, times_of
 from sssd.ops import js_distance
 
 VARIABLE = "SSSD_CUDA_PLAN"  # kernels/divergence/cuda_plan.h
@@ -34,17 +34,15 @@ def choose(place: Place) -> list[str]:
             Case(batch=2, over=over, format=fmt, dtype="bf16")
             for over, fmt in itertools.product(("channels", "cells"), FORMATS)
         ]
-    inputs = {case: bench_divergence.make_maps(case, place.device) for case in cases}
+    inputs = {case: cold_maps(case, place.device) for case in cases}
+
+    def milliseconds(backend: str, case: Case) -> float:
+        method = partial(js_distance, over=case.over, backend=backend)
+        calls = [partial(bench_divergence.run_once, method, *maps) for maps in inputs[case]]
+        return times_of(calls, place.device, place.seconds / 4).median
 
     def total(backend: str, some: Sequence[Case]) -> float:
-        return sum(
-            times_of(
-                [partial(bench_divergence.run_once,
-                         partial(js_distance, over=case.over, backend=backend), *inputs[case])],
-                place.device, place.seconds / 4,
-            ).median
-            for case in some
-        )  # fmt: skip
+        return sum(milliseconds(backend, case) for case in some)
 
     first = backends_of(place.device)[0]
     best: dict[str, int] = {}

@@ -190,6 +190,8 @@ def prepare(config: Config, console: Console | None = None, given: Sequence[str]
         detector_config = dataclasses.replace(detector_config, start_from=None)
     detector = build_detector(detector_config, train_set.num_classes, train_set.classes, console)
     method = build_method(detector, config.method, config.schedule)
+    if not config.resume:
+        method.start()
     return Prepared(method, train_set, validation_set, config)
 
 

@@ -1,6 +1,6 @@
 """What stays fp32 under autocast, whose 8 or 11 bits are too few for it: anchors, boxes, losses."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -10,16 +10,22 @@ from torch import Tensor, nn
 HALVES = (torch.float16, torch.bfloat16)
 
 
-def widened(value: Any) -> Any:
-    """A tensor, or all in dicts, lists and tuples, in fp32 where they are bf16 or fp16."""
+def each_tensor(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """A tensor changed, or all in dicts, lists and tuples."""
     if isinstance(value, Tensor):
-        return value.float() if value.dtype in HALVES else value
+        return change(value)
     if isinstance(value, Mapping):
-        return type(value)((name, widened(x)) for name, x in value.items())  # type: ignore[call-arg]
+        changed = ((name, each_tensor(change, x)) for name, x in value.items())
+        return type(value)(changed)  # type: ignore[call-arg]
     if isinstance(value, list | tuple):
-        each = [widened(x) for x in value]
+        each = [each_tensor(change, x) for x in value]
         return type(value)(*each) if hasattr(value, "_fields") else type(value)(each)
     return value
+
+
+def widened(value: Any) -> Any:
+    """A tensor, or all in dicts, lists and tuples, in fp32 where they are bf16 or fp16."""
+    return each_tensor(lambda x: x.float() if x.dtype in HALVES else x, value)
 
 
 def widen_output(module: nn.Module, args: Any, output: Any) -> Any:

@@ -96,7 +96,11 @@ class CoefficientConfig:
 
     def __post_init__(self) -> None:
         """Refuses negative coefficients."""
-        lowest = min([self.value, self.step_factor, *self.steps.values()])
+        numbers = [self.value, self.step_factor, *self.steps.values()]
+        for number in numbers:
+            if not math.isfinite(number):
+                raise ValueError(f"--coefficient: {number} is not a finite number")
+        lowest = min(numbers)
         if lowest < 0:
             raise ValueError(f"--coefficient: {lowest} is negative; lambda and its factor are >= 0")
 

@@ -150,6 +150,7 @@ __device__ __forceinline__ T shuffle_xor(T value, int lane_mask) {
   return __shfl_xor_sync(0xffffffffu, value, lane_mask);
 }
 
+constexpr int kFirstWithClusters = 90;  // 10 * major + minor
 #if defined(SSSD_HOST_CUDA) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900)
 constexpr bool kClusters = true;  // neighbouring blocks may run together
 // Every thread of the cluster has come, and sees what the others wrote to global memory before.

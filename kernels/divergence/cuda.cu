@@ -35,11 +35,15 @@ class Allowed {
       return read_switches(chip_);
     }
     int bytes = 0, clusters = 0;
+    cudaFuncAttributes code{};
     for (const cudaError_t error :
          {cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device_),
-          cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, device_)})
+          cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, device_),
+          cudaFuncGetAttributes(&code, forward_kernel<Member, kStrided, true>)})
       if (const char* refused = device::message(error)) return refused;
-    remember({bytes, clusters ? largest_cluster(bytes) : 1});
+    // PTX for an older chip may run on one with clusters, but has an empty kernel in their place.
+    const bool able = clusters && code.ptxVersion >= device::kFirstWithClusters;
+    remember({bytes, able ? largest_cluster(bytes) : 1});
     return read_switches(chip_);
   }
   const Chip& chip() const { return chip_; }
@@ -145,7 +149,9 @@ const char* backward(const Levels& levels, const Settings& settings, const float
 }
 // call(member, whether strided) for the levels of either layout: null, or what CUDA refused.
 template <class Call>
-const char* each_layout(const Settings& settings, Call call) {
+const char* each_layout(const Levels& levels, const Settings& settings, Call call) {
+  if (levels.student_dtype == Dtype::f64 || levels.teacher_dtype == Dtype::f64)
+    return "the CUDA kernels do not compute in float64";
   return with_member(settings, [&](auto member) -> const char* {
     const char* const error = call(member, std::true_type());
     return error ? error : call(member, std::false_type());
@@ -156,7 +162,7 @@ const char* each_layout(const Settings& settings, Call call) {
 
 const char* cuda_workspace(const Levels& levels, const Settings& settings, int64_t& floats) {
   floats = 0;
-  return each_layout(settings, [&](auto member, auto strided) {
+  return each_layout(levels, settings, [&](auto member, auto strided) {
     Allowed<decltype(member), strided.value> allowed;
     const char* const error = allowed.find();
     if (!error) floats += allowed.workspace(levels, settings);
@@ -166,7 +172,7 @@ const char* cuda_workspace(const Levels& levels, const Settings& settings, int64
 
 const char* cuda_forward(const Levels& levels, const Settings& settings, float* saved,
                          float* values, float* factors, float* workspace, void* stream) {
-  return each_layout(settings, [&](auto member, auto strided) {
+  return each_layout(levels, settings, [&](auto member, auto strided) {
     return forward<decltype(member), strided.value>(levels, settings, saved, values, factors,
                                                     workspace, static_cast<cudaStream_t>(stream));
   });
@@ -174,7 +180,7 @@ const char* cuda_forward(const Levels& levels, const Settings& settings, float* 
 
 const char* cuda_backward(const Levels& levels, const Settings& settings, const float* saved,
                           const float* factors, const float* grad_values, void* stream) {
-  return each_layout(settings, [&](auto member, auto strided) {
+  return each_layout(levels, settings, [&](auto member, auto strided) {
     return backward<decltype(member), strided.value>(levels, settings, saved, factors, grad_values,
                                                      static_cast<cudaStream_t>(stream));
   });

@@ -37,7 +37,11 @@ struct Kl : SoftmaxMember {
   }
   template <class V, class S, class Plane>
   static SSSD_HOST_DEVICE Row<V> load(const Constants<S>& c, Plane&& plane) {
-    return load_row(c, V(plane(0)), V(plane(1)), V(plane(2)), constant<V>(0));
+    const V divergence = plane(2);
+    // Where the student excludes what the teacher has, no step leads out: like a dead row.
+    const auto apart = divergence == infinity<V>();
+    return load_row(c, select(apart, infinity<V>(), V(plane(0))),
+                    select(apart, constant<V>(0), V(plane(1))), divergence, constant<V>(0));
   }
   template <class V, class S>
   static SSSD_HOST_DEVICE V saved_divergence(const Constants<S>&, const Row<V>& row) {

@@ -53,8 +53,8 @@ def parser() -> argparse.ArgumentParser:
     add("--threshold", type=float, default=0.3,
         help="smallest gain that is worth it, in points of AP (default: 0.3)")  # fmt: skip
     add("--error", type=float, default=0.05,
-        help="error probability of the whole plan, over all arms and looks: half of it bounds a "
-        "wrong GO, half a wrong NO-GO (default: 0.05)")  # fmt: skip
+        help="error probability of the whole plan, over all verdicts and looks: half of it bounds "
+        "a wrong GO, half a wrong NO-GO (default: 0.05)")  # fmt: skip
     add("--equal", nargs="+", choices=("iterations", "time"), default=["iterations", "time"],
         help="what arm and baseline have in common where they are judged; without time the "
         "baseline needs no second, longer run (default: iterations time)")  # fmt: skip

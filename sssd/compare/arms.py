@@ -1,12 +1,14 @@
 """What is compared: arms, each a recipe with some flags of `sssd.train`."""
 
 import contextlib
+import hashlib
 import io
 import itertools
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from sssd.engine.record import by_flag
 from sssd.flags import is_of, without_effect
@@ -42,6 +44,9 @@ OF_THE_PLAN = (
 )
 """What no arm may change: the plan gives it to all of them."""
 
+FILES = ("--detector.weights", "--detector.start-from", "--method.step1-weights")
+"""Settings that may name a file of weights; it is known by its content, too."""
+
 OF_THE_PLACE = (
     *("--out", "--resume", "--data.format", "--data.train", "--data.train-images"),
     *("--data.val", "--data.val-images"),
@@ -71,7 +76,13 @@ class Arm:
 
 def settings_of(config: Config) -> dict[str, str]:
     """Settings in words by their flags, without those that only tell where things lie."""
-    return {f: str(v) for f, v in by_flag(config).items() if f not in OF_THE_PLACE}
+    words = {f: str(v) for f, v in by_flag(config).items() if f not in OF_THE_PLACE}
+    for flag in FILES:
+        path = Path(words.get(flag, ""))
+        weights = path / "model.safetensors" if path.is_dir() else path  # or a run's folder
+        if weights.is_file():
+            words[flag] += f" (sha256 {hashlib.sha256(weights.read_bytes()).hexdigest()[:16]})"
+    return words
 
 
 def make_arms(recipe: str, flags: Sequence[str], wanted: Sequence[str]) -> list[Arm]:
@@ -84,7 +95,8 @@ def make_arms(recipe: str, flags: Sequence[str], wanted: Sequence[str]) -> list[
 
     Raises:
         ValueError: an unknown name, two arms of one name or of the same settings, fewer than two,
-            a flag that is the plan's, or an arm that changes more than its flags say.
+            a flag that is the plan's, an arm that changes more than its flags say, or one whose
+            runs may end early.
     """
     given = _flags_in(flags) & {"--engine.seed", "--out", "--resume"}
     if given:
@@ -100,6 +112,11 @@ def make_arms(recipe: str, flags: Sequence[str], wanted: Sequence[str]) -> list[
         _refuse_flags_of_the_plan(name, own)
         arm = Arm(name, own, _parsed(recipe, [*flags, *own], f"--arms {name}"))
         _refuse_more_than_said(arm, shared)
+        if arm.config.engine.patience is not None:
+            raise ValueError(
+                f"--arms {name}: --engine.patience is {arm.config.engine.patience}; runs that end "
+                "early are not of equal iterations or time: set it to None"
+            )
         for other in arms:
             if other.name == name:
                 raise ValueError(f"--arms: two arms are called {name!r}; give each its own name")

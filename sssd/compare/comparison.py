@@ -2,13 +2,15 @@
 
 import argparse
 import dataclasses
-import itertools
+import fcntl
 import math
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 import torch
 from rich.console import Console
@@ -24,7 +26,7 @@ from sssd.data.build import build_datasets
 from sssd.engine.files import RunError
 
 DRAWS = 500  # of the validation images
-SHORTEST = 0.2  # of the recipe's length: what a budget may leave of it
+SHORTEST = 20  # per cent of the recipe's length: what a budget may leave of it
 
 
 def compare(recipe: str, flags: list[str], chosen: argparse.Namespace, console: Console) -> int:
@@ -39,18 +41,21 @@ def compare(recipe: str, flags: list[str], chosen: argparse.Namespace, console: 
     Returns:
         The exit status; 1 if a run failed.
     """
-    with exit_on(WRONG_USE, ValueError, OSError, ImportError, BrokenProcessPool):
-        seconds = _budget(chosen)
-        folder = chosen.out or Path("runs") / f"compare-{recipe.replace('/', '-')}"
-        arms = {arm.name: arm for arm in make_arms(recipe, flags, chosen.arms)}
-        gpus = _gpus(next(iter(arms.values())).config.engine.device)
-        jobs = _jobs(chosen.jobs, gpus)
-        train_set, validation_set = build_datasets(next(iter(arms.values())).config.data, console)
-        plan = _plan(chosen, recipe, flags, arms, train_set, validation_set)
-        plan = _settled(plan, arms, folder, jobs, seconds, console)
-    with exit_on(FAILED, RunError):
-        plans.write(plan, folder)
-        return _run(plan, arms, folder, validation_set, gpus, jobs, seconds, console)
+    with ExitStack() as held:
+        with exit_on(WRONG_USE, ValueError, OSError, ImportError, BrokenProcessPool):
+            seconds = _budget(chosen)
+            folder = chosen.out or Path("runs") / f"compare-{recipe.replace('/', '-')}"
+            arms = {arm.name: arm for arm in make_arms(recipe, flags, chosen.arms)}
+            first = next(iter(arms.values())).config
+            gpus = _gpus(first.engine.device)
+            jobs = _jobs(chosen.jobs, gpus)
+            train_set, validation_set = build_datasets(first.data, console)
+            plan = _plan(chosen, recipe, flags, arms, train_set, validation_set)
+            held.enter_context(_locked(folder))
+            plan = _settled(plan, arms, folder, jobs, seconds, console)
+        with exit_on(FAILED, RunError):
+            plans.write(plan, folder)
+            return _run(plan, arms, folder, validation_set, gpus, jobs, seconds, console)
 
 
 def _run(
@@ -91,7 +96,9 @@ def _plan(
     validation_set: DetectionDataset,
 ) -> Plan:
     """The plan that a command line asks for, costs not yet measured."""
-    rule = plans.new_rule(chosen.threshold, chosen.seeds, chosen.error, len(arms) - 1)
+    equal = sorted(set(chosen.equal))
+    verdicts = (len(arms) - 1) * len(equal)
+    rule = plans.new_rule(chosen.threshold, chosen.seeds, chosen.error, verdicts)
     return Plan(
         recipe=recipe,
         flags=flags,
@@ -107,7 +114,7 @@ def _plan(
         draws=DRAWS,
         data=plans.data_of(train_set, validation_set),
         versions=plans.versions(),
-        equal=sorted(set(chosen.equal)),
+        equal=equal,
     )
 
 
@@ -152,8 +159,8 @@ def _measured(arms: dict[str, Arm]) -> dict[str, Cost]:
 def _fitted(plan: Plan, jobs: int, seconds: float | None, console: Console) -> Plan:
     """The plan at the length of which three seeds fit into a budget."""
     asked = plan.iterations
-    for share in itertools.chain([1.0], (0.95 - 0.05 * i for i in range(19))):
-        length = max(1, round(asked * share))
+    for percent in range(100, SHORTEST - 1, -5):
+        length = max(1, round(asked * percent / 100))
         plan = dataclasses.replace(
             plan,
             iterations=length,
@@ -161,13 +168,14 @@ def _fitted(plan: Plan, jobs: int, seconds: float | None, console: Console) -> P
         )
         if seconds is None or _first_look_seconds(plan, jobs) <= seconds:
             break
-        if share - 0.05 < SHORTEST:
-            least = math.ceil(_first_look_seconds(plan, jobs) / 60)
-            raise ValueError(
-                f"--minutes {seconds / 60:g} leaves no room for three seeds of these arms, even at "
-                f"{SHORTEST:.0%} of {asked} iterations: give {least} minutes or more, fewer "
-                "arms, or fewer --schedule.iterations"
-            )
+    else:
+        assert seconds is not None  # without a budget the asked length is taken
+        least = math.ceil(_first_look_seconds(plan, jobs) / 60)
+        raise ValueError(
+            f"--minutes {seconds / 60:g} leaves no room for three seeds of these arms, even at "
+            f"{SHORTEST} % of {asked} iterations: give {least} minutes or more, fewer arms, or "
+            "fewer --schedule.iterations"
+        )
     if plan.iterations < asked:
         console.print(
             f"three seeds of {asked} iterations do not fit into the time: every run is shortened "
@@ -210,6 +218,20 @@ def _told(plan: Plan, jobs: int) -> list[str]:
     )
     warning = plans.image_warning(plan.data["val"]["images"], plan.rule.threshold)
     return [*lines, *([f"note: {warning}"] if warning else [])]
+
+
+def _locked(folder: Path) -> IO[bytes]:
+    """Holds a plan's folder until the file is closed, or the process ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / "lock").open("wb")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ValueError(
+            f"--out: another sssd.compare is at work in {folder}; wait for it, or choose another "
+            "folder"
+        ) from error
+    return lock
 
 
 def _budget(chosen: argparse.Namespace) -> float | None:

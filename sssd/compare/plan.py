@@ -21,11 +21,11 @@ from sssd.engine.record import REMOVED
 
 Equal = Literal["iterations", "time"]
 FILE = "plan.json"
-SAME_COST = 0.02  # steps that differ by less are timed no more exactly
+SAME_COST = 0.02  # steps that differ by less are hardly timed more exactly
 IMAGE_NOISE = 10.0
 """Standard deviation of a paired gain over draws of V validation images is about this over the root
-of V, in points of AP (0.29 were measured for 1,000 images of VOC 2007). Measured in its place once
-there are runs."""
+of V, in points of AP (0.29 were measured for 1,000 images of VOC 2007). The measured one takes its
+place once there are runs."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class Plan:
         data: fingerprints and sizes.
         versions: of what the results depend on.
         equal: what arms and baseline have in common where they are judged.
+        written: the file's text, of a plan that was read.
     """
 
     recipe: str
@@ -82,6 +83,7 @@ class Plan:
     data: dict[str, Any]
     versions: dict[str, str] = field(default_factory=dict)
     equal: list[Equal] = field(default_factory=lambda: list(get_args(Equal)))
+    written: str = field(default="", repr=False, compare=False)
 
     @property
     def baseline(self) -> str:
@@ -99,8 +101,9 @@ class Plan:
         return hashlib.sha256(self.text().encode()).hexdigest()[:16]
 
     def text(self) -> str:
-        """As the file holds it."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        """As the file holds it, also one of an older version."""
+        values = dataclasses.asdict(self)
+        return values.pop("written") or json.dumps(values, indent=2) + "\n"
 
     def run(self, arm: str, seed: int, iterations: int | None = None) -> PlannedRun:
         """A training of an arm, of the plan's length or another."""
@@ -167,8 +170,8 @@ def versions() -> dict[str, str]:
 def equal_time(seconds: Mapping[str, float], iterations: int) -> dict[str, int]:
     """Iterations of the first arm that take as long as those of each other one.
 
-    Arms of nearly the same cost share one number, the largest; those a little cheaper than the
-    baseline (2 %), or hardly dearer (1 %), need no second run of it. Both favour the baseline.
+    Arms of nearly the same cost (2 %) share one number, the largest; those hardly cheaper than the
+    baseline (2 %) need no second run of it. Both favour the baseline.
 
     Args:
         seconds: cost of a step by arm, the baseline's first.
@@ -180,8 +183,7 @@ def equal_time(seconds: Mapping[str, float], iterations: int) -> dict[str, int]:
     top = None
     for name, ratio in ratios.items():
         if top is None or ratio < top * (1 - SAME_COST):
-            same = 1 - SAME_COST < ratio < 1 + SAME_COST / 2
-            top = 1.0 if same else ratio
+            top = 1.0 if 1 - SAME_COST < ratio <= 1 else ratio
         lengths[name] = max(1, round(iterations * top))
     return lengths
 
@@ -201,10 +203,11 @@ def read(folder: Path) -> Plan | None:
     if not path.exists():
         return None
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text)
         rule = values.pop("rule")
         rule = Rule(rule["threshold"], tuple(rule["looks"]), tuple(rule["levels"]))
-        return Plan(**values, rule=rule)
+        return Plan(**values, rule=rule, written=text)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path}: this version cannot read the plan ({error}); choose another --out"
@@ -263,11 +266,22 @@ def refuse_foreign(plan: Plan, folder: Path) -> None:
         if path.name not in known:
             raise ValueError(f"{path} is not a run of {folder / FILE}: move it away")
         result = path / "result.json"
-        if result.exists() and json.loads(result.read_text())["plan"] != plan.digest:
+        if result.exists() and _plan_of(result) != plan.digest:
             raise ValueError(
                 f"{result} belongs to another plan than {folder / FILE} (or that file was changed "
                 "after the run): move it away, or choose another --out"
             )
+
+
+def _plan_of(result: Path) -> str:
+    """The digest of the plan that a `result.json` belongs to."""
+    try:
+        return str(json.loads(result.read_text(encoding="utf-8"))["plan"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{result} is damaged ({type(error).__name__}: {error}): remove its folder, and the "
+            "run is repeated"
+        ) from error
 
 
 def check_seeds(seeds: Sequence[int]) -> None:
@@ -286,20 +300,28 @@ def check_seeds(seeds: Sequence[int]) -> None:
         raise ValueError(f"--seeds {_list(seeds)}: give at least {FIRST_LOOK}, none below 0")
 
 
-def image_warning(images: int, threshold: float) -> str | None:
-    """What to say of a validation set that is too small for the threshold."""
-    spread = IMAGE_NOISE / images**0.5
+def image_warning(images: int, threshold: float, spread: float | None = None) -> str | None:
+    """What to say of a validation set that is too small for the threshold.
+
+    Args:
+        images: their number.
+        threshold: of the plan.
+        spread: standard deviation of the gain over draws of the images, if it has been measured.
+    """
+    measured = spread is not None
+    spread = IMAGE_NOISE / images**0.5 if spread is None else spread
     if 2 * spread <= threshold:
         return None
-    needed = round((2 * IMAGE_NOISE / threshold) ** 2, -2)
+    needed = round(images * (2 * spread / threshold) ** 2, -2)
     return (
         f"{images} validation images are few for a threshold of {threshold:g} AP: on other images "
-        f"like these the gain would differ by about ±{2 * spread:.1f} (95 %), however many seeds "
-        f"there are; about {needed:,.0f} images would be needed. The verdict holds for these images"
+        f"like these {'this' if measured else 'a'} gain would differ by about ±{2 * spread:.1f} "
+        f"(95 %{'' if measured else ', a rough guess'}); about {needed:,.0f} images would be "
+        "needed. The verdict holds for these images"
     )
 
 
-def new_rule(threshold: float, seeds: Sequence[int], error: float, arms: int) -> Rule:
+def new_rule(threshold: float, seeds: Sequence[int], error: float, verdicts: int) -> Rule:
     """The rule of a plan whose numbers make sense.
 
     Raises:
@@ -310,7 +332,7 @@ def new_rule(threshold: float, seeds: Sequence[int], error: float, arms: int) ->
         raise ValueError(f"--threshold is {threshold:g}; it must be greater than 0 points of AP")
     if not 0.001 <= error <= 0.2:
         raise ValueError(f"--error is {error:g}; it must lie between 0.001 and 0.2")
-    return make_rule(threshold, len(seeds), error, arms)
+    return make_rule(threshold, len(seeds), error, verdicts)
 
 
 def _data(plan: Plan, now: Plan, part: str) -> tuple[str, str]:

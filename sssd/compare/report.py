@@ -12,12 +12,11 @@ from sssd.compare import plots
 from sssd.compare.markdown import markdown
 from sssd.compare.plan import Plan, PlannedRun, image_warning
 from sssd.compare.runs import code
-from sssd.compare.verdicts import METRICS, Results, summary
+from sssd.compare.verdicts import LEARNT, METRICS, Results, summary
 from sssd.engine.files import write_text
 from sssd.report.page import Block, Code, Heading, Picture, Table, Text, html
 
 CLASSES_SHOWN = 40
-LEARNT = 1.0  # points of AP; below, there is nothing to compare
 
 
 def write_report(
@@ -60,7 +59,8 @@ def _several(names: Sequence[str]) -> str:
 
 def sentence(row: Mapping[str, Any]) -> str:
     """A verdict in words."""
-    head = f"**{row['arm']} over {row['over']} at equal {row['equal']}: {row['verdict']}**"
+    so_far = " so far" if row["open"] else ""
+    head = f"**{row['arm']} over {row['over']} at equal {row['equal']}: {row['verdict']}{so_far}**"
     if row["gain"] is None:
         return f"{head}, no pair of runs yet."
     low, high = row["interval"]
@@ -81,15 +81,16 @@ def _verdicts(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
                 "before it."
             )
         )
-    sides = f"{plan.error / 2:.1%}"
+    sides = f"{100 * plan.error / 2:g} %"
     blocks.append(
         Text(
             "Rule, written before the first run: GO where the interval lies above 0 and the mean "
             f"is {rule.threshold:g} AP or more; NO-GO where it lies below {rule.threshold:g}; else "
-            f"INCONCLUSIVE, and one more seed, up to {len(plan.seeds)}. The intervals hold for all "
-            f"looks and arms together with {1 - plan.error:.0%} confidence: a gain of 0 is called "
-            f"GO in at most {sides} of such plans, a gain of {rule.threshold:g} NO-GO in at most "
-            f"{sides}. "
+            f"INCONCLUSIVE, and one more seed, up to {len(plan.seeds)}. If gains vary over seeds "
+            "roughly as a normal distribution, the intervals of all looks and verdicts hold "
+            f"together with {100 * (1 - plan.error):g} % confidence: a gain of 0 is called GO in "
+            f"at most {sides} of such plans, a gain of {rule.threshold:g} NO-GO in at most "
+            f"{sides}. A gain found by stopping at GO is on average too high; its interval holds. "
             + (
                 "The verdict at equal time is the one that counts."
                 if plan.counts == "time"
@@ -104,7 +105,8 @@ def _verdicts(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
             f"{plan.iterations:,} iterations."
         )
     )
-    short = [row for row in told["arms"] if row["numbers"]["AP"]["mean"] < LEARNT]
+    known = [row for row in told["arms"] if row["numbers"]["AP"]["mean"] is not None]
+    short = [row for row in known if row["numbers"]["AP"]["mean"] < LEARNT]
     if short:
         worst = min(short, key=lambda row: row["numbers"]["AP"]["mean"])
         blocks.append(
@@ -114,7 +116,9 @@ def _verdicts(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
                 "nothing about a longer training."
             )
         )
-    if warning := image_warning(data["val"]["images"], rule.threshold):
+    measured = [row["image_noise"]["spread"] for row in told["verdicts"] if "image_noise" in row]
+    spread = max(measured, default=None)
+    if warning := image_warning(data["val"]["images"], rule.threshold, spread):
         blocks.append(Text(f"Note: {warning}."))
     return blocks
 
@@ -217,7 +221,8 @@ def _noise(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
             ),
             Table(
                 ["arm", "equal", "seeds", "spread", "gain that gets GO in 80 % of such plans",
-                 f"GO if the gain is {2 * plan.rule.threshold:g}", f"seeds to tell {threshold}"],
+                 f"GO if the gain is {2 * plan.rule.threshold:g}",
+                 f"seeds for an interval above 0 if it is {threshold}"],
                 seeds,
             ),
         ]  # fmt: skip
@@ -226,8 +231,7 @@ def _noise(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
         Text(
             "**Validation images**: the gain of the same runs on resampled images (bootstrap, "
             f"{plan.draws} draws). The verdict holds for these images; if this interval contains "
-            "0, other images of the same kind may give another verdict, however many seeds there "
-            "are."
+            "0, other images of the same kind may give another verdict."
         ),
         Table(
             ["arm", "equal", "spread", "gain on other images, 95 %", "images",
@@ -283,6 +287,7 @@ def _how(
     blocks: list[Block] = [
         Heading(2, "How"),
         Code("\n".join(lines)),
+        *([Text(_shortened(plan))] if plan.iterations != _asked(plan) else []),
         Text("Versions: " + ", ".join(f"{name} {v}" for name, v in plan.versions.items()) + "."),
     ]
     sources = {one["code"] for one in results.values()}
@@ -298,6 +303,19 @@ def _how(
         Table(["arm", "seed", "iterations", "AP", "minutes", "folder"], runs),
     ]
     return blocks
+
+
+def _asked(plan: Plan) -> int:
+    """The iterations that were asked for."""
+    return int(plan.settings[plan.baseline].get("--schedule.iterations", plan.iterations))
+
+
+def _shortened(plan: Plan) -> str:
+    return (
+        f"Each with {plan.iterations:,} instead of {_asked(plan):,} iterations, and the milestones "
+        "moved along, since three seeds did not fit into the time. The `config.json` of a run has "
+        "all its settings."
+    )
 
 
 def _spread(value: Mapping[str, Any], sign: str = "") -> str:

@@ -15,8 +15,7 @@ from rich.console import Console
 from sssd.compare import runs as files
 from sssd.compare.arms import Arm
 from sssd.compare.plan import Equal, Plan, PlannedRun
-from sssd.compare.statistics import judge
-from sssd.compare.verdicts import gains, is_open
+from sssd.compare.verdicts import is_open, verdict_on
 from sssd.data import DetectionDataset
 from sssd.data.workers import PR_SET_PDEATHSIG
 
@@ -240,7 +239,7 @@ class Runner:
         text += f"{ahead}; at most {_time(last)} to the end" if last else ""
         self.console.print(text, soft_wrap=True)
         for arm, equal in self.plan.comparisons:
-            verdict = judge(gains(self.plan, self.results, arm, equal), self.plan.rule)
+            verdict = verdict_on(self.plan, self.results, arm, equal)
             if verdict.seeds >= self.plan.rule.looks[0] and run in self._of(arm, equal):
                 self.console.print(
                     f"  {arm} over {self.plan.baseline} at equal {equal}, {verdict.seeds} "

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from sssd.compare.plan import IMAGE_NOISE, Equal, Plan, PlannedRun
-from sssd.compare.statistics import detectable, judge, seeds_needed, simulate
+from sssd.compare.statistics import Verdict, detectable, judge, seeds_needed, simulate
 
 Results = Mapping[PlannedRun, dict[str, Any]]
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
+LEARNT = 1.0  # points of AP; below, there is nothing to compare
 
 
 def pairs(plan: Plan, results: Results, arm: str, equal: Equal) -> list[tuple[dict, dict]]:
@@ -33,15 +34,36 @@ def gains(plan: Plan, results: Results, arm: str, equal: Equal, metric: str = "A
     return [_difference(own["numbers"], base["numbers"], metric) for own, base in found]
 
 
+def verdict_on(plan: Plan, results: Results, arm: str, equal: Equal) -> Verdict:
+    """The verdict on an arm; INCONCLUSIVE where neither it nor the baseline has learned much."""
+    verdict = judge(gains(plan, results, arm, equal), plan.rule)
+    learned = _has_learned(plan, results, arm, equal)
+    return verdict if learned else verdict._replace(name="INCONCLUSIVE")
+
+
 def is_open(plan: Plan, results: Results, arm: str, equal: Equal) -> bool:
-    """Whether a verdict needs more seeds."""
-    return judge(gains(plan, results, arm, equal), plan.rule).name == "INCONCLUSIVE"
+    """Whether a verdict needs more seeds; they do not help runs too short to learn anything."""
+    seeds = len(pairs(plan, results, arm, equal))
+    if seeds < plan.rule.looks[0]:
+        return True
+    return (
+        seeds < len(plan.seeds)
+        and _has_learned(plan, results, arm, equal)
+        and verdict_on(plan, results, arm, equal).name == "INCONCLUSIVE"
+    )
+
+
+def _has_learned(plan: Plan, results: Results, arm: str, equal: Equal) -> bool:
+    """Whether an arm or its baseline has a mean AP of `LEARNT` or more."""
+    found = pairs(plan, results, arm, equal)
+    return any(np.mean([_points(run["numbers"], "AP") for run in one]) >= LEARNT
+               for one in zip(*found, strict=True))  # fmt: skip
 
 
 def compared(plan: Plan, results: Results, arm: str, equal: Equal) -> dict[str, Any]:
     """All that is known of an arm over the baseline, for the report and `results.json`."""
     own = gains(plan, results, arm, equal)
-    verdict = judge(own, plan.rule)
+    verdict = verdict_on(plan, results, arm, equal)
     used = pairs(plan, results, arm, equal)[: verdict.seeds]
     summary: dict[str, Any] = {
         "arm": arm,
@@ -49,6 +71,7 @@ def compared(plan: Plan, results: Results, arm: str, equal: Equal) -> dict[str, 
         "equal": equal,
         "baseline_iterations": plan.pair(arm, plan.seeds[0], equal)[1].iterations,
         "verdict": verdict.name,
+        "open": is_open(plan, results, arm, equal),
         "seeds": verdict.seeds,
         "gain": _number(verdict.mean),
         "interval": [_number(verdict.low), _number(verdict.high)],

@@ -184,8 +184,8 @@ class SelfDistillation(Stepwise):
         """
         is_taught, is_drawn = self.is_taught(step), self.is_drawn(step)
         if not (is_taught or is_drawn):
-            parts = self.projection, self.fusion, self.adapter
-            return Distilled({}, zero_for(*parts), {"lambda": 0.0})
+            parts = self.projection, self.fusion, self.adapter, self.distance
+            return Distilled({}, zero_for(*parts, like=maps[0]), {"lambda": 0.0})
         with torch.set_grad_enabled(is_taught and torch.is_grad_enabled()):
             seen = watch("teacher", maps) if is_taught else [m.detach() for m in maps]
             narrow = self.projection.narrow(seen)
@@ -196,7 +196,8 @@ class SelfDistillation(Stepwise):
                 teacher = dict(head_losses(self.projection.widen(enhanced)))
         metrics: dict[str, Tensor | float] = {"lambda": self.acting_lambda_at(step)}
         if not is_drawn:
-            return Distilled(teacher, zero_for(self.adapter), metrics)
+            zero = zero_for(self.adapter, self.distance, like=maps[0])
+            return Distilled(teacher, zero, metrics)
 
         started = step >= self.coefficient.start
         student = watch("distillation", maps) if started else [m.detach() for m in maps]
@@ -206,7 +207,7 @@ class SelfDistillation(Stepwise):
         total, levels = distance if isinstance(distance, tuple) else (distance, None)
         loss = self.lambda_at(step) * total
         if not is_taught:
-            loss = loss + zero_for(self.projection, self.fusion)
+            loss = loss + zero_for(self.projection, self.fusion, like=maps[0])
         if levels is not None:
             metrics |= {f"distance/level{i}": d for i, d in enumerate(levels.detach().unbind())}
         return Distilled(teacher, loss, metrics)
@@ -235,9 +236,11 @@ class SelfDistillation(Stepwise):
         rests = (
             (self.fusion, untaught),
             (self.adapter, undrawn),
+            (self.distance, undrawn),
             (self.projection, untaught and undrawn),
         )
-        return [part for part, rested in rests if rested and list(part.parameters())]
+        parts = [part for part, rested in rests if rested and isinstance(part, nn.Module)]
+        return [part for part in parts if list(part.parameters())]
 
 
 class _Zero(torch.autograd.Function):
@@ -253,12 +256,28 @@ class _Zero(torch.autograd.Function):
         return tuple(torch.zeros_like(parameter) for parameter in ctx.saved_tensors)
 
 
-def zero_for(*modules: nn.Module) -> Tensor:
+def zero_for(*parts: object, like: Tensor) -> Tensor:
     """A zero that gives every trained parameter of some modules a gradient of zero.
 
     What is left out of a step must still be in its graph: DistributedDataParallel waits for a
     gradient of every parameter. `SelfDistillation.resting` names what the optimizer then leaves
     alone.
+
+    Args:
+        parts: modules; others, such as functions, have no parameters.
+        like: a tensor of the losses' device.
+
+    Returns:
+        A float32 scalar.
     """
-    trained = [p for module in modules for p in module.parameters() if p.requires_grad]
-    return cast(Tensor, _Zero.apply(*trained)) if trained else torch.zeros(())
+    trained = [p for part in parts for p in _trained(part)]
+    if not trained:
+        return like.new_zeros((), dtype=torch.float32)
+    return cast(Tensor, _Zero.apply(*trained))
+
+
+def _trained(part: object) -> list[nn.Parameter]:
+    """The parameters of a module that require a gradient; none of a function."""
+    if not isinstance(part, nn.Module):
+        return []
+    return [p for p in part.parameters() if p.requires_grad]

@@ -37,11 +37,18 @@ class Stepwise(nn.Module):
     def __init__(self, coefficient: Coefficient, milestones: Sequence[int]) -> None:
         super().__init__()
         self.coefficient = _as_coefficient(coefficient)
-        self.milestones = tuple(milestones)
+        self.milestones = tuple(sorted(milestones))
+        stop = self.coefficient.stop
+        if stop and stop <= self.coefficient.start:
+            raise ValueError(
+                f"coefficient: its stop at step {stop} comes before its start at step "
+                f"{self.coefficient.start}, so that nothing is distilled"
+            )
         self.metrics: dict[str, Tensor | float] = {}
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
         self.register_buffer("peak_rate", torch.zeros(()))
         self._on_host: tuple[int, float] | None = (0, 0.0)  # None: the buffers must be waited for
+        self._versions = self._buffer_versions()
         self._is_led = False
         self._rate: float | None = None
 
@@ -89,8 +96,11 @@ class Stepwise(nn.Module):
         return step
 
     def _read(self) -> tuple[int, float]:
-        if self._on_host is None:
-            self._on_host = int(self.step), float(self.peak_rate)
+        # Something else may have written to the buffers, as DistributedDataParallel does with those
+        # of all processes but the first.
+        versions = self._buffer_versions()
+        if self._on_host is None or versions != self._versions:
+            self._on_host, self._versions = (int(self.step), float(self.peak_rate)), versions
         return self._on_host
 
     def _write(self, step: int, peak: float) -> None:
@@ -98,6 +108,11 @@ class Stepwise(nn.Module):
         self._on_host = step, peak
         self.step.fill_(step)
         self.peak_rate.fill_(peak)
+        self._versions = self._buffer_versions()
+
+    def _buffer_versions(self) -> tuple[int, int]:
+        """How often each buffer has been written to."""
+        return self.step._version, self.peak_rate._version
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies: something else may move their buffers."""

@@ -20,7 +20,8 @@ class TeacherDistillation(Stepwise):
 
         loss = lambda * loss(projection(K), K_teacher)
 
-    A level's projection is a 1x1 convolution if student and teacher differ in width. The teacher is
+    A level's projection is a 1x1 convolution if student and teacher differ in width; before the
+    coefficient's start it alone is trained. The teacher is
     put in eval mode and gets no gradient; it is not a submodule: the state dict, copies and pickles
     of this module do not have it, and so cannot train.
 
@@ -90,9 +91,12 @@ class TeacherDistillation(Stepwise):
         if self.coefficient.is_off:
             return {}
         step = self._count(step)
-        if self.coefficient.has_stopped(step):
+        maps = as_list("maps", maps)
+        started = step >= self.coefficient.start
+        trains = started or any(True for _ in self.projections.parameters())
+        if not (trains and self.lambda_at(step)):
             self.metrics = {"lambda": 0.0}
-            return {"loss_distillation": zero_for(self.projections)}
+            return {"loss_distillation": zero_for(self.projections, self.loss, like=maps[0])}
         if self._taught_by is None:
             raise RuntimeError(
                 "a copied or pickled model has no teacher: detach(model), then "
@@ -105,13 +109,13 @@ class TeacherDistillation(Stepwise):
             teacher.to(images.device)
         with torch.no_grad():
             targets = list(pyramid(images))
-        pairs = zip(self.projections, as_list("maps", maps), strict=True)
+        student = maps if started else [m.detach() for m in maps]
+        pairs = zip(self.projections, student, strict=True)
         projected = widened([project(m) for project, m in pairs])
         with without_autocast(projected):
             distance = self.loss(projected, widened(targets))
-        lambda_ = self.acting_lambda_at(step)
-        self.metrics = {"lambda": lambda_, "distance": distance.detach()}
-        return {"loss_distillation": lambda_ * distance}
+        self.metrics = {"lambda": self.acting_lambda_at(step), "distance": distance.detach()}
+        return {"loss_distillation": self.lambda_at(step) * distance}
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the teacher."""

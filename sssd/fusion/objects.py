@@ -53,13 +53,19 @@ def pack_objects(
         num_classes: labels must be 0 .. num_classes - 1; those on an accelerator are not read.
 
     Raises:
-        ValueError: a label that is not a class; boxes of another format, such as oriented ones.
+        ValueError: a label that is not a class; boxes of another format, such as oriented ones; not
+            one label a box.
     """
     for image, target in enumerate(targets):
         shape = tuple(target["boxes"].shape)
         if target["boxes"].numel() and (len(shape) != 2 or shape[1] != 4):
             raise ValueError(
                 f"boxes of image {image} have shape {shape}: expected (n, 4), xyxy in pixels"
+            )
+        if len(target["labels"].reshape(-1)) != len(target["boxes"].reshape(-1, 4)):
+            raise ValueError(
+                f"image {image} has {len(target['boxes'])} boxes and "
+                f"{target['labels'].numel()} labels"
             )
     boxes = torch.cat([target["boxes"].reshape(-1, 4).float() for target in targets])
     labels = torch.cat([target["labels"].reshape(-1).long() for target in targets])

@@ -33,7 +33,8 @@ class PaintedFusion(nn.Module):
     ) -> list[Tensor]:
         """Fuses maps and labels: see `RelationFusion.forward`."""
         rows = add_context(objects, image_size, context=False)
-        values = self.embed(descriptors(rows, self.num_classes, image_size))  # (T, C)
+        known = descriptors(rows, self.num_classes, image_size)
+        values = self.embed(known.to(next(self.embed.parameters()).dtype))  # (T, C)
         values = F.layer_norm(values, values.shape[-1:])
         painted = paint_objects(values, rows, image_size, maps)
         hidden = [

@@ -55,9 +55,8 @@ class RelationFusion(nn.Module):
         """
         batch_size = maps[0].shape[0]
         rows = add_context(objects, image_size, context=self.context)
-        labels = self.encoder(
-            descriptors(rows, self.num_classes, image_size), rows.image_index, batch_size
-        )  # (T, C)
+        known = descriptors(rows, self.num_classes, image_size).to(self.object_values.weight.dtype)
+        labels = self.encoder(known, rows.image_index, batch_size)  # (T, C)
         sources = [m.detach() for m in maps] if self.detach else maps
         seen = [F.relu(normalize_map(self.appearance(m))) for m in sources]
         looks = pool_objects(seen, rows, image_size)  # (P, T, C)

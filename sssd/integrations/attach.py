@@ -82,7 +82,9 @@ def attach(
             part = TeacherDistillation(
                 host.widths, teacher, taught_by.widths, taught_by.pyramid, loss, **settings
             )
-    part.to(next(model.parameters()).device)
+    own = next(model.parameters())
+    # Halves stay to autocast; a model in float64 has none.
+    part.to(own.device, torch.float64 if own.dtype == torch.float64 else None)
     setattr(model, ATTRIBUTE, part)
     part.attachment = Attachment(host, part)
     host.attached()
@@ -145,19 +147,25 @@ class Attachment:
         return self
 
     def acts(self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-        """Whether a call is a training step of the model itself."""
+        """Whether a call is a training step of the model itself.
+
+        A call without gradients is none: losses on validation images, or PreciseBN's statistics.
+        """
         return (
-            model is self.host.model and model.training and self.host.is_training_step(args, kwargs)
+            model is self.host.model
+            and model.training
+            and torch.is_grad_enabled()
+            and self.host.is_training_step(args, kwargs)
         )
 
     # A compiled model's step is compiled, ours is not. `torch.compiler.disable` would import dynamo
     # here, which takes longer than torch itself; this one does at the first call, as optimizers do.
     @torch._disable_dynamo
     def before(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Opens the taps for a training step."""
-        if self.acts(model, args, kwargs):
-            for tap in self.taps:
-                tap.open()
+        """Opens the taps for a training step; closes what a step that failed has left open."""
+        acts = self.acts(model, args, kwargs)
+        for tap in self.taps if model is self.host.model else ():
+            tap.open() if acts else tap.close()
 
     @torch._disable_dynamo
     def after(

@@ -12,7 +12,6 @@ Example:
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 from detectron2.modeling.meta_arch import FCOS, RetinaNet
@@ -93,10 +92,6 @@ class Detectron2Host(Host):
             Tap(backbone, "the input of model.backbone", of_input=True),
             Tap(backbone, "model.backbone"),
         ]
-
-    def is_training_step(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-        """Not while PreciseBN estimates statistics."""
-        return torch.is_grad_enabled()
 
     def step(
         self, taken: list[Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any

@@ -46,8 +46,11 @@ class Tap:
 
     def open(self) -> None:
         """Begins to capture, and drops what an interrupted pass may have left."""
-        self._captured = []
-        self._is_open = True
+        self._captured, self._is_open = [], True
+
+    def close(self) -> None:
+        """Ends capturing, and drops what there is."""
+        self._captured, self._is_open = [], False
 
     def take(self) -> Any:
         """Ends capturing and hands over what was captured, of which nothing is kept.
@@ -55,7 +58,8 @@ class Tap:
         Raises:
             RuntimeError: the module has not run since `open`, or more than once.
         """
-        captured, self._captured, self._is_open = self._captured, [], False
+        captured = self._captured
+        self.close()
         if len(captured) != 1:
             raise RuntimeError(
                 f"the tap on {self.name} captured {len(captured)} passes in one step but needs "

@@ -87,6 +87,12 @@ class Method(nn.Module):
         assignment = self.detector.assign(maps, batch)
         return StepResult(self.detection_losses("detection", maps, batch, assignment), {})
 
+    def start(self) -> None:
+        """Takes the weights that a new run begins with from another one; called once, before it.
+
+        Not by the constructor, which also rebuilds what a run has trained.
+        """
+
     def resting(self, iteration: int) -> list[nn.Module]:
         """Parts that no loss trains at an iteration.
 

@@ -1,6 +1,5 @@
 """Gradients that are watched, and gradients that are cut off."""
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from sssd.detectors import Maps
 from sssd.distillation import zero_for
+from sssd.precision import each_tensor
 
 
 class GradientShares:
@@ -64,16 +64,16 @@ class GradientShares:
 
 @contextmanager
 def without_gradient(module: nn.Module) -> Iterator[None]:
-    """Detaches what a module returns, a dict of tensors; its parameters get gradients of zero.
+    """Detaches what a module returns; its parameters get gradients of zero.
+
+    It returns a tensor, or tensors in dicts, lists and tuples.
 
     The hook is taken off again at once: deep copies of the module must not carry it.
     """
 
-    def detach(
-        module: nn.Module, inputs: Any, outputs: "OrderedDict[str, Tensor]"
-    ) -> "OrderedDict[str, Tensor]":
-        zero = zero_for(module)
-        return OrderedDict((name, x.detach() + zero.to(x)) for name, x in outputs.items())
+    def detach(module: nn.Module, inputs: Any, outputs: Any) -> Any:
+        zero = zero_for(module, like=torch.empty(()))
+        return each_tensor(lambda x: x.detach() + zero.to(x), outputs)
 
     handle = module.register_forward_hook(detach)
     try:

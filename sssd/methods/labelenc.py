@@ -121,8 +121,7 @@ class LabelEncStep2(LabelEnc):
     The head starts from step 1's and the pyramid from the encoder's.
 
     Raises:
-        ValueError: no file of step 1 is named, or one of other settings or classes.
-        FileNotFoundError: the file is not there.
+        ValueError: no file of step 1 is named.
     """
 
     teacher_every = 0
@@ -136,6 +135,15 @@ class LabelEncStep2(LabelEnc):
                 "--method.step1-weights is required: the step1.safetensors from the folder of a "
                 "labelenc_step1 run"
             )
-        load_weights(EncoderAndHead(self), config.step1_weights, "--method.step1-weights")
-        detector.pyramid.load_state_dict(self.encoder.pyramid.state_dict())
+        self.step1_weights = config.step1_weights
         self.encoder.requires_grad_(False)
+
+    def start(self) -> None:
+        """Loads step 1's encoder and head.
+
+        Raises:
+            ValueError: the file is of other settings or classes.
+            FileNotFoundError: it is not there.
+        """
+        load_weights(EncoderAndHead(self), self.step1_weights, "--method.step1-weights")
+        self.detector.pyramid.load_state_dict(self.encoder.pyramid.state_dict())

@@ -89,6 +89,9 @@ _default = check_backend(os.environ.get("SSSD_BACKEND", "auto"), "environment SS
 def use_backend(backend: str) -> Iterator[None]:
     """Run the operators called inside by one backend, whatever `SSSD_BACKEND` says.
 
+    It holds for the whole process: threads that enter it at the same time disturb each other, and
+    give `backend=` to each call instead.
+
     Args:
         backend: "auto", "cuda", "triton", "cpu" or "reference".
 

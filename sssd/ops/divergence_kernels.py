@@ -160,8 +160,8 @@ def every_row(
     sizes = [rows_and_elements(x, plain[0]) for x in student]
     parts = zip(each.split([rows for rows, _ in sizes]), sizes, strict=True)
     mean = settings["elements"] == "mean"
-    # Of rows without elements nothing is saved: they count 0.
-    each = torch.cat([p / (n if mean else 1) if n else torch.zeros_like(p) for p, (_, n) in parts])
+    # Of rows without elements nothing is saved: they count 0, with a gradient of 0.
+    each = torch.cat([p / (n if mean else 1) if n else 0 * p.nan_to_num() for p, (_, n) in parts])
     return safe_root(each) if settings["root"] else each
 
 

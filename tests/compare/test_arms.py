@@ -1,5 +1,7 @@
 """Arms are what they say and nothing else."""
 
+from pathlib import Path
+
 import pytest
 
 from sssd.compare.arms import NAMED, longer, make_arms
@@ -48,8 +50,24 @@ REFUSED = {
     "--data.val must be the same": ["plain", "x: --data.val y"],
     "--data.train must be the same": ["plain", "x: --data.train y --data.flip 0"],
     "--arms x: ": ["plain", "x: --data.flop 0"],
+    "runs that end early are not of equal iterations": [
+        "plain",
+        "x: --data.flip 0 --engine.evaluate-every 5 --engine.patience 2",
+    ],
     "--arms plain: --method.temperature has no effect": ["plain", "sssd"],
 }
+
+
+def test_a_file_of_weights_is_known_by_its_content(tmp_path: Path) -> None:
+    """Replaced between two days of a plan, it is another arm."""
+    path = tmp_path / "step1.safetensors"
+    settings = []
+    for content in (b"one", b"two", b"one"):
+        path.write_bytes(content)
+        flags = f"--method.name labelenc_step2 --method.step1-weights {path}"
+        settings.append(make_arms("small", [], ["plain", f"labelenc: {flags}"])[1].settings)
+    assert settings[0] == settings[2] != settings[1]
+    assert settings[0]["--method.step1-weights"].startswith(f"{path} (sha256 ")
 
 
 @pytest.mark.parametrize("told", REFUSED)

@@ -1,6 +1,7 @@
 """The command from a user's folder to a verdict, and what it refuses before the first run."""
 
 import dataclasses
+import fcntl
 import json
 import shutil
 import signal
@@ -19,6 +20,7 @@ from sssd.compare.arms import make_arms
 from sssd.compare.cost import Cost
 from sssd.compare.plan import read
 from sssd.compare.runner import Runner
+from sssd.compare.statistics import make_rule
 from sssd.engine.record import write_record
 from tests.runs import SETTINGS
 from tests.scenes import write_scenes
@@ -71,7 +73,7 @@ def test_from_a_folder_to_gains(data: list[str], tmp_path: Path) -> None:
         process.kill()
     assert process.returncode == 130
     assert "the runs save a checkpoint" in said
-    assert "sssd over plain at equal time: INCONCLUSIVE" in said
+    assert "sssd over plain at equal time: INCONCLUSIVE so far" in said
     plan = read(out)
     assert plan is not None
     length = plan.at_equal_time["sssd"]
@@ -113,6 +115,7 @@ def test_the_plan_is_there_before_the_first_run(
     plan = read(tmp_path)
     assert plan is not None
     assert plan.at_equal_time == {"sssd": 8}
+    assert plan.rule == make_rule(0.3, 8, verdicts=2)  # at equal iterations and at equal time
     told = capsys.readouterr().out
     assert "3 validation images are few for a threshold of 0.3 AP" in told
     assert "at equal time plain has 8" in told
@@ -131,6 +134,18 @@ def test_the_plan_is_there_before_the_first_run(
     )
     (tmp_path / "plan.json").unlink()
     assert "has runs but no plan.json" in fails(capsys, "small", *data, *SMALL, *out)
+
+
+@pytest.mark.usefixtures("quick")
+def test_two_commands_do_not_share_a_folder(
+    data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path)]
+    with (tmp_path / "lock").open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        told = fails(capsys, "small", *data, *SMALL, *out)
+    assert f"another sssd.compare is at work in {tmp_path}" in told
+    assert command.main(["small", *data, *SMALL, *out]) == 0
 
 
 @pytest.mark.usefixtures("quick")

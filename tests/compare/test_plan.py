@@ -1,6 +1,7 @@
 """A plan is written once; another one, and its results, are refused by name."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -97,11 +98,11 @@ def test_bad_numbers_are_named() -> None:
 
 
 def test_equal_time_favours_the_baseline_where_arms_share_it() -> None:
-    seconds = {"plain": 2.0, "a": 3.0, "b": 2.99, "c": 4.0, "same": 2.005, "cheaper": 1.0}
+    seconds = {"plain": 2.0, "a": 3.0, "b": 2.99, "c": 4.0, "same": 2.0, "cheaper": 1.0}
     assert plans.equal_time(seconds, 100) == {
         "a": 150, "b": 150, "c": 200, "same": 100, "cheaper": 50,
     }  # fmt: skip
-    assert plans.equal_time({"plain": 2.0, "dearer": 2.04}, 100) == {"dearer": 102}
+    assert plans.equal_time({"plain": 2.0, "dearer": 2.02}, 100) == {"dearer": 101}
     assert plans.equal_time({"plain": 2.0, "hardly cheaper": 1.97}, 100) == {"hardly cheaper": 100}
 
 
@@ -111,6 +112,36 @@ def test_a_small_validation_set_is_named() -> None:
     assert "87 validation images are few" in told
     assert "4,400 images would be needed" in told
     assert plans.image_warning(5000, 0.3) is None
+    assert plans.image_warning(87, 0.3, spread=0.1) is None  # as measured
+    told = plans.image_warning(300, 0.3, spread=0.22)
+    assert told is not None
+    assert "about ±0.4 (95 %)" in told
+    assert "600 images would be needed" in told
+
+
+def test_a_plan_that_another_version_wrote_keeps_its_digest(tmp_path: Path) -> None:
+    """Else its own results would be refused as another plan's."""
+    plans.write(make_plan(), tmp_path)
+    path = tmp_path / plans.FILE
+    values = json.loads(path.read_text())
+    del values["equal"]  # as before --equal
+    path.write_text(json.dumps(values, indent=1))
+    plan = plans.read(tmp_path)
+    assert plan is not None
+    assert plan.digest == hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    before = path.read_bytes()
+    plans.write(plan, tmp_path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]"])
+def test_a_damaged_result_is_named(text: str, tmp_path: Path) -> None:
+    plan = make_plan()
+    folder = tmp_path / "runs" / plan.run("plain", 0).folder
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(text)
+    with pytest.raises(ValueError, match=r"plain-seed0/result\.json is damaged .*: remove"):
+        plans.refuse_foreign(plan, tmp_path)
 
 
 def test_without_equal_time_the_baseline_has_one_run() -> None:

@@ -50,8 +50,8 @@ def test_looks_without_correction_would_break_the_promise(rule: Rule) -> None:
     assert simulate(naive, 0, 1).go > 0.05
 
 
-def test_several_arms_share_the_error() -> None:
-    rule = make_rule(1e-9, seeds=6, arms=5)
+def test_several_verdicts_share_the_error() -> None:
+    rule = make_rule(1e-9, seeds=6, verdicts=5)
     gains = np.random.default_rng(2).normal(0, 1, (10_000, 5, 6))
     gains += np.random.default_rng(3).normal(0, 1, (10_000, 1, 6))  # the baseline's own noise
     wrong = [any(judge(arm, rule).name == "GO" for arm in plan) for plan in gains[:3000].tolist()]
@@ -65,6 +65,15 @@ def test_one_look_is_student(rule: Rule) -> None:
     assert (verdict.low, verdict.high) == pytest.approx(own)
     assert verdict.name == "GO"
     assert judge(gains, rule).name == "INCONCLUSIVE"  # five more looks may follow
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.1, 0.7, 1.1])
+@pytest.mark.parametrize("seeds", [3, 6])
+def test_gains_that_are_all_the_same_are_no_measurement(
+    rule: Rule, gain: float, seeds: int
+) -> None:
+    """Their computed spread may be 1e-16, not 0."""
+    assert judge([gain] * seeds, rule).name == "INCONCLUSIVE"
 
 
 def test_verdicts(rule: Rule) -> None:

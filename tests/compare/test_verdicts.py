@@ -52,6 +52,24 @@ def test_a_verdict_is_open_until_it_is_there() -> None:
     assert not is_open(plan, few, "sssd", "iterations")
 
 
+def test_runs_too_short_to_learn_anything_get_no_verdict_and_no_more_seeds() -> None:
+    plan = make_plan()
+    results = make_results(plan, lambda run: 0.1 + 0.01 * math.sin(run.seed + len(run.arm)), 3)
+    assert compared(plan, results, "sssd", "iterations")["verdict"] == "INCONCLUSIVE"
+    assert not is_open(plan, results, "sssd", "iterations")
+    one_learned = make_results(plan, lambda run: truth(run) if run.arm == "plain" else 0.0, 3)
+    assert compared(plan, one_learned, "sssd", "iterations")["verdict"] == "NO-GO"
+
+
+def test_an_inconclusive_verdict_says_whether_seeds_are_to_come() -> None:
+    plan = make_plan(seeds=4)
+    noisy = {n: make_results(plan, lambda r: truth(r) * (-1) ** r.seed % 90, n) for n in (3, 4)}
+    told = {n: compared(plan, results, "sssd", "time") for n, results in noisy.items()}
+    assert [(told[n]["verdict"], told[n]["open"]) for n in (3, 4)] == [
+        ("INCONCLUSIVE", True), ("INCONCLUSIVE", False),
+    ]  # fmt: skip
+
+
 def test_noise_of_seeds_and_of_images_are_told_apart() -> None:
     plan = make_plan()
     results = make_results(plan, truth, 4)

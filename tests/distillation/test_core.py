@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sssd.distillation import SelfDistillation
+from sssd.fusion import RelationFusion
 from sssd.ops import js_distance
 from sssd.schedules import CoefficientConfig
 
@@ -184,6 +185,55 @@ def test_another_adapter() -> None:
     student = maps()
     step(distillation, student)
     assert all(a is b for a, b in zip(seen[0], student, strict=True))
+
+
+class Scaled(nn.Module):
+    """A distance with a weight of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, student: list[Tensor], teacher: list[Tensor]) -> Tensor:
+        return self.weight * js_distance(student, teacher)
+
+
+@pytest.mark.parametrize("teacher_every", [1, 2])
+def test_a_distance_with_weights_of_its_own_has_a_gradient_in_every_step(
+    teacher_every: int,
+) -> None:
+    """DistributedDataParallel waits for it, also before the start and after the stop."""
+    distance = Scaled()
+    part = SelfDistillation(
+        3, 64, coefficient={"start": 1, "stop": 3}, distance=distance, adapter_first=False,
+        teacher_every=teacher_every,
+    )  # fmt: skip
+    for number in range(4):
+        part.zero_grad(set_to_none=True)
+        losses = step(part, head=lambda k: {"loss": k[0].mean()})
+        sum(losses.values(), torch.zeros(())).backward()
+        assert [n for n, p in part.named_parameters() if p.grad is None] == []
+        rests = number in (0, 3)
+        assert (distance in part.resting(number)) == rests
+        assert bool(distance.weight.grad.any()) != rests
+
+
+@pytest.mark.parametrize("fusion", [None, RelationFusion(3, 64)])
+def test_in_float64(fusion: nn.Module | None) -> None:
+    part = SelfDistillation(3, 64, fusion=fusion).double()
+    losses = step(part, [m.double() for m in maps()], lambda k: {"loss": k[0].mean()})
+    assert all(loss.dtype == torch.float64 for loss in losses.values())
+
+
+def test_every_box_has_a_label() -> None:
+    """Else labels shift from image to image where the totals agree."""
+    boxes, labels = torch.tensor([[4.0, 4.0, 30.0, 30.0]]), torch.tensor([2])
+    targets = [
+        {"boxes": boxes.repeat(2, 1), "labels": labels},
+        {"boxes": boxes, "labels": labels.repeat(2)},
+    ]
+    with pytest.raises(ValueError, match="image 0 has 2 boxes and 1 labels"):
+        SelfDistillation(3, 64)(maps(), targets, (64, 64), lambda k: {}, nn.Identity())
 
 
 def test_targets_must_fit_the_batch() -> None:

@@ -1,6 +1,7 @@
 """Lambda follows a trainer's count and learning rate, wherever the part is saved and copied."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -52,6 +53,59 @@ def test_what_is_saved_and_copied_knows_the_peak() -> None:
     for resumed in (other, copy.deepcopy(part)):
         resumed.follow(1, 0.01)
         assert resumed.lambda_at(1) == pytest.approx(2.0, rel=1e-5)
+
+
+def test_what_was_written_to_its_buffers_counts() -> None:
+    """DistributedDataParallel writes the first process's to all others, without a state dict."""
+    part = Stepwise({"value": 1.0, "step_factor": 2.0}, (10, 20))
+    assert part._count(None) == 0
+    part.step.copy_(torch.tensor(15))
+    assert part._count(None) == 15
+    assert part.lambda_at(15) == 2.0
+    assert part._count(None) == 16
+
+
+def test_milestones_of_any_order() -> None:
+    assert Stepwise({"step_factor": 2.0}, (20, 10)).lambda_at(15) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("coefficient", "told"),
+    [
+        ({"start": 9, "stop": 9}, "its stop at step 9 comes before its start"),
+        (float("nan"), "not a finite number"),
+        ({"value": 1.0, "steps": {5: float("inf")}}, "not a finite number"),
+    ],
+)
+def test_a_coefficient_that_means_nothing_is_refused(coefficient: Any, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        Stepwise(coefficient, ())
+
+
+def test_before_the_start_a_teacher_trains_the_projections_alone() -> None:
+    passes = 0
+
+    def pyramid(images: torch.Tensor) -> list[torch.Tensor]:
+        nonlocal passes
+        passes += 1
+        return [images.repeat(1, 4, 1, 1)]
+
+    for width, trains in ((8, True), (12, False)):
+        passes = 0
+        part = TeacherDistillation(
+            [width], nn.Conv2d(3, 3, 1), [12], pyramid, coefficient={"start": 1}
+        )
+        student = torch.randn(2, width, 4, 4, requires_grad=True)
+        images = torch.randn(2, 3, 4, 4)
+        (loss,) = part([student], images).values()
+        assert (passes, part.metrics["lambda"]) == (int(trains), 0.0)
+        if trains:
+            loss.backward()
+            assert student.grad is None
+            assert all(p.grad.any() for p in part.parameters())
+        (loss,) = part([student], images).values()
+        loss.backward()
+        assert student.grad.any()
 
 
 def test_a_teacher_draws_the_maps_behind_a_projection_and_stays_as_it_is() -> None:

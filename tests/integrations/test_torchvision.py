@@ -77,6 +77,42 @@ def test_evaluation_and_a_detached_model_are_as_before(kind: str) -> None:
         detach(model)
 
 
+def test_a_validation_loss_is_no_training_step() -> None:
+    """Torchvision computes losses in training mode alone, so that this is how it is done."""
+    model = build("fcos")
+    with torch.no_grad():
+        plain = losses_of(model)
+        part = attach(model, coefficient={"value": 1.0, "step_factor": 10.0}, milestones=[1])
+        assert losses_of(model).keys() == plain.keys()
+    assert part.step == 0
+    assert "loss_distillation" in losses_of(model)
+
+
+def test_a_step_that_failed_leaves_nothing_behind() -> None:
+    model = build("fcos")
+    part = attach(model)
+    images, targets = images_and_targets()
+    bad = [{**target, "boxes": target["boxes"].flip(1)} for target in targets]
+    with pytest.raises(AssertionError):  # torchvision's own, after the backbone has run
+        model(images, bad)
+    model.eval()
+    model(images)
+    assert not any(tap._is_open or tap._captured for tap in part.attachment.taps)
+    model.train()
+    assert "loss_distillation" in losses_of(model)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_float64(kind: str) -> None:
+    model = build(kind).double()
+    attach(model)
+    images, targets = images_and_targets()
+    wide = [{**target, "boxes": target["boxes"].double()} for target in targets]
+    losses = model([image.double() for image in images], wide)
+    assert losses["loss_distillation"].dtype == torch.float64
+    assert all(loss.isfinite() for loss in losses.values())
+
+
 def test_the_coefficient_weighs_and_follows_the_steps() -> None:
     model = build("fcos")
     part = attach(model, coefficient={"steps": {1: 3.0}, "start": 1})

@@ -21,7 +21,8 @@ HOST = ["-DSSSD_HOST_CUDA", "-include", "tests/kernels/emulator/host_cuda.h"]
 # Every access of an instrumented kernel is seen by tests/kernels/emulator/every_access.cpp.
 SEEN = ["-g1", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"]
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
-DTYPES = {torch.float32: 0, torch.bfloat16: 2, torch.float16: 3}  # of kernels/common/levels.h
+# Of kernels/common/levels.h.
+DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 
 
 def compiler() -> str:

@@ -188,6 +188,12 @@ def test_impossible_logits(module: ModuleType) -> None:
     check(
         module, [student[None, :, :, None].contiguous()], [teacher[None, :, :, None].contiguous()]
     )
+    check(  # infinitely far, which pulls at nothing
+        module,
+        [student[None, :, :, None].contiguous()],
+        [teacher[None, :, :, None].contiguous()],
+        **KERNEL_MEMBERS["kl"],
+    )
     one_hot = run(
         module, [student[None, :, 2:, None].contiguous()], [teacher[None, :, 2:, None].contiguous()]
     )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from bench.gpu_speed import GOAL_LAUNCHES
 from tests.kernels import host_boxes, registers
 from tests.kernels.host_cuda import run
 from tests.kernels.test_divergence import FORMATS, maps
@@ -57,9 +58,36 @@ def test_without_clusters_where_they_are_refused(
     assert any(name == "cudaLaunchKernelEx" and size > 1 for name, *_, size in module.calls())
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_without_clusters_where_the_code_is_ptx_for_a_chip_that_has_none(
+    module: ModuleType, form: torch.memory_format
+) -> None:
+    """In such code the kernel for clusters is empty: it writes nothing, and leaves no error."""
+    expected = long_rows(module, form, cluster=1)
+    assert torch.equal(long_rows(module, form, ptx=80), expected)
+    assert all(call[4] == 1 for call in module.calls())
+
+
+@pytest.mark.parametrize("wide", [0, 1])
+def test_float64_is_refused(module: ModuleType, wide: int) -> None:
+    """Public functions choose the reference; an exported program may still come here."""
+    both = [*maps([(1, 8, 3, 4)])]
+    both[wide] = [x.double() for x in both[wide]]
+    with pytest.raises(RuntimeError, match="do not compute in float64"):
+        run(module, *both)
+
+
+@pytest.mark.parametrize("member", KERNEL_MEMBERS)
+def test_a_call_is_at_most_three_launches(module: ModuleType, member: str) -> None:
+    """Forward, its end and backward, as bench/gpu_speed.py demands; one more where rows are cut."""
+    both = maps([(2, 24, 9, 11), (1, 24, 4, 5)], memory_format=torch.channels_last)
+    run(module, *both, grad_values=torch.ones(2), **KERNEL_MEMBERS[member])
+    assert [call[0] for call in module.calls()].count("cudaLaunchKernelEx") <= GOAL_LAUNCHES
+
+
 @pytest.mark.parametrize(
     "function",
-    ["cudaGetDevice", "cudaDeviceGetAttribute", "cudaFuncSetAttribute"],
+    ["cudaGetDevice", "cudaDeviceGetAttribute", "cudaFuncGetAttributes", "cudaFuncSetAttribute"],
 )
 def test_a_call_that_fails_is_reported_and_leaves_no_error(
     module: ModuleType, function: str

@@ -1,13 +1,14 @@
 """Watched gradients, and parameters that are in the graph though nothing trains them."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 
 from sssd.distillation import zero_for
 from sssd.methods import KINDS, FusionConfig, LGDConfig, Method, build_method
-from sssd.methods.gradients import GradientShares
+from sssd.methods.gradients import GradientShares, without_gradient
 from sssd.schedules import CoefficientConfig, ScheduleConfig
 from tests.small import NUM_CLASSES, images_and_targets
 from tests.tiny import tiny_detector
@@ -69,11 +70,34 @@ def test_zero_for_gives_zeros_even_where_weights_are_not_finite() -> None:
     with torch.no_grad():
         layer.weight[0, 0] = float("inf")
     layer.bias.requires_grad_(False)
-    (zero_for(layer) * float("nan")).backward()
+    (zero_for(layer, like=layer.weight) * float("nan")).backward()
     assert layer.weight.grad.tolist() == [[0.0] * 3] * 2
     assert layer.bias.grad is None
     layer.requires_grad_(False)
-    assert zero_for(layer) == 0
+    assert zero_for(layer, like=layer.weight) == 0
+    nothing = zero_for(torch.nn.Identity(), max, like=torch.empty(2, device="meta"))
+    assert nothing.device.type == "meta"  # else a loss on a GPU cannot be joined with it
+
+
+@pytest.mark.parametrize("kind", [list, tuple, lambda maps: maps[0], lambda maps: {"0": maps[0]}])
+def test_a_backbone_of_any_output_is_kept_from_gradients(kind: Any) -> None:
+    """The protocol says nothing of what a detector's backbone returns."""
+
+    class Body(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return kind([self.conv(x), self.conv(x)])
+
+    body = Body()
+    with without_gradient(body):
+        given = body(torch.ones(1, 3, 2, 2))
+    assert type(given) is type(kind([torch.ones(())]))
+    first = given["0"] if isinstance(given, dict) else given[0]
+    first.sum().backward()
+    assert (body.conv.weight.grad == 0).all()
 
 
 @pytest.mark.parametrize("fusion", ["relation", "painted"])

@@ -28,7 +28,9 @@ def step2(weights: Path | None, detector: str = "fcos", **coefficient: object) -
         coefficient=CoefficientConfig(**coefficient),
         step1_weights=weights,
     )
-    return build_method(tiny_detector(detector, NUM_CLASSES, seed=5), config, SCHEDULE).train()
+    method = build_method(tiny_detector(detector, NUM_CLASSES, seed=5), config, SCHEDULE)
+    method.start()
+    return method.train()
 
 
 def export(method: Method, folder: Path) -> Path:
@@ -142,8 +144,18 @@ def test_step_1_of_one_backbone_serves_another(tmp_path: Path) -> None:
     first = build_method(one, LabelEncStep1Config(), SCHEDULE)
     config = LabelEncStep2Config(step1_weights=export(first, tmp_path))
     second = build_method(student, config, SCHEDULE)
+    second.start()
     assert same(second.encoder, first.encoder)
     assert same(second.detector.head, first.detector.head)
+
+
+def test_what_rebuilds_a_run_of_step_2_leaves_its_detector_alone(tmp_path: Path) -> None:
+    """As its teacher's evaluation and its report do, also after step 1's file is gone."""
+    detector = tiny_detector("fcos", NUM_CLASSES, seed=5)
+    before = {name: x.clone() for name, x in detector.state_dict().items()}
+    config = LabelEncStep2Config(step1_weights=tmp_path / "gone.safetensors")
+    build_method(detector, config, SCHEDULE)
+    assert all(torch.equal(x, before[name]) for name, x in detector.state_dict().items())
 
 
 def test_step_2_says_what_it_needs(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sssd.ops.heatmap import label_heatmap
 from sssd.ops.reference.heatmap import gaussian_radius
+from sssd.ops.reference.heatmap import label_heatmap as reference_heatmap
 from tests.ops.box_cases import BACKENDS, IMAGE_SIZE, SHAPES, covered, needs_library, objects
 from tests.pairwise import pairwise
 
@@ -137,6 +138,19 @@ def test_boxes_that_draw_nothing(backend):
     none = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
     maps = label_heatmap(*none, IMAGE_SIZE, SHAPES, 2, 3, backend=backend)
     assert all((level == 0).all() and level.shape[:2] == (2, 3) for level in maps)
+
+
+@pytest.mark.parametrize("combine", ["max", "sum"])
+def test_labels_that_nobody_checked_draw_nothing(combine):
+    """On an accelerator the reference sees them; behind an image's maps lie another image's."""
+    corners = torch.tensor([[0.0, 0.0, 20.0, 20.0]])
+    for label, image in ((-1, 0), (-1, 1), (CLASSES, 0), (CLASSES, 1)):
+        (heat,) = reference_heatmap(
+            corners, torch.tensor([label]), torch.tensor([image]), IMAGE_SIZE, SHAPES[:1], 2,
+            CLASSES, profile="box", combine=combine, assigned=None, min_overlap=0.7,
+            strength=None, dtype=torch.float32,
+        )  # fmt: skip
+        assert not heat.any()
 
 
 def test_corrected_radius_keeps_the_overlap_and_the_legacy_one_does_not():

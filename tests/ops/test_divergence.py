@@ -147,6 +147,9 @@ def test_empty_levels_count_zero(shape, over, backend):
     grads = torch.autograd.grad(values.sum(), student + teacher)
     assert values[0] == 0
     assert grads[0].shape == shape
+    every = js_distance(student[:1], teacher[:1], over=over, rows="none", backend=backend)
+    grads = torch.autograd.grad(every.sum(), student[:1] + teacher[:1])
+    assert [grad.shape for grad in grads] == [shape, shape]
 
 
 def test_equal_maps_give_zero_and_no_gradient():

@@ -76,6 +76,23 @@ def test_kl_is_infinite_where_the_student_excludes_what_the_teacher_has(backend)
     assert allowed.item() == pytest.approx(math.log(2), rel=1e-6)
 
 
+@pairwise(
+    divergence=["kl", "reverse_kl"], over=OVER, root=[None, "row", "level"],
+    backend=["cpu", "reference"],
+)  # fmt: skip
+def test_a_row_that_is_infinitely_far_pulls_at_nothing(divergence, over, root, backend):
+    """Else its inf and NaN would reach every parameter before it."""
+    student, teacher = make_maps([(2, 20, 3, 5)])
+    excludes = (student if divergence == "kl" else teacher)[0]
+    with torch.no_grad():
+        excludes[0, 3:6, 1:] = -INF
+    settings = {"over": over, "root": root, "backend": backend, "reduction": "none"}
+    value = feature_divergence(student, teacher, divergence=divergence, **settings)
+    assert value == INF
+    for grad in torch.autograd.grad(value.sum(), student + teacher):
+        assert grad.isfinite().all()
+
+
 @pairwise(member=MEMBERS, bad=[math.nan, INF], backend=["cpu", "reference"])
 def test_nan_and_infinity_show(member, bad, backend):
     student, teacher = make_maps([(1, 40, 2, 2), (1, 40, 1, 1)])

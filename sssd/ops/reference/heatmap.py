@@ -138,8 +138,9 @@ def label_heatmap(
 
     `assigned` (P, T), bool, says which objects each level shows; None shows all on every level.
     """
-    in_batch = (image_index >= 0) & (image_index < batch_size)
-    channel = (image_index * num_classes + labels).where(in_batch, 0)
+    in_maps = (image_index >= 0) & (image_index < batch_size)
+    in_maps &= (labels >= 0) & (labels < num_classes)
+    channel = (image_index * num_classes + labels).where(in_maps, 0)
     maps = []
     for level, shape in enumerate(level_shapes):
         if profile == "box":
@@ -151,7 +152,7 @@ def label_heatmap(
             values = gaussian_profile(boxes, image_size, shape, min_overlap, legacy=legacy)
         if strength is not None:
             values = values * strength.double()[:, None, None]
-        shown = in_batch if assigned is None else in_batch & assigned[level]
+        shown = in_maps if assigned is None else in_maps & assigned[level]
         values = values.where(shown[:, None, None], 0.0)
         heatmap = values.new_zeros(batch_size * num_classes, *shape)
         if combine == "max":

@@ -21,12 +21,14 @@ inline void bind_emulator(pybind11::module_& module) {
       chips[py::int_(chip.capability)] = chip.shared_bytes;
     return chips;
   }();
-  // `shared` and `cluster` where they are to be less than the chip's. `resources(mangled kernel)`
+  // `shared` and `cluster` where they are to be less than the chip's, `ptx` where its code comes
+  // from PTX for an older one. `resources(mangled kernel)`
   // gives its registers and most threads. `stale`: a call of somebody else's has failed and left
   // its error. Only devices below 64 are remembered between calls.
   module.def(
       "play",
-      [](int chip, int shared, int cluster, int device, const std::set<std::string>& refused,
+      [](int chip, int shared, int cluster, int ptx, int device,
+         const std::set<std::string>& refused,
          std::function<std::pair<int, int>(const std::string&)> resources, bool reverse,
          bool counting, bool stale) {
         host_cuda::Settings settings;
@@ -34,6 +36,7 @@ inline void bind_emulator(pybind11::module_& module) {
           if (known.capability == chip) settings.chip = known;
         if (shared) settings.chip.shared_bytes = shared;
         if (cluster) settings.chip.cluster = cluster;
+        settings.ptx = ptx;
         settings.device = device, settings.refused = refused, settings.counting = counting;
         if (resources)
           settings.resources = [resources](const std::string& mangled) {
@@ -46,7 +49,7 @@ inline void bind_emulator(pybind11::module_& module) {
         config.blockDim = 0;
         if (stale) static_cast<void>(cudaLaunchKernelEx(&config, +[] {}));
       },
-      py::kw_only(), "chip"_a = 90, "shared"_a = 0, "cluster"_a = 0, "device"_a = 64,
+      py::kw_only(), "chip"_a = 90, "shared"_a = 0, "cluster"_a = 0, "ptx"_a = 0, "device"_a = 64,
       "refused"_a = std::set<std::string>{}, "resources"_a = nullptr, "reverse"_a = false,
       "counting"_a = false, "stale"_a = false);
   // No function of Python's is left when it ends.

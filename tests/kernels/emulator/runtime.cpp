@@ -117,6 +117,12 @@ cudaError_t allow_shared(const void* kernel, int bytes) {
   return cudaSuccess;
 }
 
+cudaError_t attributes(cudaFuncAttributes* attributes) {
+  if (to_fail("cudaFuncGetAttributes")) return fail("cudaFuncGetAttributes");
+  attributes->ptxVersion = settings.ptx ? settings.ptx : settings.chip.capability;
+  return cudaSuccess;
+}
+
 cudaError_t largest_cluster(int* blocks, const void* kernel, const cudaLaunchConfig_t& config) {
   const char* const function = "cudaOccupancyMaxPotentialClusterSize";
   note(function, kernel, config);

@@ -18,6 +18,9 @@ enum [[nodiscard]] cudaError_t {
 };
 enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin, cudaDevAttrClusterLaunch };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+struct cudaFuncAttributes {
+  int ptxVersion;  // that a kernel was compiled for, 10 * major + minor
+};
 enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension = 4 };
 using cudaStream_t = void*;
 
@@ -65,6 +68,7 @@ struct Resources {
 
 struct Settings {
   Chip chip = kChips[3];
+  int ptx = 0;                    // that its code comes from; 0: its own
   int device = 64;                // its number
   std::set<std::string> refused;  // functions that fail; "clusters": their launches do
   std::function<Resources(const std::string& mangled)> resources;  // of a kernel, if known
@@ -84,6 +88,7 @@ extern std::vector<Call> calls;
 void play(const Settings& settings);
 
 cudaError_t allow_shared(const void* kernel, int bytes);
+cudaError_t attributes(cudaFuncAttributes* attributes);
 cudaError_t largest_cluster(int* blocks, const void* kernel, const cudaLaunchConfig_t& config);
 cudaError_t launch(const void* kernel, const cudaLaunchConfig_t& config,
                    std::function<void()> call);
@@ -98,6 +103,10 @@ const char* cudaGetErrorString(cudaError_t error);
 template <class... Parameters>
 cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribute, int bytes) {
   return host_cuda::allow_shared(reinterpret_cast<const void*>(kernel), bytes);
+}
+template <class... Parameters>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, void (*)(Parameters...)) {
+  return host_cuda::attributes(attributes);
 }
 template <class... Parameters>
 cudaError_t cudaOccupancyMaxPotentialClusterSize(int* blocks, void (*kernel)(Parameters...),
