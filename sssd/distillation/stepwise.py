@@ -1,6 +1,7 @@
 """Lambda during training: by steps, milestones, or a trainer's own learning rate."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -91,9 +92,20 @@ class Stepwise(nn.Module):
     def _count(self, step: int | None) -> int:
         """The step that a call belongs to: given, the trainer's, or one more than the last."""
         own, peak = self._read()
+        if own == 0 and step is None and not (self._is_led or self.milestones):
+            self._warn_of_idle_factor()
         step = own if step is None else step
         self._write(step if self._is_led else step + 1, peak)
         return step
+
+    def _warn_of_idle_factor(self) -> None:
+        if self.coefficient.step_factor != 1:
+            warnings.warn(
+                f"step_factor {self.coefficient.step_factor:g} has no effect: lambda rises at "
+                "milestones, or as the learning rate falls; pass milestones=[...], or call "
+                "follow(step, learning_rate) before each step",
+                stacklevel=2,
+            )
 
     def _read(self) -> tuple[int, float]:
         # Something else may have written to the buffers, as DistributedDataParallel does with those

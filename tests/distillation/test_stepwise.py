@@ -1,6 +1,7 @@
 """Lambda follows a trainer's count and learning rate, wherever the part is saved and copied."""
 
 import copy
+import warnings
 from typing import Any
 
 import pytest
@@ -63,6 +64,19 @@ def test_what_was_written_to_its_buffers_counts() -> None:
     assert part._count(None) == 15
     assert part.lambda_at(15) == 2.0
     assert part._count(None) == 16
+
+
+def test_a_factor_that_nothing_applies_is_told_once() -> None:
+    part = Stepwise({"step_factor": 2.0}, ())
+    with pytest.warns(UserWarning, match=r"step_factor 2 has no effect.*milestones"):
+        part._count(None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        part._count(None)
+        led = Stepwise({"step_factor": 2.0}, ())
+        led.follow(0, 0.1)
+        for silent in (led, Stepwise({"step_factor": 2.0}, (5,)), Stepwise(1.0, ())):
+            silent._count(None)
 
 
 def test_milestones_of_any_order() -> None:

@@ -91,7 +91,7 @@ def test_two_processes(tmp_path: Path) -> None:
     process = torchrun(ROOT / "tests/integrations/torchvision_on_gloo.py", tmp_path)
     assert process.wait(120) == 0, process.stderr.read()
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
-    assert first["distillation.step"] == 2
+    assert (first["distillation.step"], first["lambda"]) == (42, 3.0)
     assert all(torch.equal(second[name], value) for name, value in first.items())
     untrained = build()
     attach(untrained)

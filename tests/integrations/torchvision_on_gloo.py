@@ -15,7 +15,9 @@ distributed.init_process_group("gloo")
 rank = distributed.get_rank()
 torch.set_num_threads(1)
 model = tiny_detector("fcos", classes=5).model.train()
-attach(model, coefficient={"value": 1.0, "steps": {1: 3.0}})
+part = attach(model, coefficient={"value": 1.0, "steps": {41: 3.0}})
+if rank == 0:  # which goes on with a checkpoint, as DistributedDataParallel then tells the others
+    part.step.fill_(40)
 parallel = DistributedDataParallel(model)  # would fail in a step without some gradient
 optimizer = torch.optim.SGD(parallel.parameters(), lr=0.01)
 for step in range(2):
@@ -23,5 +25,6 @@ for step in range(2):
     optimizer.zero_grad()
     sum(losses.values()).backward()
     optimizer.step()
-torch.save(model.state_dict(), Path(sys.argv[1]) / f"rank{rank}.pt")
+state = model.state_dict() | {"lambda": torch.tensor(part.metrics["lambda"])}
+torch.save(state, Path(sys.argv[1]) / f"rank{rank}.pt")
 distributed.destroy_process_group()
