@@ -149,7 +149,6 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.eva
                 teacher_of(run.folder, run.detector)
     with exit_on(FAILED, RunError, DataError, WorkerKilled, ImportError):
         found = [_evaluate(run, dataset, command, console) for run in runs]
-        failed = _write(runs[0], found[0], command, console)
     title = f"{len(dataset)} images of {Path(dataset.source).name}"
     if len(runs) == 2:
         names = [str(run.folder) for run in runs]
@@ -163,6 +162,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.eva
         console.print(table(taught, title=f"teacher (given the labels): {title}"))
     if len(found[0].by_class) > 1:
         console.print(class_table(found[0].by_class))
+    with exit_on(FAILED, RunError):  # the numbers have been told
+        failed = _write(runs[0], found[0], command, console)
     for what in failed:
         print(f"error: --report: the report was not written: {what}", file=sys.stderr)
     return FAILED if failed else 0

@@ -1,10 +1,11 @@
 """`fit`: from settings to a trained detector and the folder of its run."""
 
 import dataclasses
+import itertools
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,6 +105,7 @@ def fit_settings(
     """
     with distributed.process_group(asked.engine.device):
         console = console or distributed.console()
+        asked = dataclasses.replace(asked, data=asked.data.absolute())
         folder = distributed.from_first(lambda: choose_folder(asked, recipe))
         method, train_set, validation_set, config = prepare(asked, console, given)
         run = Run(
@@ -200,8 +202,14 @@ def _settings(
 ) -> tuple[str, Config]:
     """The name and the settings of a run, from what `fit` is given."""
     flags = _flags(changes)
-    if config is None and resume and out is not None:
-        name, config = str(read_record(Path(out)).get("recipe")), read_settings(Path(out), Config)
+    begun = out is not None and bool(checkpoints(Path(out)))
+    if resume and out is not None and (config is None or (isinstance(config, str) and begun)):
+        name = str(read_record(Path(out)).get("recipe"))
+        if config not in (None, name):
+            raise ValueError(
+                f"config: {out} was started with {name!r}, not {config!r}; leave it out"
+            )
+        config = read_settings(Path(out), Config)
     elif isinstance(config, Config):
         name = "own"
         if not (resume or config.resume):  # a run that goes on keeps what happens when
@@ -249,15 +257,33 @@ def _flags(changes: Mapping[str, Any], prefix: str = "--") -> list[str]:
 
 def choose_folder(config: Config, recipe: str) -> Path:
     """The run's folder; refuses to mix a new run with an old one, or to go on with none."""
-    folder = config.out or Path("runs") / f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = config.out or _new_folder(recipe)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out: {folder} is a file; name a folder")
     there = bool(checkpoints(folder))
     if there and not config.resume:
         raise ValueError(
             f"{folder} already holds a run: resume it with `python -m sssd.train --resume --out "
             f"{shlex.quote(str(folder))}` (in Python: resume=True), or choose another --out"
         )
+    if (folder / WEIGHTS).exists() and not config.resume:
+        raise ValueError(
+            f"--out: {folder} holds the {WEIGHTS} of a run that has ended, which would be "
+            "overwritten; choose another folder"
+        )
     if config.resume and not there:
         raise ValueError(f"resume: {folder} holds no checkpoint; name a run's folder with out")
+    return folder
+
+
+def _new_folder(recipe: str) -> Path:
+    """A folder of its own, also for runs that begin in the same second."""
+    for number in itertools.count(1):
+        name = f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}" + (f"-{number}" if number > 1 else "")
+        folder = Path("runs") / name
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            break
     return folder
 
 
@@ -265,6 +291,9 @@ def _begin(folder: Path, recipe: str, config: Config, done: int, console: Consol
     """Writes the settings of a run, and says what has changed where it goes on."""
     if done == 0:  # of a run that was killed before its first checkpoint
         (folder / BEST).unlink(missing_ok=True)
+    elif done < config.schedule.iterations:  # of a shorter one, whose checkpoint holds them too
+        for name in (WEIGHTS, NUMBERS):
+            (folder / name).unlink(missing_ok=True)
     changed = write_record(folder, recipe, config, done)
     if done > 0:
         console.print(f"resumes after iteration {done}", soft_wrap=True)

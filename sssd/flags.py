@@ -26,9 +26,11 @@ def of_length(config: Config, flags: Sequence[str]) -> Config:
     and all else that happens at an iteration move along, unless flags give them.
     """
     length = _value_of("--schedule.iterations", flags)
-    if length is None or not length.isdecimal():  # of what is no number, the parser tells
+    try:
+        iterations = int(length or "")
+    except ValueError:  # not given, or no number, of which the parser tells
         return config
-    return stretched(config, int(length))
+    return stretched(config, iterations)
 
 
 def in_iterations(config: Config, images: int, flags: Sequence[str]) -> Config:

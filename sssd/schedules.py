@@ -10,6 +10,14 @@ from dataclasses import dataclass, field
 REFERENCE_BATCH = 16  # images a step for which a recipe states its learning rate
 
 
+def require_real(flag: str, value: float | None, hint: str = "", *, positive: bool = False) -> None:
+    """Refuses what is no finite number of 0 or more, or above 0; None passes."""
+    if value is None or (math.isfinite(value) and (value > 0 or (value == 0 and not positive))):
+        return
+    least = "above 0" if positive else "of 0 or more"
+    raise ValueError(f"{flag} is {value}; it must be a finite number {least}{hint}")
+
+
 @dataclass(frozen=True)
 class ScheduleConfig:
     """How long training takes and how the learning rate moves."""
@@ -51,8 +59,12 @@ class ScheduleConfig:
             )
         if self.zero_from is not None and self.zero_from < 1:
             raise ValueError(f"--schedule.zero-from is {self.zero_from}; it must be at least 1")
-        if self.learning_rate <= 0:
-            raise ValueError(f"--schedule.learning-rate is {self.learning_rate}; it must be > 0")
+        if self.milestones and self.milestones[0] < 0:
+            raise ValueError(f"--schedule.milestones is {self.milestones}; none may be below 0")
+        require_real("--schedule.learning-rate", self.learning_rate, positive=True)
+        require_real("--schedule.gamma", self.gamma)
+        require_real("--schedule.warmup", self.warmup)
+        require_real("--schedule.warmup-factor", self.warmup_factor)
 
     def factor(self, iteration: int) -> float:
         """Learning rate of an iteration, as a fraction of the scaled base."""

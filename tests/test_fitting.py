@@ -20,8 +20,11 @@ import sssd
 from sssd.data import DataError
 from sssd.engine.files import RunError
 from sssd.engine.log import read_metrics
+from sssd.engine.record import read_settings
 from sssd.engine.runs import Run
+from sssd.fitting import _settings, choose_folder
 from sssd.methods import Method
+from sssd.recipes import RECIPES, Config
 from tests.scenes import write_scenes
 
 QUIET = Console(quiet=True)
@@ -136,6 +139,8 @@ def test_a_run_goes_on_with_its_own_settings_until_it_is_stopped(
     assert signal.getsignal(signal.SIGINT) == before
     rows = [row["iteration"] for row in read_metrics(run.folder) if "loss" in row]
     assert rows == [1, 2, 3, 4]
+    with pytest.raises(FileNotFoundError, match="not finished"):  # not the weights of the shorter run
+        sssd.load(run.folder)
     assert json.loads((run.folder / "config.json").read_text())["engine"]["batch_size"] == 2
 
 
@@ -207,6 +212,54 @@ def test_what_another_run_has_left_in_the_folder_is_no_best_of_this_one(
 def test_a_folder_with_a_run_is_not_written_over(run: Run) -> None:
     with pytest.raises(ValueError, match=r"already holds a run.*resume=True"):
         sssd.fit("demo", run.folder)
+
+
+def test_a_run_knows_its_data_in_every_folder(
+    data: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it is evaluated on what lies in a place of that name."""
+    monkeypatch.chdir(Path(data["val"]).parent)
+    near = {name: os.path.relpath(path) for name, path in data.items()}
+    run = sssd.fit("small", tmp_path, data=near, console=QUIET, **SMALL)
+    monkeypatch.chdir(tmp_path)
+    numbers = run.evaluate(console=QUIET).numbers
+    assert numbers == {name: run.numbers[name] for name in numbers}
+    settings = read_settings(tmp_path, Config).data
+    assert (str(settings.train), str(settings.val)) == (data["train"], data["val"])
+
+
+def test_a_run_that_has_ended_is_not_written_over_without_its_checkpoints(
+    run: Run, tmp_path: Path
+) -> None:
+    """As short runs never had any, and as those of sssd.compare lose them."""
+    copy = shutil.copytree(run.folder, tmp_path / "copy")
+    shutil.rmtree(copy / "checkpoints")
+    (copy / "model.safetensors").write_bytes(before := b"weights")
+    with pytest.raises(ValueError, match=r"--out: .*copy holds the model.safetensors of a run"):
+        sssd.fit("demo", copy)
+    assert (copy / "model.safetensors").read_bytes() == before
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"--out: .*file is a file; name a folder"):
+        sssd.fit("demo", tmp_path / "file")
+
+
+def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders = [choose_folder(RECIPES["small"](), "small") for _ in range(3)]
+    assert len(set(folders)) == 3
+    assert all(folder.is_dir() for folder in folders)
+
+
+def test_a_run_goes_on_by_its_recipes_name_too(run: Run, data: dict[str, str]) -> None:
+    """What happens at an iteration stays where it was, as in the command."""
+    _, config = _settings("small", run.folder, True, {"schedule": {"iterations": 30}})
+    own = read_settings(run.folder, Config)
+    assert config.schedule.iterations == 30
+    assert config.schedule.milestones == own.schedule.milestones
+    with pytest.raises(ValueError, match=r"was started with 'small', not 'demo'; leave it out"):
+        _settings("demo", run.folder, True, {})
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,18 @@
-"""Flags that choose a method or a fusion, and flags that would change nothing."""
+"""Flags that choose a method or a fusion, would change nothing, or mean nothing."""
 
 import dataclasses
+import math
 from typing import get_args
 
 import pytest
 
+from sssd.detectors import DetectorConfig
 from sssd.engine.record import by_flag, read_settings, write_record
+from sssd.engine.settings import EngineConfig
 from sssd.methods import KINDS, FusionConfig, LGDConfig, MethodConfig, SSSDConfig
 from sssd.methods.settings import FusionName, MethodName
 from sssd.recipes import RECIPES, Config
+from sssd.schedules import ScheduleConfig
 from sssd.train import parse
 
 OWN_DATA = ["small", "--data.train", "a.json", "--data.val", "b.json"]
@@ -140,3 +144,28 @@ def test_a_flag_of_no_method_is_the_parsers_business(capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit):
         parse([*OWN_DATA, "--method.levels", "cells"])
     assert "--method.levels" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "said"),
+    [
+        (EngineConfig, {"clip_norm": 0.0}, "--engine.clip-norm is 0.0; .* above 0; None turns it"),
+        (EngineConfig, {"clip_value": -1.0}, "--engine.clip-value is -1"),
+        (EngineConfig, {"backbone_factor": -1.0}, "--engine.backbone-factor is -1"),
+        (EngineConfig, {"weight_decay": math.nan}, "--engine.weight-decay is nan"),
+        (EngineConfig, {"seed": -1}, "--engine.seed is -1"),
+        (ScheduleConfig, {"learning_rate": math.nan}, "--schedule.learning-rate is nan"),
+        (ScheduleConfig, {"gamma": -1.0}, "--schedule.gamma is -1"),
+        (ScheduleConfig, {"warmup": -5}, "--schedule.warmup is -5"),
+        (ScheduleConfig, {"warmup_factor": -3.0}, "--schedule.warmup-factor is -3"),
+        (ScheduleConfig, {"milestones": (-5, 10)}, r"--schedule.milestones is \(-5, 10\)"),
+        (DetectorConfig, {"max_size": 640}, "--detector.max-size is 640, less than .* 800"),
+        (DetectorConfig, {"frozen_stages": -1}, "--detector.frozen-stages is -1"),
+    ],
+)
+def test_numbers_without_meaning_are_refused(
+    kind: type, settings: dict[str, object], said: str
+) -> None:
+    """Each of them trained, and learnt nothing or something else."""
+    with pytest.raises(ValueError, match=said):
+        kind(**settings)

@@ -213,6 +213,14 @@ def test_what_was_found_is_there_before_the_end(
     assert seen == [{"1.png"}]
 
 
+def test_of_a_folder_only_images_are_read(run: Path, images: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(images, tmp_path / "folder")
+    for name in ("._1.png", "paper.pdf", "features.h5"):  # macOS's, and what Pillow can save
+        (folder / name).write_bytes(b"no image")
+    assert main(command(run, folder, tmp_path / "out")) == 0
+    assert len(list((tmp_path / "out").glob("*.png"))) == 3
+
+
 def test_it_never_reads_what_it_drew_nor_writes_over_what_it_did_not(
     run: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -94,6 +94,12 @@ class DataConfig:
                     f"--data.val-share {share:g} takes the validation set out of --data.train, but "
                     f"{flag} is {value}; leave one of them out (--data.val-share None)"
                 )
+
+    def absolute(self) -> DataConfig:
+        """With paths that mean the same in every working folder, as a run's record needs."""
+        names = ("train", "train_images", "val", "val_images")
+        paths = {name: getattr(self, name) for name in names}
+        return replace(self, **{n: p.absolute() for n, p in paths.items() if p is not None})
 
     def transform(self, batches: float = math.inf) -> Transform:
         """The augmentation of a training sample.

@@ -59,3 +59,10 @@ class DetectorConfig:
             )
         if not self.min_size or min(self.min_size) < 32:
             raise ValueError(f"--detector.min-size is {self.min_size}; every size must be >= 32")
+        if self.max_size < max(self.min_size):
+            raise ValueError(
+                f"--detector.max-size is {self.max_size}, less than --detector.min-size, which is "
+                f"{max(self.min_size)}: no image would have that size"
+            )
+        if self.frozen_stages < 0:
+            raise ValueError(f"--detector.frozen-stages is {self.frozen_stages}; it must be >= 0")

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from sssd.data.files import ENDINGS as IMAGES
 from sssd.engine.files import write_atomically
 from sssd.engine.video import ENDINGS, SIGNATURE, comment
 
@@ -58,8 +59,13 @@ def find_files(names: Sequence[str]) -> list[Path]:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    endings = {*Image.registered_extensions(), *ENDINGS}
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in endings and p.is_file())
+    """Images and videos; not what macOS puts beside them, ._NAME."""
+    endings = {*IMAGES, *ENDINGS}
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in endings and path.is_file() and not path.name.startswith(".")
+    )
 
 
 def was_drawn(path: Path) -> bool:

@@ -23,7 +23,6 @@ HONOURED = frozenset(
         *("--data.format", "--data.train", "--data.train-images", "--data.val"),
         *("--data.val-images", "--data.train-split", "--data.val-split", "--data.val-share"),
         "--data.on-bad-data",
-        "--method.step1-weights",  # read by a new run alone
         # Functions of the iteration alone, and what only the next step depends on.
         *("--schedule.iterations", "--schedule.epochs", "--schedule.learning-rate"),
         "--schedule.milestones",

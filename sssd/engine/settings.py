@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import torch
 
 from sssd.engine.loggers import LoggerName
+from sssd.schedules import require_real
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 FAST = "faster-coco-eval"
@@ -94,8 +95,8 @@ class EngineConfig:
     def __post_init__(self) -> None:
         """Refuses numbers without meaning."""
         for name, least in (("batch_size", 1), ("accumulate", 1), ("workers", 0), ("log_every", 1),
-                            ("checkpoint_every", 1), ("evaluate_every", 0),
-                            ("patience", 1)):  # fmt: skip
+                            ("checkpoint_every", 1), ("evaluate_every", 0), ("patience", 1),
+                            ("seed", 0)):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < least:
                 flag = name.replace("_", "-")
@@ -106,6 +107,11 @@ class EngineConfig:
                 if one not in get_args(kind):
                     known = ", ".join(get_args(kind))
                     raise ValueError(f"--engine.{name} is {one!r}; it must be one of {known}")
+        require_real("--engine.backbone-factor", self.backbone_factor)
+        require_real("--engine.weight-decay", self.weight_decay)
+        off = "; None turns it off"
+        require_real("--engine.clip-value", self.clip_value, off, positive=True)
+        require_real("--engine.clip-norm", self.clip_norm, off, positive=True)
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ValueError(f"--engine.ema-decay is {self.ema_decay}; it must lie in [0, 1)")
 

@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 
 from sssd.data import DetectionDataset
+from sssd.detectors import DetectorConfig
+from sssd.detectors.start import OF_THE_NETWORK
 from sssd.engine.log import read_metrics
 from sssd.engine.record import by_flag, read_record, read_settings
+from sssd.engine.state import checkpoints
 from sssd.recipes import RECIPES, Config, stretched
 from sssd.report import charts
 from sssd.report.page import Block, Code, Grid, Numbers, Table, Text
@@ -114,9 +117,15 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def commands(folder: Path) -> list[Block]:
+def commands(folder: Path, detector: DetectorConfig) -> list[Block]:
     """The commands to go on with."""
     run = shlex.quote(str(folder))
+    usual = RECIPES["small"]().detector
+    network = " ".join(
+        f"--detector.{name.replace('_', '-')} {getattr(detector, name)} "
+        for name in OF_THE_NETWORK
+        if getattr(detector, name) != getattr(usual, name)
+    )
     lines = {
         "detect objects in images, as pictures and json": f"predict {run} IMAGES --out found",
         "evaluate on other data, with a page like this": (
@@ -125,7 +134,9 @@ def commands(folder: Path) -> list[Block]:
         "export to a file for other programs": f"export {run} --out detector.onnx",
         "train longer": f"train --resume --out {run} --schedule.iterations MORE",
         "start a new run from its weights": (
-            f"train small --detector.start-from {run} --data.train DATA --data.val DATA"
+            f"train small {network}--detector.start-from {run} --data.train DATA --data.val DATA"
         ),
     }
+    if not checkpoints(folder):
+        del lines["train longer"]
     return [Code("\n".join(f"# {why}\npython -m sssd.{line}" for why, line in lines.items()))]

@@ -61,7 +61,7 @@ def write_report(
         "Data": lambda: making.data(sets),
         "Settings": lambda: making.settings(folder),
         "Time and memory": lambda: making.cost(folder),
-        "Next steps": lambda: making.commands(folder),
+        "Next steps": lambda: making.commands(folder, run.config),
     }
     blocks, failed = _head(run, evaluation), []
     for name, make in sections.items():

@@ -32,7 +32,7 @@ REFUSED = {
     "--detector.start-from": ["model.safetensors"],
     "--detector.width": ["96"],
     "--detector.p6-from": ["c5"],
-    "--detector.min-size": ["96"],
+    "--detector.min-size": ["48"],
     "--detector.max-size": ["320"],
     "--detector.frozen-stages": ["1"],
     "--method.name": ["lgd"],

@@ -34,6 +34,12 @@ def test_what_is_given_stays() -> None:
     assert config.schedule.warmup == 9
 
 
+@pytest.mark.parametrize("length", ["1_000", "+1000", " 1000"])
+def test_every_way_to_write_a_length_moves_the_rest(length: str) -> None:
+    _, config = parse(["small", "--schedule.iterations", length])
+    assert config == parse(["small", "--schedule.iterations", "1000"])[1]
+
+
 @pytest.mark.parametrize("name", ["small", "coco"])
 def test_a_run_of_one_iteration_is_one(name: str) -> None:
     _, config = parse([name, "--schedule.iterations", "1"])

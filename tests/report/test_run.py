@@ -58,6 +58,7 @@ def test_the_page_is_whole_and_needs_nothing_beside_it(
     assert len(page.loaded) == 2 * 3  # truth and detections of each of three images
     assert "--method.name" in page.text
     assert f"python -m sssd.predict '{run.folder}' IMAGES" in page.text
+    assert "train small --detector.backbone resnet18 --detector.start-from" in page.text
     assert path.stat().st_size < 5e6
     assert evaluation.analysis.threshold is not None
 
