@@ -114,7 +114,7 @@ FAULTS = [
     Fault(
         "attach: lambda does not weigh the distance to a teacher",
         "sssd/distillation/teacher.py",
-        """{"loss_distillation": lambda_ * distance}""",
+        """{"loss_distillation": self.lambda_at(step) * distance}""",
         """{"loss_distillation": distance}""",
         "tests/distillation/test_stepwise.py::test_a_teacher_draws_the_maps_behind_a_projection_and_stays_as_it_is",
     ),

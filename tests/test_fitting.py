@@ -139,7 +139,9 @@ def test_a_run_goes_on_with_its_own_settings_until_it_is_stopped(
     assert signal.getsignal(signal.SIGINT) == before
     rows = [row["iteration"] for row in read_metrics(run.folder) if "loss" in row]
     assert rows == [1, 2, 3, 4]
-    with pytest.raises(FileNotFoundError, match="not finished"):  # not the weights of the shorter run
+    with pytest.raises(
+        FileNotFoundError, match="not finished"
+    ):  # not the weights of the shorter run
         sssd.load(run.folder)
     assert json.loads((run.folder / "config.json").read_text())["engine"]["batch_size"] == 2
 
