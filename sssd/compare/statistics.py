@@ -192,9 +192,7 @@ def _looks(gains: np.ndarray, rule: Rule) -> tuple[np.ndarray, np.ndarray, np.nd
     levels = np.array(rule.levels[: len(looks)])
     half = stats.t.isf(levels, looks - 1) * error
     low, high = mean - half, mean + half
-    spread = (
-        error > NO_SPREAD
-    )  # gains that are all the same are no measurement: nothing has been learnt
+    spread = error > NO_SPREAD  # gains that are all the same are no measurement
     go = spread & (low > 0) & (mean >= rule.threshold)
     no_go = spread & (high < rule.threshold)
     return np.where(go, 1, np.where(no_go, 2, 0)), low, high
