@@ -106,8 +106,9 @@ def fit_settings(
     with distributed.process_group(asked.engine.device):
         console = console or distributed.console()
         asked = dataclasses.replace(asked, data=asked.data.absolute())
-        folder = distributed.from_first(lambda: choose_folder(asked, recipe))
+        distributed.from_first(lambda: _check_folder(asked))
         method, train_set, validation_set, config = prepare(asked, console, given)
+        folder = distributed.from_first(lambda: config.out or _new_folder(recipe))
         run = Run(
             folder,
             method.detector,
@@ -255,9 +256,13 @@ def _flags(changes: Mapping[str, Any], prefix: str = "--") -> list[str]:
     return flags
 
 
-def choose_folder(config: Config, recipe: str) -> Path:
-    """The run's folder; refuses to mix a new run with an old one, or to go on with none."""
-    folder = config.out or _new_folder(recipe)
+def _check_folder(config: Config) -> None:
+    """Refuses to mix a new run with an old one, or to go on with none."""
+    folder = config.out
+    if folder is None:
+        if config.resume:
+            raise ValueError("resume: name a run's folder with out")
+        return
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out: {folder} is a file; name a folder")
     there = bool(checkpoints(folder))
@@ -273,15 +278,14 @@ def choose_folder(config: Config, recipe: str) -> Path:
         )
     if config.resume and not there:
         raise ValueError(f"resume: {folder} holds no checkpoint; name a run's folder with out")
-    return folder
 
 
 def _new_folder(recipe: str) -> Path:
     """A folder of its own, also for runs that begin in the same second."""
-    for number in itertools.count(1):
-        name = f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}" + (f"-{number}" if number > 1 else "")
-        folder = Path("runs") / name
+    name = f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}"
+    for ending in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
         with suppress(FileExistsError):
+            folder = Path("runs") / (name + ending)
             folder.mkdir(parents=True)
             break
     return folder

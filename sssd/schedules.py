@@ -107,14 +107,9 @@ class CoefficientConfig:
     (LGD's own `POST_NONDISTILL_ITERS` still runs the head on K_e.)"""
 
     def __post_init__(self) -> None:
-        """Refuses negative coefficients."""
-        numbers = [self.value, self.step_factor, *self.steps.values()]
-        for number in numbers:
-            if not math.isfinite(number):
-                raise ValueError(f"--coefficient: {number} is not a finite number")
-        lowest = min(numbers)
-        if lowest < 0:
-            raise ValueError(f"--coefficient: {lowest} is negative; lambda and its factor are >= 0")
+        """Refuses coefficients that are negative or not finite."""
+        for number in (self.value, self.step_factor, *self.steps.values()):
+            require_real("--coefficient", number)
 
     @property
     def is_off(self) -> bool:

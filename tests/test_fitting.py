@@ -22,9 +22,9 @@ from sssd.engine.files import RunError
 from sssd.engine.log import read_metrics
 from sssd.engine.record import read_settings
 from sssd.engine.runs import Run
-from sssd.fitting import _settings, choose_folder
+from sssd.fitting import _new_folder, _settings
 from sssd.methods import Method
-from sssd.recipes import RECIPES, Config
+from sssd.recipes import Config
 from tests.scenes import write_scenes
 
 QUIET = Console(quiet=True)
@@ -249,9 +249,18 @@ def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    folders = [choose_folder(RECIPES["small"](), "small") for _ in range(3)]
+    folders = [_new_folder("small") for _ in range(3)]
     assert len(set(folders)) == 3
     assert all(folder.is_dir() for folder in folders)
+
+
+def test_what_is_refused_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    absent = {"train": "absent.json", "val": "absent.json"}
+    for error, changes in (("absent", {"data": absent}), ("name a run's folder", {"resume": True})):
+        with pytest.raises((ValueError, OSError), match=error):
+            sssd.fit("small", console=QUIET, **changes)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_goes_on_by_its_recipes_name_too(run: Run, data: dict[str, str]) -> None:

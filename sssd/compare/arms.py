@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from sssd.engine.record import by_flag
@@ -77,12 +78,19 @@ class Arm:
 def settings_of(config: Config) -> dict[str, str]:
     """Settings in words by their flags, without those that only tell where things lie."""
     words = {f: str(v) for f, v in by_flag(config).items() if f not in OF_THE_PLACE}
-    for flag in FILES:
-        path = Path(words.get(flag, ""))
+    for flag in words.keys() & set(FILES):
+        path = Path(words[flag])
         weights = path / "model.safetensors" if path.is_dir() else path  # or a run's folder
         if weights.is_file():
-            words[flag] += f" (sha256 {hashlib.sha256(weights.read_bytes()).hexdigest()[:16]})"
+            state = weights.stat()
+            words[flag] += f" (sha256 {_digest(weights, state.st_mtime_ns, state.st_size)})"
     return words
+
+
+@cache
+def _digest(path: Path, modified: int, size: int) -> str:
+    """Of a file's content, read once while it stays as it is: settings are compared often."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def make_arms(recipe: str, flags: Sequence[str], wanted: Sequence[str]) -> list[Arm]:

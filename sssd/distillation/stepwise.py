@@ -25,6 +25,10 @@ class Stepwise(nn.Module):
         milestones: steps at which the learning rate falls, and lambda is multiplied by the
             coefficient's `step_factor`.
 
+    Raises:
+        ValueError: a coefficient that is negative or not finite, or that stops before it starts.
+        TypeError: a coefficient that is a function.
+
     Attributes:
         step: training steps so far, a buffer: it is in the state dict and in copies of the module.
         peak_rate: the highest learning rate passed to `follow`, also a buffer.
@@ -92,14 +96,15 @@ class Stepwise(nn.Module):
     def _count(self, step: int | None) -> int:
         """The step that a call belongs to: given, the trainer's, or one more than the last."""
         own, peak = self._read()
-        if own == 0 and step is None and not (self._is_led or self.milestones):
-            self._warn_of_idle_factor()
-        step = own if step is None else step
+        if step is None:
+            step = own
+            self._warn_of_idle_factor(step)
         self._write(step if self._is_led else step + 1, peak)
         return step
 
-    def _warn_of_idle_factor(self) -> None:
-        if self.coefficient.step_factor != 1:
+    def _warn_of_idle_factor(self, step: int) -> None:
+        applied = self._is_led or self.milestones
+        if step == 0 and self.coefficient.step_factor != 1 and not applied:
             warnings.warn(
                 f"step_factor {self.coefficient.step_factor:g} has no effect: lambda rises at "
                 "milestones, or as the learning rate falls; pass milestones=[...], or call "

@@ -121,7 +121,7 @@ def commands(folder: Path, detector: DetectorConfig) -> list[Block]:
     """The commands to go on with."""
     run = shlex.quote(str(folder))
     usual = RECIPES["small"]().detector
-    network = " ".join(
+    network = "".join(
         f"--detector.{name.replace('_', '-')} {getattr(detector, name)} "
         for name in OF_THE_NETWORK
         if getattr(detector, name) != getattr(usual, name)

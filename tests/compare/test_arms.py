@@ -58,8 +58,12 @@ REFUSED = {
 }
 
 
-def test_a_file_of_weights_is_known_by_its_content(tmp_path: Path) -> None:
+def test_a_file_of_weights_is_known_by_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Replaced between two days of a plan, it is another arm."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.safetensors").touch()  # the working folder may be a run's
     path = tmp_path / "step1.safetensors"
     settings = []
     for content in (b"one", b"two", b"one"):

@@ -87,8 +87,8 @@ def test_milestones_of_any_order() -> None:
     ("coefficient", "told"),
     [
         ({"start": 9, "stop": 9}, "its stop at step 9 comes before its start"),
-        (float("nan"), "not a finite number"),
-        ({"value": 1.0, "steps": {5: float("inf")}}, "not a finite number"),
+        (float("nan"), "coefficient is nan; it must be a finite number of 0 or more"),
+        ({"value": 1.0, "steps": {5: float("inf")}}, "coefficient is inf"),
     ],
 )
 def test_a_coefficient_that_means_nothing_is_refused(coefficient: Any, told: str) -> None:

@@ -14,7 +14,7 @@ from sssd.data import read_coco
 from sssd.engine.analysis import Analysis
 from sssd.engine.inference import Evaluation
 from sssd.engine.runs import Run, load
-from sssd.report import charts
+from sssd.report import charts, making
 from sssd.report.examples import choose
 from sssd.report.results import write_tables
 from sssd.report.run import write_report
@@ -61,6 +61,14 @@ def test_the_page_is_whole_and_needs_nothing_beside_it(
     assert "train small --detector.backbone resnet18 --detector.start-from" in page.text
     assert path.stat().st_size < 5e6
     assert evaluation.analysis.threshold is not None
+
+
+def test_the_commands_are_for_the_runs_own_network(run: Run, tmp_path: Path) -> None:
+    other = replace(run.config, name="retinanet", width=96)
+    (code,) = making.commands(tmp_path, other)
+    network = "--detector.name retinanet --detector.backbone resnet18 --detector.width 96"
+    assert f"sssd.train small {network} --detector.start-from {tmp_path} --data" in code.text
+    assert "--resume" not in code.text  # there is no checkpoint
 
 
 def test_names_are_text(run: Run, tmp_path: Path) -> None:
