@@ -43,7 +43,8 @@ def plain_output() -> None:
     """Makes the standard streams such that no text and no reader can end a command.
 
     What their encoding lacks is shown as an escape, what nobody reads any more is
-    dropped, and warnings are one line each, without the place in the source.
+    dropped, and warnings are one line each, without the place in the source. Ctrl-C, where
+    a command does not stop in its own way, is a word and no traceback.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -61,6 +62,14 @@ def plain_output() -> None:
             )
             setattr(sys, name, lasting)
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    sys.excepthook = _last_words
+
+
+def _last_words(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print("stopped", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 class _Lasting(io.FileIO):

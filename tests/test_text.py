@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -166,3 +167,20 @@ def test_errors_are_text(text: str, capsys: pytest.CaptureFixture[str]) -> None:
             status = error.code
         assert status == 2, arguments
         assert text in "".join(capsys.readouterr())
+
+
+INTERRUPTED = """
+import os, signal
+from sssd.commands import plain_output
+
+plain_output()
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_ctrl_c_is_a_word_and_no_traceback() -> None:
+    """Also where a command is not yet, or not any more, at what it can stop in its own way."""
+    result = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stderr) == (-signal.SIGINT, "stopped\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -89,8 +90,8 @@ class Report:
             raise DataError(
                 f"{source}: {len(errors)} bad records ({count_kinds(errors)}):\n  "
                 + "\n  ".join(lines)
-                + f"\nfix them (`python -m sssd.data check {source}` lists all), or leave them out "
-                f"with --data.on-bad-data drop: {self.dropped()}"
+                + f"\nfix them (`python -m sssd.data check {shlex.quote(str(source))}` lists all), "
+                f"or leave them out with --data.on-bad-data drop: {self.dropped()}"
             )
         if len(self.bad_images) == len(self.dataset):
             raise DataError(f"{source}: none of its {len(self.dataset)} images can be used")

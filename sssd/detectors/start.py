@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import urllib.error
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -104,9 +105,10 @@ def _of_file(config: DetectorConfig) -> _Origin:
     if (path / "config.json").is_file():  # a run's folder
         path /= "model.safetensors"
         if not path.is_file():
+            run = path.parent
             raise FileNotFoundError(
-                f"{FLAG}: the run in {path.parent} is not finished, so it has no {path.name}; "
-                f"resume it (python -m sssd.train --resume --out {path.parent}), or give a file"
+                f"{FLAG}: the run in {run} is not finished, so it has no {path.name}; resume it "
+                f"(`python -m sssd.train --resume --out {shlex.quote(str(run))}`), or give a file"
             )
     state, metadata = read_weights(path, FLAG)
     classes, network = (_stated(metadata, name) for name in ("classes", "detector"))
