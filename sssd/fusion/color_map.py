@@ -24,11 +24,12 @@ class Bottleneck(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         inner = max(1, outputs // 4)
+        self.stride = stride
         self.reduce = nn.Conv2d(inputs, inner, 1)
         self.spatial = nn.Conv2d(inner, inner, 3, stride=stride, padding=1)
         self.expand = nn.Conv2d(inner, outputs, 1)
         self.shortcut = (
-            nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
+            nn.Conv2d(inputs, outputs, 1, bias=False)
             if stride != 1 or inputs != outputs
             else nn.Identity()
         )
@@ -39,7 +40,10 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
         hidden = F.relu(self.spatial(F.relu(self.reduce(x))))
-        return F.relu(self.expand(hidden) + self.shortcut(x))
+        # Its cells are taken here: of under 16 channels in channels_last, a convolution with a
+        # stride makes oneDNN write past its memory (uxlfoundation/oneDNN, issue 6035).
+        kept = x[..., :: self.stride, :: self.stride]
+        return F.relu(self.expand(hidden) + self.shortcut(kept))
 
 
 class ColorMapEncoder(nn.Module):

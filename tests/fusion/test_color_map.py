@@ -1,5 +1,7 @@
 """LabelEnc's encoder: its widths, its first convolution against the whole colour map."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ from torchvision.ops.feature_pyramid_network import (
 )
 
 from sssd.fusion import ColorMapEncoder, pack_objects
+from sssd.fusion.color_map import Bottleneck
 
 IMAGE_SIZE = (64, 96)
 NUM_CLASSES = 7
@@ -129,3 +132,17 @@ def test_maps_have_the_shapes_of_the_detectors_and_see_one_image(channels: list[
     sum(m.sum() for m in maps).backward()
     assert all(p.grad is None for p in kind.parameters())  # the encoder's pyramid is its own
     assert all(p.grad is not None for p in encoder.parameters())
+
+
+@pytest.mark.parametrize("channels", [4, 10, 20])
+def test_a_strided_shortcut_has_the_gradients_of_a_strided_convolution(channels: int) -> None:
+    """At the widths of small networks, in channels_last, where oneDNN's own ends the process."""
+    block = Bottleneck(channels, 2 * channels, stride=2).to(memory_format=torch.channels_last)
+    x = torch.randn(2, channels, 112, 112).to(memory_format=torch.channels_last).requires_grad_()
+    weights = torch.randn(2, 2 * channels, 56, 56)
+    own = torch.autograd.grad((block(x) * weights).sum(), [x, block.shortcut.weight])
+    exact, y = copy.deepcopy(block).double(), x.detach().double().contiguous().requires_grad_()
+    hidden = exact.expand(F.relu(exact.spatial(F.relu(exact.reduce(y)))))
+    strided = F.relu(hidden + F.conv2d(y, exact.shortcut.weight.contiguous(), stride=2))
+    expected = torch.autograd.grad((strided * weights).sum(), [y, exact.shortcut.weight])
+    torch.testing.assert_close(own, expected, check_dtype=False, rtol=1e-4, atol=1e-3)
