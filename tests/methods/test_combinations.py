@@ -1,5 +1,6 @@
 """Every detector on every backbone, trained by every method, on a batch with an empty image."""
 
+import dataclasses
 import itertools
 from pathlib import Path
 from typing import get_args
@@ -23,6 +24,7 @@ from sssd.methods import (
     build_method,
 )
 from sssd.methods.settings import MethodName
+from sssd.recipes import RECIPES
 from sssd.schedules import ScheduleConfig
 from tests.pairwise import pairwise_rows
 from tests.small import NUM_CLASSES, images_and_targets, small_config
@@ -88,6 +90,14 @@ def test_two_steps_give_every_parameter_a_finite_gradient(
         second = build(step_2(method, tmp_path), detector, backbone)
         (tmp_path / "step1.safetensors").unlink()  # of up to 200 MB, which pytest would keep
         train_two_steps(second)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_recipe_small_trains_at_its_own_size_and_layout(name: str) -> None:
+    """On maps as large as real ones, torch's libraries run other code than on those of tests."""
+    config = dataclasses.replace(RECIPES["small"]().detector, weights=None)
+    method = build_method(build_detector(config, NUM_CLASSES), METHODS[name], SCHEDULE).train()
+    train_two_steps(method.to(memory_format=torch.channels_last))
 
 
 def test_no_method_is_left_out() -> None:
