@@ -1,0 +1,104 @@
+"""The study's verdicts as one table, printed, and one picture, from the results that are kept.
+
+`python -m tools.study` says what belongs into docs/results.md.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from sssd.compare.plots import gains
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PICTURE = DOCS / "images" / "study-gains.svg"
+ASKED = {
+    ("deeppcb-sssd-2", "sssd"): "SSSD gains over plain: small defects, 4.8 epochs",
+    ("deeppcb-long", "sssd"): "the same: 14.4 epochs",
+    ("voc07-sssd", "sssd"): "the same: VOC 2007, 3.3 epochs",
+    ("deeppcb-lgd", "lgd"): "LGD gains over plain",
+    ("deeppcb-lgd", "sssd+lgd-parts"): "SSSD gains with LGD's fusion and adapter",
+    ("deeppcb-labelenc", "labelenc"): "LabelEnc gains over plain (step 1's time is not counted)",
+    ("deeppcb-stepwise", "sssd"): "a lambda that rises gains over a fixed one",
+    ("deeppcb-why", "no distance"): "*ours:* the gain is there without the distance",
+    ("deeppcb-why", "no labels"): "*ours:* and without the labels",
+    ("deeppcb-sides", "sides"): "*ours:* a teacher 26 AP better has better students",
+}
+"""What each arm of each plan tells of, in the order of the table; the paper's claims first."""
+ENDED = ("deeppcb-sssd-ended",)  # by a fault, before there was a pair of runs
+VERDICT = {"GO": "**GO**", "NO-GO": "**NO-GO**", "INCONCLUSIVE": "INCONCLUSIVE"}
+
+
+def results() -> dict[str, Any]:
+    """What `sssd.compare` left of each plan, by its name."""
+    paths = sorted((DOCS / "results" / "study").glob("*.results.json"))
+    told = {p.name.removesuffix(".results.json"): json.loads(p.read_text()) for p in paths}
+    return {name: value for name, value in told.items() if name not in ENDED}
+
+
+def verdicts(told: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Plan, what it asks, and the verdicts of an arm by what was equal."""
+    for (name, arm), asked in ASKED.items():
+        if name in told:
+            rows = {row["equal"]: row for row in told[name]["verdicts"] if row["arm"] == arm}
+            yield name, asked, rows
+
+
+def table(told: dict[str, Any]) -> str:
+    """In Markdown."""
+    lines = [
+        "| claim of the paper, or question of ours | plan | seeds | AP gained at equal iterations "
+        "| at equal time | verdict | machine-hours |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    shown = set()
+    for name, asked, rows in verdicts(told):
+        both = [rows[equal] for equal in ("iterations", "time") if equal in rows]
+        seeds = " and ".join(dict.fromkeys(str(row["seeds"]) for row in both if row["seeds"]))
+        of_all = {row["verdict"] for row in both}
+        verdict = (
+            VERDICT[of_all.pop()]
+            if len(of_all) == 1
+            else ", ".join(f"{VERDICT[row['verdict']]} at equal {row['equal']}" for row in both)
+        )
+        if min(row["seeds"] for row in both) < 3:
+            verdict = "none yet"
+        cells = [_gain(rows.get(equal)) for equal in ("iterations", "time")]
+        hours = "" if name in shown else f"{told[name]['machine_hours']:.1f}"
+        shown.add(name)
+        lines.append(f"| {' | '.join([asked, name, seeds, *cells, verdict, hours])} |")
+    return "\n".join(lines) + "\n"
+
+
+def picture(told: dict[str, Any]) -> str | None:
+    """Every gain with its seeds and interval."""
+    rows = [
+        {**row, "arm": f"{name}: {row['arm']}"}
+        for name, _, found in verdicts(told)
+        for row in sorted(found.values(), key=lambda row: row["equal"])
+        if row["seeds"] >= 3
+    ]
+    plan = SimpleNamespace(rule=SimpleNamespace(threshold=0.3), baseline="the plan's baseline")
+    return gains(plan, rows)  # type: ignore[arg-type]
+
+
+def _gain(row: dict[str, Any] | None) -> str:
+    if row is None or row["gain"] is None:
+        return ""
+    low, high = row["interval"]
+    interval = "" if low is None else f" [{low:.2f}, {high:.2f}]"
+    return f"{row['gain']:+.2f}{interval}"
+
+
+def main() -> None:
+    """Prints the table and draws the picture."""
+    told = results()
+    print(table(told), end="")
+    drawn = picture(told)
+    assert drawn is not None
+    PICTURE.write_text(drawn, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
