@@ -14,15 +14,15 @@ VERDICTS = {"GO": "#1a7f37", "NO-GO": "#b42318", "INCONCLUSIVE": "#8a6d00"}
 VALUE, FACTOR = "--method.coefficient.value", "--method.coefficient.step-factor"
 
 
-def gains(plan: Plan, verdicts: Sequence[Mapping[str, Any]]) -> str | None:
+def gains(verdicts: Sequence[Mapping[str, Any]], threshold: float, baseline: str) -> str | None:
     """Each comparison's gains by seed, their mean and interval, beside 0 and the threshold."""
     rows = [row for row in verdicts if row["gains"]]
     if not rows:
         return None
     figure = Figure(figsize=(8.5, 1.3 + 0.42 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    ends = [g for row in rows for g in row["gains"]] + [0.0, plan.rule.threshold]
-    reach = 1.6 * max(max(ends) - min(ends), plan.rule.threshold)
+    ends = [g for row in rows for g in row["gains"]] + [0.0, threshold]
+    reach = 1.6 * max(max(ends) - min(ends), threshold)
     middle = (max(ends) + min(ends)) / 2
     low, high = middle - reach, middle + reach
     for place, row in enumerate(rows):
@@ -36,12 +36,12 @@ def gains(plan: Plan, verdicts: Sequence[Mapping[str, Any]]) -> str | None:
         axes.plot(row["gains"], [place] * len(row["gains"]), "o", color="#999999", ms=4.5, zorder=3)
         axes.plot(row["gain"], place, "D", color=colour, ms=7, zorder=4)
     axes.axvline(0, color="black", lw=0.9)
-    axes.axvline(plan.rule.threshold, color="black", lw=0.9, ls=":")
+    axes.axvline(threshold, color="black", lw=0.9, ls=":")
     names = [f"{row['arm']}, equal {row['equal']}" for row in rows]
     axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(low, high)
-    axes.set_xlabel(f"gain over {plan.baseline}, AP (grey: seeds; dotted: threshold)")
+    axes.set_xlabel(f"gain over {baseline}, AP (grey: seeds; dotted: threshold)")
     return svg(figure, axes)
 
 

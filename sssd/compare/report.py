@@ -127,7 +127,7 @@ def _verdicts(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
 def _pictures(plan: Plan, results: Results, told: Mapping[str, Any]) -> list[Block]:
     verdicts = told["verdicts"]
     pictures = (
-        ("gains", "Gains", plots.gains(plan, verdicts)),
+        ("gains", "Gains", plots.gains(verdicts, plan.rule.threshold, plan.baseline)),
         ("curves", "AP during training", plots.curves(plan, results)),
         ("teacher", "The detector and its teacher", plots.teachers(plan, results)),
         ("lambda", "AP over lambda", plots.over_lambda(plan, results)),

@@ -24,7 +24,6 @@ class Bottleneck(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         inner = max(1, outputs // 4)
-        self.stride = stride
         self.reduce = nn.Conv2d(inputs, inner, 1)
         self.spatial = nn.Conv2d(inner, inner, 3, stride=stride, padding=1)
         self.expand = nn.Conv2d(inner, outputs, 1)
@@ -42,7 +41,8 @@ class Bottleneck(nn.Module):
         hidden = F.relu(self.spatial(F.relu(self.reduce(x))))
         # Its cells are taken here: of under 16 channels in channels_last, a convolution with a
         # stride makes oneDNN write past its memory (uxlfoundation/oneDNN, issue 6035).
-        kept = x[..., :: self.stride, :: self.stride]
+        down, right = self.spatial.stride
+        kept = x[..., ::down, ::right]
         return F.relu(self.expand(hidden) + self.shortcut(kept))
 
 
