@@ -173,6 +173,7 @@ INTERRUPTED = """
 import os, signal
 from sssd.commands import plain_output
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a job behind & lacks
 plain_output()
 os.kill(os.getpid(), signal.SIGINT)
 """
