@@ -23,10 +23,11 @@ from sssd.data.images import (
     read_image,
     read_size,
     stated_orientation,
+    stored_size,
     upright_size,
 )
 
-VERSION = 1  # raised with whatever changes what is kept, or what a check finds
+VERSION = 2  # raised with whatever changes what is kept, or what a check finds
 FEW = 1000  # images that are opened in less than a second need not be remembered
 MOST_FILES = 32  # data sets whose images are remembered, the latest
 TAIL = 4096  # bytes
@@ -92,7 +93,7 @@ def open_file(
             found.st_mtime_ns,
             zlib.crc32(tail),
             *upright_size(image),
-            *image.size,
+            *stored_size(image),
             orientation(image),
             repr(stated_orientation(image)),
             image.mode,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from sssd.data.faults import DataError
 
@@ -79,6 +80,7 @@ def to_pixels(image: Image.Image, pixel_range: tuple[float, float] | None = None
     Raises:
         ValueError: 32-bit pixels without a range.
     """
+    image.load()  # a TIFF's rotation is applied by Pillow itself here, and no longer stated then
     turn = TURNS.get(orientation(image))
     rgb = _to_rgb(image, pixel_range)
     pixels = np.asarray(rgb if turn is None else rgb.transpose(turn)).transpose(2, 0, 1)
@@ -124,9 +126,16 @@ def stated_orientation(image: Image.Image) -> object:
         return 1
 
 
+def stored_size(image: Image.Image) -> tuple[int, int]:
+    """Give (width, height) of an opened image, not yet loaded, before its EXIF rotation."""
+    if isinstance(image, TiffImageFile):  # by Pillow's version, its size may be that of later
+        return image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
+    return image.size
+
+
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Give (width, height) of an opened image after its EXIF rotation."""
-    width, height = image.size
+    """Give (width, height) of an opened image, not yet loaded, after its EXIF rotation."""
+    width, height = stored_size(image)
     return (height, width) if orientation(image) in QUARTER_TURNS else (width, height)
 
 

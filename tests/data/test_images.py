@@ -11,7 +11,8 @@ from breaking import exif_of
 from PIL import ExifTags, Image
 
 from sssd.data import DataError, images, read_image
-from sssd.data.images import orientation, read_size
+from sssd.data.image_files import open_file
+from sssd.data.images import orientation, read_size, to_pixels
 
 HEIGHT, WIDTH = 6, 9
 PIXELS = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
@@ -75,9 +76,13 @@ def test_cmyk_is_not_inverted(tmp_path: Path) -> None:
     assert np.abs(read - colours).max() < 30
 
 
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientations(orientation: int, tmp_path: Path) -> None:
-    """The picture is stored turned by each of the eight ways, and read upright."""
+def test_exif_orientations(orientation: int, suffix: str, tmp_path: Path) -> None:
+    """The picture is stored turned by each of the eight ways, and read upright.
+
+    A TIFF is turned by Pillow when it loads it, all else by us.
+    """
     store = {
         1: lambda pixels: pixels,
         2: lambda pixels: pixels[:, ::-1],
@@ -91,9 +96,16 @@ def test_exif_orientations(orientation: int, tmp_path: Path) -> None:
     image = Image.fromarray(np.ascontiguousarray(store(PIXELS)))
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    path = save(image, tmp_path / "a.png", exif=exif)
+    lossless = {"lossless": True} if suffix == "webp" else {}
+    path = save(image, tmp_path / f"a.{suffix}", exif=exif, **lossless)
     np.testing.assert_array_equal(as_pixels(read_image(path)), PIXELS)
     assert read_size(path) == (WIDTH, HEIGHT)
+    known = open_file(str(path))
+    assert (known.width, known.height, known.turn) == (WIDTH, HEIGHT, orientation)
+    assert (known.stored_width, known.stored_height) == image.size
+    with Image.open(path) as opened:
+        opened.load()  # as a caller may have
+        np.testing.assert_array_equal(as_pixels(to_pixels(opened)), PIXELS)
 
 
 @pytest.mark.parametrize("read", [read_image, read_size])
