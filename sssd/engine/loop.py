@@ -1,6 +1,7 @@
 """The training loop, top to bottom."""
 
 import math
+import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
@@ -126,6 +127,8 @@ class Trainer:
     def run(self) -> None:
         """Trains to the end, until a signal says to stop, or until AP has not risen for long.
 
+        Whatever ends it, the last whole step is saved, if one process alone trains.
+
         Raises:
             RunError: a loss that is not finite, too little memory, or a disk that is full.
             DataError: an image that cannot be read.
@@ -141,11 +144,22 @@ class Trainer:
         ):
             try:
                 self._train(batches, stop)
+            except RunError:  # it says itself how to go on, and from where
+                raise
             except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                error.__traceback__ = None  # it holds what the step had made
-                raise RunError(self._rescue(str(error))) from None
+                is_memory = is_out_of_memory(error)
+                if is_memory:
+                    error.__traceback__ = None  # it holds what the step had made
+                saved = self._rescue()
+                if is_memory:
+                    raise RunError(self._out_of_memory(str(error))) from None
+                if saved:
+                    self.console.print(
+                        f"an error ended the run; --resume --out {shlex.quote(str(self.folder))} "
+                        f"goes on after iteration {self.done}",
+                        soft_wrap=True,
+                    )
+                raise
         if self.is_out_of_patience and self.done < self.schedule.iterations:
             self.console.print(
                 f"stopped after iteration {self.done}: the last {self.best_weights.since} "
@@ -176,8 +190,8 @@ class Trainer:
         results = self.train_step(batches, self.done)
         if self.average is not None:
             self.average.update_parameters(self.method.detector)
-        self.done += 1
         self.random = random_state(self.train_step.device)
+        self.done += 1  # last: from here on the step is whole
         self.progress.advance(self.done)
         if self.due(self.config.log_every):
             self.log(results)
@@ -290,14 +304,21 @@ class Trainer:
         if self.metrics is not None:
             self.metrics.write(row)
 
-    def _rescue(self, error: str) -> str:
-        """Saves what the last whole step has left; says how to go on with less memory.
+    def _rescue(self) -> bool:
+        """Saves what the last whole step has left, after an error; says whether it could.
 
         Other processes may wait for this one's gradients: several of them save nothing here.
         """
         self.train_step.optimizer.zero_grad(set_to_none=True)
-        if self.train_step.begun <= self.done > 0 and distributed.world_size() == 1:
-            self.save()
+        whole = self.train_step.begun <= self.done > 0 and distributed.world_size() == 1
+        if whole:
+            try:
+                self.save()
+            except Exception:  # weights that are not finite, a full disk, a device that is gone:
+                return False  # the error that led here is the one to tell
+        return whole
+
+    def _out_of_memory(self, error: str) -> str:
         return out_of_memory(
             error, self.done, self.folder, self.config, self.identity, self.train_step.device
         )

@@ -1,5 +1,6 @@
-"""Too little memory: named with the way out, and the run goes on from its last whole step."""
+"""A run that an error ends: named with the way out, and it goes on from its last whole step."""
 
+import io
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
-from sssd.data import DetectionDataset, read_coco
+from sssd.data import DataError, DetectionDataset, read_coco
 from sssd.engine import loop
 from sssd.engine.files import RunError
 from sssd.engine.log import read_metrics
@@ -19,7 +21,7 @@ from sssd.engine.state import checkpoints
 from sssd.methods import LabelEncStep1Config, Method, build_method
 from sssd.schedules import ScheduleConfig
 from tests.scenes import write_scenes
-from tests.tiny import tiny_detector, train
+from tests.tiny import QUIET, tiny_detector, train
 
 SCHEDULE = ScheduleConfig(iterations=5, learning_rate=0.05, milestones=(4,), warmup=0)
 CONFIG = EngineConfig(batch_size=4, workers=0, ema_decay=0.5, log_every=1, evaluate_every=0)
@@ -39,10 +41,13 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> DetectionDataset:
     return read_coco(write_scenes(tmp_path_factory.mktemp("data"), "train"))
 
 
-def run(dataset: DetectionDataset, folder: Path, **changes: object) -> Trainer:
+def run(
+    dataset: DetectionDataset, folder: Path, console: Console = QUIET, **changes: object
+) -> Trainer:
     """LabelEnc's first step draws random numbers in every step."""
     method = build_method(tiny_detector(), LabelEncStep1Config(), SCHEDULE)
-    return train(method, dataset, folder, replace(CONFIG, **changes), SCHEDULE)  # type: ignore[arg-type]
+    config = replace(CONFIG, **changes)  # type: ignore[arg-type]
+    return train(method, dataset, folder, config, SCHEDULE, console)
 
 
 def failing(step: int, error: Exception) -> Callable:
@@ -85,6 +90,41 @@ def test_the_last_whole_step_is_saved_and_the_flag_is_named(
         assert torch.equal(states[1]["method"][name], value), name
     assert torch.equal(states[0]["random"][0]["cpu"], states[1]["random"][0]["cpu"])
     assert (tmp_path / "run/metrics.csv").exists(), "what was open is closed"
+
+
+def test_whatever_ends_a_run_leaves_its_last_whole_step(
+    dataset: DetectionDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image that can no longer be read, a worker that was killed, a bug of the user's own."""
+    console = Console(file=io.StringIO())
+    monkeypatch.setattr(Method, "__call__", failing(3, DataError("1.png does not exist")))
+    with pytest.raises(DataError, match=r"1.png does not exist"):
+        run(dataset, tmp_path, console)
+    assert [path.stem for path in checkpoints(tmp_path)] == ["00000003"]
+    assert f"--resume --out {tmp_path} goes on after iteration 3" in console.file.getvalue()
+
+
+def test_a_rescue_that_fails_does_not_hide_what_ended_the_run(
+    dataset: DetectionDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    console = Console(file=io.StringIO())
+    monkeypatch.setattr(Method, "__call__", failing(3, DataError("1.png does not exist")))
+    monkeypatch.setattr(loop, "save_checkpoint", save)
+    with pytest.raises(DataError, match=r"1.png does not exist"):
+        run(dataset, tmp_path, console)
+    assert "goes on" not in console.file.getvalue()
+
+
+def test_a_run_that_diverged_leaves_no_checkpoint_of_it(
+    dataset: DetectionDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "numbers_of", lambda _: {"loss": float("nan")})
+    with pytest.raises(RunError, match=r"diverged at or before iteration 1.*no checkpoint"):
+        run(dataset, tmp_path)
+    assert checkpoints(tmp_path) == []
 
 
 def test_another_number_of_parts_sees_the_same_images(
