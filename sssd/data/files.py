@@ -118,7 +118,8 @@ def choose_split(names: Iterable[str], split: str, source: Path) -> str | None:
     if not known and split in ("train", "val"):
         return None
     what = "two or more splits are" if found else "no split is"
-    offer = f"it has {', '.join(known)}: choose with {SPLIT_FLAGS}" if known else "it has no splits"
+    offered = ", ".join(sorted({*known, *(n for n in names if n.lower() == "trainval")}))
+    offer = f"it has {offered}: choose with {SPLIT_FLAGS}" if known else "it has no splits"
     raise DataError(f"{source}: {what} called {split!r}; {offer}")
 
 

@@ -18,6 +18,7 @@ from sssd import __version__
 from sssd.data import DataError, DetectionDataset
 from sssd.data.build import build_validation_set
 from sssd.data.faults import Id
+from sssd.data.files import split_named
 from sssd.data.settings import DataConfig
 from sssd.detectors import Detector, DetectorConfig, build_detector
 from sssd.detectors.build import normalisation
@@ -293,6 +294,7 @@ def evaluation_data(run: Run, **changes: Any) -> DataConfig:
 
     Raises:
         TypeError: a name that is none of evaluation, or a value of another type.
+        ValueError: a split that may hold the images that were trained on.
     """
     for name in changes:
         if name not in OF_EVALUATION:
@@ -304,6 +306,14 @@ def evaluation_data(run: Run, **changes: Any) -> DataConfig:
     if "val" in given:  # the run's own folder and format belong to its own file
         given = {"val_images": None, "val_split": "val", "format": None, **given}
     elif "val_split" in given and run.data.val_share is not None:  # another part of the same data
+        part = given["val_split"]
+        if split_named(part) in ("train", "val"):  # of data without splits that is all of them
+            raise ValueError(
+                f"--data.val-split is {part!r}, but the run trained on images of "
+                f"{run.data.train} and held out a share of them (--data.val-share "
+                f"{run.data.val_share}); leave the flag out to evaluate on that share, or name "
+                "other data with --data.val"
+            )
         given = {"val": run.data.train, "val_images": run.data.train_images, **given}
     if "val" in given:
         given["val_share"] = None

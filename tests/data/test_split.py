@@ -113,3 +113,8 @@ def test_a_run_is_evaluated_on_its_own_share_or_on_what_is_named(tmp_path: Path)
     assert (other.val, other.val_share) == (tmp_path / "b.json", None)
     part = evaluation_data(run, val_split="test")
     assert (part.val, part.val_split, part.val_share) == (path, "test", None)
+    for name in ("val", "train", "valid"):  # data without splits would be taken whole
+        with pytest.raises(
+            ValueError, match=rf"--data\.val-split is '{name}'.* leave the flag out"
+        ):
+            evaluation_data(run, val_split=name)

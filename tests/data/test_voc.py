@@ -122,6 +122,15 @@ def test_what_is_missing_is_named(arguments: dict, message: str, root: Path) -> 
         read_voc(root, **arguments)
 
 
+def test_the_list_of_two_parts_is_offered(root: Path) -> None:
+    lists = root / "ImageSets" / "Main"
+    (lists / "train.txt").rename(lists / "trainval.txt")
+    (lists / "val.txt").rename(lists / "test.txt")
+    with pytest.raises(DataError, match="no split is called 'train'; it has test, trainval"):
+        read_voc(root, "train")
+    assert len(read_voc(root, "trainval")) > 0
+
+
 def test_no_objects_at_all(root: Path) -> None:
     for path in (root / "Annotations").iterdir():
         write_xml(root, path.stem, [])
