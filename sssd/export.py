@@ -20,6 +20,7 @@ import tyro
 
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_console, plain_output
 from sssd.engine.files import RunError, write_atomically
+from sssd.engine.sizes import require_number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,6 +58,10 @@ class Export:
     """onnx: fixed height and width of all images, for runtimes that need them; by default any
     size."""
 
+    max_detections: int | None = None
+    """onnx: the most objects that are found in an image, all classes together; by default 100,
+    retinanet 300."""
+
     image: Path | None = None
     """onnx: image used to check the file; by default the first one of the run's validation set."""
 
@@ -64,9 +69,15 @@ class Export:
         """Refuses formats that are not known."""
         if self.out.suffix not in (".onnx", ".safetensors"):
             raise ValueError(f"--out {self.out}: its name must end in .onnx or .safetensors")
-        for flag, value in (("--size", self.size), ("--image", self.image)):
+        of_onnx = {
+            "--size": self.size,
+            "--max-detections": self.max_detections,
+            "--image": self.image,
+        }
+        for flag, value in of_onnx.items():
             if value is not None and self.out.suffix != ".onnx":
                 raise ValueError(f"{flag} has no effect here; it needs an --out that ends in .onnx")
+        require_number("--max-detections", self.max_detections, 1)
         if self.size is not None and min(self.size) < SMALLEST:
             raise ValueError(f"--size is {self.size}; both must be at least {SMALLEST} pixels")
 
@@ -85,6 +96,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.exp
         if as_onnx:
             _require_onnx()
         run = load(command.run, weights=command.weights)
+        if command.max_detections is not None:
+            run.detector.max_detections = command.max_detections
         image = _image(run, command) if as_onnx else None
         metadata = run.metadata()
         if as_onnx:

@@ -27,6 +27,7 @@ import tyro
 
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_output
 from sssd.engine.files import RunError, write_text
+from sssd.engine.sizes import require_number
 
 if TYPE_CHECKING:
     from sssd.engine.interrupt import StopSignals
@@ -71,6 +72,10 @@ class Predict:
     """Minimum score of a detection; by default the score with the best F1 on the run's validation
     set, computed with the final weights."""
 
+    max_detections: int | None = None
+    """The most objects that are found in an image, all classes together; by default 100, retinanet
+    300."""
+
     pixel_range: tuple[float, float] | None = None
     """Pixel values of black and white in images with more than 8 bits; by default as in
     training."""
@@ -84,6 +89,7 @@ class Predict:
             raise ValueError("no images were named; give files, folders or globs")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise ValueError(f"--threshold is {self.threshold}; it must lie in [0, 1]")
+        require_number("--max-detections", self.max_detections, 1)
         if self.pixel_range is not None and not self.pixel_range[0] < self.pixel_range[1]:
             low, high = self.pixel_range
             raise ValueError(
@@ -121,6 +127,11 @@ def open_predictor(command: Predict) -> Predictor:
 
         if command.device not in ("auto", "cpu"):
             raise ValueError(f"--device is {command.device}; an .onnx file runs on the CPU only")
+        if command.max_detections is not None:
+            raise ValueError(
+                f"--max-detections is {command.max_detections}; an .onnx file has its own, which "
+                "`python -m sssd.export` sets"
+            )
         if command.weights != "last":
             raise ValueError(
                 f"--weights is {command.weights}; an .onnx file has only one set of weights"
@@ -130,6 +141,8 @@ def open_predictor(command: Predict) -> Predictor:
         from sssd.engine.runs import load
 
         run = load(command.run, command.device, weights=command.weights)
+        if command.max_detections is not None:
+            run.detector.max_detections = command.max_detections
         predictor = Predictor.of(run, command.threshold)
     if command.pixel_range is None:
         return predictor

@@ -199,6 +199,12 @@ def test_wrong_use_is_status_two(
     cases = {
         "must end in .onnx or .safetensors": [str(run), "--out", str(tmp_path / "detector.pt")],
         "--size is (8, 64)": [str(run), "--out", out, "--size", "8", "64"],
+        "--max-detections is 0; it must be at least 1": [
+            *(str(run), "--out", out, "--max-detections", "0")
+        ],
+        "--max-detections has no effect here": [
+            *(str(run), "--out", str(tmp_path / "a.safetensors"), "--max-detections", "5")
+        ],
         "absent.png": [str(run), "--out", out, "--image", str(tmp_path / "absent.png")],
         "no such folder": [str(tmp_path / "absent"), "--out", out],
     }
@@ -216,6 +222,7 @@ def test_a_file_says_how_it_is_used(run: Path, exported: tuple[Path, str]) -> No
     assert set(about) == set(re.findall(r"`(\w+)`", re.sub(r"\|[^|]*\|$", "|", table, flags=re.M)))
     best = json.loads((run / "thresholds.json").read_text())["all"]
     assert (about["threshold"], about["size"], about["pixel_range"]) == (best, None, None)
+    assert about["max_detections"] == 100
     assert about["normalisation"] == {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
     assert (about["detector"]["max_size"], about["classes"]) == (64, ["kind0", "kind1"])
     assert [x.name for x in model.graph.input] == [*about["input"]]
@@ -241,6 +248,7 @@ def test_predict_with_a_file_as_with_its_run(
         "no such file": ["absent.onnx"],
         "--device is cuda": ["foreign.onnx", "--device", "cuda"],
         "--weights is best": ["foreign.onnx", "--weights", "best"],
+        "--max-detections is 5": ["foreign.onnx", "--max-detections", "5"],
     }
     for said, (name, *flags) in cases.items():
         with pytest.raises(SystemExit) as exit_info:

@@ -104,7 +104,8 @@ def test_unreadable_files_are_named_at_the_end_and_the_others_done(
     (images / "broken.png").write_bytes(b"no image")
     out, file = tmp_path / "out", tmp_path / "found.json"
     arguments = [str(run), str(images), str(images / "absent.png"), "--json", str(file)]
-    assert main([*arguments, "--out", str(out), "--threshold", "0.3"]) == 1
+    more = ["--threshold", "0.3", "--max-detections", "1000"]
+    assert main([*arguments, "--out", str(out), *more]) == 1
     *named, count = capsys.readouterr().err.splitlines()
     assert "broken.png: the image cannot be read" in named[0]
     assert named[1].endswith("absent.png: the image file does not exist")
@@ -118,7 +119,7 @@ def test_without_thresholds_it_says_which_one_it_takes(
 ) -> None:
     without = tmp_path / "run"
     shutil.copytree(run, without, ignore=shutil.ignore_patterns("thresholds.json", "checkpoints"))
-    assert main([str(without), str(images / "1.png")]) == 0
+    assert main([str(without), str(images / "1.png"), "--max-detections", "1000"]) == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"warning: {without} has no thresholds.json")
     assert line.endswith("a score threshold of 0.3 is used")
@@ -281,6 +282,7 @@ def test_wrong_use_is_status_two(
         "no images in this folder": [str(run), str(tmp_path / "empty"), *out],
         "no file matches": [str(run), str(tmp_path / "*.tif"), *out],
         "--threshold is 2": [str(run), str(images), *out, "--threshold", "2"],
+        "--max-detections is 0": [str(run), str(images), *out, "--max-detections", "0"],
         "--pixel-range is 3 1": [str(run), str(images), *out, "--pixel-range", "3", "1"],
         "not the folder of a run": [str(images), str(images), *out],
     }

@@ -50,10 +50,12 @@ class Detector(nn.Module, ABC):
     Attributes:
         num_classes: number of object classes; labels are 0 .. num_classes - 1.
         width: channels of every map.
+        max_detections: the most objects that it finds in an image; None: there is no limit.
     """
 
     num_classes: int
     width: int
+    max_detections: int | None = None
 
     @property
     @abstractmethod

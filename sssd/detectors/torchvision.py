@@ -41,6 +41,21 @@ class TorchvisionDetector(Detector):
         """Torchvision's feature pyramid network."""
         return self.model.backbone.fpn
 
+    @property
+    def max_detections(self) -> int | None:
+        """The most objects that it finds in an image, all classes together; it may be changed."""
+        most: int | None = self._last.detections_per_img
+        return most
+
+    @max_detections.setter
+    def max_detections(self, most: int | None) -> None:
+        self._last.detections_per_img = most
+
+    @property
+    def _last(self) -> Any:
+        """The part of the model that chooses the detections."""
+        return self.model
+
     def prepare(self, images: Sequence[Tensor], targets: Targets | None = None) -> Batch:
         """Runs torchvision's transform: normalise, resize, pad to a multiple of 32."""
         original_sizes = [(int(image.shape[-2]), int(image.shape[-1])) for image in images]
@@ -166,6 +181,10 @@ class FasterRCNNDetector(TorchvisionDetector):
     def head(self) -> nn.Module:
         """The proposal network and the box head."""
         return nn.ModuleDict({"rpn": self.model.rpn, "roi_heads": self.model.roi_heads})
+
+    @property
+    def _last(self) -> Any:
+        return self.model.roi_heads
 
     def assign(self, maps: Maps, batch: Batch) -> None:
         """Nothing to share: see the class."""

@@ -110,6 +110,7 @@ def described(run: Run, size: tuple[int, int] | None) -> dict[str, Any]:
         },
         "size": size,
         "threshold": read_threshold(run.folder),
+        "max_detections": run.detector.max_detections,
         "pixel_range": run.data.pixel_range,
     }
 

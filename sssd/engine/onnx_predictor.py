@@ -48,7 +48,8 @@ def open_onnx(path: Path, threshold: float | None = None) -> Predictor:
     def detect(images: list[Tensor]) -> list[dict[str, Tensor]]:
         return [_detect(session, image, size) for image in images]
 
-    return Predictor(detect, classes, ids, checked_threshold(least), about.get("pixel_range"))
+    most, pixel_range = about.get("max_detections"), about.get("pixel_range")
+    return Predictor(detect, classes, ids, checked_threshold(least), most, pixel_range)
 
 
 def _detect(session: Any, image: Tensor, size: tuple[int, int] | None) -> dict[str, Tensor]:

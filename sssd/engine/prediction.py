@@ -120,6 +120,7 @@ class Predictor:
         classes: names of the C classes.
         category_ids: the C ids that the training data have for them.
         threshold: the score from which on a detection counts.
+        max_detections: the most that `detect` gives of an image; None: not known.
         pixel_range: what is black and white in images of more than 8 bits, by default.
         device: where images are put.
     """
@@ -128,6 +129,7 @@ class Predictor:
     classes: Sequence[str]
     category_ids: Sequence[Id]
     threshold: float
+    max_detections: int | None = None
     pixel_range: tuple[float, float] | None = None
     device: torch.device | str = "cpu"
 
@@ -141,6 +143,7 @@ class Predictor:
             run.classes,
             run.category_ids,
             checked_threshold(threshold),
+            run.detector.max_detections,
             run.data.pixel_range,
             next(run.detector.parameters()).device,
         )
@@ -169,6 +172,13 @@ class Predictor:
                 outputs = self.detect([self._on_device(image) for image in pixels])
             for output, image, file in zip(outputs, pixels, files, strict=True):
                 kept = {k: v[output["scores"] >= self.threshold].cpu() for k, v in output.items()}
+                if len(kept["scores"]) == self.max_detections:
+                    warnings.warn(
+                        f"an image has {self.max_detections} objects, the most that this detector "
+                        "finds in one, so there may be more; --max-detections of sssd.predict and "
+                        "sssd.export, in Python run.detector.max_detections, raises this",
+                        stacklevel=2,
+                    )
                 height, width = image.shape[1:]
                 yield Detections(
                     kept["boxes"],

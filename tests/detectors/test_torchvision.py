@@ -139,6 +139,23 @@ def test_all_detectors_keep_detections_above_the_same_score() -> None:
     assert models["fasterrcnn"].roi_heads.score_thresh == 0.05
 
 
+@pytest.mark.parametrize("name", DETECTORS)
+def test_an_image_has_no_more_detections_than_are_asked_for(name: str) -> None:
+    detector = small_detector(name).eval()
+    assert detector.max_detections == (300 if name == "retinanet" else 100)
+    last = detector.model.roi_heads if name == "fasterrcnn" else detector.model
+    last.score_thresh = 0.0  # an untrained detector is sure of nothing
+    images, _ = images_and_targets()
+    found = {}
+    for most in (3, 40, None):
+        detector.max_detections = most
+        with torch.no_grad():
+            found[most] = detector(images)[0]["scores"]
+    assert (len(found[3]), len(found[40])) == (3, 40)
+    assert len(found[None]) > 40
+    assert torch.equal(found[None][:3], found[3])
+
+
 @pytest.mark.parametrize("width", [64, 512])  # at 512 C5 is as wide as P5
 @pytest.mark.parametrize("source", ["c5", "p5"])
 def test_p6_comes_from_where_it_is_said(width: int, source: str) -> None:

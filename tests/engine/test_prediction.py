@@ -74,6 +74,16 @@ def test_files_and_their_pictures_are_read_as_training_reads_them(
         assert_same(found, run.predict(grey, threshold=0.3)[0])
 
 
+def test_a_full_image_is_told(finished_run: Path, file: Path) -> None:
+    """Else a crowded image loses its objects from the 101st on without a word."""
+    run = load(finished_run)
+    (all_of_them,) = run.predict(file, threshold=0.3)
+    run.detector.max_detections = most = len(all_of_them) - 1
+    with pytest.warns(UserWarning, match=f"an image has {most} objects, the most that this"):
+        (found,) = run.predict(file, threshold=0.3)
+    assert torch.equal(found.scores, all_of_them.scores[:most])
+
+
 def test_detections_say_what_they_are(run: Run, file: Path) -> None:
     (all_of_them,) = run.predict(file, threshold=0)
     median = all_of_them.scores.median().item()
