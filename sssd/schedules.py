@@ -6,6 +6,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 
 REFERENCE_BATCH = 16  # images a step for which a recipe states its learning rate
 
@@ -107,9 +108,15 @@ class CoefficientConfig:
     (LGD's own `POST_NONDISTILL_ITERS` still runs the head on K_e.)"""
 
     def __post_init__(self) -> None:
-        """Refuses coefficients that are negative or not finite."""
-        for number in (self.value, self.step_factor, *self.steps.values()):
-            require_real("--coefficient", number)
+        """Refuses coefficients that are negative or not finite, and steps below 0."""
+        numbers = ("value", self.value), ("step_factor", self.step_factor)
+        for name, number in (*numbers, *(("steps", x) for x in self.steps.values())):
+            if isinstance(number, bool) or not isinstance(number, Real):
+                raise TypeError(f"coefficient: {name} is {number!r}; it must be a number")
+            require_real(f"coefficient: {name}", float(number))
+        for name, step in (("start", self.start), *(("steps", x) for x in self.steps)):
+            if step < 0:
+                raise ValueError(f"coefficient: {name} has step {step}; it must be 0 or more")
 
     @property
     def is_off(self) -> bool:

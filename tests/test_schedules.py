@@ -74,5 +74,5 @@ def test_impossible_schedules_are_refused_by_name(arguments: dict) -> None:
     "arguments", [{"value": -1.0}, {"step_factor": -2.0}, {"steps": {3: -1.0}}]
 )
 def test_negative_coefficients_are_refused(arguments: dict) -> None:
-    with pytest.raises(ValueError, match=r"--coefficient is -\d.*finite number of 0 or more"):
+    with pytest.raises(ValueError, match=r"coefficient: \w+ is -\d.*finite number of 0 or more"):
         CoefficientConfig(**arguments)

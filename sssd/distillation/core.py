@@ -2,7 +2,8 @@
 gradient.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -102,6 +103,13 @@ class SelfDistillation(Stepwise):
         adapter_first: bool = True,
     ) -> None:
         super().__init__(coefficient, milestones)
+        if teacher_every < 0:
+            raise ValueError(f"teacher_every is {teacher_every}; it must be 0 (never) or more")
+        if teacher_every == 0 and fusion is None:
+            raise ValueError(
+                "teacher_every is 0, so nothing would train the fusion that makes K_e: pass a "
+                "fusion= that is trained, or 1 or more"
+            )
         self.num_classes = num_classes
         self.projection = Projection(width)
         width = self.projection.width
@@ -143,7 +151,8 @@ class SelfDistillation(Stepwise):
 
         Raises:
             ValueError: the numbers of targets and images differ, or, on the host, a label is not a
-                class.
+                class or a box is not finite.
+            RuntimeError: the head writes into the maps that it is given.
         """
         maps = as_list("maps", maps)
         if len(targets) != len(maps[0]):
@@ -192,8 +201,8 @@ class SelfDistillation(Stepwise):
             enhanced = self.fusion(narrow, objects, image_size)  # K_e
         teacher: dict[str, Tensor] = {}
         if is_taught:
-            with running_state_kept(model, *besides):
-                teacher = dict(head_losses(self.projection.widen(enhanced)))
+            with running_state_kept(model, *besides), unchanged("K_e", enhanced):
+                teacher = dict(head_losses(list(self.projection.widen(enhanced))))
         metrics: dict[str, Tensor | float] = {"lambda": self.acting_lambda_at(step)}
         if not is_drawn:
             zero = zero_for(self.adapter, self.distance, like=maps[0])
@@ -241,6 +250,27 @@ class SelfDistillation(Stepwise):
         )
         parts = [part for part, rested in rests if rested and isinstance(part, nn.Module)]
         return [part for part in parts if list(part.parameters())]
+
+
+@contextmanager
+def unchanged(name: str, maps: Sequence[Tensor]) -> Iterator[None]:
+    """Refuses what writes into maps that are needed once more.
+
+    Raises:
+        RuntimeError: names the level.
+    """
+    if torch.compiler.is_compiling():
+        yield
+        return
+    before = [m._version for m in maps]
+    yield
+    for level, (m, version) in enumerate(zip(maps, before, strict=True)):
+        if m._version != version:
+            raise RuntimeError(
+                f"head_losses wrote into level {level} of {name}, which the distance compares "
+                "afterwards: its head must not begin with an operation in place, such as "
+                "ReLU(inplace=True)"
+            )
 
 
 class _Zero(torch.autograd.Function):

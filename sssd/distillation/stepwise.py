@@ -43,8 +43,10 @@ class Stepwise(nn.Module):
         super().__init__()
         self.coefficient = _as_coefficient(coefficient)
         self.milestones = tuple(sorted(milestones))
+        if self.milestones and self.milestones[0] < 0:
+            raise ValueError(f"milestones is {list(milestones)}: none may be below 0")
         stop = self.coefficient.stop
-        if stop and stop <= self.coefficient.start:
+        if stop is not None and stop <= self.coefficient.start:
             raise ValueError(
                 f"coefficient: its stop at step {stop} comes before its start at step "
                 f"{self.coefficient.start}, so that nothing is distilled"
@@ -54,7 +56,7 @@ class Stepwise(nn.Module):
         self.register_buffer("peak_rate", torch.zeros(()))
         self._on_host: tuple[int, float] | None = (0, 0.0)  # None: the buffers must be waited for
         self._versions = self._buffer_versions()
-        self._is_led = False
+        self._is_led, self._is_new = False, True
         self._rate: float | None = None
 
     def follow(self, step: int, learning_rate: float | None = None) -> None:
@@ -96,15 +98,16 @@ class Stepwise(nn.Module):
     def _count(self, step: int | None) -> int:
         """The step that a call belongs to: given, the trainer's, or one more than the last."""
         own, peak = self._read()
-        if step is None:
-            step = own
-            self._warn_of_idle_factor(step)
+        step = own if step is None else step
+        if self._is_new:
+            self._warn_of_idle_factor()
+        self._is_new = False
         self._write(step if self._is_led else step + 1, peak)
         return step
 
-    def _warn_of_idle_factor(self, step: int) -> None:
-        applied = self._is_led or self.milestones
-        if step == 0 and self.coefficient.step_factor != 1 and not applied:
+    def _warn_of_idle_factor(self) -> None:
+        applied = self.milestones or self._rate is not None
+        if self.coefficient.step_factor != 1 and not applied:
             warnings.warn(
                 f"step_factor {self.coefficient.step_factor:g} has no effect: lambda rises at "
                 "milestones, or as the learning rate falls; pass milestones=[...], or call "
@@ -144,9 +147,7 @@ def _as_coefficient(given: Coefficient) -> CoefficientConfig:
     if isinstance(given, CoefficientConfig):
         return given
     if isinstance(given, Mapping):
-        steps = {
-            int(step): value for step, value in given.get("steps", {}).items()
-        }  # JSON: strings
+        steps = {_as_step(step): value for step, value in given.get("steps", {}).items()}
         return CoefficientConfig(**{**given, "steps": steps})
     if callable(given):
         raise TypeError(
@@ -154,3 +155,11 @@ def _as_coefficient(given: Coefficient) -> CoefficientConfig:
             'schedule as data, {"value": 4.7, "steps": {120_000: 9.4}}'
         )
     return CoefficientConfig(value=as_number("coefficient", given))
+
+
+def _as_step(given: Any) -> int:
+    """A step of a schedule; json has texts."""
+    step = int(given)
+    if isinstance(given, float) and step != given:
+        raise ValueError(f"coefficient: steps has {given}; a step is a whole number")
+    return step

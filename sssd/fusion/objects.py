@@ -53,8 +53,8 @@ def pack_objects(
         num_classes: labels must be 0 .. num_classes - 1; those on an accelerator are not read.
 
     Raises:
-        ValueError: a label that is not a class; boxes of another format, such as oriented ones; not
-            one label a box.
+        ValueError: a label that is not a class; boxes of another format, such as oriented ones, or,
+            on the host, not finite; not one label a box.
     """
     for image, target in enumerate(targets):
         shape = tuple(target["boxes"].shape)
@@ -69,6 +69,9 @@ def pack_objects(
             )
     boxes = torch.cat([target["boxes"].reshape(-1, 4).float() for target in targets])
     labels = torch.cat([target["labels"].reshape(-1).long() for target in targets])
+    if boxes.is_cpu and not boxes.isfinite().all():
+        bad = boxes[boxes.isfinite().all(1).logical_not()]
+        raise ValueError(f"boxes: {bad[0].tolist()} is not finite, the first of {len(bad)} such")
     if num_classes is not None:
         check_range("labels", labels, num_classes, "the number of classes", check=False)
     counts = [len(target["boxes"]) for target in targets]
@@ -174,4 +177,5 @@ def descriptors(objects: Objects, num_classes: int, image_size: tuple[int, int])
         places = torch.stack([boxes[:, 0::2] / width, boxes[:, 1::2] / height], -1).flatten(1)
         # one_hot would read the labels first.
         classes = objects.labels[:, None] == torch.arange(num_classes, device=boxes.device)
-        return 2 * torch.cat([places, classes.to(places)], dim=1) - 1
+        # A box that is not finite covers no cell; NaN here would reach the embedding's gradients.
+        return 2 * torch.cat([places.nan_to_num(), classes.to(places)], dim=1) - 1

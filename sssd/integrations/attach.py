@@ -36,7 +36,7 @@ def attach(
     *,
     num_classes: int | None = None,
     teacher: nn.Module | None = None,
-    loss: str | Loss = "cwd",
+    loss: str | Loss | None = None,
     **settings: Any,
 ) -> Part:
     """Adds distillation to a detector: in training it returns additional losses.
@@ -52,8 +52,9 @@ def attach(
         num_classes: number of different labels; by default read from the model. torchvision's
             Faster R-CNN counts the background.
         teacher: a trained detector of any supported framework whose pyramid has the same strides.
+            It is given the images as its own framework normalises them.
         loss: with a teacher: a name in `sssd.losses.LOSSES`, or a module or function of the
-            maps of both.
+            maps of both; by default "cwd".
         settings: of `SelfDistillation`: coefficient, milestones, fusion, adapter, distance,
             teacher_every; with a teacher, coefficient and milestones.
 
@@ -62,7 +63,8 @@ def attach(
 
     Raises:
         TypeError: an unsupported model, or one that is already wrapped.
-        ValueError: the model already has distillation.
+        ValueError: the model already has distillation; a loss without a teacher, or a number of
+            classes with one.
 
     Example:
         >>> from torchvision.models.detection import fcos_resnet50_fpn
@@ -73,14 +75,25 @@ def attach(
     host = _host_of("model", model)
     if hasattr(model, ATTRIBUTE):
         raise ValueError("model already has distillation; detach(model) removes it")
+    if teacher is None and loss is not None:
+        raise ValueError(
+            f"loss is {loss!r}, which needs a teacher=; without one, distance= is a function or "
+            "module of both lists of maps"
+        )
+    if teacher is not None and num_classes is not None:
+        raise ValueError(f"num_classes is {num_classes}; beside a teacher= it has no meaning")
     part: Part
     with torch.random.fork_rng(devices=[]):  # what the model draws is as without this part
         if teacher is None:
             part = SelfDistillation(num_classes or host.num_classes, host.widths, **settings)
         else:
             taught_by = _host_of("teacher", teacher)
+
+            def pyramid(images: Tensor) -> list[Tensor]:
+                return taught_by.pyramid(host.pixels.into(taught_by.pixels, images))
+
             part = TeacherDistillation(
-                host.widths, teacher, taught_by.widths, taught_by.pyramid, loss, **settings
+                host.widths, teacher, taught_by.widths, pyramid, loss or "cwd", **settings
             )
     own = next(model.parameters())
     # Halves stay to autocast; a model in float64 has none.

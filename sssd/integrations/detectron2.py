@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from sssd.integrations.attach import attach
 from sssd.integrations.host import Host, Step
+from sssd.integrations.pixels import Pixels
 from sssd.integrations.tap import Tap
 
 
@@ -84,6 +85,8 @@ class Detectron2Host(Host):
             self.num_classes = int(model.num_classes)
             self.names = list(model.head_in_features)
         self.widths = [int(shapes[name].channels) for name in self.names]
+        is_bgr = (getattr(model, "input_format", None) or "BGR") == "BGR"
+        self.pixels = Pixels.of_bytes(model.pixel_mean, model.pixel_std, is_bgr=is_bgr)
 
     def taps(self) -> list[Tap]:
         """The network's input, and the pyramid."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from sssd.distillation import HeadLosses
+from sssd.integrations.pixels import Pixels
 from sssd.integrations.tap import Tap
 
 
@@ -39,12 +40,14 @@ class Host(ABC):
     Attributes:
         num_classes: labels are 0 .. num_classes - 1.
         widths: channels of each map of K.
+        pixels: how the network is given them.
         heads: whose outputs the losses on K_e are computed from, which under autocast are taken in
             fp32. Without any it is as the framework does it for K.
     """
 
     num_classes: int
     widths: list[int]
+    pixels: Pixels
     heads: Sequence[nn.Module] = ()
 
     def __init__(self, model: Any) -> None:
@@ -83,4 +86,4 @@ class Host(ABC):
 
     @abstractmethod
     def pyramid(self, images: Tensor) -> list[Tensor]:
-        """The maps of a batch as the network sees it: of a teacher, which a student is drawn to."""
+        """The maps of a batch, given by `pixels`: of a teacher, which a student is drawn to."""

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from sssd.integrations.attach import ATTRIBUTE, attach
 from sssd.integrations.host import Host, Step
+from sssd.integrations.pixels import Pixels
 from sssd.integrations.tap import Tap
 
 
@@ -137,6 +138,7 @@ class MMDetectionHost(Host):
         same = isinstance(head.in_channels, int)
         levels = head.prior_generator.num_levels
         self.widths = [head.in_channels] * levels if same else list(head.in_channels)
+        self.pixels = _pixels(model.data_preprocessor)
 
     def taps(self) -> list[Tap]:
         """The pyramid."""
@@ -179,6 +181,14 @@ class MMDetectionHost(Host):
     def pyramid(self, images: Tensor) -> list[Tensor]:
         """The neck's maps."""
         return list(self.model.extract_feat(images))
+
+
+def _pixels(preprocessor: Any) -> Pixels:
+    """What a DetDataPreprocessor makes of the BGR bytes that mmcv reads."""
+    is_bgr = not getattr(preprocessor, "_channel_conversion", False)
+    if not getattr(preprocessor, "_enable_normalize", False):
+        return Pixels.of_bytes(torch.zeros(3), torch.ones(3), is_bgr=is_bgr)
+    return Pixels.of_bytes(preprocessor.mean, preprocessor.std, is_bgr=is_bgr)
 
 
 def _bound(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

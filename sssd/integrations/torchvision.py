@@ -17,6 +17,7 @@ from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.image_list import ImageList
 
 from sssd.integrations.host import Host, Step
+from sssd.integrations.pixels import Pixels
 from sssd.integrations.tap import Tap
 from sssd.precision import widen_maps
 
@@ -40,6 +41,7 @@ class TorchvisionHost(Host):
             self.heads = [model.head]
             levels = len(model.anchor_generator.sizes)
         self.widths = [int(model.backbone.out_channels)] * levels
+        self.pixels = Pixels(tuple(model.transform.image_mean), tuple(model.transform.image_std))
 
     def taps(self) -> list[Tap]:
         """The network's input after `transform`, and the pyramid."""

@@ -27,6 +27,7 @@ from ultralytics.utils.torch_utils import ModelEMA, unwrap_model
 from sssd.distillation import SelfDistillation
 from sssd.integrations.attach import ATTRIBUTE, Part, attach, detach, strip
 from sssd.integrations.host import Host, Step
+from sssd.integrations.pixels import Pixels
 from sssd.integrations.tap import Tap
 from sssd.integrations.targets import boxes_in_pixels, split_by_image
 
@@ -60,6 +61,7 @@ class UltralyticsHost(Host):
         self.heads = [head]
         branches = head.one2one_cv2 if head.cv2 is None else head.cv2  # fused for inference
         self.widths = [int(branch[0].conv.in_channels) for branch in branches]
+        self.pixels = Pixels()
         self._batch_size = 0
 
     def taps(self) -> list[Tap]:

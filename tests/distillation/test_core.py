@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from sssd.distillation import SelfDistillation
-from sssd.fusion import RelationFusion
+from sssd.fusion import RelationFusion, pack_objects
+from sssd.fusion.objects import descriptors
 from sssd.ops import js_distance
 from sssd.schedules import CoefficientConfig
 
@@ -85,12 +86,54 @@ def test_lambda_follows_the_steps_and_starts_and_stops() -> None:
 
 
 def test_after_the_stop_there_is_no_second_pass_and_every_parameter_has_a_gradient() -> None:
-    part = SelfDistillation(3, 64, coefficient={"value": 1.0, "stop": 0})
-    losses = step(part, head=lambda k: pytest.fail("the head ran"))
+    part = SelfDistillation(3, 64, coefficient={"value": 1.0, "stop": 1})
+    losses = step(part, head=lambda k: pytest.fail("the head ran"), step=1)
     assert losses.keys() == {"loss_distillation"}
     losses["loss_distillation"].backward()
     assert all(p.grad is not None and not p.grad.any() for p in part.parameters())
-    assert part.resting(0) == [part.fusion, part.adapter]
+    assert part.resting(1) == [part.fusion, part.adapter]
+
+
+def test_a_head_may_write_into_its_list_and_not_into_its_maps() -> None:
+    """What the distance compares afterwards is K_e, not what a head has made of it."""
+    convolve = nn.Conv2d(64, 64, 1)
+
+    def own_list(enhanced: list[Tensor]) -> dict[str, Tensor]:
+        for level, m in enumerate(enhanced):
+            enhanced[level] = convolve(m)
+        return {"loss": enhanced.pop().mean()}
+
+    drawn = []
+    for head in (own_list, lambda k: {"loss": convolve(k[1]).mean()}):
+        torch.manual_seed(0)
+        drawn.append(step(SelfDistillation(3, 64), head=head)["loss_distillation"])
+    assert torch.equal(*drawn)
+    with pytest.raises(RuntimeError, match=r"wrote into level 0 of K_e.*ReLU\(inplace=True\)"):
+        step(SelfDistillation(3, 64), head=lambda k: {"loss": k[0].relu_().mean()})
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"teacher_every": -1}, "teacher_every is -1; it must be 0"),
+        ({"teacher_every": 0}, "teacher_every is 0, so nothing would train the fusion"),
+        ({"milestones": [-3]}, r"milestones is \[-3\]: none may be below 0"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        SelfDistillation(3, 64, **settings)
+
+
+def test_a_box_that_is_not_finite_is_refused_and_on_a_device_covers_nothing() -> None:
+    boxes = torch.tensor([[4.0, 4.0, 30.0, 30.0], [0.0, float("nan"), 9.0, 9.0]])
+    targets = [{"boxes": boxes, "labels": torch.tensor([2, 1])}, TARGETS[1]]
+    part = SelfDistillation(3, 64)
+    with pytest.raises(ValueError, match=r"boxes: \[0.0, nan, 9.0, 9.0\] is not finite, the first"):
+        part(maps(), targets, (64, 64), lambda k: {}, nn.Identity())
+    objects = pack_objects([{**TARGETS[0], "boxes": boxes[:1]}, TARGETS[1]])
+    objects.boxes[0, 1] = float("nan")  # as a device may hold, which is not read
+    assert descriptors(objects, 3, (64, 64)).isfinite().all()
 
 
 def test_the_head_sees_enhanced_maps_only_every_nth_step() -> None:

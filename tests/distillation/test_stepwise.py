@@ -75,7 +75,15 @@ def test_a_factor_that_nothing_applies_is_told_once() -> None:
         part._count(None)
         led = Stepwise({"step_factor": 2.0}, ())
         led.follow(0, 0.1)
-        for silent in (led, Stepwise({"step_factor": 2.0}, (5,)), Stepwise(1.0, ())):
+        led._count(None)
+    for step in (None, 7):  # a trainer with its own count, which may be that of a resumed run
+        counted = Stepwise({"step_factor": 2.0}, ())
+        counted.follow(7)
+        with pytest.warns(UserWarning, match="step_factor 2 has no effect"):
+            counted._count(step)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for silent in (Stepwise({"step_factor": 2.0}, (5,)), Stepwise(1.0, ())):
             silent._count(None)
 
 
@@ -87,13 +95,22 @@ def test_milestones_of_any_order() -> None:
     ("coefficient", "told"),
     [
         ({"start": 9, "stop": 9}, "its stop at step 9 comes before its start"),
-        (float("nan"), "coefficient is nan; it must be a finite number of 0 or more"),
-        ({"value": 1.0, "steps": {5: float("inf")}}, "coefficient is inf"),
+        (float("nan"), "coefficient: value is nan; it must be a finite number of 0 or more"),
+        ({"value": 1.0, "steps": {5: float("inf")}}, "coefficient: steps is inf"),
+        ({"value": 1.0, "steps": {1.5: 3.0}}, "steps has 1.5; a step is a whole number"),
+        ({"value": 1.0, "stop": 0}, "its stop at step 0 comes before its start at step 0"),
+        ({"start": -5}, "start has step -5; it must be 0 or more"),
     ],
 )
 def test_a_coefficient_that_means_nothing_is_refused(coefficient: Any, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         Stepwise(coefficient, ())
+
+
+@pytest.mark.parametrize("value", [None, "4.7", True])
+def test_a_coefficient_that_is_no_number_is_named(value: Any) -> None:
+    with pytest.raises(TypeError, match=f"coefficient: value is {value!r}; it must be a number"):
+        Stepwise({"value": value}, ())
 
 
 def test_before_the_start_a_teacher_trains_the_projections_alone() -> None:

@@ -37,6 +37,30 @@ def losses_of(model: nn.Module) -> dict[str, Tensor]:
     return model(images, targets)
 
 
+def test_a_teacher_sees_the_batch_as_by_itself() -> None:
+    """Whatever the student's normalisation is: else it is frozen on what it never saw."""
+    model, teacher = build("fcos"), build("fcos")
+    teacher.transform.image_mean, teacher.transform.image_std = [0.5, 0.4, 0.3], [0.2, 0.3, 0.4]
+    seen: list[Tensor] = []
+    teacher.backbone.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    attach(model, teacher=teacher, loss="cwd")
+    losses_of(model)
+    images, _ = images_and_targets()
+    with torch.no_grad():
+        teacher.eval()(images)
+    height, width = (torch.tensor(x.shape[-2:]) for x in seen)
+    top, left = torch.minimum(height, width)
+    inside = [x[0, :, : top // 2, : left // 2] for x in seen]  # apart from what pads
+    torch.testing.assert_close(*inside, rtol=0, atol=1e-5)
+
+
+def test_arguments_without_effect_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"loss is 'pkd', which needs a teacher=.*distance="):
+        attach(build("fcos"), loss="pkd")
+    with pytest.raises(ValueError, match="num_classes is 3; beside a teacher="):
+        attach(build("fcos"), teacher=build("fcos"), num_classes=3)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_losses_are_added_and_reach_every_part(kind: str) -> None:
     model = build(kind)

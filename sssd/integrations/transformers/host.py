@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sssd.distillation import SelfDistillation, running_state_kept
 from sssd.integrations.attach import ATTRIBUTE
 from sssd.integrations.host import Host, Step
+from sssd.integrations.pixels import Pixels
 from sssd.integrations.tap import Tap
 from sssd.integrations.targets import boxes_in_pixels
 
@@ -40,6 +41,7 @@ class TransformersHost(Host):
         super().__init__(model)
         self.num_classes = model.config.num_labels
         self.widths = list(model.config.decoder_in_channels)
+        self.pixels = Pixels()  # as the image processors of these models give them
         self.sums: dict[str, Tensor] = {}
         self._saved_before: Any = None
         self._adapter_lives = False
