@@ -20,9 +20,15 @@ ASKED = {
     ("deeppcb-lgd", "lgd"): "LGD gains over plain",
     ("deeppcb-lgd", "sssd+lgd-parts"): "SSSD gains with LGD's fusion and adapter",
     ("deeppcb-labelenc", "labelenc"): "LabelEnc gains over plain (step 1's time is not counted)",
+    ("deeppcb-lambda-2", "sssd"): "the distance at lambda 1 gains over the head's second pass alone",
+    ("deeppcb-lambda-2", "lambda 10"): "the same: lambda 10",
+    ("deeppcb-lambda-2", "lambda 30"): "the same: lambda 30",
+    ("deeppcb-lambda-2", "lambda 100"): "the same: lambda 100",
     ("deeppcb-stepwise", "sssd"): "a lambda that rises is better than a fixed one",
     ("deeppcb-why", "no distance"): "*ours:* the gain is there without the distance",
     ("deeppcb-why", "no labels"): "*ours:* and without the labels",
+    ("deeppcb-every4", "every 4"): "*ours:* cheaper: K_e in every 4th step gains over plain",
+    ("deeppcb-every4", "every 2, no distance"): "*ours:* K_e in every 2nd, without the distance",
     ("deeppcb-sides", "sides"): "*ours:* a teacher 26 AP better has better students",
 }
 """What each arm of each plan tells of, in the order of the table; the paper's claims first."""
