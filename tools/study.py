@@ -20,7 +20,7 @@ ASKED = {
     ("deeppcb-lgd", "lgd"): "LGD gains over plain",
     ("deeppcb-lgd", "sssd+lgd-parts"): "SSSD gains with LGD's fusion and adapter",
     ("deeppcb-labelenc", "labelenc"): "LabelEnc gains over plain (step 1's time is not counted)",
-    ("deeppcb-lambda-2", "sssd"): "the distance at lambda 1 gains over the head's second pass alone",
+    ("deeppcb-lambda-2", "sssd"): "the distance adds to the second pass: lambda 1",
     ("deeppcb-lambda-2", "lambda 10"): "the same: lambda 10",
     ("deeppcb-lambda-2", "lambda 30"): "the same: lambda 30",
     ("deeppcb-lambda-2", "lambda 100"): "the same: lambda 100",
