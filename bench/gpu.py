@@ -11,7 +11,7 @@ run); what they find is written as it comes, into one folder:
     choose    the switches of the CUDA plan, timed; the best are written to plan.txt
     train     a step of RetinaNet R-50: images/s, memory, and that no step waits
 
-    python -m bench.gpu                        all of it, in 9 minutes on an H100
+    python -m bench.gpu                        all of it, in 9 minutes at most
     python -m bench.gpu --stage speed choose   these again, into the same folder
     python -m bench.gpu --stage correct --seed 4711   one random case again
     python -m bench.gpu --rehearse             the same code on the CPU, tiny, for `make test`

@@ -41,7 +41,7 @@ def gains(verdicts: Sequence[Mapping[str, Any]], threshold: float, baseline: str
     axes.set_yticks(range(len(rows)), names)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(low, high)
-    axes.set_xlabel(f"gain over {baseline}, AP (grey: seeds; dotted: threshold)")
+    axes.set_xlabel(f"gain over {baseline}, AP\n(grey: seeds; dotted: threshold)")
     return svg(figure, axes)
 
 

@@ -127,7 +127,9 @@ def commands(folder: Path, detector: DetectorConfig) -> list[Block]:
         if getattr(detector, name) != getattr(usual, name)
     )
     lines = {
-        "detect objects in images, as pictures and json": f"predict {run} IMAGES --out found",
+        "detect objects in images, as pictures and json": (
+            f"predict {run} IMAGES --out found --json found/all.json"
+        ),
         "evaluate on other data, with a page like this": (
             f"evaluate {run} --data.val DATA --report other.html"
         ),
