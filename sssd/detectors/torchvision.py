@@ -44,15 +44,15 @@ class TorchvisionDetector(Detector):
     @property
     def max_detections(self) -> int | None:
         """The most objects that it finds in an image, all classes together; it may be changed."""
-        most: int | None = self._last.detections_per_img
+        most: int | None = self._postprocessing.detections_per_img
         return most
 
     @max_detections.setter
     def max_detections(self, most: int | None) -> None:
-        self._last.detections_per_img = most
+        self._postprocessing.detections_per_img = most
 
     @property
-    def _last(self) -> Any:
+    def _postprocessing(self) -> Any:
         """The part of the model that chooses the detections."""
         return self.model
 
@@ -183,7 +183,7 @@ class FasterRCNNDetector(TorchvisionDetector):
         return nn.ModuleDict({"rpn": self.model.rpn, "roi_heads": self.model.roi_heads})
 
     @property
-    def _last(self) -> Any:
+    def _postprocessing(self) -> Any:
         return self.model.roi_heads
 
     def assign(self, maps: Maps, batch: Batch) -> None:

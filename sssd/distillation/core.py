@@ -201,7 +201,7 @@ class SelfDistillation(Stepwise):
             enhanced = self.fusion(narrow, objects, image_size)  # K_e
         teacher: dict[str, Tensor] = {}
         if is_taught:
-            with running_state_kept(model, *besides), unchanged("K_e", enhanced):
+            with running_state_kept(model, *besides), unwritten(enhanced):
                 teacher = dict(head_losses(list(self.projection.widen(enhanced))))
         metrics: dict[str, Tensor | float] = {"lambda": self.acting_lambda_at(step)}
         if not is_drawn:
@@ -253,8 +253,8 @@ class SelfDistillation(Stepwise):
 
 
 @contextmanager
-def unchanged(name: str, maps: Sequence[Tensor]) -> Iterator[None]:
-    """Refuses what writes into maps that are needed once more.
+def unwritten(enhanced: Sequence[Tensor]) -> Iterator[None]:
+    """Refuses a head that writes into K_e, which the distance needs once more.
 
     Raises:
         RuntimeError: names the level.
@@ -262,12 +262,12 @@ def unchanged(name: str, maps: Sequence[Tensor]) -> Iterator[None]:
     if torch.compiler.is_compiling():
         yield
         return
-    before = [m._version for m in maps]
+    before = [m._version for m in enhanced]
     yield
-    for level, (m, version) in enumerate(zip(maps, before, strict=True)):
+    for level, (m, version) in enumerate(zip(enhanced, before, strict=True)):
         if m._version != version:
             raise RuntimeError(
-                f"head_losses wrote into level {level} of {name}, which the distance compares "
+                f"head_losses wrote into level {level} of K_e, which the distance compares "
                 "afterwards: its head must not begin with an operation in place, such as "
                 "ReLU(inplace=True)"
             )

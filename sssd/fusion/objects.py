@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sssd.ops import paint_boxes, pool_boxes
-from sssd.ops.objects import check_range, to_device
+from sssd.ops.objects import check_finite, check_range, to_device
 
 
 @dataclass
@@ -69,9 +69,7 @@ def pack_objects(
             )
     boxes = torch.cat([target["boxes"].reshape(-1, 4).float() for target in targets])
     labels = torch.cat([target["labels"].reshape(-1).long() for target in targets])
-    if boxes.is_cpu and not boxes.isfinite().all():
-        bad = boxes[boxes.isfinite().all(1).logical_not()]
-        raise ValueError(f"boxes: {bad[0].tolist()} is not finite, the first of {len(bad)} such")
+    check_finite(boxes, check=boxes.is_cpu)
     if num_classes is not None:
         check_range("labels", labels, num_classes, "the number of classes", check=False)
     counts = [len(target["boxes"]) for target in targets]

@@ -88,12 +88,20 @@ def attach(
             part = SelfDistillation(num_classes or host.num_classes, host.widths, **settings)
         else:
             taught_by = _host_of("teacher", teacher)
+            own, theirs = len(host.pixels.mean), len(taught_by.pixels.mean)
+            if own != theirs:
+                raise ValueError(f"model takes images of {own} channels, but teacher of {theirs}")
 
             def pyramid(images: Tensor) -> list[Tensor]:
                 return taught_by.pyramid(host.pixels.into(taught_by.pixels, images))
 
             part = TeacherDistillation(
-                host.widths, teacher, taught_by.widths, pyramid, loss or "cwd", **settings
+                host.widths,
+                teacher,
+                taught_by.widths,
+                pyramid,
+                "cwd" if loss is None else loss,
+                **settings,
             )
     own = next(model.parameters())
     # Halves stay to autocast; a model in float64 has none.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Three = tuple[float, float, float]
+Channels = tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -23,31 +23,37 @@ class Pixels:
         [1.0, 1.0, 1.0]
     """
 
-    mean: Three = (0.0, 0.0, 0.0)
-    std: Three = (1.0, 1.0, 1.0)
+    mean: Channels = (0.0, 0.0, 0.0)
+    std: Channels = (1.0, 1.0, 1.0)
     is_bgr: bool = False
 
     @classmethod
     def of_bytes(cls, mean: Tensor, std: Tensor, *, is_bgr: bool) -> "Pixels":
-        """From a network's mean and std of pixels in 0..255, in the order that it wants."""
-        first, second = ((x.detach().cpu().flatten() / 255).expand(3) for x in (mean, std))
-        if is_bgr:
-            first, second = first.flip(0), second.flip(0)
-        return cls(_three(first), _three(second), is_bgr)
+        """From a network's mean and std of pixels in 0..255, in the order that it wants.
+
+        Args:
+            mean: of each channel, of any shape, or one number for all three.
+            std: likewise.
+            is_bgr: they are in the order blue, green, red.
+        """
+        both = [(x.detach().flatten() / 255).tolist() for x in (mean, std)]
+        own, spread = (x * 3 if len(x) == 1 else x for x in both)
+        order = -1 if is_bgr else 1
+        return cls(tuple(own[::order]), tuple(spread[::order]), is_bgr)
 
     def into(self, other: "Pixels", images: Tensor) -> Tensor:
-        """A batch (B, 3, H, W) as this network sees it, as another one wants it."""
+        """A batch (B, 3, H, W) as this network sees it, as another one wants it.
+
+        Computed in fp32 or wider and given in the dtype of the images; no device waits for it.
+        """
         if self == other:
             return images
-        own, theirs = (
-            [torch.tensor(x, device=images.device)[:, None, None] for x in (p.mean, p.std)]
-            for p in (self, other)
-        )
-        rgb = images.float().flip(1) if self.is_bgr else images.float()
-        given = (rgb * own[1] + own[0] - theirs[0]) / theirs[1]
-        return (given.flip(1) if other.is_bgr else given).to(images.dtype)
-
-
-def _three(x: Tensor) -> Three:
-    red, green, blue = x.tolist()
-    return red, green, blue
+        rgb = images.to(torch.promote_types(images.dtype, torch.float32)).unbind(1)
+        sides = (self.mean, self.std, other.mean, other.std)
+        given = [
+            (x * std + mean - their_mean) / their_std
+            for x, mean, std, their_mean, their_std in zip(
+                rgb[::-1] if self.is_bgr else rgb, *sides, strict=True
+            )
+        ]
+        return torch.stack(given[::-1] if other.is_bgr else given, 1).to(images.dtype)

@@ -91,15 +91,7 @@ def check_objects(
             "both at least 1"
         )
     check_range("image_index", image_index, batch_size, "the batch size", check=check)
-    if check and torch.compiler.is_compiling():
-        torch._assert_async(boxes.isfinite().all(), "boxes has non-finite values")
-    elif check:
-        rows = boxes.detach().isfinite().all(1).logical_not().nonzero()[:, 0].tolist()
-        if rows:
-            raise ValueError(
-                f"boxes has non-finite values in {_named(rows)}: "
-                f"the first is {boxes[rows[0]].tolist()}"
-            )
+    check_finite(boxes, check=check)
 
 
 def check_per_object(name: str, value: Tensor, boxes: Tensor) -> None:
@@ -152,6 +144,20 @@ def check_range(name: str, value: Tensor, end: int, meaning: str, *, check: bool
         raise ValueError(
             f"{name} has values outside 0 .. {end - 1} ({meaning} is {end}) in {_named(rows)}: "
             f"the first is {int(value[rows[0]])}"
+        )
+
+
+def check_finite(boxes: Tensor, *, check: bool) -> None:
+    """Refuse boxes that are not finite; they are read only with `check`."""
+    if not check or torch._C._are_functorch_transforms_active():  # none can be read there
+        return
+    if torch.compiler.is_compiling():
+        torch._assert_async(boxes.isfinite().all(), "boxes has non-finite values")
+        return
+    rows = boxes.detach().isfinite().all(1).logical_not().nonzero()[:, 0].tolist()
+    if rows:
+        raise ValueError(
+            f"boxes has non-finite values in {_named(rows)}: the first is {boxes[rows[0]].tolist()}"
         )
 
 

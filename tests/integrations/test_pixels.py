@@ -35,6 +35,15 @@ def test_every_form_becomes_every_other(own: str, theirs: str) -> None:
     torch.testing.assert_close(found, given(theirs, rgb), rtol=1e-4, atol=1e-4)
 
 
-def test_halves_stay_halves() -> None:
-    half = torch.rand(1, 3, 2, 2).half()
-    assert FORMS["0 to 1"].into(FORMS["torchvision"], half).dtype == torch.half
+@pytest.mark.parametrize("dtype", [torch.half, torch.double])
+def test_the_dtype_stays(dtype: torch.dtype) -> None:
+    images = torch.rand(1, 3, 2, 2).to(dtype)
+    assert FORMS["0 to 1"].into(FORMS["torchvision"], images).dtype == dtype
+
+
+def test_other_numbers_of_channels() -> None:
+    """A detector of four channels can be attached to, and taught by one that has as many."""
+    four = Pixels.of_bytes(torch.arange(4.0), torch.ones(4), is_bgr=True)
+    assert len(four.mean) == 4
+    images = torch.rand(1, 4, 2, 2)
+    torch.testing.assert_close(four.into(four, images), images)

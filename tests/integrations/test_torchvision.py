@@ -54,6 +54,13 @@ def test_a_teacher_sees_the_batch_as_by_itself() -> None:
     torch.testing.assert_close(*inside, rtol=0, atol=1e-5)
 
 
+def test_a_teacher_of_other_channels_is_refused() -> None:
+    teacher = build("fcos")
+    teacher.transform.image_mean, teacher.transform.image_std = [0.5] * 4, [0.2] * 4
+    with pytest.raises(ValueError, match="model takes images of 3 channels, but teacher of 4"):
+        attach(build("fcos"), teacher=teacher)
+
+
 def test_arguments_without_effect_are_refused() -> None:
     with pytest.raises(ValueError, match=r"loss is 'pkd', which needs a teacher=.*distance="):
         attach(build("fcos"), loss="pkd")
