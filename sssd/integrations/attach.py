@@ -88,9 +88,11 @@ def attach(
             part = SelfDistillation(num_classes or host.num_classes, host.widths, **settings)
         else:
             taught_by = _host_of("teacher", teacher)
-            own, theirs = len(host.pixels.mean), len(taught_by.pixels.mean)
-            if own != theirs:
-                raise ValueError(f"model takes images of {own} channels, but teacher of {theirs}")
+            channels = [len(h.pixels.mean) for h in (host, taught_by)]
+            if channels[0] != channels[1]:
+                raise ValueError(
+                    f"model takes images of {channels[0]} channels, but teacher of {channels[1]}"
+                )
 
             def pyramid(images: Tensor) -> list[Tensor]:
                 return taught_by.pyramid(host.pixels.into(taught_by.pixels, images))
