@@ -79,8 +79,11 @@ class Batches(Iterator[ImagesAndTargets]):
         try:
             return next(self._batches)
         except (EOFError, ConnectionError) as error:
-            # A dying worker's connections are closed before it is gone.
-            wait([worker.sentinel for worker in self._workers], timeout=5)
+            # A dying worker's connections, its sentinel too, are closed before it is gone.
+            closed = wait([worker.sentinel for worker in self._workers], timeout=5)
+            for worker in self._workers:
+                if worker.sentinel in closed:
+                    worker.join()
             self._raise_if_killed(error)
             raise
         except RuntimeError as error:

@@ -95,6 +95,23 @@ def test_a_worker_killed_between_two_batches_is_named_too(scenes: DetectionDatas
         step()
 
 
+def die_slowly() -> None:
+    os.closerange(3, 256)
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_that_takes_its_time_to_die_is_waited_for(scenes: DetectionDataset) -> None:
+    """On a loaded machine its connections are closed well before it has an exit code."""
+    batches = training_loader(scenes, 2, seed=0, workers=1)
+    batches.close()
+    worker = multiprocessing.get_context("fork").Process(target=die_slowly)
+    worker.start()
+    batches._workers, batches._batches = [worker], Mock(__next__=Mock(side_effect=EOFError))
+    with pytest.raises(WorkerKilled, match=r"was killed by SIGKILL; it had not opened an image"):
+        next(batches)
+
+
 @pytest.mark.parametrize(
     "said", ["CUDA error: out of memory", "DataLoader worker (pid 1) is killed by signal: X. "]
 )
