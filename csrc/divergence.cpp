@@ -218,22 +218,13 @@ std::tuple<Tensors, Tensors> divergence_backward(Tensor grad_values, Tensors stu
 }
 
 #ifndef SSSD_CUDA_LIBRARY
-// What each saved plane counts in a row's divergence, which is linear in them: one number a plane.
-std::vector<double> divergence_planes(int64_t normalize, int64_t measure) {
+// How many planes forward saves; the first is the divergence of each row.
+int64_t divergence_planes(int64_t normalize, int64_t measure) {
   Settings settings{};
   settings.normalize = divergence::Normalize(normalize);
   settings.measure = divergence::Measure(measure);
   settings.temperature = 1;
-  return divergence::with_member(settings, [&](auto member) {
-    using Member = decltype(member);
-    const divergence::Constants<double> constants(settings, 1, 1);
-    std::vector<double> counts;
-    for (int unit = 0; unit < Member::planes(settings); ++unit)
-      counts.push_back(Member::saved_divergence(
-          constants, Member::template load<double>(
-                         constants, [&](int plane) { return plane == unit ? 1.0 : 0.0; })));
-    return counts;
-  });
+  return divergence::saved_planes(settings);
 }
 #endif
 

@@ -13,7 +13,7 @@ int64_t cpu_isa() { return static_cast<int64_t>(sssd::cpu_isa()); }
 
 STABLE_TORCH_LIBRARY_FRAGMENT(SSSD_NAMESPACE, m) {
   m.def("cpu_isa() -> int");
-  m.def("divergence_planes(int normalize, int divergence) -> float[]");
+  m.def("divergence_planes(int normalize, int divergence) -> int");
   m.def("cuda_architectures() -> int[]");
   m.def("cuda_ptx() -> int[]");
   m.def("cuda_runtime() -> int");

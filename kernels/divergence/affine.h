@@ -121,10 +121,6 @@ struct Affine {
     row.side_b.shift = plane(4), row.side_b.scale = plane(5), row.bend_b = plane(6);
     return row;
   }
-  template <class V, class S>
-  static SSSD_HOST_DEVICE V saved_divergence(const Constants<S>&, const Row<V>& row) {
-    return row.value;
-  }
   template <class V, class R, class S>
   static SSSD_HOST_DEVICE Gradients<V> gradient(const Constants<S>&, const Row<R>& row, V a, V b) {
     const V y = (a - row.side_a.shift) * row.side_a.scale;

@@ -210,8 +210,7 @@ struct Kernel {
       if (plan.strided) std::memcpy(&x, at, rows * sizeof(S));
       return x;
     });
-    const V slope =
-        contribution_slope(settings, level.row_length(), M::saved_divergence(c, result.row));
+    const V slope = contribution_slope(settings, level.row_length(), result.row.value);
     result.slope = slope * V(scale * c.gradient_scale);
     if (level.weights) {
       const V zero(S(0));

@@ -25,8 +25,8 @@ __global__ void __launch_bounds__(kBackwardThreads, kStrided ? kBlocks<Member> :
     const auto row = Member::template load<float>(
         constants, [&](int plane) { return stage[plane * tile.rows + r]; });
     const float weight = level.weights ? device::load(level.weights + number) : 1.0f;
-    const float slope = contribution_slope(launch.settings.root, tile.plan.element_scale,
-                                           Member::saved_divergence(constants, row));
+    const float slope =
+        contribution_slope(launch.settings.root, tile.plan.element_scale, row.value);
     const float outer = device::load(launch.factors + tile.plan.index) *
                         device::load(launch.grad_values + tile.plan.index);
     stage[launch.planes * tile.rows + r] =

@@ -29,17 +29,15 @@ struct Js : SoftmaxMember {
   template <class V, class S, class Plane>
   static SSSD_HOST_DEVICE void save(const Constants<S>& c, const Row<V>& row, const Sums<V>& sums,
                                     Plane&& plane) {
-    save_row(c, row, sums.third, plane);
-    plane(2, settled(sums.a, sums.third, constant<V>(0.25)));
-    plane(3, settled(sums.b, sums.third, constant<V>(0.25)));
+    save_row(c, row, finish(c, row, sums), plane);
+    plane(3, sums.a + constant<V>(0.5) * sums.third);  // sum p log(p/m); 2 D less this is q's
   }
   template <class V, class S, class Plane>
   static SSSD_HOST_DEVICE Row<V> load(const Constants<S>& c, Plane&& plane) {
-    return load_row(c, V(plane(0)), V(plane(1)), V(plane(2)), V(plane(3)));
-  }
-  template <class V, class S>
-  static SSSD_HOST_DEVICE V saved_divergence(const Constants<S>&, const Row<V>& row) {
-    return constant<V>(0.5) * (row.sum_a + row.sum_b);
+    Row<V> row = load_row(c, V(plane(0)), V(plane(1)), V(plane(2)));
+    row.sum_a = plane(3);
+    row.sum_b = row.value + row.value - row.sum_a;
+    return row;
   }
   template <class V, class R, class S>
   static SSSD_HOST_DEVICE Gradients<V> gradient(const Constants<S>& c, const Row<R>& row, V a,

@@ -11,8 +11,7 @@
 //   4. D     = Member::finish(constants, row, sums)
 //      Member::save(constants, row, sums, [](int plane, V value) { ... });
 // and backward, from the saved planes alone:
-//   5. row   = Member::load<V>(constants, [](int plane) -> V { ... })
-//      D     = Member::saved_divergence(constants, row)
+//   5. row   = Member::load<V>(constants, [](int plane) -> V { ... })     row.value is D, plane 0
 //   6. Member::gradient(constants, row, a, b)
 //      times contribution_slope(D) * row weight * level factor * constants.gradient_scale
 #pragma once
@@ -45,7 +44,7 @@ auto with_member(const Settings& settings, Call call) {
   throw std::invalid_argument("rows so normalized do not have this divergence");
 }
 
-// Numbers saved a row, each a plane of Levels::rows values.
+// Numbers saved a row, each a plane of Levels::rows values; the first is D.
 inline int saved_planes(const Settings& settings) {
   return with_member(settings, [&](auto member) { return member.planes(settings); });
 }

@@ -35,7 +35,9 @@ struct SoftmaxRow {
   V shift_a, shift_b;    // log2 p = (a - shift_a) scale - offset_a
   V offset_a, offset_b;  // forward: log2 of the sums; backward: 0, folded into the shifts
   V delta;               // d = (a - b) scale - delta: the logits are subtracted first
-  V sum_a = constant<V>(0), sum_b = constant<V>(0);  // backward: what the softmax subtracts
+  // backward: D, the excess of p over q, and what the softmax subtracts
+  V value = constant<V>(0), excess = constant<V>(0);
+  V sum_a = constant<V>(0), sum_b = constant<V>(0);
 
   static SSSD_HOST_DEVICE SoftmaxRow prepare(SoftmaxStats<V> a, SoftmaxStats<V> b, V scale) {
     const V zero = constant<V>(0);
@@ -91,7 +93,7 @@ SSSD_HOST_DEVICE inline V capped_natural(const Pair<V>& pair) {  // |d| in nats,
   return smaller(pair.t, constant<V>(127)) * constant<V>(kLn2);
 }
 
-// What the softmax members share. They save the student's log-sum-exp (in logits) and delta.
+// What the softmax members share. They save D, the student's log-sum-exp (in logits) and delta.
 struct SoftmaxMember {
   static constexpr bool kSoftmax = true;
   template <class V>
@@ -106,29 +108,28 @@ struct SoftmaxMember {
                                          const Stats<V>& b) {
     return Row<V>::prepare(a, b, V(c.scale));
   }
-  // delta carries the rounding of two log-sum-exps; `excess` = sum p - sum q shows it to first
-  // order. Taken back, the gradient keeps its relative accuracy when the maps are nearly equal.
   template <class V, class S, class Plane>
-  static SSSD_HOST_DEVICE void save_row(const Constants<S>& c, const Row<V>& row, V excess,
+  static SSSD_HOST_DEVICE void save_row(const Constants<S>& c, const Row<V>& row, V divergence,
                                         Plane&& plane) {
-    plane(0, row.shift_a + fast_div(row.offset_a, V(c.scale)));
-    plane(1, row.delta + excess * constant<V>(kLog2E));
+    plane(0, divergence);
+    plane(1, row.shift_a + fast_div(row.offset_a, V(c.scale)));
+    plane(2, row.delta);  // to the bit: what the gradient subtracts has the same rounding in it
   }
-  // A divergence feels it in second order only: curvature / 2 * excess^2, and is never negative.
+  // delta carries the rounding of two log-sum-exps; `excess` = sum p - sum q shows it to first
+  // order. A divergence feels it in second: curvature / 2 * excess^2, and is never negative.
   template <class V>
   static SSSD_HOST_DEVICE V settled(V sum, V excess, V curvature) {
     const V exact = sum - constant<V>(0.5) * curvature * excess * excess;
     return select(exact < constant<V>(0), constant<V>(0), exact);  // NaN stays NaN
   }
   template <class V, class S>
-  static SSSD_HOST_DEVICE Row<V> load_row(const Constants<S>& c, V shift, V delta, V sum_a,
-                                          V sum_b) {
+  static SSSD_HOST_DEVICE Row<V> load_row(const Constants<S>& c, V divergence, V shift, V delta) {
     Row<V> row;
     row.offset_a = row.offset_b = constant<V>(0);
+    row.value = divergence;
     row.shift_a = shift;
     row.shift_b = shift - fast_div(delta, V(c.scale));
     row.delta = delta;
-    row.sum_a = sum_a, row.sum_b = sum_b;
     return row;
   }
 };

@@ -52,19 +52,19 @@ def is_defined(normalize: str, divergence: str) -> bool:
     return divergence == "mse" or (normalize == "softmax") == (divergence != "cosine")
 
 
-# What each plane of numbers that forward saves of the rows counts in their divergences. The library
-# says it of its own, by the numbers of `normalize` and `divergence`.
-TRITON_PLANES = (1.0, *[0.0] * 7)
-_NATIVE_PLANES = {
-    (n, d): tuple(torch.ops.sssd.divergence_planes(n, d))
+# How many numbers forward saves of a row; the first is its divergence. The library says it of its
+# own, by the numbers of `normalize` and `divergence`.
+TRITON_PLANES = 9
+_NATIVE_PLANES: dict[tuple[int, int], int] = {
+    (n, d): torch.ops.sssd.divergence_planes(n, d)
     for n, normalize in enumerate(CHOICES["normalize"])
     for d, divergence in enumerate(CHOICES["divergence"][:-1])
     if not dispatch.MISSING and is_defined(normalize, divergence)
 }
 
 
-def saved_planes(backend: str, normalize: int, divergence: int) -> tuple[float, ...]:
-    """What each saved plane of a backend counts in the divergences of the rows."""
+def saved_planes(backend: str, normalize: int, divergence: int) -> int:
+    """How many numbers a backend's forward saves of a row."""
     return TRITON_PLANES if backend == "triton" else _NATIVE_PLANES[normalize, divergence]
 
 
@@ -87,7 +87,7 @@ def _forward_fake(backend: str) -> Any:
         over, normalize, divergence = settings[:3]
         rows = sum(rows_and_elements(x, over)[0] for x in student)
         new, dtype = student[0].new_empty, _value_dtype(student, teacher)
-        planes, levels = len(saved_planes(backend, normalize, divergence)), len(student)
+        planes, levels = saved_planes(backend, normalize, divergence), len(student)
         return new(levels, dtype=dtype), new(levels, dtype=dtype), new(planes, rows, dtype=dtype)
 
     return fake
@@ -115,10 +115,9 @@ def _backward_with(backend: str) -> Any:
             return ([None] * levels, [None] * levels, *nothing)
         student, teacher, weights = maps[:levels], maps[levels : 2 * levels], maps[2 * levels :]
         if grad_saved is not None:  # rows="none": of the rows' divergences, as weights of their sum
-            counts = saved_planes(backend, *ctx.settings[1:3])
-            each = grad_saved[counts.index(max(counts))] / max(counts)
+            each = grad_saved[0].float().contiguous()
             sizes = [rows_and_elements(x, ctx.settings[0])[0] for x in student]
-            weights, grad_values = list(each.float().split(sizes)), torch.ones_like(factors)
+            weights, grad_values = list(each.split(sizes)), torch.ones_like(factors)
         needs = [any(side) for side in ctx.needs_input_grad[:2]]
         grads = dispatch.call(
             "divergence_backward", backend,
@@ -155,10 +154,8 @@ def every_row(
     """The values of all rows, (R,), from what forward saves of each for its gradient."""
     plain = numbers(settings | {"root": None, "elements": "sum"})
     _, _, saved = dispatch.call(OPERATOR, backend, student, teacher, [], *plain)
-    counts = saved_planes(backend, *plain[1:3])
-    each = torch.stack([n * plane for n, plane in zip(counts, saved, strict=True) if n]).sum(0)
     sizes = [rows_and_elements(x, plain[0]) for x in student]
-    parts = zip(each.split([rows for rows, _ in sizes]), sizes, strict=True)
+    parts = zip(saved[0].split([rows for rows, _ in sizes]), sizes, strict=True)
     mean = settings["elements"] == "mean"
     # Of rows without elements nothing is saved: they count 0, with a gradient of 0.
     each = torch.cat([p / (n if mean else 1) if n else 0 * p.nan_to_num() for p, (_, n) in parts])

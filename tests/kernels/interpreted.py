@@ -14,7 +14,15 @@ from torch import Tensor
 
 from sssd.ops.reference.divergence import feature_divergence
 from sssd.ops.triton import divergence as fused
-from tests.ops.divergence_cases import DEFAULTS, KERNEL_MEMBERS, OVER, numbers_of, row_weights
+from tests.ops.divergence_cases import (
+    DEFAULTS,
+    KERNEL_MEMBERS,
+    OVER,
+    PEAKED,
+    SOFTMAX_ROWS,
+    numbers_of,
+    row_weights,
+)
 
 FP32, BF16, FP16 = torch.float32, torch.bfloat16, torch.float16
 # Odd sizes, one cell, one channel, rows longer than a program takes at a time (nothing is tuned to
@@ -95,11 +103,11 @@ def check(
 
 
 def maps(
-    dtypes: tuple[torch.dtype, torch.dtype], last: bool, gap: float = 0.7
+    dtypes: tuple[torch.dtype, torch.dtype], last: bool, gap: float = 0.7, spread: float = 2.0
 ) -> tuple[list[Tensor], list[Tensor]]:
     generator = torch.Generator().manual_seed(0)
     layout = torch.channels_last if last else torch.contiguous_format
-    student = [2 * torch.randn(shape, generator=generator) for shape in SHAPES]
+    student = [spread * torch.randn(shape, generator=generator) for shape in SHAPES]
     teacher = [a + gap * torch.randn(a.shape, generator=generator) for a in student]
     return tuple(
         [x.to(dtype).contiguous(memory_format=layout) for x in side]
@@ -131,8 +139,9 @@ def main() -> None:
         values, grads = run(equal, equal, [], **options)
         assert (values.abs() <= 1e-7).all() if options is COSINE else (values == 0).all()
         assert all((grad.abs() <= 1e-7).all() for grad in grads)
-    for options in ({}, KL, {"root": "row"}):
+    for options in ({}, *SOFTMAX_ROWS.values()):
         check(equal, near, [], **options)
+        check(*maps((FP32, FP32), False, gap=1.0, spread=PEAKED), [], **options)
 
     low, huge, nan = -math.inf, math.inf, math.nan
     # A mass of 0 on either side, on both; a side without mass; a large gap; what is not a number.

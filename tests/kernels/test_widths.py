@@ -18,7 +18,7 @@ from tests.kernels import host_boxes
 from tests.kernels.test_boxes import DTYPES as BOX_DTYPES
 from tests.kernels.test_boxes import IMAGE_SIZE
 from tests.kernels.test_boxes import objects as scattered
-from tests.kernels.test_divergence import FORMATS, LOOSE, ROUNDING, check, maps
+from tests.kernels.test_divergence import FORMATS, ROUNDING, check, maps
 from tests.ops import box_accuracy as accuracy
 from tests.ops.divergence_cases import KERNEL_MEMBERS, OVER
 
@@ -70,7 +70,7 @@ def run_case(module: ModuleType, case: dict[str, Any]) -> None:
     options = dict(case)
     given = (options.pop("shapes"), options.pop("dtypes"), options.pop("memory_format"))
     member = options.pop("member")
-    options |= KERNEL_MEMBERS[member] | {"loose": LOOSE.get(member, 0)}
+    options |= KERNEL_MEMBERS[member]
     check(module, *maps(*given), least=2e-5, **options)  # rows of two elements
 
 

@@ -11,11 +11,13 @@ from tests.ops.divergence_cases import (
     MEMBERS,
     ON_A_GPU,
     OVER,
+    PEAKED,
+    PEAKED_ERRORS,
+    SOFTMAX_ROWS,
     assert_matches_truth,
     make_maps,
     numbers_of,
     row_weights,
-    tolerance_of,
 )
 from tests.ops.gpu import BACKENDS, DEVICE, EACH, NEEDS_GPU, skip_unless
 from tests.pairwise import pairwise
@@ -42,8 +44,21 @@ def device_maps(*args, device=DEVICE, **kwargs):
 @pairwise(member=MEMBERS, over=OVER, memory_format=FORMATS, dtype=DTYPES, backend=BACKENDS)
 def test_matches_float64(member, over, memory_format, dtype, backend):
     maps = device_maps(SHAPES, dtype, FORMATS[memory_format])
-    tolerance = tolerance_of(member, dtype, device=True)
-    assert_matches_truth(*maps, backend, tolerance, over=over, **MEMBERS[member])
+    assert_matches_truth(*maps, backend, ON_A_GPU, over=over, **MEMBERS[member])
+
+
+@pairwise(
+    member=SOFTMAX_ROWS,
+    gap=[1e-2, 1.0, 10.0],
+    over=OVER[:2],
+    memory_format=FORMATS,
+    backend=BACKENDS,
+)
+def test_rows_of_one_large_mass(member, gap, over, memory_format, backend):
+    layout = FORMATS[memory_format]
+    maps = device_maps([(2, 70, 9, 16)], memory_format=layout, gap=gap, spread=PEAKED)
+    tolerance = tuple(4 * error for error in PEAKED_ERRORS)
+    assert_matches_truth(*maps, backend, tolerance, over=over, **SOFTMAX_ROWS[member])
 
 
 @pairwise(over=OVER[1:], memory_format=FORMATS, dtype=DTYPES, backend=BACKENDS)
@@ -70,7 +85,7 @@ def test_row_weights_and_empty_levels(over, backend):
 
 @pairwise(member=MEMBERS, over=OVER, backend=BACKENDS)
 def test_every_row(member, over, backend):
-    value, gradient = tolerance_of(member, torch.float32, device=True)
+    value, gradient = ON_A_GPU
     settings = MEMBERS[member] | {"over": over, "rows": "none"}
     tolerance = 10 * value, gradient  # of a single row
     assert_matches_truth(*device_maps(SHAPES), backend, tolerance, **settings)

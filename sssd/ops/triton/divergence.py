@@ -154,18 +154,18 @@ def rows_of(call: Call, stats: Tensor, count: Tensor) -> Rows:
 def divergence_forward(
     student: Sequence[Tensor], teacher: Sequence[Tensor], row_weights: Sequence[Tensor], *given: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Values and factors, (P,), and the saved planes, (8, rows).
+    """Values and factors, (P,), and the saved planes, (9, rows).
 
     The planes: the divergence; of both sides `Rows.shift`, then `Rows.inner`; of softmax rows delta
-    (see `normalized` in the kernels); of both sides what the gradient loses.
+    (see `normalized` in the kernels); of both sides what the gradient loses; the rest of delta.
     """
     call = Call(*given)
     sizes = [rows_and_elements(x, given[0]) for x in student]
     total = sum(n for n, _ in sizes)
     new = student[0].new_zeros
-    saved = new(len(TRITON_PLANES), total, dtype=torch.float32)
+    saved = new(TRITON_PLANES, total, dtype=torch.float32)
     stats = new(2, 2, total, dtype=torch.float64)
-    sums = new(3, total, dtype=torch.float32)
+    sums = new(4, total, dtype=torch.float32)
     count = torch.cat([new(n, dtype=torch.float64) + length for n, length in sizes])
     levels = [*levels_of(call, sizes, student, teacher)]
     for layout, place, maps in [] if call.plain else levels:
@@ -178,21 +178,27 @@ def divergence_forward(
     dead = (rows.inner == -math.inf).any(0)  # softmax rows with only -inf on a side: they count 0
     saved[1:3] = torch.where(dead, -math.inf, rows.shift)
     saved[3:5] = rows.inner
-    if call.normalize == "softmax":
-        saved[5] = -(rows.shift * call.scale + rows.inner).diff(dim=0)[0]
-    for layout, place, maps in levels:
-        pieces = sums.new_empty(3, layout.pieces, layout.rows)
-        kernels.terms_kernel[layout.grid](
-            *maps, saved[:, place], pieces, *layout, total, call.scale, **call.constants,
-            **layout.constants,
-        )  # fmt: skip
-        sums[:, place] = pieces.sum(1)
+    softmax = call.normalize == "softmax"
+    delta = -(rows.shift * call.scale + rows.inner).diff(dim=0)[0]
+    for again in (False, True) if softmax and call.divergence == "mse" else (False,):
+        if again:  # now the rounding of delta is known: the gaps of a row would else add up to 0
+            delta += sums[3] / math.log(2)
+        if softmax:
+            saved[5] = delta
+            saved[8] = delta - saved[5]
+        for layout, place, maps in levels:
+            pieces = sums.new_empty(4, layout.pieces, layout.rows)
+            kernels.terms_kernel[layout.grid](
+                *maps, saved[:, place], pieces, *layout, total, call.scale, **call.constants,
+                **layout.constants,
+            )  # fmt: skip
+            sums[:, place] = pieces.sum(1)
     saved[0] = sums[0]
     if call.divergence == "cosine":
         saved[0] += 1 - 0.5 * torch.as_tensor(rows.square).sum(0)
     saved[0].masked_fill_(dead | (count == 0), 0.0)
     if not call.plain:
-        saved[6:8] = sums[1:] * rows.slope + rows.bend
+        saved[6:8] = sums[1:3] * rows.slope + rows.bend
     return *values_of(call, saved[0], sizes, row_weights), saved
 
 

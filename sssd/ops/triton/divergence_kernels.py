@@ -182,9 +182,10 @@ def saved_of(saved, plane, all_rows, row, lives):
 def normalized(a, b, saved, all_rows, row, lives, scale, NORMALIZE: tl.constexpr):
     """p, q, p - q and log(p / q) of softmax rows; of others the normalised elements and their gap.
 
-    Softmax rows: log2 p = (a - shift_a) scale - inner_a, and `delta` is what log2(p / q) has less
-    than (a - b) scale. The logits are subtracted first, and the gap follows from their difference:
-    each is accurate however close p and q are. Others: (a - shift_a) inner_a.
+    Softmax rows: log2 p = (a - shift_a) scale - inner_a, and `delta`, a float32 and the rest that
+    does not fit it, is what log2(p / q) has less than (a - b) scale. The logits are subtracted
+    first, and the gap follows from their difference: each is accurate however close p and q are.
+    Others: (a - shift_a) inner_a.
     """
     from_a = a - saved_of(saved, 1, all_rows, row, lives)
     from_b = b - saved_of(saved, 2, all_rows, row, lives)
@@ -196,6 +197,7 @@ def normalized(a, b, saved, all_rows, row, lives, scale, NORMALIZE: tl.constexpr
     log_p, log_q = from_a * scale - inner_a, from_b * scale - inner_b
     large = tl.exp2(tl.where(log_p > log_q, log_p, log_q))
     d = (a - b) * scale - saved_of(saved, 5, all_rows, row, lives)
+    d -= saved_of(saved, 8, all_rows, row, lives)
     d = tl.where((large == 0.0) & (d != d), 0.0, d)  # both are -inf
     x, t = d * LN2, tl.abs(d) * LN2
     ratio = tl.where(t > 87.0, 0.0, tl.exp2(-tl.abs(d)))  # of the smaller mass to the larger
@@ -215,13 +217,13 @@ def terms_kernel(
     NORMALIZE: tl.constexpr, DIVERGENCE: tl.constexpr, STRIDED: tl.constexpr,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Of each piece of each row, sums (3, pieces, rows) over what `divergence_of` gives."""
+    """Of each piece of each row, sums (4, pieces, rows): what `divergence_of` gives, and p - q."""
     row, lives, base, piece, start, stop = place_of(
         rows, inner, outer_stride, length, segment_stride, pieces, parts, piece_length, STRIDED,
         ROWS,
     )  # fmt: skip
     zero = tl.zeros((ROWS,), tl.float32)
-    sum_f, sum_a, sum_b = zero, zero, zero
+    sum_f, sum_a, sum_b, sum_gap = zero, zero, zero, zero
     for first in range(start, stop, BLOCK):
         _, exists, a, b = elements_of(student, teacher, first, stop, base, inner, lives, BLOCK)
         p, q, gap, x = normalized(a, b, saved, all_rows, row, lives, scale, NORMALIZE)
@@ -229,10 +231,12 @@ def terms_kernel(
         sum_f += tl.sum(tl.where(exists, f, 0.0), 1)
         sum_a += tl.sum(tl.where(exists, u, 0.0), 1)
         sum_b += tl.sum(tl.where(exists, v, 0.0), 1)
+        sum_gap += tl.sum(tl.where(exists, gap, 0.0), 1)
     to, plane = sums + piece * rows + row, pieces * rows
     tl.store(to, sum_f, mask=lives)
     tl.store(to + plane, sum_a, mask=lives)
     tl.store(to + 2 * plane, sum_b, mask=lives)
+    tl.store(to + 3 * plane, sum_gap, mask=lives)
 
 
 @generic
