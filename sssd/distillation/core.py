@@ -48,7 +48,8 @@ class SelfDistillation(Stepwise):
     adapter and, from the coefficient's start on, the detector. After its stop nothing is computed.
     Every step gives the same parameters a gradient, even if it is zero, because
     DistributedDataParallel waits for it. The module has parameters: make it a submodule of the
-    model before you make the optimizer and DistributedDataParallel.
+    model before you make the optimizer and DistributedDataParallel. In a step under torch.compile
+    it is not compiled, the rest of the step is.
 
     Args:
         num_classes: labels are 0 .. num_classes - 1.
@@ -121,6 +122,7 @@ class SelfDistillation(Stepwise):
         if self.coefficient.is_off:  # no gradient will come: DDP must not wait for one
             self.requires_grad_(False)
 
+    @torch._disable_dynamo  # else each step's lambda, a constant, would be compiled anew
     def forward(
         self,
         maps: Maps,
@@ -259,9 +261,6 @@ def unwritten(enhanced: Sequence[Tensor]) -> Iterator[None]:
     Raises:
         RuntimeError: names the level.
     """
-    if torch.compiler.is_compiling():
-        yield
-        return
     before = [m._version for m in enhanced]
     yield
     for level, (m, version) in enumerate(zip(enhanced, before, strict=True)):

@@ -74,6 +74,7 @@ class TeacherDistillation(Stepwise):
         if self.coefficient.is_off:  # no gradient will come: DDP must not wait for one
             self.requires_grad_(False)
 
+    @torch._disable_dynamo  # as SelfDistillation
     def forward(self, maps: Maps, images: Tensor, *, step: int | None = None) -> dict[str, Tensor]:
         """The loss of one training step, to be added to the detector's own.
 

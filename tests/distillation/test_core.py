@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sssd.distillation import SelfDistillation
+from sssd.distillation import SelfDistillation, Stepwise, TeacherDistillation
 from sssd.fusion import RelationFusion, pack_objects
 from sssd.fusion.objects import descriptors
 from sssd.ops import js_distance
@@ -55,6 +55,38 @@ def test_maps_may_be_the_dict_of_a_backbone_and_labels_must_be_classes() -> None
     assert losses[0] == losses[1]
     with pytest.raises(ValueError, match=r"labels has values outside 0 \.\. 1 .* row 0"):
         step(SelfDistillation(2, 64))
+
+
+@pytest.mark.parametrize("of", ["itself", "teacher"])
+def test_a_compiled_step_is_not_compiled_anew_as_lambda_and_the_count_move(of: str) -> None:
+    from torch._dynamo.testing import CompileCounter
+
+    torch._dynamo.reset()
+    coefficient = {"value": 1.0, "steps": {4: 2.0, 8: 4.0}}
+    part: Stepwise = SelfDistillation(3, 64, coefficient=coefficient)
+    if of == "teacher":
+        part = TeacherDistillation(
+            [64, 64], nn.Linear(1, 1), [64, 64], lambda _: maps(), coefficient=coefficient
+        )
+    counter = CompileCounter()
+
+    def train(given: list[Tensor], images: Tensor) -> Tensor:
+        given = [m * 2 for m in given]  # the rest of the step is compiled
+        if of == "teacher":
+            losses = part(given, images)
+        else:
+            losses = part(given, TARGETS, (64, 64), lambda k: {}, nn.Identity())
+        return torch.stack([loss.float() for loss in losses.values()]).sum() + given[0].sum()
+
+    compiled = torch.compile(train, backend=counter)
+    images, graphs = torch.zeros(2, 3, 64, 64), []
+    for _ in range(12):
+        found = compiled(maps(), images)
+        graphs.append(counter.frame_count)
+    assert graphs[-1] == graphs[1] > 0
+    assert int(part.step) == 12
+    part.follow(11)
+    assert found.item() == pytest.approx(train(maps(), images).item(), rel=1e-6)
 
 
 STEPWISE = {"value": 2.0, "steps": {"2": 4.0}, "start": 1, "stop": 4}  # as JSON holds it
