@@ -5,8 +5,8 @@ from importlib.util import find_spec
 from itertools import pairwise
 
 PACKAGES = (
-    "matplotlib", "numpy", "PIL", "pycocotools", "rich", "safetensors", "scipy",
-    "torchvision", "tyro"
+    "faster_coco_eval", "matplotlib", "numpy", "PIL", "pycocotools", "rich", "safetensors", "scipy",
+    "torchvision", "typeguard", "tyro", "yaml",
 )  # fmt: skip
 
 if missing := [name for name in PACKAGES if find_spec(name) is None]:

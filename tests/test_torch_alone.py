@@ -5,10 +5,12 @@ import re
 import runpy
 import subprocess
 import sys
-from importlib.metadata import packages_distributions
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
+
+from sssd.extras import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 brought_by = runpy.run_path(str(ROOT / "tools" / "try_wheel.py"))["brought_by"]
@@ -59,6 +61,16 @@ def test_operators_losses_and_fusion_need_torch_alone(environment: dict[str, str
         [sys.executable, "-c", USE], env=environment, capture_output=True, text=True, check=False
     )
     assert (result.returncode, result.stdout) == (0, "done\n"), result.stderr
+
+
+def test_every_package_of_the_extra_is_asked_for() -> None:
+    asked = {
+        re.sub(r"[-_.]+", "-", distribution).lower()
+        for package in PACKAGES
+        for distribution in packages_distributions()[package]
+    }
+    required = [name for name in requires("sssd") or () if 'extra == "train"' in name]
+    assert {re.split(r"[^\w-]", name)[0].lower() for name in required} <= asked
 
 
 COMMANDS = """

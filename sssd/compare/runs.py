@@ -46,7 +46,6 @@ def training(plan: Plan, run: PlannedRun, arm: Arm, folder: Path) -> list[str]:
     for flag, value in (
         ("--engine.checkpoint-every", max(1, run.iterations // SAVED)),
         ("--engine.evaluate-every", max(1, -(-run.iterations // ON_THE_WAY))),
-        ("--engine.evaluate-with", "faster-coco-eval"),
         ("--engine.workers", 0),
     ):
         if flag not in given:

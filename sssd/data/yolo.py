@@ -46,7 +46,6 @@ def read_yolo(
 
     Raises:
         DataError: no images, no such part, classes without names, or lines that mean two things.
-        ImportError: a data.yaml without PyYAML.
 
     Example:
         >>> train = read_yolo("coco8/data.yaml")  # doctest: +SKIP

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
+
 from sssd.data.faults import DataError, Fault
 from sssd.data.files import (
     ENDINGS,
@@ -45,7 +47,6 @@ def find_source(root: Path, split: str, classes: Sequence[str] | None) -> Source
 
     Raises:
         DataError: what is missing, or says two things.
-        ImportError: a data.yaml without PyYAML.
     """
     if root.is_dir():
         root = description(root) or root
@@ -130,13 +131,6 @@ def _of_yaml(path: Path, split: str, classes: Sequence[str] | None) -> Source:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        import yaml  # type: ignore[import-untyped]
-    except ImportError:
-        raise ImportError(
-            f"to read {path}: pip install 'sssd[train]', or move it away and name its classes in "
-            f"{path.parent / 'classes.txt'}"
-        ) from None
     text = read_text(path)
     try:
         # Every scalar stays text: classes may be called yes, no, 1.0 or null.

@@ -58,7 +58,6 @@ def evaluate_detections(
     Raises:
         ValueError: an unknown engine or id, a score or box that is not a finite number, a negative
             width or height, ground truth without images or with two images of one id.
-        ImportError: the engine is not installed.
 
     Example:
         >>> truth = {
@@ -172,7 +171,6 @@ def library(name: str) -> tuple[Any, Any]:
 
     Raises:
         ValueError: there is no such engine.
-        ImportError: it is not installed.
     """
     if name == "pycocotools":
         from pycocotools.coco import COCO
@@ -180,12 +178,8 @@ def library(name: str) -> tuple[Any, Any]:
 
         return COCO, COCOeval
     if name == "faster-coco-eval":
-        try:
-            from faster_coco_eval import COCO, COCOeval_faster
-        except ImportError:
-            raise ImportError(
-                "engine 'faster-coco-eval' is not installed: pip install 'sssd[train]'"
-            ) from None
+        from faster_coco_eval import COCO, COCOeval_faster
+
         return COCO, COCOeval_faster
     raise ValueError(f"engine must be 'pycocotools' or 'faster-coco-eval', not {name!r}")
 

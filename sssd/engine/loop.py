@@ -254,7 +254,7 @@ class Trainer:
             self.validation_set,
             self.part_size,
             workers=self.config.workers,
-            engine="pycocotools" if last else self.config.evaluates_with,
+            engine="pycocotools" if last else self.config.evaluate_with,
             teacher=self.method.teacher,
         )
         self.numbers = self.evaluation.numbers

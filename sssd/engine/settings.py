@@ -14,7 +14,6 @@ from sssd.engine.loggers import LoggerName
 from sssd.schedules import require_real
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-FAST = "faster-coco-eval"
 EVALUATIONS = 10  # of a run, where nothing else is said
 SHARE = 0.1  # of a run's time that they may take
 COST = 0.4  # of looking at an image, the teacher's detections included, where training on it is 1
@@ -82,9 +81,9 @@ class EngineConfig:
     """Evaluate every so many iterations; 0: only at the end. None: ten times in the run, or less
     often, so that evaluation takes about a tenth of the time."""
 
-    evaluate_with: Literal["auto", "pycocotools", "faster-coco-eval"] = "auto"
-    """COCO evaluator during training: faster-coco-eval gives the same numbers sooner, and auto uses
-    it if it is installed. The final numbers always come from pycocotools."""
+    evaluate_with: Literal["faster-coco-eval", "pycocotools"] = "faster-coco-eval"
+    """COCO evaluator during training: faster-coco-eval gives the same numbers sooner. The final
+    numbers always come from pycocotools."""
 
     patience: int | None = None
     """Stop after this many evaluations without a better AP; None: never."""
@@ -123,27 +122,17 @@ class EngineConfig:
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def require_packages(self) -> None:
-        """Refuses settings that need a package which is not installed.
+        """Refuses loggers whose package is not installed.
 
         Raises:
             ImportError: names the setting, the package and its extra.
         """
-        needs: list[tuple[str, str, str]] = []
-        needs += [(f"--engine.loggers {name}", name, name) for name in self.loggers]
-        if self.evaluate_with == FAST:
-            needs.append((f"--engine.evaluate-with {FAST}", FAST.replace("-", "_"), "train"))
-        for flag, module, extra in needs:
-            if not _is_installed(module):
+        for name in self.loggers:
+            if importlib.util.find_spec(name) is None:
                 raise ImportError(
-                    f"{flag} needs a package that is not installed: pip install 'sssd[{extra}]'"
+                    f"--engine.loggers {name} needs a package that is not installed: "
+                    f"pip install 'sssd[{name}]'"
                 )
-
-    @property
-    def evaluates_with(self) -> str:
-        """What evaluates on the way: "auto" is one of the two."""
-        if self.evaluate_with != "auto":
-            return self.evaluate_with
-        return FAST if _is_installed(FAST.replace("-", "_")) else "pycocotools"
 
     def evaluation_interval(self, iterations: int, images: int) -> int:
         """Iterations between two evaluations; 0: only at the end.
@@ -175,7 +164,3 @@ class EngineConfig:
                 f"{self.accumulate}); use a multiple of {parts}"
             )
         return self.batch_size // parts
-
-
-def _is_installed(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None

@@ -11,8 +11,6 @@ from sssd.data import DetectionDataset, check
 from sssd.data.build import DataConfig, build_datasets
 from sssd.data.formats import read_dataset
 
-pytest.importorskip("yaml", reason="PyYAML is an optional dependency")
-
 
 def objects(dataset: DetectionDataset) -> dict[str, list[tuple[str, list[float]]]]:
     """Class and box of every object, by the image's stem."""

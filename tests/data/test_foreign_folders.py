@@ -127,7 +127,6 @@ TEXTS: dict[str, tuple[dict[str, Any], str, list[str] | str]] = {
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_encodings(name: str, tmp_path: Path) -> None:
-    pytest.importorskip("yaml", reason="PyYAML is an optional dependency")
     files, path, expected = TEXTS[name]
     write(tmp_path, {"images/a.jpg": PHOTO, "labels/a.txt": DOG_LINE, **files})
     if isinstance(expected, str):

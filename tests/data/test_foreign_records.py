@@ -46,7 +46,6 @@ RUNS = [8 * 48 + 12, *[24, 24] * 31, 24, 12 + 24 * 48]  # column by column
     ],
 )
 def test_names_of_a_data_yaml(text: str, names: list[str] | str, tmp_path: Path) -> None:
-    pytest.importorskip("yaml", reason="PyYAML is an optional dependency")
     files = {
         "labels/train/a.txt": "0 0.5 0.5 0.5 0.5\n",
         "data.yaml": f"train: images/train\n{text}\n",
@@ -85,7 +84,6 @@ def test_columns_of_a_label_file(line: str, expected: Any, tmp_path: Path) -> No
 
 
 def test_kpt_shape_counts_the_columns(tmp_path: Path) -> None:
-    pytest.importorskip("yaml", reason="PyYAML is an optional dependency")
     lines = "1 0.3 0.4 0.4 0.4 0.3 0.3\n1 0.3 0.4 0.4 0.4\n1 0.3 0.4 0.4 0.4 0.1 0.1 0.2 0.2\n"
     yaml = "train: images\nkpt_shape: [1, 2]\nnames: [cat, dog]\n"
     write(tmp_path, {"images/a.jpg": PHOTO, "labels/a.txt": lines, "data.yaml": yaml})

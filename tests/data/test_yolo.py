@@ -78,7 +78,6 @@ def test_an_unreadable_image_is_left_out(root: Path) -> None:
 
 
 def test_data_yaml(root: Path) -> None:
-    pytest.importorskip("yaml", reason="PyYAML is an optional dependency")
     plain = read_yolo(root)
     (root / "classes.txt").unlink()
     for names in ("[cat, dog]", "{1: dog, 0: cat}"):
