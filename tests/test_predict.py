@@ -21,6 +21,7 @@ from pycocotools.coco import COCO
 from sssd.data import read_image
 from sssd.engine.prediction_files import find_files
 from sssd.engine.runs import load
+from sssd.engine.video import frames
 from sssd.predict import main
 
 
@@ -308,6 +309,29 @@ def test_the_help_says_what_is_named_in_which_order(capsys: pytest.CaptureFixtur
     help_text = capsys.readouterr().out
     assert "RUN IMAGE ..." in help_text
     assert "default: )" not in help_text
+
+
+def test_the_damaged_frames_of_a_video_are_left_out_and_told(images: Path, tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    picture = Image.open(images / "1.png").convert("RGB").resize((64, 48))
+    with av.open(str(clip), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"g": "5"})
+        stream.width, stream.height, stream.pix_fmt = *picture.size, "yuv420p"
+        for turned in range(40):
+            frame = av.VideoFrame.from_image(picture.rotate(9 * turned))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    whole = [time for time, _ in frames(clip)]
+    damaged = bytearray(clip.read_bytes())
+    middle = len(damaged) // 2
+    damaged[middle : middle + 400] = bytes(400)
+    clip.write_bytes(damaged)
+    with pytest.warns(UserWarning, match=r"clip.mp4 is damaged: \d+ of its packets"):
+        left = [time for time, _ in frames(clip)]
+    assert len(whole) == 40
+    assert 30 < len(left) < 40
+    assert {*left} < {*whole}
+    assert left[-1] == whole[-1]
 
 
 def test_a_video_keeps_its_times(

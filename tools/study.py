@@ -17,6 +17,8 @@ ASKED = {
     ("deeppcb-sssd-2", "sssd"): "SSSD gains over plain: small defects, 4.8 epochs",
     ("deeppcb-long", "sssd"): "the same: 14.4 epochs",
     ("voc07-sssd", "sssd"): "the same: VOC 2007, 3.3 epochs",
+    ("deeppcb-retinanet", "sssd"): "the same: RetinaNet",
+    ("deeppcb-fasterrcnn", "sssd"): "the same: Faster R-CNN",
     ("deeppcb-lgd", "lgd"): "LGD gains over plain",
     ("deeppcb-lgd", "sssd+lgd-parts"): "SSSD gains with LGD's fusion and adapter",
     ("deeppcb-labelenc", "labelenc"): "LabelEnc gains over plain (step 1's time is not counted)",

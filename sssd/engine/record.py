@@ -57,6 +57,7 @@ def with_changes(settings: T, changes: Mapping[str, Any], place: str = "") -> T:
         ValueError: a value that the settings refuse.
 
     Example:
+        >>> from sssd.engine.settings import EngineConfig
         >>> with_changes(EngineConfig(), {"batch_size": 4}).batch_size
         4
     """

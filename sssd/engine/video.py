@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -37,13 +38,13 @@ def require_av() -> None:
 
 
 def frames(path: Path) -> Iterator[tuple[float, np.ndarray]]:
-    """The frames of a video, upright.
+    """The frames of a video, upright. Those that are damaged are left out, with a warning.
 
     Yields:
         The frame's time in seconds, and its pixels (H, W, 3) uint8.
 
     Raises:
-        ValueError: the file is missing, damaged, or holds no video; it is named.
+        ValueError: the file is missing, or holds no video that can be read; it is named.
     """
     import av
 
@@ -53,15 +54,27 @@ def frames(path: Path) -> Iterator[tuple[float, np.ndarray]]:
                 raise ValueError(f"{path}: this file contains no video")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
-            number = 0
-            for frame in container.decode(stream):
-                untimed = number / (stream.average_rate or 25)
-                pixels = frame.to_ndarray(format="rgb24")
-                turned = np.rot90(pixels, round(frame.rotation / 90) % 4)
-                yield float(untimed if frame.time is None else frame.time), turned
-                number += 1
+            number = damaged = 0
+            for packet in container.demux(stream):
+                try:
+                    decoded = packet.decode()
+                except av.error.InvalidDataError:
+                    damaged += 1
+                    continue
+                for frame in decoded:
+                    untimed = number / (stream.average_rate or 25)
+                    pixels = frame.to_ndarray(format="rgb24")
+                    turned = np.rot90(pixels, round(frame.rotation / 90) % 4)
+                    yield float(untimed if frame.time is None else frame.time), turned
+                    number += 1
             if not number:
-                raise ValueError(f"{path}: this video contains no frames")
+                raise ValueError(f"{path}: this video contains no frames that can be read")
+            if damaged:
+                warnings.warn(
+                    f"{path} is damaged: {damaged} of its packets, about a frame each, are left "
+                    "out",
+                    stacklevel=2,
+                )
     except (av.error.FFmpegError, OSError) as error:
         raise ValueError(f"{path}: the video cannot be read: {error}") from error
 
