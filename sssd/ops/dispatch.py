@@ -255,7 +255,17 @@ def call(name: str, backend: str, *args: Any) -> Any:
     """Run `name` on a backend other than the reference.
 
     Raises:
-        RuntimeError: for a derivative that no fused kernel has, which would be lost in silence.
+        RuntimeError: see `refuse_transforms`.
+    """
+    refuse_transforms(name, *args)
+    return kernel(name, backend)(*args)
+
+
+def refuse_transforms(name: str, *args: Any) -> None:
+    """Refuses what fused kernels have no derivative for, which would be lost in silence.
+
+    Raises:
+        RuntimeError: inside a transform of torch.func, or for a tensor of another such kind.
     """
     tensors = [x for arg in args for x in (arg if isinstance(arg, list) else [arg])]
     if torch._C._are_functorch_transforms_active() or any(
@@ -267,7 +277,6 @@ def call(name: str, backend: str, *args: Any) -> Any:
             "fused kernels support none of these; pass backend='reference', or call inside "
             "sssd.ops.use_backend('reference'), which supports all"
         )
-    return kernel(name, backend)(*args)
 
 
 def _is_transformed(x: Tensor) -> bool:

@@ -130,6 +130,7 @@ def feature_divergence(
     if choice.backend == "reference":
         values = reference.feature_divergence(students, teachers, weights, **settings)
     else:
+        dispatch.refuse_transforms(OPERATOR, students, teachers)  # before a copy meets them
         teachers = [in_format_of(a, b) for a, b in zip(students, teachers, strict=True)]
         if rows == "none":
             return every_row(choice.backend, students, teachers, settings)

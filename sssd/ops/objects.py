@@ -85,10 +85,11 @@ def check_objects(
             "distinguish neighboring pixels of a large image), for example boxes.float()"
         )
     check_per_object("image_index", image_index, boxes)
-    if len(image_size) != 2 or min(image_size) < 1:
+    whole = not any(isinstance(side, float) for side in image_size)
+    if not whole or len(image_size) != 2 or min(image_size) < 1:
         raise ValueError(
-            f"image_size is {tuple(image_size)}: expected (height, width) of the padded batch, "
-            "both at least 1"
+            f"image_size is {tuple(image_size)}: expected (height, width) of the padded batch, two "
+            "whole numbers, at least 1"
         )
     check_range("image_index", image_index, batch_size, "the batch size", check=check)
     check_finite(boxes, check=check)

@@ -20,9 +20,11 @@ BACKENDS = [pytest.param("cpu", marks=NATIVE), "reference"]
 BOXES = torch.tensor([[0.0, 0.0, 9.0, 9.0], [3.0, 3.0, 8.0, 8.0]])
 INDEX = torch.tensor([0, 1])
 TEACHER = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+LAST = TEACHER.contiguous(memory_format=torch.channels_last)
 # Each of one tensor, smooth.
 FUNCTIONS = {
     "divergence": (lambda x: js_distance([x], [TEACHER], reduction="none"), (2, 3, 4, 4)),
+    "formats": (lambda x: js_distance([LAST], [x], reduction="none"), (2, 3, 4, 4)),  # a copy first
     "pool": (lambda x: pool_boxes([x], BOXES, INDEX, (16, 16)), (2, 3, 4, 4)),
     "paint": (lambda x: paint_boxes(x, BOXES, INDEX, (16, 16), [(4, 4)], 2)[0], (2, 3)),
 }
