@@ -179,13 +179,15 @@ def saved_of(saved, plane, all_rows, row, lives):
 
 
 @triton.jit
-def normalized(a, b, saved, all_rows, row, lives, scale, NORMALIZE: tl.constexpr):
+def normalized(
+    a, b, saved, all_rows, row, lives, scale, NORMALIZE: tl.constexpr, DIVERGENCE: tl.constexpr
+):
     """p, q, p - q and log(p / q) of softmax rows; of others the normalised elements and their gap.
 
-    Softmax rows: log2 p = (a - shift_a) scale - inner_a, and `delta`, a float32 and the rest that
-    does not fit it, is what log2(p / q) has less than (a - b) scale. The logits are subtracted
-    first, and the gap follows from their difference: each is accurate however close p and q are.
-    Others: (a - shift_a) inner_a.
+    Softmax rows: log2 p = (a - shift_a) scale - inner_a, and `delta` is what log2(p / q) has less
+    than (a - b) scale; MSE, which feels its rounding, has the rest of it too. The logits are
+    subtracted first, and the gap follows from their difference: each is accurate however close p
+    and q are. Others: (a - shift_a) inner_a.
     """
     from_a = a - saved_of(saved, 1, all_rows, row, lives)
     from_b = b - saved_of(saved, 2, all_rows, row, lives)
@@ -197,7 +199,8 @@ def normalized(a, b, saved, all_rows, row, lives, scale, NORMALIZE: tl.constexpr
     log_p, log_q = from_a * scale - inner_a, from_b * scale - inner_b
     large = tl.exp2(tl.where(log_p > log_q, log_p, log_q))
     d = (a - b) * scale - saved_of(saved, 5, all_rows, row, lives)
-    d -= saved_of(saved, 8, all_rows, row, lives)
+    if DIVERGENCE == MSE:  # the others subtract what has the same rounding in it
+        d -= saved_of(saved, 8, all_rows, row, lives)
     d = tl.where((large == 0.0) & (d != d), 0.0, d)  # both are -inf
     x, t = d * LN2, tl.abs(d) * LN2
     ratio = tl.where(t > 87.0, 0.0, tl.exp2(-tl.abs(d)))  # of the smaller mass to the larger
@@ -226,7 +229,7 @@ def terms_kernel(
     sum_f, sum_a, sum_b, sum_gap = zero, zero, zero, zero
     for first in range(start, stop, BLOCK):
         _, exists, a, b = elements_of(student, teacher, first, stop, base, inner, lives, BLOCK)
-        p, q, gap, x = normalized(a, b, saved, all_rows, row, lives, scale, NORMALIZE)
+        p, q, gap, x = normalized(a, b, saved, all_rows, row, lives, scale, NORMALIZE, DIVERGENCE)
         f, u, v = divergence_of(DIVERGENCE, p, q, gap, x)
         sum_f += tl.sum(tl.where(exists, f, 0.0), 1)
         sum_a += tl.sum(tl.where(exists, u, 0.0), 1)
@@ -257,7 +260,7 @@ def backward_kernel(
     sum_b = saved_of(saved, 7, all_rows, row, lives)
     for first in range(start, stop, BLOCK):
         at, exists, a, b = elements_of(student, teacher, first, stop, base, inner, lives, BLOCK)
-        p, q, gap, x = normalized(a, b, saved, all_rows, row, lives, scale, NORMALIZE)
+        p, q, gap, x = normalized(a, b, saved, all_rows, row, lives, scale, NORMALIZE, DIVERGENCE)
         if NORMALIZE == SOFTMAX:
             _value, u, v = divergence_of(DIVERGENCE, p, q, gap, x)
             each_a, each_b = slope * (scale * LN2), slope * (scale * LN2)
