@@ -30,7 +30,7 @@ struct Js : SoftmaxMember {
   static SSSD_HOST_DEVICE void save(const Constants<S>& c, const Row<V>& row, const Sums<V>& sums,
                                     Plane&& plane) {
     save_row(c, row, finish(c, row, sums), plane);
-    plane(3, sums.a + constant<V>(0.5) * sums.third);  // sum p log(p/m); 2 D less this is q's
+    plane(3, sums.a + constant<V>(0.5) * sums.third);  // sum p log(p/m); that of q is 2 D less it
   }
   template <class V, class S, class Plane>
   static SSSD_HOST_DEVICE Row<V> load(const Constants<S>& c, Plane&& plane) {

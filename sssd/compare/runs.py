@@ -32,7 +32,7 @@ ON_THE_WAY = 4  # evaluations of a run, for its curve
 SAVED = 20  # checkpoints of a run: what a crash costs
 ITS_OWN = ("--engine.seed", "--engine.workers", "--engine.checkpoint-every",
            "--engine.evaluate-every", "--engine.evaluate-with")  # fmt: skip
-"""Settings that the runner chooses: a result does not depend on them, but on the seed."""
+"""What a result does not depend on, but for the seed: the runner may choose it anew."""
 
 
 def training(plan: Plan, run: PlannedRun, arm: Arm, folder: Path) -> list[str]:

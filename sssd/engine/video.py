@@ -44,7 +44,8 @@ def frames(path: Path) -> Iterator[tuple[float, np.ndarray]]:
         The frame's time in seconds, and its pixels (H, W, 3) uint8.
 
     Raises:
-        ValueError: the file is missing, or holds no video that can be read; it is named.
+        ValueError: the file is missing, holds no video that can be read, or ends in the middle of
+            its container; it is named.
     """
     import av
 
@@ -71,8 +72,7 @@ def frames(path: Path) -> Iterator[tuple[float, np.ndarray]]:
                 raise ValueError(f"{path}: this video contains no frames that can be read")
             if damaged:
                 warnings.warn(
-                    f"{path} is damaged: {damaged} of its packets, about a frame each, are left "
-                    "out",
+                    f"{path} is damaged: {damaged} packets, about a frame each, are left out",
                     stacklevel=2,
                 )
     except (av.error.FFmpegError, OSError) as error:

@@ -157,7 +157,8 @@ def divergence_forward(
     """Values and factors, (P,), and the saved planes, (9, rows).
 
     The planes: the divergence; of both sides `Rows.shift`, then `Rows.inner`; of softmax rows delta
-    (see `normalized` in the kernels); of both sides what the gradient loses; the rest of delta.
+    (see `normalized` in the kernels); of both sides what the gradient loses; the rounding of
+    delta, which softmax MSE feels.
     """
     call = Call(*given)
     sizes = [rows_and_elements(x, given[0]) for x in student]
@@ -178,14 +179,8 @@ def divergence_forward(
     dead = (rows.inner == -math.inf).any(0)  # softmax rows with only -inf on a side: they count 0
     saved[1:3] = torch.where(dead, -math.inf, rows.shift)
     saved[3:5] = rows.inner
-    softmax = call.normalize == "softmax"
-    delta = -(rows.shift * call.scale + rows.inner).diff(dim=0)[0]
-    for again in (False, True) if softmax and call.divergence == "mse" else (False,):
-        if again:  # now the rounding of delta is known: the gaps of a row would else add up to 0
-            delta += sums[3] / math.log(2)
-        if softmax:
-            saved[5] = delta
-            saved[8] = delta - saved[5]
+
+    def add_up_terms() -> None:
         for layout, place, maps in levels:
             pieces = sums.new_empty(4, layout.pieces, layout.rows)
             kernels.terms_kernel[layout.grid](
@@ -193,6 +188,14 @@ def divergence_forward(
                 **layout.constants,
             )  # fmt: skip
             sums[:, place] = pieces.sum(1)
+
+    softmax = call.normalize == "softmax"
+    if softmax:
+        saved[5] = -(rows.shift * call.scale + rows.inner).diff(dim=0)[0]
+    add_up_terms()
+    if softmax and call.divergence == "mse":  # its gaps feel the rounding of delta: 0 is their sum
+        saved[8] = sums[3] / math.log(2)
+        add_up_terms()
     saved[0] = sums[0]
     if call.divergence == "cosine":
         saved[0] += 1 - 0.5 * torch.as_tensor(rows.square).sum(0)

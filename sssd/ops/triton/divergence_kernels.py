@@ -220,7 +220,7 @@ def terms_kernel(
     NORMALIZE: tl.constexpr, DIVERGENCE: tl.constexpr, STRIDED: tl.constexpr,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Of each piece of each row, sums (4, pieces, rows): what `divergence_of` gives, and p - q."""
+    """Of each piece of each row, sums (4, pieces, rows): what `divergence_of` gives; MSE: p - q."""
     row, lives, base, piece, start, stop = place_of(
         rows, inner, outer_stride, length, segment_stride, pieces, parts, piece_length, STRIDED,
         ROWS,
@@ -234,7 +234,8 @@ def terms_kernel(
         sum_f += tl.sum(tl.where(exists, f, 0.0), 1)
         sum_a += tl.sum(tl.where(exists, u, 0.0), 1)
         sum_b += tl.sum(tl.where(exists, v, 0.0), 1)
-        sum_gap += tl.sum(tl.where(exists, gap, 0.0), 1)
+        if DIVERGENCE == MSE:
+            sum_gap += tl.sum(tl.where(exists, gap, 0.0), 1)
     to, plane = sums + piece * rows + row, pieces * rows
     tl.store(to, sum_f, mask=lives)
     tl.store(to + plane, sum_a, mask=lives)
