@@ -257,6 +257,8 @@ def _faults_of(file: ImageFile, dataset: DetectionDataset, row: int) -> list[Fau
                 f"; nearly black, its values end at {brightest}: --data.pixel-range 0 {most}?"
             )
         told.append(("unusual pixels", message))
+    if file.pages > 1:
+        told.append(("several pages", f"the first of its {file.pages} pages or frames is read"))
     return [Fault(kind, path, record, message, "note") for kind, message in told]
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from sssd.data.files import cache_folder
 from sssd.data.images import (
+    count_pages,
     is_deep,
     orientation,
     read_image,
@@ -27,7 +28,7 @@ from sssd.data.images import (
     upright_size,
 )
 
-VERSION = 2  # raised with whatever changes what is kept, or what a check finds
+VERSION = 3  # raised with whatever changes what is kept, or what a check finds
 FEW = 1000  # images that are opened in less than a second need not be remembered
 MOST_FILES = 32  # data sets whose images are remembered, the latest
 TAIL = 4096  # bytes
@@ -47,6 +48,7 @@ class ImageFile(NamedTuple):
         stated_turn: what EXIF says of it, as Python writes that.
         mode: Pillow's name of its pixels.
         brightest: largest value of 16 bits; None for other pixels.
+        pages: pages or frames, of which the first is read.
     """
 
     length: int
@@ -60,6 +62,7 @@ class ImageFile(NamedTuple):
     stated_turn: str
     mode: str
     brightest: int | None
+    pages: int
 
     @property
     def signature(self) -> tuple[int, int]:
@@ -98,6 +101,7 @@ def open_file(
             repr(stated_orientation(image)),
             image.mode,
             int(np.asarray(image).max(initial=0)) if is_deep(image) else None,
+            count_pages(image),
         )
         whole = image.format == "JPEG" and tail.endswith(JPEG_END)
     if decode or not whole:

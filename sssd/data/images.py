@@ -37,8 +37,9 @@ def read_image(path: str | Path, pixel_range: tuple[float, float] | None = None)
     """Decode an image file as the viewer of a photo would show it.
 
     The EXIF rotation is applied; grey, palette, CMYK and 16-bit images become 8-bit RGB (16-bit
-    values keep their high byte); an alpha channel is dropped. A picture beyond Pillow's limit of
-    179 million pixels is read if the environment variable SSSD_MAX_PIXELS allows it.
+    values keep their high byte); an alpha channel is dropped; of several pages or frames the first
+    is read. A picture beyond Pillow's limit of 179 million pixels is read if the environment
+    variable SSSD_MAX_PIXELS allows it.
 
     Args:
         path: file in any format that Pillow decodes.
@@ -137,6 +138,16 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     """Give (width, height) of an opened image, not yet loaded, after its EXIF rotation."""
     width, height = stored_size(image)
     return (height, width) if orientation(image) in QUARTER_TURNS else (width, height)
+
+
+def count_pages(image: Image.Image) -> int:
+    """Give the pages (TIFF) or frames (GIF, PNG, WebP) of an opened image, not yet loaded."""
+    if image.format == "MPO":  # a camera's JPEG, with previews behind the picture
+        return 1
+    try:
+        return getattr(image, "n_frames", 1)
+    except Exception:  # what follows the first page is damaged
+        return 1
 
 
 def is_deep(image: Image.Image) -> bool:

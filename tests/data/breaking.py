@@ -100,6 +100,18 @@ def with_pixels(mode: str, name: str = "one.png") -> Callable[[Document, Path], 
     return harm
 
 
+def with_pages(name: str) -> Callable[[Document, Path], object]:
+    """Store the first image with two more pages behind it."""
+
+    def harm(document: Document, images: Path) -> None:
+        image = Image.open(images / "one.jpg")
+        others = [image.rotate(degrees) for degrees in (90, 180)]
+        image.save(images / name, save_all=True, append_images=others)
+        document["images"][0]["file_name"] = name
+
+    return harm
+
+
 def exif_of(orientation: int | str) -> bytes:
     """EXIF data with an orientation of any kind, which Pillow would not write."""
     text = isinstance(orientation, str)

@@ -17,6 +17,7 @@ from breaking import (
     with_annotation,
     with_box,
     with_image,
+    with_pages,
     with_pixels,
     with_turned,
 )
@@ -298,6 +299,16 @@ NOTES = [
         "16 bit",
         with_pixels("I;16"),
         "one.png: image 1: unusual pixels: mode I;16, converted to 8-bit RGB when it is read",
+    ),
+    Broken(
+        "TIFF of three pages",
+        with_pages("pages.tif"),
+        "pages.tif: image 1: several pages: the first of its 3 pages or frames is read",
+    ),
+    Broken(
+        "moving PNG",
+        with_pages("moving.png"),
+        "moving.png: image 1: several pages: the first of its 3 pages or frames is read",
     ),
 ]
 

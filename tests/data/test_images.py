@@ -141,6 +141,15 @@ def test_damaged_exif_is_none(tmp_path: Path) -> None:
     np.testing.assert_array_equal(as_pixels(read_image(path)), PIXELS)
 
 
+@pytest.mark.parametrize(("suffix", "pages"), [("tif", 2), ("gif", 2), ("webp", 2), ("mpo", 1)])
+def test_pages_and_frames_are_counted(suffix: str, pages: int, tmp_path: Path) -> None:
+    path = tmp_path / f"two.{suffix}"
+    first, second = (Image.new("RGB", (8, 6), color) for color in ("red", "blue"))
+    first.save(path, save_all=True, append_images=[second])
+    assert open_file(str(path)).pages == pages  # a camera's MPO holds one picture and previews
+    assert read_image(path)[:, 0, 0].argmax() == 0
+
+
 @pytest.mark.parametrize(
     ("values", "pixel_range", "expected"),
     [
