@@ -23,8 +23,8 @@ mutations: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(BIN)/python setup.py build_ext
-	$(BIN)/python bench/divergence.py
-	$(BIN)/python bench/boxes.py
+	$(BIN)/python -m bench.divergence
+	$(BIN)/python -m bench.boxes
 
 # Does it work on the GPU of this machine, and how fast is it? See docs/gpu.md.
 gpu: $(VENV)/ready

@@ -52,8 +52,8 @@ def liger(a: Tensor, b: Tensor) -> Tensor:
 
 
 def ours(a: Tensor, b: Tensor) -> Tensor:
-    """The fused operator, row by row (each row a level of its own would be; here: the mean)."""
-    return js_divergence([a], [b])[None]
+    """The fused operator, row by row."""
+    return js_divergence([a], [b], rows="none")
 
 
 FORMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

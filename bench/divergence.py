@@ -1,8 +1,8 @@
 """Times the Jensen-Shannon distance: ours, eager PyTorch, torch.compile of it, and a plain copy.
 
-    python bench/divergence.py             the headline: 800 x 1344, axes, formats, fp32 and bf16
-    python bench/divergence.py --full      every shape, batch, thread count, gradient and dtype
-    python bench/divergence.py --accuracy  how far each form is from float64, down to JS = 1e-13
+    python -m bench.divergence             the headline: 800 x 1344, axes, formats, fp32 and bf16
+    python -m bench.divergence --full      every shape, batch, thread count, gradient and dtype
+    python -m bench.divergence --accuracy  how far each form is from float64, down to JS = 1e-13
 
 Forward and backward of sum over levels of sqrt(mean JS). The copy moves as many bytes as the fused
 operator must: both maps read twice, the gradients written once. On a CUDA machine the CUDA and
@@ -243,7 +243,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     if options.accuracy:
-        from accuracy import print_accuracy
+        from bench.accuracy import print_accuracy
 
         print_accuracy()
         return

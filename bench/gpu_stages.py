@@ -22,9 +22,7 @@ from bench.gpu import ROOT, Verdict, write_verdict
 from bench.gpu_place import Failed, Place, Skipped
 
 CASES = 10_000
-TOOLS = {
-    "memcheck": [], "racecheck": [], "initcheck": [], "synccheck": [],
-}  # fmt: skip  # of compute-sanitizer, and their further options
+TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")  # of compute-sanitizer
 OPERATORS = ("js_distance", "pool_boxes", "paint_boxes", "label_heatmap")
 
 
@@ -214,10 +212,7 @@ def sanitize(place: Place) -> list[str]:
         sanitizer = shutil.which("compute-sanitizer")
         if sanitizer is None:
             raise Skipped("no compute-sanitizer on PATH: it comes with the CUDA toolkit")
-        prefix = {
-            tool: [sanitizer, "--tool", tool, "--error-exitcode", "9", *more]
-            for tool, more in TOOLS.items()
-        }
+        prefix = {tool: [sanitizer, "--tool", tool, "--error-exitcode", "9"] for tool in TOOLS}
     # Each allocation by itself: torch's own cache would hide what lies beyond a tensor.
     environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     running = {}

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import io
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 WRONG_USE, FAILED = 2, 1
+
+
+def to_resume(run: Path) -> str:
+    """The flags of `sssd.train` that resume the run in a folder, as a shell takes them."""
+    return f"--resume --out {shlex.quote(str(run))}"
 
 
 @contextmanager

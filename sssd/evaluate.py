@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import sssd.extras  # noqa: F401  it comes before what may be missing
 
@@ -24,7 +24,9 @@ import sssd.extras  # noqa: F401  it comes before what may be missing
 import tyro
 
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_console, plain_output
-from sssd.engine.files import RunError, write_text
+from sssd.data.settings import Format, OnBadData
+from sssd.engine.files import RunError, Weights, write_text
+from sssd.engine.settings import CocoEvaluator
 from sssd.engine.sizes import SIDES, require_number
 
 if TYPE_CHECKING:
@@ -48,14 +50,14 @@ class EvaluationData:
     val_split: str | None = None
     """Which split of a folder or data.yaml, such as test; by default the run's, or "val"."""
 
-    format: Literal["coco", "voc", "yolo", "demo"] | None = None
+    format: Format | None = None
     """Format of the files; by default detected from the path."""
 
     pixel_range: tuple[float, float] | None = None
     """Pixel values of black and white in images with more than 8 bits; by default as in
     training."""
 
-    on_bad_data: Literal["raise", "drop"] | None = None
+    on_bad_data: OnBadData | None = None
     """Stop if there are bad records, or evaluate without them."""
 
 
@@ -73,11 +75,11 @@ class Evaluate:
 
     data: EvaluationData = field(default_factory=EvaluationData)
 
-    weights: Literal["last", "best"] = "last"
+    weights: Weights = "last"
     """last: the final weights. best: those with the highest validation AP. For two runs, of
     both."""
 
-    engine: Literal["pycocotools", "faster-coco-eval"] = "pycocotools"
+    engine: CocoEvaluator = "pycocotools"
     """COCO evaluator: pycocotools for numbers to report; faster-coco-eval gives the same numbers
     faster."""
 
@@ -127,11 +129,11 @@ class Evaluate:
             )
 
 
-def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.evaluate") -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluates and prints; returns the exit status."""
     plain_output()
     with exit_on(WRONG_USE, ValueError, OSError, ImportError):
-        command = tyro.cli(Evaluate, prog=prog, args=arguments)
+        command = tyro.cli(Evaluate, prog="python -m sssd.evaluate", args=arguments)
 
         # With torch, seconds that --help need not take.
         from sssd.data import DataError, WorkerKilled

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import sssd.extras  # noqa: F401  it comes before what may be missing
 
@@ -19,7 +19,7 @@ import sssd.extras  # noqa: F401  it comes before what may be missing
 import tyro
 
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_console, plain_output
-from sssd.engine.files import RunError, write_atomically
+from sssd.engine.files import RunError, Weights, write_atomically
 from sssd.engine.sizes import require_number
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Export:
     out: Path
     """File to write; its suffix chooses the format."""
 
-    weights: Literal["last", "best"] = "last"
+    weights: Weights = "last"
     """last: the final weights. best: those with the highest validation AP."""
 
     size: tuple[int, int] | None = None
@@ -82,11 +82,11 @@ class Export:
             raise ValueError(f"--size is {self.size}; both must be at least {SMALLEST} pixels")
 
 
-def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.export") -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Exports and checks; returns the exit status."""
     plain_output()
     with exit_on(WRONG_USE, ValueError, OSError, ImportError):
-        command = tyro.cli(Export, prog=prog, args=arguments)
+        command = tyro.cli(Export, prog="python -m sssd.export", args=arguments)
 
         from sssd.engine import onnx_file  # with torch, seconds that --help need not take
         from sssd.engine.runs import load, plain_model

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -16,6 +15,7 @@ import sssd.extras  # noqa: F401  it comes before what may be missing
 import torch
 from rich.console import Console
 
+from sssd.commands import to_resume
 from sssd.data import DataError, DetectionDataset
 from sssd.data.build import build_datasets
 from sssd.detectors import build_detector
@@ -223,6 +223,7 @@ def _settings(
     folder = Path(out) if out is not None else config.out
     config = dataclasses.replace(config, out=folder, resume=resume or config.resume)
     config = with_changes(of_kinds(config, flags), changes)
+    config = with_changes(config, dataclasses.asdict(config))  # a dataclass alone takes any value
     refuse_without_effect(config, flags)
     return name, config
 
@@ -268,8 +269,8 @@ def _check_folder(config: Config) -> None:
     there = bool(checkpoints(folder))
     if there and not config.resume:
         raise ValueError(
-            f"{folder} already holds a run: resume it with `python -m sssd.train --resume --out "
-            f"{shlex.quote(str(folder))}` (in Python: resume=True), or choose another --out"
+            f"{folder} already holds a run: resume it with `python -m sssd.train "
+            f"{to_resume(folder)}` (in Python: resume=True), or choose another --out"
         )
     if (folder / WEIGHTS).exists() and not config.resume:
         raise ValueError(

@@ -30,7 +30,7 @@ def of_length(config: Config, flags: Sequence[str]) -> Config:
         iterations = int(length or "")
     except ValueError:  # not given, or no number, of which the parser tells
         return config
-    return stretched(config, iterations)
+    return stretched(config, iterations) if iterations > 0 else config  # the schedule refuses it
 
 
 def in_iterations(config: Config, images: int, flags: Sequence[str]) -> Config:
@@ -53,10 +53,12 @@ def in_iterations(config: Config, images: int, flags: Sequence[str]) -> Config:
         return dataclasses.replace(config, schedule=schedule)
     moved = stretched(config, iterations)
     schedule = dataclasses.replace(moved.schedule, epochs=None)
-    now, names = by_flag(moved), {_name(flag) for flag in flags}
+    now, names = by_flag(moved), names_in(flags) - {"--schedule"}  # that has epochs to count
     kept: dict[str, Any] = {}
     for flag, given in by_flag(config).items():
-        if flag in names and given != now[flag]:
+        # In Python a flag may be that of a whole group, or of an item of a dict.
+        asked = any(is_of(flag, [name]) or is_of(name, [flag]) for name in names)
+        if asked and given != now[flag]:
             *groups, field = flag.removeprefix("--").replace("-", "_").split(".")
             place = kept
             for group in groups:
@@ -150,6 +152,12 @@ def _needs_of_lambda(config: Config) -> dict[str, tuple[bool, list[str]]]:
     }  # fmt: skip
 
 
+def names_in(words: Iterable[str]) -> set[str]:
+    """The flags of a command line, each as its setting is called: --a.no-b and --a.b=0 as --a.b."""
+    names = (word.split("=")[0].replace("_", "-") for word in words if word.startswith("--"))
+    return {re.sub(r"\.no-(?=[^.]+$)", ".", name) for name in names}
+
+
 def is_of(flag: str, others: Iterable[str]) -> bool:
     """Whether a flag is one of some, or of the group of one."""
     return any(f"{flag}.".startswith(f"{other}.") for other in others)
@@ -188,12 +196,7 @@ def _foreign(config: Config) -> dict[str, str]:
 
 def _refuse(needs: Mapping[str, str], flags: Sequence[str]) -> None:
     """Refuses flags, and those of the groups, that need something else."""
-    for flag in sorted(_name(flag) for flag in flags if flag.startswith("--")):
+    for flag in sorted(names_in(flags)):
         for beginning, need in needs.items():
             if is_of(flag, [beginning]):
                 raise ValueError(f"{flag} has no effect here; it needs {need}")
-
-
-def _name(flag: str) -> str:
-    """The name of a setting, of a flag that gives it or switches it off."""
-    return re.sub(r"\.no-(?=[^.]+$)", ".", flag.split("=")[0].replace("_", "-"))

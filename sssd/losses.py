@@ -2,9 +2,9 @@
 
 Every loss takes the student's maps and the teacher's, P maps (B, C, H_l, W_l) each, and gives a
 float32 scalar. The teacher takes a gradient unless it is detached. Each docstring names the weight
-that the published recipe gives the loss beside the detector's own; the classes below are the same
-losses as modules, times that weight. tests/test_originals.py holds the values to those of the
-authors' code.
+that the published recipe gives the loss beside the detector's own; the classes below are those of
+the maps alone as modules, times that weight. tests/test_originals.py holds the values to those of
+the authors' code.
 """
 
 from __future__ import annotations
@@ -220,15 +220,14 @@ class DistillationLoss(nn.Module):
             raise ValueError(f"weight is {weight}: expected a number >= 0")
         self.function, self.weight, self.settings = function, weight, settings
 
-    def forward(self, student: Maps, teacher: Maps, *by_cell: Maps) -> Tensor:
+    def forward(self, student: Maps, teacher: Maps) -> Tensor:
         """Weighted loss, a float32 scalar.
 
         Args:
             student: P maps (B, C, H_l, W_l).
             teacher: P maps of the same shapes.
-            by_cell: P maps (B, H_l, W_l), where the function takes a third argument.
         """
-        return self.weight * self.function(student, teacher, *by_cell, **self.settings)
+        return self.weight * self.function(student, teacher, **self.settings)
 
     def extra_repr(self) -> str:
         """The weight and the settings."""
@@ -290,20 +289,6 @@ class CosineLoss(DistillationLoss):
         super().__init__(cosine_loss, weight)
 
 
-class UltralyticsLoss(DistillationLoss):
-    """`ultralytics_loss`, whose third argument is the scores, with Ultralytics' weight an image."""
-
-    def __init__(self, weight: float = 6.0) -> None:
-        super().__init__(ultralytics_loss, weight)
-
-
-class WeightedMSELoss(DistillationLoss):
-    """`weighted_mse_loss`, whose third argument is the cells' weights, with FGD's for RetinaNet."""
-
-    def __init__(self, weight: float = 1e-3) -> None:
-        super().__init__(weighted_mse_loss, weight)
-
-
 LOSSES: dict[str, Callable[[], DistillationLoss]] = {
     "sssd": SSSDLoss,
     "cwd": CWDLoss,
@@ -313,4 +298,4 @@ LOSSES: dict[str, Callable[[], DistillationLoss]] = {
     "pkd": PKDLoss,
     "cosine": CosineLoss,
 }
-"""Those of the maps alone, by name."""
+"""The modules by name."""

@@ -18,7 +18,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import sssd.extras  # noqa: F401  it comes before what may be missing
 
@@ -26,7 +26,7 @@ import sssd.extras  # noqa: F401  it comes before what may be missing
 import tyro
 
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_output
-from sssd.engine.files import RunError, write_text
+from sssd.engine.files import RunError, Weights, write_text
 from sssd.engine.sizes import require_number
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Predict:
     """Write a COCO json: images (for a video its frames, with their time in seconds), categories,
     and annotations with scores and bbox in pixels of the image."""
 
-    weights: Literal["last", "best"] = "last"
+    weights: Weights = "last"
     """last: the final weights. best: those with the highest validation AP."""
 
     threshold: float | None = None
@@ -97,11 +97,11 @@ class Predict:
             )
 
 
-def main(arguments: Sequence[str] | None = None, prog: str = "python -m sssd.predict") -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Detects, writes and draws; returns the exit status."""
     plain_output()
     with exit_on(WRONG_USE, ValueError, OSError, ImportError):
-        command = tyro.cli(Predict, prog=prog, args=arguments)
+        command = tyro.cli(Predict, prog="python -m sssd.predict", args=arguments)
 
         # With torch, seconds that --help need not take.
         from sssd.engine.prediction_files import find_files, is_video, target_paths

@@ -11,7 +11,6 @@ Example:
 """
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ import sssd.extras  # noqa: F401  it comes before what may be missing
 # isort: split
 import tyro
 
-from sssd.commands import FAILED, WRONG_USE, exit_on, plain_output
+from sssd.commands import FAILED, WRONG_USE, exit_on, plain_output, to_resume
 from sssd.engine.record import read_record, read_settings
 from sssd.engine.resume import compared, refuse_changes
 from sssd.flags import of_kinds, of_length, refuse_without_effect
@@ -64,8 +63,8 @@ def _fit(recipe: str, config: Config, flags: Sequence[str]) -> int:
     if run.signal is not None:
         alone = distributed.world_size() == 1
         launcher = "python" if alone else "torchrun (with the same flags)"
-        same = f"-m sssd.train --resume --out {shlex.quote(str(run.folder))}"
-        console.print(f"stopped; to resume:\n  {launcher} {same}", soft_wrap=True)
+        same = f"{launcher} -m sssd.train {to_resume(run.folder)}"
+        console.print(f"stopped; to resume:\n  {same}", soft_wrap=True)
         return 128 + run.signal
     assert run.numbers is not None
     console.print(table(run.numbers, title="validation set"))

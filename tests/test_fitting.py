@@ -18,13 +18,18 @@ from rich.console import Console
 
 import sssd
 from sssd.data import DataError
+from sssd.data.settings import DataConfig
+from sssd.detectors import DetectorConfig
 from sssd.engine.files import RunError
 from sssd.engine.log import read_metrics
 from sssd.engine.record import read_settings
 from sssd.engine.runs import Run
-from sssd.fitting import _new_folder, _settings
-from sssd.methods import Method
+from sssd.engine.settings import EngineConfig
+from sssd.fitting import _flags, _new_folder, _settings
+from sssd.flags import in_iterations
+from sssd.methods import Method, SSSDConfig
 from sssd.recipes import Config
+from sssd.schedules import CoefficientConfig
 from tests.scenes import write_scenes
 
 QUIET = Console(quiet=True)
@@ -164,7 +169,7 @@ def test_a_run_goes_on_with_its_own_settings_until_it_is_stopped(
             "small",
             {"detector": {"name": "yolo"}},
             TypeError,
-            r"detector\.name is 'yolo'; it must be typing\.Literal\[.*'fcos'",
+            r"detector\.name is 'yolo'; it must be Literal\['fcos'",
         ),
         ("demo", {"data": {"train": "a.json"}}, ValueError, "--data.train has no effect here"),
         ("small", {"iterations": 3, "epochs": 2}, ValueError, "a run without --schedule.epochs"),
@@ -194,6 +199,39 @@ def test_what_cannot_be_used_is_named_and_nothing_written(
     with pytest.raises(error, match=said):
         sssd.fit(config, tmp_path / "run", console=QUIET, **changes)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (Config(engine=EngineConfig(optimizer="sdg")), r"engine\.optimizer is 'sdg'; .*'adamw'"),
+        (Config(detector=DetectorConfig(name="ssd")), r"detector\.name is 'ssd'; .*'fcos'"),
+        (Config(data=DataConfig(format="COCO")), r"data\.format is 'COCO'; .*'coco'"),
+        (Config(method=SSSDConfig(over="cell")), r"method\.over is 'cell'; .*'cells'"),
+    ],
+)
+def test_a_settings_object_with_a_wrong_value_is_refused(config: Config, said: str) -> None:
+    """A dataclass takes any value, and an unknown name could pass for another."""
+    with pytest.raises(TypeError, match=said):
+        sssd.fit(config, console=QUIET)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"coefficient": {"steps": {100: 3.0}, "start": 50}},
+        {"coefficient": CoefficientConfig(steps={100: 3.0}, start=50)},
+        SSSDConfig(coefficient=CoefficientConfig(steps={100: 3.0}, start=50)),
+    ],
+)
+def test_a_length_in_epochs_moves_nothing_that_is_given(method: Any) -> None:
+    changes = {"schedule": {"epochs": 2}, "method": method}
+    _, config = _settings("small", None, False, changes)
+    moved = in_iterations(config, 1000, _flags(changes))
+    assert moved.schedule.iterations == 2000 // config.engine.batch_size
+    assert moved.schedule.milestones != config.schedule.milestones
+    coefficient = moved.method.coefficient
+    assert (coefficient.steps, coefficient.start) == ({100: 3.0}, 50)
 
 
 def test_what_another_run_has_left_in_the_folder_is_no_best_of_this_one(

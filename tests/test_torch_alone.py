@@ -76,7 +76,7 @@ def test_every_package_of_the_extra_is_asked_for() -> None:
 COMMANDS = """
 import runpy, sys
 
-import sssd.__main__
+import sssd
 
 def status(call):
     try:
@@ -84,12 +84,10 @@ def status(call):
     except SystemExit as end:
         return end.code
 
-print(status(lambda: sssd.__main__.main(["--help"])))
 for name in ("train", "evaluate", "data", "compare"):
     sys.orig_argv = ["python", "-m", f"sssd.{name}"]
     print(status(lambda: runpy.run_module(f"sssd.{name}", run_name="__main__", alter_sys=True)))
-sys.orig_argv = ["python", "bin/sssd", "train"]
-print(status(lambda: sssd.__main__.main(["train"])))
+sys.orig_argv = ["python"]
 try:
     sssd.fit
 except ImportError as error:
@@ -105,12 +103,11 @@ def test_what_needs_more_says_what_to_install(environment: dict[str, str]) -> No
         text=True,
         check=True,
     )
-    *helped, zero, a, b, c, d, script, library = result.stdout.splitlines()
-    assert "compare" in " ".join(helped)
-    assert (zero, {a, b, c, d, script}) == ("0", {"2"})
+    *statuses, library = result.stdout.splitlines()
+    assert statuses == ["2"] * 4
     assert "sssd[train]" in library
     lines = result.stderr.splitlines()
-    assert len(lines) == 5, "one each"
+    assert len(lines) == 4, "one each"
     for line in lines:
         assert line.startswith("error: ")
         assert "torchvision" in line

@@ -75,6 +75,7 @@ def test_resume_goes_on_and_a_new_run_does_not_overwrite(
         (["small", "--no.such.flag", "1"], "no.such.flag"),
         (["small"], "--data.train is required"),
         (["small", "--schedule.iterations", "0"], "--schedule.iterations is 0"),
+        (["small", "--schedule.iterations", "-5"], "--schedule.iterations is -5"),
         (["small", "--engine.batch-size", "many"], "--engine.batch-size"),
         (["small", "--engine.batch-size", "4", "--engine.accumulate", "3"], "a multiple of 3"),
         (["small", "--engine.device", "nonsense"], "device 'nonsense' cannot be used here"),

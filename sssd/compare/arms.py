@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from sssd.engine.record import by_flag
-from sssd.flags import is_of, without_effect
+from sssd.flags import is_of, names_in, without_effect
 from sssd.methods import DistillingConfig
 from sssd.recipes import Config, stretched
 from sssd.train import parse
@@ -106,10 +106,10 @@ def make_arms(recipe: str, flags: Sequence[str], wanted: Sequence[str]) -> list[
             a flag that is the plan's, an arm that changes more than its flags say, or one whose
             runs may end early.
     """
-    given = _flags_in(flags) & {"--engine.seed", "--out", "--resume"}
+    given = names_in(flags) & {"--engine.seed", "--out", "--resume"}
     if given:
         raise ValueError(f"{', '.join(sorted(given))}: the plan sets seeds and folders itself")
-    if "--schedule.epochs" in _flags_in(flags):
+    if "--schedule.epochs" in names_in(flags):
         raise ValueError("--schedule.epochs: a plan needs --schedule.iterations instead")
     shared = _parsed(recipe, flags, "the flags that all arms share")
     pairs = [pair for text in wanted for pair in _named(text, recipe, flags)]
@@ -143,7 +143,7 @@ def longer(recipe: str, flags: Sequence[str], arm: Arm, iterations: int) -> Arm:
     goal, idle = by_flag(wanted), tuple(without_effect(wanted))  # idle ones are refused
     # Parsing moves the recipe's iterations, not those that flags gave: these are said anew first,
     # as a flag may have no effect where they were; then what was rounded differently.
-    given = _flags_in([*flags, *arm.flags]) - {"--schedule.iterations"}
+    given = names_in([*flags, *arm.flags]) - {"--schedule.iterations"}
     now = {flag: value for flag, value in by_flag(arm.config).items() if flag in given}
     own = [*arm.flags, "--schedule.iterations", str(iterations)]
     for _ in range(2):
@@ -217,13 +217,8 @@ def _parsed(recipe: str, flags: Sequence[str], whose: str) -> Config:
         raise ValueError(f"{whose}: {error}") from error
 
 
-def _flags_in(words: Sequence[str]) -> set[str]:
-    names = [word.split("=")[0].replace("_", "-") for word in words if word.startswith("--")]
-    return {re.sub(r"\.no-(?=[^.]+$)", ".", name) for name in names}
-
-
 def _refuse_flags_of_the_plan(name: str, own: Sequence[str]) -> None:
-    for flag in sorted(_flags_in(own) & set(OF_THE_PLAN)):
+    for flag in sorted(names_in(own) & set(OF_THE_PLAN)):
         raise ValueError(
             f"--arms {name}: {flag} must be the same for all arms; give it outside --arms"
             if flag not in ("--engine.seed", "--out", "--resume")
@@ -232,7 +227,7 @@ def _refuse_flags_of_the_plan(name: str, own: Sequence[str]) -> None:
 
 
 def _refuse_more_than_said(arm: Arm, shared: Config) -> None:
-    said = _flags_in(arm.flags)
+    said = names_in(arm.flags)
     for flag, (was, now) in differences(settings_of(shared), arm.settings).items():
         of_method = flag.startswith("--method.") and "--method.name" in said
         if flag not in said and not of_method:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sssd.report.page import Block, Code, Heading, Picture, Table, Text
+from sssd.report.page import Block, Code, Heading, Picture, Table, Text, Verdict
 
 
 def markdown(blocks: Sequence[Block]) -> str:
@@ -14,7 +14,7 @@ def markdown(blocks: Sequence[Block]) -> str:
 def _markdown(block: Block) -> str:
     if isinstance(block, Heading):
         return f"{'#' * block.level} {_line(block.text)}"
-    if isinstance(block, Text):
+    if isinstance(block, Text | Verdict):
         return _line(block.text)
     if isinstance(block, Code):
         return f"```\n{block.text}\n```"

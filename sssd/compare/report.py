@@ -14,7 +14,7 @@ from sssd.compare.plan import Plan, PlannedRun, image_warning
 from sssd.compare.runs import code
 from sssd.compare.verdicts import LEARNT, METRICS, Results, summary
 from sssd.engine.files import write_text
-from sssd.report.page import Block, Code, Heading, Picture, Table, Text, html
+from sssd.report.page import Block, Code, Heading, Picture, Table, Text, Verdict, html
 
 CLASSES_SHOWN = 40
 
@@ -72,7 +72,7 @@ def sentence(row: Mapping[str, Any]) -> str:
 
 def _verdicts(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
     rule, data = plan.rule, plan.data
-    blocks: list[Block] = [Text(sentence(row)) for row in told["verdicts"]]
+    blocks: list[Block] = [Verdict(row["verdict"], sentence(row)) for row in told["verdicts"]]
     for one in told["failed"]:
         blocks.append(
             Text(

@@ -24,6 +24,7 @@ from sssd.engine.files import write_text
 from sssd.engine.log import read_metrics
 from sssd.engine.record import read_record, read_settings
 from sssd.engine.state import checkpoints
+from sssd.flags import names_in
 from sssd.recipes import Config
 
 Result = dict[str, Any]
@@ -42,7 +43,7 @@ def training(plan: Plan, run: PlannedRun, arm: Arm, folder: Path) -> list[str]:
     if checkpoints(path):
         return [*command, "--resume", "--out", str(path)]
     own = ["--engine.seed", str(run.seed)]
-    given = {word.split("=")[0].replace("_", "-") for word in [*plan.flags, *arm.flags]}
+    given = names_in([*plan.flags, *arm.flags])
     for flag, value in (
         ("--engine.checkpoint-every", max(1, run.iterations // SAVED)),
         ("--engine.evaluate-every", max(1, -(-run.iterations // ON_THE_WAY))),
@@ -120,7 +121,6 @@ def collect(
         ],
         "distance": _distances(rows),
         "levels": _levels(rows),
-        "seconds": _training_seconds(rows, arm.config.engine.batch_size),
         "wall_seconds": wall_seconds(path),
         "code": code(),
         "resampled": [round(float(ap), 6) for ap in resampled(classes, plan.draws)],
@@ -161,16 +161,6 @@ def wall_seconds(path: Path) -> float:
     """How long all processes of a run took."""
     file = path / WALL
     return sum(map(float, file.read_text().split())) if file.exists() else 0.0
-
-
-def _training_seconds(rows: Sequence[Mapping[str, Any]], batch_size: int) -> float:
-    """Time spent in training steps, over all the parts of a run."""
-    steps = [row for row in rows if "images_per_second" in row]
-    before = [0, *(row["iteration"] for row in steps)]
-    return sum(
-        (row["iteration"] - last) * batch_size / row["images_per_second"]
-        for last, row in zip(before, steps, strict=False)
-    )
 
 
 def _levels(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

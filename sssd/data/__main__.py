@@ -8,12 +8,13 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from sssd.commands import plain_console, plain_output
 from sssd.data.faults import DataError
+from sssd.data.settings import Format
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Check:
     split: str = "train"
     """Which split of a folder or data.yaml; data without splits are used whole."""
 
-    format: Literal["coco", "voc", "yolo"] | None = None
+    format: Format | None = None
     """Format of the files; by default detected from the path."""
 
     pixel_range: tuple[float, float] | None = None

@@ -34,7 +34,7 @@ def build_datasets(
             dropped, or two sets of other classes.
     """
     if config.format == "demo":
-        paths = demo_data(image_size=160)
+        paths = demo_data()
         return (
             read_coco(paths.train_json, paths.train_images),
             read_coco(paths.val_json, paths.val_images),
@@ -77,7 +77,7 @@ def build_validation_set(config: DataConfig, console: Console | None = None) -> 
         DataError: as `build_datasets`.
     """
     if config.format == "demo":
-        paths = demo_data(image_size=160)
+        paths = demo_data()
         return read_coco(paths.val_json, paths.val_images)
     part: Part = "val" if config.val_share is None else "train"
     report = check(_read(config, part, console))

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -23,8 +22,7 @@ from sssd.data.formats import read_dataset
 from sssd.data.hints import notes
 from sssd.data.image_files import ImageFile, KeptImages, open_file
 from sssd.data.images import why_unreadable
-
-OnBadData = Literal["raise", "drop"]
+from sssd.data.settings import OnBadData
 
 SIZE_LIMITS = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, np.inf)}
 SHARE = 64  # files of a thread at a time: handing one over costs more than to see it unchanged

@@ -45,7 +45,7 @@ class DemoData(NamedTuple):
 
 def demo_data(
     root: str | Path | None = None,
-    image_size: int = 224,
+    image_size: int = 160,
     train_scenes: int = 1600,
     val_scenes: int = 200,
 ) -> DemoData:

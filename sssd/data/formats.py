@@ -6,19 +6,18 @@ import difflib
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 from sssd.data.coco import read_coco
 from sssd.data.coco_files import find_json, is_coco
 from sssd.data.dataset import DetectionDataset
 from sssd.data.faults import DataError
 from sssd.data.files import SPLIT_FLAGS, Files, split_named
+from sssd.data.settings import Format
 from sssd.data.text import read_text
 from sssd.data.voc import read_voc
 from sssd.data.yolo import is_label, read_yolo
 from sssd.data.yolo_files import NAME_FILES, description
-
-Format = Literal["coco", "voc", "yolo"]
 
 FORMAT_FLAGS = "--format, in training --data.format"
 KNOWN = "a COCO json, or a folder (or data.yaml) of COCO, VOC xml or YOLO txt files"
@@ -73,6 +72,9 @@ def _read(
         return read_coco(path, images)
     if kind == "voc":
         return read_voc(path, split, images)
+    if kind != "yolo":
+        known = ", ".join(get_args(Format))
+        raise ValueError(f"format is {kind!r}; it must be one of {known}, or None")
     if images is not None:
         raise DataError(
             f"{images}: for a YOLO data set, its data.yaml or folder defines where the images are"

@@ -11,11 +11,15 @@ if TYPE_CHECKING:
     from sssd.data.loader import Transform
 
 
+Format = Literal["coco", "voc", "yolo"]
+OnBadData = Literal["raise", "drop"]
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Training and validation data, and augmentation."""
 
-    format: Literal["coco", "voc", "yolo", "demo"] | None = None
+    format: Literal[Format, "demo"] | None = None
     """Format of the files; by default detected from the path. demo: handwritten digits on
     photographs, generated on first use."""
 
@@ -46,7 +50,7 @@ class DataConfig:
     """Pixel values of black and white in images with more than 8 bits (16-bit, float); by default 0
     and 65535 for 16 bits. Floats have no default."""
 
-    on_bad_data: Literal["raise", "drop"] = "raise"
+    on_bad_data: OnBadData = "raise"
     """What to do with bad records (missing or truncated images, boxes without area, unknown
     categories, ...): raise lists them and stops, drop trains without them."""
 

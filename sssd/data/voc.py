@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
 from pathlib import Path
 
 from sssd.data.boxes import BoxRow, BoxTable, refuse_other_units
@@ -23,15 +22,14 @@ def read_voc(
     root: str | Path,
     split: str | None = "train",
     images: str | Path | None = None,
-    classes: Sequence[str] | None = None,
 ) -> DetectionDataset:
     """Read a detection dataset of Pascal VOC's xml files, wherever in a folder they lie.
 
     An xml file belongs to the image of its own name, in any folder below the root; what it states
     as <filename> counts only where there is none. Corners are taken as they stand, as the tools
     that write these files today mean them (VOC itself counts pixels from 1, half a pixel away).
-    Objects marked "difficult" are ordinary ones. Images are numbered from 1, classes from 1 in the
-    order of their names.
+    Objects marked "difficult" are ordinary ones. Images are numbered from 1; so are the classes,
+    all names below the root in order, so that every split has the same.
 
     Args:
         root: folder of xml files and images: VOC's own Annotations/ and JPEGImages/, or any other
@@ -39,8 +37,6 @@ def read_voc(
         split: part of the data, as listed in ImageSets/Main/SPLIT.txt or in a folder of this name;
             what is not split is taken whole. None: every xml file.
         images: folder of the images; None: the root.
-        classes: names in index order; None: all names below the root, sorted, so that every split
-            has the same.
 
     Returns:
         The dataset; images are opened on demand.
@@ -64,8 +60,7 @@ def read_voc(
     names = {
         str(item.findtext("name", "")).strip() for t in trees.values() for item in t.iter("object")
     }
-    if classes is None:
-        classes = sorted(name for name in names if name and UNKNOWN not in name)
+    classes = sorted(name for name in names if name and UNKNOWN not in name)
     if not classes:
         for path, tree in trees.items():
             require_known(path, "".join(tree.itertext()))

@@ -21,11 +21,7 @@ EDGE = 0.01  # of the image: tools round, and their boxes stick out a little
 TWINS = {"images": ("labels",), "Images": ("Labels", "labels"), "JPEGImages": ("labels",)}
 
 
-def read_yolo(
-    root: str | Path,
-    split: str = "train",
-    classes: Sequence[str] | None = None,
-) -> DetectionDataset:
+def read_yolo(root: str | Path, split: str = "train") -> DetectionDataset:
     """Read a detection dataset in any layout of YOLO and darknet.
 
     A label file has a line for each object: class x y width height, centre and size as fractions of
@@ -39,7 +35,6 @@ def read_yolo(
         root: a data.yaml (Ultralytics, Roboflow, CVAT), an obj.data (darknet, CVAT), a list of
             images (.txt), or the folder of any of these, or of images and label files.
         split: which part, such as "train", "val" or "test"; what is not split is taken whole.
-        classes: names in index order; None: those of data.yaml, obj.names or classes.txt.
 
     Returns:
         The dataset; images are opened on demand.
@@ -51,7 +46,7 @@ def read_yolo(
         >>> train = read_yolo("coco8/data.yaml")  # doctest: +SKIP
     """
     root = Path(root)
-    source = find_source(root, split, classes)
+    source = find_source(root, split)
     faults = list(source.faults)
     images: list[Path] = []
     sizes: list[tuple[int, int]] = []

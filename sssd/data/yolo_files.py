@@ -42,7 +42,7 @@ class Source:
     faults: list[Fault] = field(default_factory=list)
 
 
-def find_source(root: Path, split: str, classes: Sequence[str] | None) -> Source:
+def find_source(root: Path, split: str) -> Source:
     """Find the images of a part and the names of all classes.
 
     Raises:
@@ -51,26 +51,25 @@ def find_source(root: Path, split: str, classes: Sequence[str] | None) -> Source
     if root.is_dir():
         root = description(root) or root
     if root.suffix in YAML:
-        return _of_yaml(root, split, classes)
+        return _of_yaml(root, split)
     faults: list[Fault] = []
     if root.suffix == ".data":
         entries = dict(_entries(read_text(root)))
         key = _key(entries, split, root)
         images = _images(root, entries[key], [root.parent], faults)
-        if classes is None:
-            names = locate(entries.get("names", ""), [root.parent])
-            classes = _names_near([root.parent], root) if names is None else _name_file(names)
+        names = locate(entries.get("names", ""), [root.parent])
+        classes = _names_near([root.parent], root) if names is None else _name_file(names)
     elif root.is_file():
         images = _listed(root, [root.parent], faults)
-        classes = classes or _names_near([root.parent], root)
+        classes = _names_near([root.parent], root)
     else:
         files = Files(root)
         images = _part(files, split, faults)
         places = [root, *dict.fromkeys(path.parent for path in images)]
         places += [place.parent / "labels" / place.name for place in places[1:]]
         places += [root / "labels", *(place.parent / "labels" for place in places[1:])]
-        classes = classes or _names_near([*places, root.parent], root)
-    return Source(images, list(classes), faults=faults)
+        classes = _names_near([*places, root.parent], root)
+    return Source(images, classes, faults=faults)
 
 
 def description(root: Path) -> Path | None:
@@ -107,7 +106,7 @@ def _key(entries: dict[str, Any], split: str, path: Path) -> str:
     return key
 
 
-def _of_yaml(path: Path, split: str, classes: Sequence[str] | None) -> Source:
+def _of_yaml(path: Path, split: str) -> Source:
     entries = _load(path)
     key = _key(entries, split, path)
     parent = path.parent
@@ -126,8 +125,7 @@ def _of_yaml(path: Path, split: str, classes: Sequence[str] | None) -> Source:
         if not isinstance(shape, list) or not all(str(value).isdecimal() for value in shape):
             raise DataError(f"{path}: kpt_shape must be [POINTS, VALUES], not {shape}")
         keypoints = math.prod(map(int, shape))
-    names = list(classes or _names(entries, path))
-    return Source(list(dict.fromkeys(images)), names, keypoints, faults)
+    return Source(list(dict.fromkeys(images)), _names(entries, path), keypoints, faults)
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """From settings to a detector."""
 
 from collections.abc import Sequence
+from typing import get_args
 
 from rich.console import Console
 from torch import nn
@@ -8,7 +9,7 @@ from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 
 from sssd.detectors.backbones import IMAGENET, build_backbone
 from sssd.detectors.protocol import Detector
-from sssd.detectors.settings import BackboneName, DetectorConfig
+from sssd.detectors.settings import BackboneName, DetectorConfig, DetectorName
 from sssd.detectors.start import start
 from sssd.detectors.torchvision import (
     FasterRCNNDetector,
@@ -77,7 +78,9 @@ def _build(config: DetectorConfig, num_classes: int) -> TorchvisionDetector:
         return FCOSDetector(fcos, num_classes)
     if config.name == "retinanet":
         return RetinaNetDetector(RetinaNet(backbone, num_classes, **sizes), num_classes)
-    return FasterRCNNDetector(FasterRCNN(backbone, num_classes + 1, **sizes), num_classes)
+    if config.name == "fasterrcnn":
+        return FasterRCNNDetector(FasterRCNN(backbone, num_classes + 1, **sizes), num_classes)
+    raise ValueError(f"there is no detector {config.name!r}; there are {get_args(DetectorName)}")
 
 
 def normalisation(backbone: BackboneName) -> tuple[list[float], list[float]]:

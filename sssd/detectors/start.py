@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import shlex
 import urllib.error
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torchvision
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
+from sssd.commands import to_resume
+from sssd.detectors.settings import DetectorConfig
 from sssd.detectors.weights import fit_weights, read_weights
-
-if TYPE_CHECKING:
-    from sssd.detectors.build import DetectorConfig
 
 FLAG = "--detector.start-from"
 COCO = "coco"
@@ -108,7 +106,7 @@ def _of_file(config: DetectorConfig) -> _Origin:
             run = path.parent
             raise FileNotFoundError(
                 f"{FLAG}: the run in {run} is not finished, so it has no {path.name}; resume it "
-                f"(`python -m sssd.train --resume --out {shlex.quote(str(run))}`), or give a file"
+                f"(`python -m sssd.train {to_resume(run)}`), or give a file"
             )
     state, metadata = read_weights(path, FLAG)
     classes, network = (_stated(metadata, name) for name in ("classes", "detector"))

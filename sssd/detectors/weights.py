@@ -1,6 +1,5 @@
 """Weights from files, and what does not fit."""
 
-import shlex
 from pathlib import Path
 
 import torch
@@ -73,8 +72,7 @@ def read_weights(path: Path, flag: str) -> tuple[dict[str, Tensor], dict[str, st
         run = path.resolve().parent.parent
         raise ValueError(
             f"{path} ({flag}) is a checkpoint of a run; give the run's final weights, "
-            f"{run / name}. To resume the run: python -m sssd.train --resume --out "
-            f"{shlex.quote(str(run))}"
+            f"{run / name}. To resume the run: `python -m sssd.train --resume --out RUN`"
         )
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         holds = ", ".join(map(str, state)) if isinstance(state, dict) else type(state).__name__

@@ -201,8 +201,8 @@ def _normalise(
     for key in ("images", "annotations", "categories"):
         if key not in ground_truth:
             raise ValueError(f"ground_truth: a COCO dict needs {key!r}, which this one lacks")
-    images = _numbers_of(ground_truth["images"], "images")
-    categories = _numbers_of(ground_truth["categories"], "categories")
+    images = _numbered(ground_truth["images"], "images")
+    categories = _numbered(ground_truth["categories"], "categories")
     if not images:
         raise ValueError("ground_truth: it holds no images, so there is nothing to evaluate on")
     truth = _renumber(ground_truth["annotations"], images, categories, "ground_truth annotation")
@@ -226,7 +226,7 @@ def _normalise(
     return document, results
 
 
-def _numbers_of(records: Sequence[Record], what: str) -> dict[Id, int]:
+def _numbered(records: Sequence[Record], what: str) -> dict[Id, int]:
     ids = [record["id"] for record in records]
     if len(set(ids)) != len(ids):
         twice = next(value for value in ids if ids.count(value) > 1)

@@ -4,7 +4,9 @@ import contextlib
 import glob
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+Weights = Literal["last", "best"]  # of a run: the final ones, or those of the best evaluation
 
 
 class RunError(RuntimeError):

@@ -1,7 +1,6 @@
 """The training loop, top to bottom."""
 
 import math
-import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
@@ -12,6 +11,7 @@ import torch
 from rich.console import Console
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from sssd.commands import to_resume
 from sssd.data import DetectionDataset, training_loader
 from sssd.data.loader import Transform
 from sssd.detectors import Detector
@@ -155,8 +155,8 @@ class Trainer:
                     raise RunError(self._out_of_memory(str(error))) from None
                 if saved:
                     self.console.print(
-                        f"an error ended the run; --resume --out {shlex.quote(str(self.folder))} "
-                        f"goes on after iteration {self.done}",
+                        f"an error ended the run; {to_resume(self.folder)} goes on after iteration "
+                        f"{self.done}",
                         soft_wrap=True,
                     )
                 raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -103,11 +102,6 @@ class Detections:
     def to_coco(self, image_id: Id = 1) -> list[dict[str, Any]]:
         """COCO results: dicts of image_id, category_id, bbox (x, y, width, height) and score."""
         return to_coco([image_id], [self.found()], self.category_ids)
-
-    def to_json(self) -> str:
-        """The same as text, with each object's class by its name."""
-        rows = zip(self.to_coco(), self.names, strict=True)
-        return json.dumps([{**row, "category": name} for row, name in rows])
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def with_changes(settings: T, changes: Mapping[str, Any], place: str = "") -> T:
         try:
             check_type(values[name], hint)
         except TypeCheckError:
-            wanted = hint.__name__ if isinstance(hint, type) else hint
+            wanted = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
             raise TypeError(f"{place}{name} is {value!r}; it must be {wanted}") from None
     return dataclasses.replace(settings, **values)  # type: ignore[type-var]
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import sssd.extras  # noqa: F401  it comes before what may be missing
 
@@ -15,8 +15,10 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from sssd import __version__
+from sssd.commands import to_resume
 from sssd.data import DataError, DetectionDataset
 from sssd.data.build import build_validation_set
+from sssd.data.dataset import some_of
 from sssd.data.faults import Id
 from sssd.data.files import split_named
 from sssd.data.settings import DataConfig
@@ -26,6 +28,7 @@ from sssd.detectors.weights import load_weights
 from sssd.engine import distributed
 from sssd.engine.best import BEST, Best, read_best
 from sssd.engine.distributed import choose_device
+from sssd.engine.files import Weights
 from sssd.engine.inference import Evaluation, evaluate_detector
 from sssd.engine.prediction import Detections, ImageLike, Predictor
 from sssd.engine.record import (
@@ -202,17 +205,14 @@ class Run:
         ambiguous = any(len(set(names)) < len(names) for names in (self.classes, dataset.classes))
         if ambiguous or not used or not set(used) <= set(self.classes):
             raise DataError(
-                f"{dataset.source} has objects of {len(used)} classes ({_some(used)}), but "
-                f"{self.folder} was trained on {len(self.classes)} ({_some(self.classes)}); "
-                "evaluate it on data with classes of these names only"
+                f"{dataset.source} has objects of {some_of(used)}, but {self.folder} was trained "
+                f"on {some_of(self.classes)}; evaluate it on data with classes of these names only"
             )
         id_of = dict(zip(dataset.classes, dataset.category_ids, strict=True))
         return [id_of.get(name) for name in self.classes]
 
 
-def load(
-    folder: Path | str, device: str = "cpu", *, weights: Literal["last", "best"] = "last"
-) -> Run:
+def load(folder: Path | str, device: str = "cpu", *, weights: Weights = "last") -> Run:
     """Opens the folder of a finished run; nothing is downloaded.
 
     Args:
@@ -276,17 +276,13 @@ def _read_metadata(path: Path) -> dict[str, str]:
         state = "is not finished" if path.name == WEIGHTS else "has not been evaluated yet"
         raise FileNotFoundError(
             f"{path.parent}: the run {state}, so it has no {path.name}; resume it with `python -m "
-            f"sssd.train --resume --out {path.parent}`"
+            f"sssd.train {to_resume(path.parent)}`"
         )
     try:
         with safe_open(path, "pt") as file:
             return dict(file.metadata() or {})
     except SafetensorError as error:
         raise ValueError(f"{path}: not a complete safetensors file: {error}") from error
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def evaluation_data(run: Run, **changes: Any) -> DataConfig:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 from sssd.engine.loggers import LoggerName
 from sssd.schedules import require_real
 
+CocoEvaluator = Literal["pycocotools", "faster-coco-eval"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 EVALUATIONS = 10  # of a run, where nothing else is said
 SHARE = 0.1  # of a run's time that they may take
@@ -81,7 +82,7 @@ class EngineConfig:
     """Evaluate every so many iterations; 0: only at the end. None: ten times in the run, or less
     often, so that evaluation takes about a tenth of the time."""
 
-    evaluate_with: Literal["faster-coco-eval", "pycocotools"] = "faster-coco-eval"
+    evaluate_with: CocoEvaluator = "faster-coco-eval"
     """COCO evaluator during training: faster-coco-eval gives the same numbers sooner. The final
     numbers always come from pycocotools."""
 

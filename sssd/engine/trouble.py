@@ -1,11 +1,11 @@
 """What to tell of a run that cannot go on as it is, and of the way out."""
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
+from sssd.commands import to_resume
 from sssd.engine.device import name_of
 from sssd.engine.distributed import world_size
 from sssd.engine.memory import memory_there
@@ -48,7 +48,7 @@ def out_of_memory(
         less = f"--engine.accumulate {parts}"
         same = f"{batch // (processes * parts)} at a time, with the same batch per step"
         if saved:
-            command = f"-m sssd.train --resume --out {shlex.quote(str(folder))} {less}"
+            command = f"-m sssd.train {to_resume(folder)} {less}"
             way = f"Resume after iteration {int(saved[-1].stem)} with `{command}`: {same}"
         else:
             way = f"Start again with {less}: {same}"
@@ -71,7 +71,7 @@ def diverged(what: str, done: int, folder: Path, config: EngineConfig, scaled: b
         scaled: whether it computes in fp16.
     """
     again = "start again" + (
-        f" with --resume --out {folder}: the last checkpoint was saved before that"
+        f" with {to_resume(folder)}: the last checkpoint was saved before that"
         if checkpoints(folder)
         else ": there is no checkpoint from before that"
     )

@@ -26,7 +26,6 @@ LIBRARY_PATH = Path(__file__).parent.parent / "_C.so"
 CUDA_LIBRARY_PATH = LIBRARY_PATH.with_name("_C_cuda.so")
 BUILD_COMMAND = "python setup.py build_ext"
 
-_default = "auto"
 R = TypeVar("R")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sssd.commands import to_resume
 from sssd.data import DetectionDataset
 from sssd.detectors import DetectorConfig
 from sssd.detectors.start import OF_THE_NETWORK
@@ -134,7 +135,7 @@ def commands(folder: Path, detector: DetectorConfig) -> list[Block]:
             f"evaluate {run} --data.val DATA --report other.html"
         ),
         "export to a file for other programs": f"export {run} --out detector.onnx",
-        "train longer": f"train --resume --out {run} --schedule.iterations MORE",
+        "train longer": f"train {to_resume(folder)} --schedule.iterations MORE",
         "start a new run from its weights": (
             f"train small {network}--detector.start-from {run} --data.train DATA --data.val DATA"
         ),

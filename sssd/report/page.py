@@ -62,6 +62,14 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """A paragraph of what was decided: GO, NO-GO or INCONCLUSIVE, which gives it its colour."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Code:
     """Lines to copy."""
 
@@ -118,7 +126,9 @@ class Pair:
     photos: Sequence[Photo]
 
 
-Block = Union[Heading, Text, Code, Table, Picture, Photo, Numbers, Grid, Pair]  # noqa: UP007  recursive
+Block = Union[  # noqa: UP007  recursive
+    Heading, Text, Verdict, Code, Table, Picture, Photo, Numbers, Grid, Pair
+]
 
 
 def html(blocks: Sequence[Block], title: str) -> str:
@@ -162,9 +172,8 @@ def _html(block: Block) -> str:
     if isinstance(block, Table):
         return _table(block)
     text = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", escape(block.text))
-    verdict = re.match(r"<b>.*: (GO|NO-GO|INCONCLUSIVE)</b>", text)
-    if verdict:
-        return f'<p class="verdict {verdict[1].lower()}"><span>{text}</span></p>'
+    if isinstance(block, Verdict):
+        return f'<p class="verdict {block.name.lower()}"><span>{text}</span></p>'
     return f"<p>{text}</p>"
 
 

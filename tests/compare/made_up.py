@@ -59,7 +59,6 @@ def make_result(plan: Plan, run: PlannedRun, ap: float) -> Result:
         "teacher_curve": [[i, ap + 0.2] for i, ap in curve] if taught else [],
         "distance": [0.3, 0.2] if taught else None,
         "levels": levels if taught else [],
-        "seconds": 60.0,
         "wall_seconds": 90.0,
         "code": "c",
         "resampled": (share + random.normal(0, 0.01, 50)).tolist(),

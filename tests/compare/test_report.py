@@ -45,6 +45,7 @@ def test_the_report_of_a_plan(tmp_path: Path) -> None:
     plan = make_plan()
     results = make_results(plan, truth, 4)
     write_report(plan, {}, {}, tmp_path)
+    assert '<p class="verdict inconclusive">' in (tmp_path / "report.html").read_text()
     assert "100 validation images are few" in (tmp_path / "report.md").read_text()
     told = write_report(plan, results, {}, tmp_path)
     assert json.loads((tmp_path / "results.json").read_text()) == told
@@ -59,6 +60,7 @@ def test_the_report_of_a_plan(tmp_path: Path) -> None:
     assert page.open == []
     assert page.loaded == []  # one file, nothing beside it
     assert "sssd over plain at equal time" in page.text
+    assert '<p class="verdict go">' in (tmp_path / "report.html").read_text()
     before = (tmp_path / "report.html").read_bytes()
     write_report(plan, results, {}, tmp_path)
     assert (tmp_path / "report.html").read_bytes() == before

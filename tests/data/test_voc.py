@@ -57,15 +57,6 @@ def test_without_a_list_every_file_is_read(root: Path) -> None:
     assert len(read_voc(root, None)) == 3
 
 
-def test_classes_may_be_given(root: Path) -> None:
-    dataset = read_voc(root, "train", classes=["dog", "cat"])
-    assert dataset[0][1]["labels"].tolist() == [0, 1]
-    with pytest.warns(UserWarning, match="1 unknown category"):
-        dataset = read_voc(root, "train", classes=["dog"])
-    (fault,) = dataset.faults
-    assert str(fault).endswith("a.xml: object 2: unknown category: 'cat' is not one of dog")
-
-
 def test_names_and_sizes_are_taken_from_the_images_where_the_xml_is_wrong(root: Path) -> None:
     write_xml(root, "a", [("dog", 1, 2, 31, 42)], size="", filename="renamed.png")
     dataset = read_voc(root, "train")
