@@ -204,7 +204,8 @@ std::tuple<Tensors, Tensors> divergence_backward(Tensor grad_values, Tensors stu
                   "grad_values must hold one value a level");
   STD_TORCH_CHECK(factors.numel() == levels && factors.scalar_type() == call.value_type() &&
                       saved.numel() == divergence::saved_planes(call.settings) * call.rows &&
-                      saved.scalar_type() == call.value_type(),
+                      saved.scalar_type() == call.value_type() && factors.is_contiguous() &&
+                      saved.is_contiguous(),
                   "factors and saved must be those of the forward pass");
   Tensors grad_student, grad_teacher;
   if (need_student)

@@ -77,7 +77,7 @@ const char* paint(const PaintProblem& problem, void* workspace, void* stream) {
 }
 
 const char* heatmap(const HeatmapProblem& problem, void* workspace, void* stream) {
-  const TilePlan plan(problem.levels, problem.batch * problem.classes);
+  const TilePlan plan(problem.levels, problem.batch * class_blocks(problem.classes));
   return run(problem, plan.blocks(problem.levels), workspace, stream,
              [&](auto of, const device::Shape& shape, cudaStream_t on, const Bits* stamps) {
                return device::launch(heatmap_kernel<decltype(of)>, shape, on, problem, plan,

@@ -1,14 +1,21 @@
-// Label heatmaps on CUDA: a block writes a tile of cells of one image and class, a thread each
-// cell.
+// Label heatmaps on CUDA: a block writes a tile of cells of one image and a few classes, a thread
+// each cell. Most tiles of most classes are empty: what costs is to look at all objects, once a
+// block.
 #pragma once
 
 #include "kernels/boxes/cuda_prepare.cuh"
 
 namespace sssd::boxes_cuda {
 
-// Objects of one image and class that meet a tile, as many as a block has threads at a time.
+constexpr int kClasses = 8;  // that one block takes
+SSSD_HOST_DEVICE inline int64_t class_blocks(int64_t classes) {
+  return (classes + kClasses - 1) / kClasses;
+}
+
+// Objects of these classes in one image that meet a tile, as many as a block has threads at a time.
 struct DrawShared {
   uint32_t votes[kWarps];
+  int32_t label[kThreads];  // counted from the block's first class
   CellSpan window[kThreads];
   Bits course[kThreads];  // of the profile over the window: see stamps_kernel
   float strength[kThreads];
@@ -32,26 +39,27 @@ __device__ __forceinline__ float profile_at(Profile profile, int32_t row, int32_
   return expf(-(down * down * per_row + right * right * per_column));
 }
 
-// The heat of this thread's cell from the objects of one image and class. All threads call it.
-__device__ __forceinline__ float heat_at(const HeatmapProblem& problem, const Bits* stamps,
-                                         const Tile& tile, int32_t image, int32_t label,
-                                         DrawShared& shared) {
+// The heat of this thread's cell in each class from the objects of one image. All threads call it.
+__device__ __forceinline__ void draw(const HeatmapProblem& problem, const Bits* stamps,
+                                     const Tile& tile, int64_t image, int64_t first_label,
+                                     DrawShared& shared, float (&heat)[kClasses]) {
   const int32_t row = tile.top + static_cast<int32_t>(threadIdx.x / kTileColumns);
   const int32_t column = tile.left + static_cast<int32_t>(threadIdx.x % kTileColumns);
   const int64_t plane = problem.levels.count * problem.objects.count;
-  float heat = 0;
   for (int64_t first = 0; first < problem.objects.count; first += kThreads) {
     const int64_t t = first + threadIdx.x;
     const int64_t at = tile.level * problem.objects.count + t;
     CellSpan window = {0, 0, 0, 0};
-    if (t < problem.objects.count && problem.objects.image_of(t) == image &&
-        problem.label_of(t) == label)
-      window = read_span(stamps, at);
+    int64_t label = -1;
+    if (t < problem.objects.count && problem.objects.image_of(t) == image)
+      label = problem.label_of(t) - first_label;
+    if (label >= 0 && label < kClasses) window = read_span(stamps, at);
     int found;
     const bool keep = tile.meets(window);
     const int place = place_in_order(keep, shared.votes, found);
     if (keep) {
       shared.window[place] = window;
+      shared.label[place] = static_cast<int32_t>(label);
       shared.course[place] = device::load(stamps + plane + at);
       shared.strength[place] = problem.strength == nullptr ? 1.0f : problem.strength[t];
     }
@@ -59,11 +67,14 @@ __device__ __forceinline__ float heat_at(const HeatmapProblem& problem, const Bi
     for (int k = 0; k < found; ++k) {
       if (!shared.window[k].holds(row, column)) continue;
       const float value = shared.strength[k] * profile_at(problem.profile, row, column, k, shared);
-      heat = problem.combine == Combine::max ? fmaxf(heat, value) : heat + value;
+#pragma unroll
+      for (int c = 0; c < kClasses; ++c) {  // by value: a register has no index
+        const float mine = shared.label[k] == c ? value : 0.0f;
+        heat[c] = problem.combine == Combine::max ? fmaxf(heat[c], mine) : heat[c] + mine;
+      }
     }
     __syncthreads();
   }
-  return heat;
 }
 
 template <class T>
@@ -73,12 +84,18 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   SSSD_SHARED(DrawShared, shared);
   const Tile tile(plan, problem.levels);
   const BoxLevel& map = problem.levels.level[tile.level];
-  const float heat = heat_at(problem, stamps, tile, tile.depth / problem.classes,
-                             tile.depth % problem.classes, shared);
+  const int64_t blocks = class_blocks(problem.classes);
+  const int64_t image = tile.depth / blocks, first = tile.depth % blocks * kClasses;
+  float heat[kClasses] = {};
+  draw(problem, stamps, tile, image, first, shared, heat);
   const int32_t row = tile.top + threadIdx.x / kTileColumns;
   const int32_t column = tile.left + threadIdx.x % kTileColumns;
-  if (row < map.size.height && column < map.size.width)
-    write<T>(map.map, tile.depth * map.cells() + int64_t{row} * map.size.width + column, heat);
+  if (row >= map.size.height || column >= map.size.width) return;
+  const int64_t cell = int64_t{row} * map.size.width + column;
+#pragma unroll
+  for (int c = 0; c < kClasses; ++c)
+    if (first + c < problem.classes)
+      write<T>(map.map, (image * problem.classes + first + c) * map.cells() + cell, heat[c]);
 }
 
 }  // namespace sssd::boxes_cuda

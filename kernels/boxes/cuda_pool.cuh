@@ -9,7 +9,8 @@ struct PoolShared {
   float part[kWarps][kChannels];
 };
 
-// Contiguous maps: a warp takes a channel, its lanes the cells of the span, row after row.
+// Contiguous maps: a warp takes every eighth channel, its lanes the cells of the span, row after
+// row. A cell is loaded from all these channels before any is added: a load waits for no other.
 template <class T>
 __device__ __forceinline__ void sum_planes(const PoolProblem& problem, const BoxLevel& map,
                                            int64_t image, int64_t channel, const CellSpan& span,
@@ -21,15 +22,27 @@ __device__ __forceinline__ void sum_planes(const PoolProblem& problem, const Box
   const int32_t across = columns < device::kWarp ? columns : device::kWarp;
   const int32_t down = device::kWarp / across;
   const int32_t column = lane % across, row = lane / across;
-  for (int c = warp; c < kChannels && channel + c < problem.channels; c += kWarps) {
-    const int64_t plane = (image * problem.channels + channel + c) * map.cells();
-    float sum = 0;
-    if (row < down)
-      for (int32_t i = row; i < rows; i += down)
-        for (int32_t j = column; j < columns; j += across)
-          sum += read<T>(map.map, plane + int64_t{span.top + i} * map.size.width + span.left + j);
-    for (int mask = device::kWarp / 2; mask > 0; mask /= 2) sum += device::shuffle_xor(sum, mask);
-    if (lane == 0) shared.part[0][c] = sum;
+  constexpr int kEach = kChannels / kWarps;
+  const int64_t plane = (image * problem.channels + channel + warp) * map.cells();
+  float sum[kEach] = {};
+  if (row < down)
+    for (int32_t i = row; i < rows; i += down)
+      for (int32_t j = column; j < columns; j += across) {
+        const int64_t cell = plane + int64_t{span.top + i} * map.size.width + span.left + j;
+        float value[kEach];
+#pragma unroll
+        for (int k = 0; k < kEach; ++k) {
+          const bool exists = channel + warp + k * kWarps < problem.channels;
+          value[k] = exists ? read<T>(map.map, cell + k * kWarps * map.cells()) : 0.0f;
+        }
+#pragma unroll
+        for (int k = 0; k < kEach; ++k) sum[k] += value[k];
+      }
+#pragma unroll
+  for (int k = 0; k < kEach; ++k) {
+    for (int mask = device::kWarp / 2; mask > 0; mask /= 2)
+      sum[k] += device::shuffle_xor(sum[k], mask);
+    if (lane == 0) shared.part[0][warp + k * kWarps] = sum[k];
   }
   __syncthreads();
 }

@@ -10,7 +10,7 @@ from torch import Tensor
 from sssd.ops import box_kernels, dispatch
 from sssd.ops.inputs import Maps, as_list
 from sssd.ops.objects import (
-    check_batch_size,
+    check_count,
     check_device,
     check_floating,
     check_level_shapes,
@@ -131,7 +131,7 @@ def paint_boxes(
     Source: the intra-object knowledge mapper of Zhang et al., "LGD", AAAI 2022, section 3.2.
     """
     shapes = check_level_shapes(level_shapes)
-    check_batch_size(batch_size)
+    check_count("batch_size", batch_size, 0)
     check_objects(boxes, image_index, image_size, batch_size, check=check)
     _check_values(values, boxes, len(shapes))
     if memory_format not in (torch.contiguous_format, torch.channels_last):

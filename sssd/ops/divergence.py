@@ -68,7 +68,8 @@ def feature_divergence(
         divergence: "js" (Jensen-Shannon), "kl" (teacher || student), "reverse_kl" (student ||
             teacher), "mse" (squared difference), "cosine" (1 - cosine). The first three need
             softmax rows; cosine needs any other.
-        temperature: of the softmax.
+        temperature: of the softmax. torch.compile compiles anew for each value; for one that
+            changes all the time, divide the maps by it.
         eps: standardize: added to the variance, or (unbiased) to the deviation; l2, cosine: the
             shortest length. Default 1e-5, 1e-6 if unbiased, 1e-12 for lengths.
         unbiased: standardize by the variance over n - 1.

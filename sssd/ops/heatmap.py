@@ -13,7 +13,7 @@ from sssd.ops.inputs import as_number
 from sssd.ops.objects import (
     Assign,
     assigned_levels,
-    check_batch_size,
+    check_count,
     check_device,
     check_floating,
     check_level_shapes,
@@ -148,9 +148,8 @@ def _check_labels(
     *,
     check: bool,
 ) -> None:
-    if num_classes < 1:
-        raise ValueError(f"num_classes is {num_classes}: expected at least one class")
-    check_batch_size(batch_size)
+    check_count("num_classes", num_classes, 1)
+    check_count("batch_size", batch_size, 0)
     check_objects(boxes, image_index, image_size, batch_size, check=check)
     check_per_object("labels", labels, boxes)
     check_range("labels", labels, num_classes, "the number of classes", check=check)

@@ -146,6 +146,8 @@ def check_weights(
                 f"row_weights[{level}] requires a gradient: weights are constants, pass "
                 "weights.detach()"
             )
+    if torch.compiler.is_compiling():  # which cannot ask for what follows
+        return [w.float() for w in levels]
     # Autograd saves no tensor of torch.inference_mode; these are small enough to copy.
     return [(w.clone() if w.is_inference() else w).float() for w in levels]
 

@@ -85,8 +85,7 @@ def check_objects(
             "distinguish neighboring pixels of a large image), for example boxes.float()"
         )
     check_per_object("image_index", image_index, boxes)
-    whole = not any(isinstance(side, float) for side in image_size)
-    if not whole or len(image_size) != 2 or min(image_size) < 1:
+    if not _are_whole(*image_size) or len(image_size) != 2 or min(image_size) < 1:
         raise ValueError(
             f"image_size is {tuple(image_size)}: expected (height, width) of the padded batch, two "
             "whole numbers, at least 1"
@@ -115,10 +114,15 @@ def check_device(name: str, value: Tensor, boxes: Tensor) -> None:
         )
 
 
-def check_batch_size(batch_size: int) -> None:
-    """Refuse a negative number of images."""
-    if batch_size < 0:
-        raise ValueError(f"batch_size is {batch_size}: expected the number of images")
+def _are_whole(*numbers: int) -> bool:
+    """Whether they are whole numbers, those of torch.compile's dynamic shapes included."""
+    return not any(isinstance(number, float) for number in numbers)
+
+
+def check_count(name: str, count: int, least: int) -> None:
+    """Refuse what is no number of images or classes."""
+    if not _are_whole(count) or count < least:
+        raise ValueError(f"{name} is {count}: expected a whole number, at least {least}")
 
 
 def check_floating(name: str, dtype: torch.dtype) -> None:
@@ -168,9 +172,10 @@ def check_level_shapes(level_shapes: Sequence[tuple[int, int]]) -> list[tuple[in
     if len(level_shapes) == 0:
         raise ValueError("level_shapes is empty: pass one (height, width) per level")
     for level, shape in enumerate(level_shapes):
-        if len(shape) != 2 or min(shape) < 0:
+        if not _are_whole(*shape) or len(shape) != 2 or min(shape) < 0:
             raise ValueError(
-                f"level_shapes[{level}] is {tuple(shape)}: expected (height, width), not negative"
+                f"level_shapes[{level}] is {tuple(shape)}: expected (height, width), two whole "
+                "numbers, not negative"
             )
     return [(int(height), int(width)) for height, width in level_shapes]
 

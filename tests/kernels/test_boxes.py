@@ -64,12 +64,12 @@ def test_paint(boxes_module, memory_format, dtype, channels, count):
         accuracy.check_paint(ours, values, *where, mean=mean)
 
 
-@pairwise(profile=accuracy.PROFILE, combine=["max", "sum"], dtype=DTYPES)
-def test_heatmap(boxes_module, profile, combine, dtype):
+@pairwise(profile=accuracy.PROFILE, combine=["max", "sum"], dtype=DTYPES, classes=[3, 8, 19])
+def test_heatmap(boxes_module, profile, combine, dtype, classes):
     boxes, index = objects(60, 2)
-    labels = torch.arange(60) % 3
+    labels = torch.arange(60) % (classes + 1) - torch.arange(60) % 2  # some are no class's
     options = {"profile": profile, "combine": combine, "strength": torch.rand(60)}
-    arguments = (boxes, labels, index, IMAGE_SIZE, SHAPES, 2, 3)
+    arguments = (boxes, labels, index, IMAGE_SIZE, SHAPES, 2, classes)
     ours = host_boxes.heatmap(boxes_module, *arguments, **options, dtype=dtype)
     accuracy.check_heatmap(ours, *arguments, **options)
 

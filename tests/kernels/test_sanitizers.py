@@ -76,8 +76,8 @@ FAULTS = {
     "heatmap's bounds": Fault(
         "boxes",
         "boxes/cuda_heatmap.cuh",
-        "if (row < map.size.height && column < map.size.width)",
-        f"if (!({OFF}) || (row < map.size.height && column < map.size.width))",
+        "if (row >= map.size.height || column >= map.size.width) return;",
+        f"if ({OFF} && (row >= map.size.height || column >= map.size.width)) return;",
     ),
     "the widest level": Fault(
         "boxes_cpu",

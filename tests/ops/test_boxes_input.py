@@ -74,7 +74,9 @@ def test_bad_input_names_the_argument_and_the_way_out():
         (TypeError, "values is torch.int64", lambda: paint(values.long())),
         (ValueError, "level_shapes is empty", lambda: paint(shapes=[])),
         (ValueError, r"level_shapes\[1\] is \(-1, 2\)", lambda: paint(shapes=[(1, 1), (-1, 2)])),
+        (ValueError, r"level_shapes\[0\] is \(1.5, 2\).* whole", lambda: paint(shapes=[(1.5, 2)])),
         (ValueError, "batch_size is -1", lambda: paint(batch=-1)),
+        (ValueError, "batch_size is 2.5: expected a whole", lambda: paint(batch=2.5)),
         (ValueError, "memory_format is", lambda: paint(memory_format=torch.preserve_format)),
         (ValueError, "backend is 'gpu'", lambda: pool(backend="gpu")),
     ]

@@ -93,6 +93,22 @@ def test_opcheck():
             torch.library.opcheck(torch.ops.sssd.box_paint.default, arguments)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_autocast_changes_nothing(backend):
+    boxes, index = objects(20, batch=2)
+    levels, values = maps(2, 5, torch.float32), torch.randn(20, 5)
+
+    def both() -> list[Tensor]:
+        pooled = pool_boxes(levels, boxes, index, IMAGE_SIZE, backend=backend)
+        painted = paint_boxes(values, boxes, index, IMAGE_SIZE, SHAPES, 2, backend=backend)
+        return [pooled, *painted]
+
+    expected = both()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = both()
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
 @pytest.mark.slow
 @needs_library
 def test_compiles_once_for_images_and_objects_of_any_number_and_size():

@@ -152,3 +152,17 @@ def test_a_direct_call_with_maps_of_another_layout_is_refused():
     for student, teacher in ((dense, last), (strided, strided), (dense.mT.contiguous().mT, dense)):
         with pytest.raises(RuntimeError, match="level 0: student and teacher must share a memory"):
             forward([student], [teacher], [], *over_channels)
+
+
+def test_a_direct_call_with_saved_numbers_of_another_layout_is_refused():
+    over_channels = numbers_of(over="channels")
+    student, teacher = torch.randn(2, 4, 3, 5), torch.randn(2, 4, 3, 5)
+    value, factors, saved = torch.ops.sssd.divergence_forward(
+        [student], [teacher], [], *over_channels
+    )
+    needs = (True, True)
+    for wrong in (saved.mT.contiguous().mT, saved[:1, :1].expand_as(saved)):
+        with pytest.raises(RuntimeError, match="those of the forward pass"):
+            torch.ops.sssd.divergence_backward(
+                value, [student], [teacher], [], factors, wrong, *over_channels, *needs
+            )

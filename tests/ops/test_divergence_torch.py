@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from sssd.ops import dispatch, feature_divergence, js_distance
-from tests.ops.divergence_cases import FORMATS, MEMBERS, OVER, make_maps, numbers_of
+from tests.ops.divergence_cases import (
+    FORMATS,
+    MEMBERS,
+    OVER,
+    make_maps,
+    numbers_of,
+    row_weights,
+)
 from tests.pairwise import pairwise
 
 NATIVE = pytest.mark.skipif(bool(dispatch.MISSING), reason=dispatch.MISSING)
@@ -124,14 +131,28 @@ def test_compiles_once_for_maps_of_any_size():
             torch.testing.assert_close(grads, torch.autograd.grad(expected, both))
 
 
+@pairwise(backend=[pytest.param("cpu", marks=NATIVE), "reference"], member=MEMBERS, over=OVER)
+def test_compiles_whole_with_row_weights(backend, member, over):
+    student, teacher = make_maps(SHAPES)
+    settings = {"over": over, "backend": backend, **MEMBERS[member]}
+
+    def loss(student, teacher, weights):
+        return feature_divergence(student, teacher, row_weights=weights, **settings)
+
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
+    maps = (student, teacher, row_weights(student, over))
+    torch.testing.assert_close(compiled(*maps), loss(*maps))
+
+
 def test_exports():
     class Module(torch.nn.Module):
-        def forward(self, a, b):
-            return js_distance([a], [b])
+        def forward(self, a, b, w):
+            return js_distance([a], [b], row_weights=[w])
 
-    a, b = torch.randn(1, 8, 4, 4), torch.randn(1, 8, 4, 4)
-    program = torch.export.export(Module(), (a, b))
-    torch.testing.assert_close(program.module()(a, b), js_distance([a], [b]))
+    maps = torch.randn(1, 8, 4, 4), torch.randn(1, 8, 4, 4), torch.rand(1, 4, 4)
+    program = torch.export.export(Module(), maps, strict=True)
+    torch.testing.assert_close(program.module()(*maps), Module()(*maps))
 
 
 @pytest.mark.parametrize("backend", [pytest.param("cpu", marks=NATIVE), "reference"])

@@ -1,7 +1,8 @@
 """Which cells a box covers, and the pool and paint that follow, in plain differentiable PyTorch.
 
-Written to be checked against the formulas, with dense masks: the memory grows with
-objects x cells. The native operators compute the same without a mask.
+Written to be checked against the formulas, as products with dense masks: the memory grows with
+objects x cells. The native operators compute the same without a mask. What is infinite or NaN in a
+map, they add to the objects that cover it, and a product makes it NaN in all others too.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def pool_boxes(
         total = maps.new_zeros(len(boxes), maps.shape[1])  # (T, C)
         for image, cells in enumerate(maps):
             in_image = masks & (image_index == image)[:, None]
-            total = total + in_image.to(maps.dtype) @ cells.T
+            total = total + _product(in_image.to(maps.dtype), cells.T)
         if mean:
             total = total / masks.sum(1, keepdim=True).clamp(min=1)
         pooled.append(total.to(level.dtype))
@@ -107,6 +108,12 @@ def paint_boxes(
         if mean:
             vectors = vectors / masks.sum(1, keepdim=True).clamp(min=1)
         in_image = (image_index == images[:, None])[:, :, None] & masks  # (B, T, cells)
-        maps = vectors.T @ in_image.to(vectors.dtype)  # (B, C, cells)
+        maps = _product(vectors.T, in_image.to(vectors.dtype))  # (B, C, cells)
         painted.append(maps.to(values.dtype).unflatten(2, (height, width)))
     return painted
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """The matrix product in the dtype that both have, whatever autocast would make of it."""
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b

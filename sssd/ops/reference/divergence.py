@@ -32,7 +32,7 @@ def feature_divergence(
     values = []
     for level, (a, b) in enumerate(zip(student, teacher, strict=True)):
         dims = REDUCED[over]
-        count = math.prod(a.shape[d] for d in dims)
+        count = math.prod([a.shape[d] for d in dims])
         wide = torch.float64 if torch.float64 in (a.dtype, b.dtype) else torch.float32
         a, b = a.to(wide), b.to(wide)
         weights = None if row_weights is None else row_weights[level].to(wide)
@@ -175,10 +175,10 @@ def _normalized(
     if normalize == "l2" or unit:
         x = x / torch.where(long, torch.where(long, squares, 1.0).sqrt(), eps)
     elif normalize == "standardize" and not unbiased:
-        count = math.prod(x.shape[d] for d in dims)
+        count = math.prod([x.shape[d] for d in dims])
         x = x / (squares / count + eps).sqrt()
     elif normalize == "standardize":
-        variance = squares / max(math.prod(x.shape[d] for d in dims) - 1, 1)
+        variance = squares / max(math.prod([x.shape[d] for d in dims]) - 1, 1)
         flat = variance == 0
         x = x / (torch.where(flat, 0.0, torch.where(flat, 1.0, variance).sqrt()) + eps)
     return x, long.squeeze(dims)

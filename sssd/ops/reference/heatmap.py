@@ -48,8 +48,28 @@ def gaussian_radius(
 def _sqrt(x: Tensor) -> Tensor:
     """The correctly rounded root, which torch's on the CPU is not: 17688.999999999996 gave
     132.99999999999997, and a box of 15 x 70 cells the legacy radius 6 instead of 7.
+
+    Of torch's root and its neighbours, the r with r pred(r) < x <= r succ(r) (Tuckerman's test).
     """
-    return x.clone().apply_(math.sqrt) if x.device.type == "cpu" else x.sqrt()
+    root = x.sqrt()
+    below, above = (torch.nextafter(root, root.new_full((), end)) for end in (0.0, math.inf))
+    root = torch.where(_minus_product(x, root, above) > 0, above, root)
+    return torch.where(_minus_product(x, root, below) <= 0, below, root)
+
+
+def _minus_product(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """X - a b, which is close to 0, as if the product were not rounded (Dekker)."""
+    (a1, a2), (b1, b2) = _halves(a), _halves(b)
+    product = a * b
+    rest = ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2
+    return (x - product) - rest
+
+
+def _halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Two numbers of half the bits each whose sum is x (Veltkamp)."""
+    wide = x * (2**27 + 1)
+    high = wide - (wide - x)
+    return high, x - high
 
 
 def gaussian_windows(
@@ -140,7 +160,7 @@ def label_heatmap(
     """
     in_maps = (image_index >= 0) & (image_index < batch_size)
     in_maps &= (labels >= 0) & (labels < num_classes)
-    channel = (image_index * num_classes + labels).where(in_maps, 0)
+    channel = (image_index.long() * num_classes + labels).where(in_maps, 0)
     maps = []
     for level, shape in enumerate(level_shapes):
         if profile == "box":
