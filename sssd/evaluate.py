@@ -137,11 +137,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         # With torch, seconds that --help need not take.
         from sssd.data import DataError, WorkerKilled
+        from sssd.data.coco_files import refuse_to_overwrite
         from sssd.engine.evaluate import METRICS
         from sssd.engine.runs import load
         from sssd.engine.tables import class_table, difference, table
         from sssd.engine.trained import teacher_of
 
+        refuse_to_overwrite("--out", command.out)
+        refuse_to_overwrite("--detections", command.detections)
+        refuse_to_overwrite("--report", command.report, ".html")
         console = plain_console()
         runs = [load(folder, command.device, weights=command.weights) for folder in command.runs]
         dataset = _same_data(runs, command, console)

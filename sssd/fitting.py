@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from sssd.data.build import build_datasets
 from sssd.detectors import build_detector
 from sssd.engine import distributed
 from sssd.engine.best import BEST
-from sssd.engine.files import RunError, write_text
+from sssd.engine.files import RunError, alone_in, write_text
 from sssd.engine.headline import first_lines
 from sssd.engine.inference import Evaluation
 from sssd.engine.loggers import Logger
@@ -103,12 +103,14 @@ def fit_settings(
         console: see `fit`, which also says what is returned and raised.
         loggers: see `fit`.
     """
-    with distributed.process_group(asked.engine.device):
+    with distributed.process_group(asked.engine.device), ExitStack() as held:
         console = console or distributed.console()
         asked = dataclasses.replace(asked, data=asked.data.absolute())
         distributed.from_first(lambda: _check_folder(asked))
         method, train_set, validation_set, config = prepare(asked, console, given)
         folder = distributed.from_first(lambda: config.out or _new_folder(recipe))
+        if distributed.is_first():
+            held.enter_context(alone_in(folder))
         run = Run(
             folder,
             method.detector,
@@ -266,6 +268,8 @@ def _check_folder(config: Config) -> None:
         return
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out: {folder} is a file; name a folder")
+    if (folder / "plan.json").exists():
+        raise ValueError(f"--out: {folder} is the folder of a comparison; choose another one")
     there = bool(checkpoints(folder))
     if there and not config.resume:
         raise ValueError(

@@ -26,6 +26,7 @@ import sssd.extras  # noqa: F401  it comes before what may be missing
 import tyro
 
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_output
+from sssd.data.settings import require_range
 from sssd.engine.files import RunError, Weights, write_text
 from sssd.engine.sizes import require_number
 
@@ -90,11 +91,7 @@ class Predict:
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise ValueError(f"--threshold is {self.threshold}; it must lie in [0, 1]")
         require_number("--max-detections", self.max_detections, 1)
-        if self.pixel_range is not None and not self.pixel_range[0] < self.pixel_range[1]:
-            low, high = self.pixel_range
-            raise ValueError(
-                f"--pixel-range is {low:g} {high:g}; the first must be smaller than the second"
-            )
+        require_range("--pixel-range", self.pixel_range)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -104,9 +101,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = tyro.cli(Predict, prog="python -m sssd.predict", args=arguments)
 
         # With torch, seconds that --help need not take.
+        from sssd.data.coco_files import refuse_to_overwrite
         from sssd.engine.prediction_files import find_files, is_video, target_paths
         from sssd.engine.video import require_av
 
+        refuse_to_overwrite("--json", command.json)
         files = find_files(command.images)
         targets: list[Path | None] = [None] * len(files)
         if command.out is not None:
@@ -181,10 +180,12 @@ class _Document:
         """Writes the file, if one is asked for."""
         if self.path is None:
             return
+        from sssd.data.coco_files import MARK
+
         parts = ("images", "categories", "annotations")
         rows = {part: ",\n".join(map(json.dumps, getattr(self, part))) for part in parts}
         text = ",\n".join(f'"{part}": [\n{lines}\n]' for part, lines in rows.items())
-        write_text(self.path, f"{{\n{text}\n}}\n")
+        write_text(self.path, f"{MARK},\n{text}\n}}\n")
         self.written = time.monotonic()
 
 

@@ -112,6 +112,8 @@ def test_wrong_use_is_status_two(
         "validation sets of": [str(run), str(elsewhere)],
         "nonsense": [str(run), "--engine", "nonsense"],
         "cannot be used here": [str(run), "--device", "nowhere"],
+        "--out: ": [str(run), "--out", str(other)],
+        "--detections is a.png; the name": [str(run), "--detections", "a.png"],
     }
     for said, arguments in cases.items():
         status, message = fails(capsys, *arguments)

@@ -278,6 +278,8 @@ def test_wrong_use_is_status_two(
 ) -> None:
     out = ["--out", str(tmp_path / "out")]
     (tmp_path / "empty").mkdir()
+    labels = tmp_path / "labels.json"
+    labels.write_text('{"images": [], "annotations": [], "categories": []}')
     cases = {
         "no images were named": [str(run), *out],
         "no images in this folder": [str(run), str(tmp_path / "empty"), *out],
@@ -285,6 +287,8 @@ def test_wrong_use_is_status_two(
         "--threshold is 2": [str(run), str(images), *out, "--threshold", "2"],
         "--max-detections is 0": [str(run), str(images), *out, "--max-detections", "0"],
         "--pixel-range is 3 1": [str(run), str(images), *out, "--pixel-range", "3", "1"],
+        "must end in .json": [str(run), str(images / "2.png"), "--json", str(images / "1.png")],
+        "holds a data set": [str(run), str(images), "--json", str(labels)],
         "not the folder of a run": [str(images), str(images), *out],
     }
     for said, arguments in cases.items():
@@ -292,6 +296,17 @@ def test_wrong_use_is_status_two(
         assert status == 2, message
         assert said in message
     assert not (tmp_path / "out").exists()
+
+
+def test_a_linked_folder_is_searched_and_its_own_json_written_again(
+    run: Path, images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "more").symlink_to(images)
+    found = tmp_path / "found.json"
+    for place in (images, tmp_path / "linked"):
+        assert main([str(run), str(place), "--json", str(found)]) == 0
+        assert set(results_in(found)) == {"1.png", "wide.jpg"}
 
 
 def test_a_folder_that_can_not_be_written_is_status_one(

@@ -79,6 +79,10 @@ def test_resume_goes_on_and_a_new_run_does_not_overwrite(
         (["small", "--engine.batch-size", "many"], "--engine.batch-size"),
         (["small", "--engine.batch-size", "4", "--engine.accumulate", "3"], "a multiple of 3"),
         (["small", "--engine.device", "nonsense"], "device 'nonsense' cannot be used here"),
+        (["small", "--engine.device", "meta"], "(it computes nothing); use 'cpu'"),
+        (["small", "--engine.seed", str(2**63)], "it must be less than 2^63"),
+        (["small", "--data.scale", "inf"], "--data.scale is inf"),
+        (["small", "--data.pixel-range", "0", "inf"], "--data.pixel-range is 0 inf"),
     ],
 )
 def test_wrong_use_is_status_two(

@@ -17,6 +17,7 @@ from sssd.compare.arms import Arm, differences, longer
 from sssd.compare.statistics import FIRST_LOOK, Rule, make_rule
 from sssd.data import DetectionDataset
 from sssd.engine.files import write_text
+from sssd.engine.record import FILE as RECORD
 from sssd.engine.record import REMOVED
 
 Equal = Literal["iterations", "time"]
@@ -261,6 +262,8 @@ def refuse_foreign(plan: Plan, folder: Path) -> None:
     Raises:
         ValueError: names it.
     """
+    if (folder / RECORD).exists():
+        raise ValueError(f"--out: {folder} is the folder of a training run; choose another one")
     known = {run.folder for seed in plan.seeds for run in plan.runs(seed)}
     for path in sorted((folder / "runs").glob("*")):
         if path.name not in known:

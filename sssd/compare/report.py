@@ -86,7 +86,8 @@ def _verdicts(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
         Text(
             "Rule, written before the first run: GO where the interval lies above 0 and the mean "
             f"is {rule.threshold:g} AP or more; NO-GO where it lies below {rule.threshold:g}; else "
-            f"INCONCLUSIVE, and one more seed, up to {len(plan.seeds)}. If gains vary over seeds "
+            f"INCONCLUSIVE, and one more seed, up to {len(plan.seeds)}. INCONCLUSIVE, too, while "
+            f"neither side has learned as much as {LEARNT:g} AP. If gains vary over seeds "
             "roughly as a normal distribution, the intervals of all looks and verdicts hold "
             f"together with {100 * (1 - plan.error):g} % confidence: a gain of 0 is called GO in "
             f"at most {sides} of such plans, a gain of {rule.threshold:g} NO-GO in at most "

@@ -14,7 +14,7 @@ import tyro
 
 from sssd.commands import plain_console, plain_output
 from sssd.data.faults import DataError
-from sssd.data.settings import Format
+from sssd.data.settings import Format, require_range
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,10 @@ class Check:
 
     json: Path | None = None
     """Also write all errors and notes to this json file."""
+
+    def __post_init__(self) -> None:
+        """Refuses what has no meaning."""
+        require_range("--pixel-range", self.pixel_range)
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,10 @@ def _demo(command: Demo) -> int:
 
 def _check(command: Check) -> int:
     from sssd.data.checks import check  # with torch, seconds that --help need not take
+    from sssd.data.coco_files import refuse_to_overwrite
     from sssd.data.formats import read_dataset
 
+    refuse_to_overwrite("--json", command.json)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the report says more
         dataset = read_dataset(
@@ -100,6 +106,8 @@ def _check(command: Check) -> int:
     report = check(dataset, decode=command.decode)
     console = plain_console()
     console.print(report)
+    if dataset.part:  # a json file is one
+        console.print(f"this is the split {dataset.part}, if the data have any (--split)")
     for line in report.lines(None if command.every else 5):
         console.print(line, soft_wrap=True)
     if command.json is not None:

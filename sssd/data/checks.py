@@ -88,7 +88,7 @@ class Report:
             raise DataError(
                 f"{source}: {len(errors)} bad records ({count_kinds(errors)}):\n  "
                 + "\n  ".join(lines)
-                + f"\nfix them (`python -m sssd.data check {shlex.quote(str(source))}` lists all), "
+                + f"\nfix them (`python -m sssd.data check {self._place()} --every` lists all), "
                 f"or leave them out with --data.on-bad-data drop: {self.dropped()}"
             )
         if len(self.bad_images) == len(self.dataset):
@@ -97,6 +97,11 @@ class Report:
             return self.dataset
         kept = np.setdiff1d(np.arange(len(self.dataset)), self.bad_images)
         return self.dataset.subset(kept)
+
+    def _place(self) -> str:
+        """The data as `sssd.data check` takes them."""
+        part = self.dataset.part or "train"
+        return shlex.quote(str(self.dataset.source)) + f" --split {part}" * (part != "train")
 
     def dropped(self) -> str:
         """Say how much "drop" leaves out, with what the reader could not take in."""

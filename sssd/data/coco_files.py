@@ -9,10 +9,28 @@ from typing import Any
 from sssd.data.faults import DataError, Id
 from sssd.data.files import IMAGE_FLAGS, Files, choose_split, folders_of_images, split_named
 
+MARK = '{"info": {"description": "sssd.predict"}'  # how the file begins that `predict` writes
+
 
 def is_coco(path: Path) -> bool:
     text = path.read_bytes()
     return all(f'"{key}"'.encode() in text for key in ("images", "annotations", "categories"))
+
+
+def refuse_to_overwrite(flag: str, path: Path | None, ending: str = ".json") -> None:
+    """Refuse to write over what may be somebody's data.
+
+    Raises:
+        DataError: the name has another ending, or the file there is a COCO data set.
+    """
+    if path is None:
+        return
+    if path.suffix.lower() != ending:
+        raise DataError(f"{flag} is {path}; the name of the file to write must end in {ending}")
+    if path.is_file() and is_coco(path) and not path.read_bytes().startswith(MARK.encode()):
+        raise DataError(
+            f"{flag}: {path} holds a data set, which would be overwritten; choose another name"
+        )
 
 
 def find_json(files: Files, split: str) -> Path:

@@ -94,8 +94,11 @@ def _make(folder: Path, image_size: int, scenes: dict[str, int]) -> None:
         raise ImportError(
             "the demo data needs scikit-learn, which is not installed: pip install 'sssd[demo]'"
         ) from None
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise _unwritable(folder, error) from error
     try:
         (temporary / "annotations").mkdir()
         photos = load_sample_images().images
@@ -112,11 +115,18 @@ def _make(folder: Path, image_size: int, scenes: dict[str, int]) -> None:
             _write_split(temporary, split, painter, seeds=[(number, k) for k in range(count)])
         temporary.chmod(0o755)
         temporary.rename(folder)
-    except OSError:
+    except OSError as error:
         if not folder.is_dir():  # else another process was first, with the same pixels
-            raise
+            raise _unwritable(folder, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _unwritable(folder: Path, error: OSError) -> OSError:
+    return OSError(
+        f"the demo data cannot be written to {folder.parent}: {error}; set the environment "
+        "variable SSSD_CACHE to a folder that can be written"
+    )
 
 
 def _side_of_photo(photo: np.ndarray, split: str) -> Image.Image:

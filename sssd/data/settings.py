@@ -15,6 +15,14 @@ Format = Literal["coco", "voc", "yolo"]
 OnBadData = Literal["raise", "drop"]
 
 
+def require_range(flag: str, pixel_range: tuple[float, float] | None) -> None:
+    """Refuses what is no range of pixel values."""
+    if pixel_range is None or -math.inf < pixel_range[0] < pixel_range[1] < math.inf:
+        return
+    low, high = pixel_range
+    raise ValueError(f"{flag} is {low:g} {high:g}; it must be two numbers, the smaller one first")
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Training and validation data, and augmentation."""
@@ -79,13 +87,9 @@ class DataConfig:
             raise ValueError(
                 f"--data.mosaic is {self.mosaic:g}; it must be a probability between 0 and 1"
             )
-        if not self.scale >= 1:
-            raise ValueError(f"--data.scale is {self.scale:g}; it must be at least 1")
-        if self.pixel_range is not None and not self.pixel_range[0] < self.pixel_range[1]:
-            low, high = self.pixel_range
-            raise ValueError(
-                f"--data.pixel-range is {low:g} {high:g}; the first must be smaller than the second"
-            )
+        if not 1 <= self.scale < math.inf:
+            raise ValueError(f"--data.scale is {self.scale:g}; it must be a number from 1 on")
+        require_range("--data.pixel-range", self.pixel_range)
 
     def _check_share(self, share: float) -> None:
         if not 0 < share < 1:

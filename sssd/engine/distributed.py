@@ -73,8 +73,14 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+        if device.type == "meta":
+            raise RuntimeError("it computes nothing")
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} cannot be used here: {error}") from error
+        why = str(error).partition("\n")[0]
+        raise ValueError(
+            f"device {name!r} cannot be used here ({why[:200]}); use 'cpu', 'cuda', 'cuda:1' or "
+            "'auto', which takes a GPU if there is one"
+        ) from error
     return device
 
 

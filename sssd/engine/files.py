@@ -1,8 +1,11 @@
 """Files of a run: written whole or not at all."""
 
 import contextlib
+import fcntl
 import glob
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +14,40 @@ Weights = Literal["last", "best"]  # of a run: the final ones, or those of the b
 
 class RunError(RuntimeError):
     """A run that cannot go on for a reason outside the program; the message says the way out."""
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Holds the folder of a run, so that no other training writes there.
+
+    The lock is the process's own: it ends with it, and processes that it has forked do not hold it.
+
+    Raises:
+        ValueError: another process holds it.
+        RunError: the folder cannot be written.
+    """
+    path = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = path.open("wb")
+    except OSError as error:
+        raise RunError(
+            f"{folder} cannot be written: {error}; choose another place with --out"
+        ) from error
+    with lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise ValueError(
+                f"--out: another training is at work in {folder}; wait for it, or choose another "
+                "folder"
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, save: Any) -> None:
@@ -33,6 +70,8 @@ def write_atomically(path: Path, save: Any) -> None:
     except (OSError, RuntimeError) as error:
         with contextlib.suppress(OSError):  # its folder may be none
             temporary.unlink()
+        if isinstance(error.__context__, KeyboardInterrupt):  # what torch.save made of it
+            raise error.__context__ from None
         # torch.save may report a full disk as a RuntimeError of its zip writer.
         if isinstance(error, RuntimeError) and "inline_container" not in str(error):
             raise

@@ -1,7 +1,9 @@
 """Leaving a run in good order when it is told to stop."""
 
+import os
 import signal
 import threading
+from contextlib import suppress
 from types import FrameType
 
 from torch.distributed import is_torchelastic_launched
@@ -38,6 +40,8 @@ class StopSignals:
         self.received = signal.Signals(number)
         if not is_torchelastic_launched():
             self._restore()
+            with suppress(OSError):  # by no buffer, which it may have interrupted
+                os.write(2, b"stopping in good order; a second signal ends at once\n")
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -11,6 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from sssd.data.files import ENDINGS as IMAGES
+from sssd.data.files import Files
 from sssd.engine.files import write_atomically
 from sssd.engine.video import ENDINGS, SIGNATURE, comment
 
@@ -59,13 +60,8 @@ def find_files(names: Sequence[str]) -> list[Path]:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    """Images and videos; not what macOS puts beside them, ._NAME."""
-    endings = {*IMAGES, *ENDINGS}
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in endings and path.is_file() and not path.name.startswith(".")
-    )
+    """Images and videos; nothing hidden, such as what macOS puts beside them, ._NAME."""
+    return sorted(Files(folder).ending(*IMAGES, *ENDINGS)) if folder.is_dir() else []
 
 
 def was_drawn(path: Path) -> bool:

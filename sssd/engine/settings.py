@@ -101,6 +101,8 @@ class EngineConfig:
             if value is not None and value < least:
                 flag = name.replace("_", "-")
                 raise ValueError(f"--engine.{flag} is {value}; it must be at least {least}")
+        if self.seed >= 2**63:
+            raise ValueError(f"--engine.seed is {self.seed}; it must be less than 2^63")
         for name, kind in (("precision", Precision), ("loggers", LoggerName)):
             value = getattr(self, name)
             for one in value if isinstance(value, tuple) else (value,):

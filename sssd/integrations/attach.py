@@ -80,6 +80,11 @@ def attach(
             f"loss is {loss!r}, which needs a teacher=; without one, distance= is a function or "
             "module of both lists of maps"
         )
+    if teacher is model:
+        raise ValueError(
+            "teacher is the model itself, which would be frozen; give another model, or leave "
+            "teacher= out for self-distillation"
+        )
     if teacher is not None and num_classes is not None:
         raise ValueError(f"num_classes is {num_classes}; beside a teacher= it has no meaning")
     part: Part

@@ -72,6 +72,9 @@ def test_results_of_another_plan_are_named(tmp_path: Path) -> None:
     (tmp_path / "runs" / "somebody").mkdir()
     with pytest.raises(ValueError, match=r"runs/somebody is not a run of .*plan\.json"):
         plans.refuse_foreign(plan, tmp_path)
+    (tmp_path / "config.json").touch()
+    with pytest.raises(ValueError, match="is the folder of a training run"):
+        plans.refuse_foreign(plan, tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"recipe": "small"}'])

@@ -153,6 +153,9 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "error: " in capsys.readouterr().out
     assert json.loads(listed.read_text())["faults"][0]["kind"] == "missing image"
     assert main(["check", str(tmp_path / "nothing.json")]) == 2
+    assert main(["check", str(path), "--json", str(path)]) == 2  # the data
+    with pytest.raises(SystemExit):
+        main(["check", str(path), "--pixel-range", "1", "0"])
     assert "nothing.json: this file or folder does not exist" in capsys.readouterr().err
 
 

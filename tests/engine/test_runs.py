@@ -100,7 +100,7 @@ def test_classes_are_known_by_name(trained: Path, tmp_path: Path) -> None:
     assert run.category_ids_in(read_coco(path)) == [2, 1]
     document["categories"][0]["name"] = "kind7"
     path.write_text(json.dumps(document))
-    with pytest.raises(DataError, match=r"kind7, kind0.*was trained on 2 \(kind0, kind1\)"):
+    with pytest.raises(DataError, match=r"kind7, kind0.*was trained on 2 classes \(kind0, kind1\)"):
         run.category_ids_in(read_coco(path))
 
 

@@ -51,6 +51,18 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_checkpoint(tmp_path: Path
     assert [p.name for p in tmp_path.iterdir()] == ["weights.pt"]
 
 
+def test_a_second_ctrl_c_while_a_file_is_saved_is_no_full_disk(tmp_path: Path) -> None:
+    def save(file: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:  # as torch's writer of zip files
+            raise RuntimeError("[enforce fail at inline_container.cc:672] unexpected pos 4 vs 2")
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "weights.pt", save)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_an_error_that_is_not_the_disk_s_passes(tmp_path: Path) -> None:
     """As torch's about a killed worker, which arrives anywhere."""
 

@@ -66,6 +66,10 @@ def test_arguments_without_effect_are_refused() -> None:
         attach(build("fcos"), loss="pkd")
     with pytest.raises(ValueError, match="num_classes is 3; beside a teacher="):
         attach(build("fcos"), teacher=build("fcos"), num_classes=3)
+    model = build("fcos")
+    with pytest.raises(ValueError, match="teacher is the model itself"):
+        attach(model, teacher=model, loss="cwd")
+    assert all(p.requires_grad for p in model.parameters())
 
 
 @pytest.mark.parametrize("kind", KINDS)

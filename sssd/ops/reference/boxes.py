@@ -8,9 +8,11 @@ map, they add to the objects that cover it, and a product makes it NaN in all ot
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
+from torch.amp import is_autocast_available
 
 
 def cell_spans(boxes: Tensor, image_size: tuple[int, int], level_shape: tuple[int, int]) -> Tensor:
@@ -115,5 +117,6 @@ def paint_boxes(
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
     """The matrix product in the dtype that both have, whatever autocast would make of it."""
-    with torch.autocast(a.device.type, enabled=False):
+    kind = a.device.type
+    with torch.autocast(kind, enabled=False) if is_autocast_available(kind) else nullcontext():
         return a @ b
