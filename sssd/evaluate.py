@@ -104,7 +104,8 @@ class Evaluate:
     """Write a report for these data to this file, like the report.html of training."""
 
     batch_size: int | None = None
-    """Images per batch; by default as in training."""
+    """Images per batch; by default as in training. Those of a batch are padded to one size, which
+    can move AP a little; `predict` sees one at a time, as --batch-size 1."""
 
     workers: int = 0
     """Processes that load images."""
