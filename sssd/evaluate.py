@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import sssd.extras  # noqa: F401  it comes before what may be missing
 
@@ -50,7 +50,7 @@ class EvaluationData:
     val_split: str | None = None
     """Which split of a folder or data.yaml, such as test; by default the run's, or "val"."""
 
-    format: Format | None = None
+    format: Literal[Format, "demo"] | None = None
     """Format of the files; by default detected from the path."""
 
     pixel_range: tuple[float, float] | None = None
@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         refuse_to_overwrite("--out", command.out)
         refuse_to_overwrite("--detections", command.detections)
-        refuse_to_overwrite("--report", command.report, ".html")
+        refuse_to_overwrite("--report", command.report)
         console = plain_console()
         runs = [load(folder, command.device, weights=command.weights) for folder in command.runs]
         dataset = _same_data(runs, command, console)

@@ -111,6 +111,7 @@ def fit_settings(
         folder = distributed.from_first(lambda: config.out or _new_folder(recipe))
         if distributed.is_first():
             held.enter_context(alone_in(folder))
+            _check_folder(asked)  # again: until now another training may have been at work there
         run = Run(
             folder,
             method.detector,

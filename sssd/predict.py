@@ -185,7 +185,7 @@ class _Document:
         parts = ("images", "categories", "annotations")
         rows = {part: ",\n".join(map(json.dumps, getattr(self, part))) for part in parts}
         text = ",\n".join(f'"{part}": [\n{lines}\n]' for part, lines in rows.items())
-        write_text(self.path, f"{MARK},\n{text}\n}}\n")
+        write_text(self.path, f"{MARK}{text}\n}}\n")
         self.written = time.monotonic()
 
 

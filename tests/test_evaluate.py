@@ -94,6 +94,8 @@ def test_wrong_use_is_status_two(
     record = json.loads((elsewhere / "config.json").read_text())
     record["data"]["val"] = record["data"]["train"]
     (elsewhere / "config.json").write_text(json.dumps(record))
+    picture = tmp_path / "a.png"
+    picture.touch()
     cases = {
         "no such folder": [str(tmp_path / "absent")],
         "does not exist": [str(run), "--data.val", str(tmp_path / "absent.json")],
@@ -113,7 +115,8 @@ def test_wrong_use_is_status_two(
         "nonsense": [str(run), "--engine", "nonsense"],
         "cannot be used here": [str(run), "--device", "nowhere"],
         "--out: ": [str(run), "--out", str(other)],
-        "--detections is a.png; the name": [str(run), "--detections", "a.png"],
+        "is an image": [str(run), "--detections", str(picture)],
+        "--data.format demo makes": [str(run), "--data.val", str(other), "--data.format", "demo"],
     }
     for said, arguments in cases.items():
         status, message = fails(capsys, *arguments)

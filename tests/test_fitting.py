@@ -22,6 +22,7 @@ import sssd
 from sssd.data import DataError
 from sssd.data.settings import DataConfig
 from sssd.detectors import DetectorConfig
+from sssd.engine import files
 from sssd.engine.files import RunError, alone_in
 from sssd.engine.log import read_metrics
 from sssd.engine.record import read_settings
@@ -268,7 +269,10 @@ with alone_in(Path(sys.argv[1])):
 """
 
 
-def test_one_training_at_a_time_is_at_work_in_a_folder(tmp_path: Path) -> None:
+def test_one_training_at_a_time_is_at_work_in_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "PATIENCE", 0.0)
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
@@ -276,7 +280,8 @@ def test_one_training_at_a_time_is_at_work_in_a_folder(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="another training is at work"), alone_in(tmp_path):
             pass
         holder.kill()
-    with alone_in(tmp_path):  # the lock has ended with its process
+    again = pytest.raises(ValueError, match="another training is at work")
+    with alone_in(tmp_path), again, alone_in(tmp_path):  # its own, now that the process is dead
         pass
     assert not [*tmp_path.iterdir()]
 

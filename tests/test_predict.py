@@ -287,7 +287,7 @@ def test_wrong_use_is_status_two(
         "--threshold is 2": [str(run), str(images), *out, "--threshold", "2"],
         "--max-detections is 0": [str(run), str(images), *out, "--max-detections", "0"],
         "--pixel-range is 3 1": [str(run), str(images), *out, "--pixel-range", "3", "1"],
-        "must end in .json": [str(run), str(images / "2.png"), "--json", str(images / "1.png")],
+        "is an image": [str(run), str(images / "2.png"), "--json", str(images / "1.png")],
         "holds a data set": [str(run), str(images), "--json", str(labels)],
         "not the folder of a run": [str(images), str(images), *out],
     }

@@ -23,6 +23,7 @@ __device__ __forceinline__ void sum_planes(const PoolProblem& problem, const Box
   const int32_t down = device::kWarp / across;
   const int32_t column = lane % across, row = lane / across;
   constexpr int kEach = kChannels / kWarps;
+  static_assert(kChannels % kWarps == 0);
   const int64_t plane = (image * problem.channels + channel + warp) * map.cells();
   float sum[kEach] = {};
   if (row < down)

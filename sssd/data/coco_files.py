@@ -7,9 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from sssd.data.faults import DataError, Id
-from sssd.data.files import IMAGE_FLAGS, Files, choose_split, folders_of_images, split_named
+from sssd.data.files import (
+    ENDINGS,
+    IMAGE_FLAGS,
+    Files,
+    choose_split,
+    folders_of_images,
+    split_named,
+)
 
-MARK = '{"info": {"description": "sssd.predict"}'  # how the file begins that `predict` writes
+# How the file begins that `predict` writes: not as json.dump lays it out, for one that was edited.
+MARK = '{\n"info": {"description": "sssd.predict"},\n'
 
 
 def is_coco(path: Path) -> bool:
@@ -17,20 +25,18 @@ def is_coco(path: Path) -> bool:
     return all(f'"{key}"'.encode() in text for key in ("images", "annotations", "categories"))
 
 
-def refuse_to_overwrite(flag: str, path: Path | None, ending: str = ".json") -> None:
+def refuse_to_overwrite(flag: str, path: Path | None) -> None:
     """Refuse to write over what may be somebody's data.
 
     Raises:
-        DataError: the name has another ending, or the file there is a COCO data set.
+        DataError: the file is there, and is an image or a COCO data set.
     """
-    if path is None:
+    if path is None or not path.is_file():
         return
-    if path.suffix.lower() != ending:
-        raise DataError(f"{flag} is {path}; the name of the file to write must end in {ending}")
-    if path.is_file() and is_coco(path) and not path.read_bytes().startswith(MARK.encode()):
-        raise DataError(
-            f"{flag}: {path} holds a data set, which would be overwritten; choose another name"
-        )
+    is_image = path.suffix.lower() in ENDINGS
+    if is_image or (is_coco(path) and not path.read_bytes().startswith(MARK.encode())):
+        what = "is an image" if is_image else "holds a data set"
+        raise DataError(f"{flag}: {path} {what}, which would be overwritten; choose another name")
 
 
 def find_json(files: Files, split: str) -> Path:

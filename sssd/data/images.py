@@ -30,7 +30,7 @@ RANGE_FLAGS = (
 if most := os.environ.get("SSSD_MAX_PIXELS"):
     if not most.isdecimal():
         raise ValueError(f"SSSD_MAX_PIXELS is {most!r}; it must be a whole number")
-    Image.MAX_IMAGE_PIXELS = int(most) // 2  # Pillow refuses what has more than twice as many
+    Image.MAX_IMAGE_PIXELS = -(-int(most) // 2)  # Pillow refuses what has more than twice as many
 
 
 def read_image(path: str | Path, pixel_range: tuple[float, float] | None = None) -> torch.Tensor:

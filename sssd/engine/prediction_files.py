@@ -11,7 +11,6 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from sssd.data.files import ENDINGS as IMAGES
-from sssd.data.files import Files
 from sssd.engine.files import write_atomically
 from sssd.engine.video import ENDINGS, SIGNATURE, comment
 
@@ -60,8 +59,16 @@ def find_files(names: Sequence[str]) -> list[Path]:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    """Images and videos; nothing hidden, such as what macOS puts beside them, ._NAME."""
-    return sorted(Files(folder).ending(*IMAGES, *ENDINGS)) if folder.is_dir() else []
+    """Images and videos, behind links too; not what macOS puts beside them, ._NAME."""
+    endings, found, seen = {*IMAGES, *ENDINGS}, list[Path](), set[str]()
+    for place, below, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link leads back up
+            below.clear()
+            continue
+        seen.add(real)
+        found += [Path(place, name) for name in names if name[0] != "."]
+    return sorted(p for p in found if p.suffix.lower() in endings and p.is_file())
 
 
 def was_drawn(path: Path) -> bool:

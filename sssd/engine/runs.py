@@ -290,7 +290,7 @@ def evaluation_data(run: Run, **changes: Any) -> DataConfig:
 
     Raises:
         TypeError: a name that is none of evaluation, or a value of another type.
-        ValueError: a split that may hold the images that were trained on.
+        ValueError: data beside the demo's, or a split that may hold what was trained on.
     """
     for name in changes:
         if name not in OF_EVALUATION:
@@ -299,6 +299,11 @@ def evaluation_data(run: Run, **changes: Any) -> DataConfig:
                 f"data: {name!r} is not a data setting of evaluation; the settings are {known}"
             )
     given = {name: value for name, value in changes.items() if value is not None}
+    if "val" in given and given.get("format") == "demo":
+        raise ValueError(
+            f"--data.val is {given['val']}, but --data.format demo makes its own data; leave one "
+            "of them out"
+        )
     if "val" in given:  # the run's own folder and format belong to its own file
         given = {"val_images": None, "val_split": "val", "format": None, **given}
     elif "val_split" in given and run.data.val_share is not None:  # another part of the same data
