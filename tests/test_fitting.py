@@ -297,7 +297,7 @@ def test_a_run_knows_its_data_in_every_folder(
     """Else it is evaluated on what lies in a place of that name."""
     monkeypatch.chdir(Path(data["val"]).parent)
     near = {name: os.path.relpath(path) for name, path in data.items()}
-    run = sssd.fit("small", tmp_path, data=near, console=QUIET, **SMALL)
+    run = sssd.fit("small", tmp_path, data=near, console=QUIET, epochs=1, **SMALL)
     monkeypatch.chdir(tmp_path)
     numbers = run.evaluate(console=QUIET).numbers
     assert numbers == {name: run.numbers[name] for name in numbers}

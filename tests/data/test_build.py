@@ -96,8 +96,8 @@ def test_images_in_both_sets_are_told(config: DataConfig) -> None:
     [
         ({"flip": 1.5}, "--data.flip is 1.5; it must be a probability"),
         ({"mosaic": -0.5}, "--data.mosaic is -0.5; it must be a probability"),
-        ({"scale": 0.5}, "--data.scale is 0.5; it must be at least 1"),
-        ({"pixel_range": (9, 2)}, "--data.pixel-range is 9 2; the first must be smaller"),
+        ({"scale": 0.5}, "--data.scale is 0.5; it must be a number from 1 on"),
+        ({"pixel_range": (9, 2)}, "--data.pixel-range is 9 2; it must be two numbers, the smaller"),
     ],
 )
 def test_numbers_out_of_range_name_their_flag(values: dict, message: str) -> None:
