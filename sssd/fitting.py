@@ -21,9 +21,10 @@ from sssd.data.build import build_datasets
 from sssd.detectors import build_detector
 from sssd.engine import distributed
 from sssd.engine.best import BEST
-from sssd.engine.files import RunError, alone_in, write_text
+from sssd.engine.files import RunError, write_text
 from sssd.engine.headline import first_lines
 from sssd.engine.inference import Evaluation
+from sssd.engine.lock import alone_in
 from sssd.engine.loggers import Logger
 from sssd.engine.loop import Trainer
 from sssd.engine.record import read_record, read_settings, with_changes, write_record
@@ -110,7 +111,7 @@ def fit_settings(
         method, train_set, validation_set, config = prepare(asked, console, given)
         folder = distributed.from_first(lambda: config.out or _new_folder(recipe))
         if distributed.is_first():
-            held.enter_context(alone_in(folder))
+            held.enter_context(alone_in(folder, "training"))
             _check_folder(asked)  # again: until now another training may have been at work there
         run = Run(
             folder,

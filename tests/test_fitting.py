@@ -7,8 +7,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,8 +20,7 @@ import sssd
 from sssd.data import DataError
 from sssd.data.settings import DataConfig
 from sssd.detectors import DetectorConfig
-from sssd.engine import files
-from sssd.engine.files import RunError, alone_in
+from sssd.engine.files import RunError
 from sssd.engine.log import read_metrics
 from sssd.engine.record import read_settings
 from sssd.engine.runs import Run
@@ -256,34 +253,6 @@ def test_a_folder_of_a_comparison_is_refused(tmp_path: Path) -> None:
     (tmp_path / "plan.json").touch()
     with pytest.raises(ValueError, match="is the folder of a comparison"):
         sssd.fit("small", tmp_path, console=QUIET)
-
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from sssd.engine.files import alone_in
-
-with alone_in(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(600)
-"""
-
-
-def test_one_training_at_a_time_is_at_work_in_a_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(files, "PATIENCE", 0.0)
-    command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(ValueError, match="another training is at work"), alone_in(tmp_path):
-            pass
-        holder.kill()
-    again = pytest.raises(ValueError, match="another training is at work")
-    with alone_in(tmp_path), again, alone_in(tmp_path):  # its own, now that the process is dead
-        pass
-    assert not [*tmp_path.iterdir()]
 
 
 def test_a_folder_with_a_run_is_not_written_over(run: Run) -> None:

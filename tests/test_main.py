@@ -49,7 +49,7 @@ def test_every_command_takes_the_best_weights_or_says_that_there_are_none(
     calls = {
         export.main: ["--out", f"{out}.safetensors"],
         predict.main: [str(image), "--json", f"{out}.json", "--threshold", "0"],
-        evaluate.main: ["--detections", f"{out}.coco.json"],
+        evaluate.main: ["--detections", f"{out}.coco"],
     }
     for command, arguments in calls.items():
         assert command([str(copy), *arguments, "--weights", "best"]) == 0
@@ -59,7 +59,7 @@ def test_every_command_takes_the_best_weights_or_says_that_there_are_none(
     (expected,) = load(copy, weights="best").predict(image, threshold=0)
     found = json.loads(Path(f"{out}.json").read_text())["annotations"]
     assert [row["score"] for row in found] == expected.scores.tolist() != []
-    found = json.loads(Path(f"{out}.coco.json").read_text())
+    found = json.loads(Path(f"{out}.coco").read_text())
     scores = [row["score"] for row in found if row["image_id"] == 1]
     assert sorted(scores, reverse=True) == pytest.approx(expected.scores.tolist(), abs=1e-5)
     (copy / "best.safetensors").unlink()

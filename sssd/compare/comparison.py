@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import fcntl
 import math
 import multiprocessing
 import os
@@ -10,7 +9,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
 
 import torch
 from rich.console import Console
@@ -24,6 +22,7 @@ from sssd.compare.runner import Runner, planned_seconds
 from sssd.data import DetectionDataset
 from sssd.data.build import build_datasets
 from sssd.engine.files import RunError
+from sssd.engine.lock import alone_in
 
 DRAWS = 500  # of the validation images
 SHORTEST = 20  # per cent of the recipe's length: what a budget may leave of it
@@ -41,7 +40,7 @@ def compare(recipe: str, flags: list[str], chosen: argparse.Namespace, console: 
     Returns:
         The exit status; 1 if a run failed.
     """
-    with ExitStack() as held:
+    with exit_on(FAILED, RunError), ExitStack() as held:
         with exit_on(WRONG_USE, ValueError, OSError, ImportError, BrokenProcessPool):
             seconds = _budget(chosen)
             folder = chosen.out or Path("runs") / f"compare-{recipe.replace('/', '-')}"
@@ -51,11 +50,10 @@ def compare(recipe: str, flags: list[str], chosen: argparse.Namespace, console: 
             jobs = _jobs(chosen.jobs, gpus)
             train_set, validation_set = build_datasets(first.data, console)
             plan = _plan(chosen, recipe, flags, arms, train_set, validation_set)
-            held.enter_context(_locked(folder))
+            held.enter_context(alone_in(folder, "sssd.compare"))
             plan = _settled(plan, arms, folder, jobs, seconds, console)
-        with exit_on(FAILED, RunError):
-            plans.write(plan, folder)
-            return _run(plan, arms, folder, validation_set, gpus, jobs, seconds, console)
+        plans.write(plan, folder)
+        return _run(plan, arms, folder, validation_set, gpus, jobs, seconds, console)
 
 
 def _run(
@@ -218,20 +216,6 @@ def _told(plan: Plan, jobs: int) -> list[str]:
     )
     warning = plans.image_warning(plan.data["val"]["images"], plan.rule.threshold)
     return [*lines, *([f"note: {warning}"] if warning else [])]
-
-
-def _locked(folder: Path) -> IO[bytes]:
-    """Holds a plan's folder until the file is closed, or the process ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / "lock").open("wb")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ValueError(
-            f"--out: another sssd.compare is at work in {folder}; wait for it, or choose another "
-            "folder"
-        ) from error
-    return lock
 
 
 def _budget(chosen: argparse.Namespace) -> float | None:

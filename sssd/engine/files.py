@@ -3,74 +3,14 @@
 import contextlib
 import glob
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 Weights = Literal["last", "best"]  # of a run: the final ones, or those of the best evaluation
-PATIENCE = 15.0  # seconds, for a training that was killed and ends
-_held: set[Path] = set()  # by this process, which a lock does not keep out
 
 
 class RunError(RuntimeError):
     """A run that cannot go on for a reason outside the program; the message says the way out."""
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Holds the folder of a run, so that no other training writes there.
-
-    The lock is the process's own: it ends with it, and processes that it has forked do not hold it.
-    One that was killed may take a while to end: that long it is waited for.
-
-    Raises:
-        ValueError: another training holds it.
-        RunError: the folder cannot be written.
-    """
-    path = folder / ".lock"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        real = path.resolve()
-        lock = None if real in _held else _lock(path)
-    except OSError as error:
-        raise RunError(
-            f"{folder} cannot be written: {error}; choose another place with --out"
-        ) from error
-    if lock is None:
-        raise ValueError(
-            f"--out: another training is at work in {folder}; wait for it, or choose another folder"
-        )
-    _held.add(real)
-    with lock:
-        try:
-            yield
-        finally:
-            _held.remove(real)
-            with contextlib.suppress(OSError):
-                path.unlink()
-
-
-def _lock(path: Path) -> IO[bytes] | None:
-    """The file, locked; None if another process holds it."""
-    until = time.monotonic() + PATIENCE
-    while True:
-        lock = path.open("wb")
-        try:
-            import fcntl
-
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
-                return lock  # else its last holder has removed it meanwhile
-        except (BlockingIOError, PermissionError):
-            if time.monotonic() > until:
-                lock.close()
-                return None
-        except (ImportError, OSError):  # no locks: on Windows, on some file systems
-            return lock
-        lock.close()
-        time.sleep(0.2)
 
 
 def write_atomically(path: Path, save: Any) -> None:

@@ -1,7 +1,6 @@
 """The command from a user's folder to a verdict, and what it refuses before the first run."""
 
 import dataclasses
-import fcntl
 import json
 import shutil
 import signal
@@ -21,6 +20,7 @@ from sssd.compare.cost import Cost
 from sssd.compare.plan import read
 from sssd.compare.runner import Runner
 from sssd.compare.statistics import make_rule
+from sssd.engine.lock import alone_in
 from sssd.engine.record import write_record
 from tests.runs import SETTINGS
 from tests.scenes import write_scenes
@@ -141,8 +141,7 @@ def test_two_commands_do_not_share_a_folder(
     data: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = ["--out", str(tmp_path)]
-    with (tmp_path / "lock").open("wb") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with alone_in(tmp_path, "sssd.compare"):
         told = fails(capsys, "small", *data, *SMALL, *out)
     assert f"another sssd.compare is at work in {tmp_path}" in told
     assert command.main(["small", *data, *SMALL, *out]) == 0

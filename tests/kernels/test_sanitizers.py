@@ -79,6 +79,18 @@ FAULTS = {
         "if (row >= map.size.height || column >= map.size.width) return;",
         f"if ({OFF} && (row >= map.size.height || column >= map.size.width)) return;",
     ),
+    "heatmap's classes": Fault(
+        "boxes",
+        "boxes/cuda_heatmap.cuh",
+        "if (first + c < problem.classes)",
+        f"if (!({OFF}) || first + c < problem.classes)",
+    ),
+    "pool's channels": Fault(
+        "boxes",
+        "boxes/cuda_pool.cuh",
+        "exists = channel + warp + k * kWarps < problem.channels;",
+        f"exists = !({OFF}) || channel + warp + k * kWarps < problem.channels;",
+    ),
     "the widest level": Fault(
         "boxes_cpu",
         "boxes/pool_cpu.h",
@@ -185,7 +197,11 @@ def test_tsan_catches_a_missing_barrier(sources: Path, fault: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "fault", ["bounds", "paint's bounds", "heatmap's bounds", "the widest level"]
+    "fault",
+    [
+        *("bounds", "paint's bounds", "heatmap's bounds", "heatmap's classes", "pool's channels"),
+        "the widest level",
+    ],
 )
 def test_asan_catches_an_access_out_of_bounds(sources: Path, fault: str) -> None:
     result = run(sources, FAULTS[fault].program, MEMORY, fault)

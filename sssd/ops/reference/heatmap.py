@@ -58,7 +58,7 @@ def _sqrt(x: Tensor) -> Tensor:
 
 
 def _minus_product(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """X - a b, which is close to 0, as if the product were not rounded (Dekker)."""
+    """What x exceeds the product a b by, where they are close, as if that were exact (Dekker)."""
     (a1, a2), (b1, b2) = _halves(a), _halves(b)
     product = a * b
     rest = ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2
