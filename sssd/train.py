@@ -47,12 +47,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _fit(recipe: str, config: Config, flags: Sequence[str]) -> int:
-    from sssd.data import WorkerKilled
-    from sssd.engine import distributed
-    from sssd.engine.best import BEST
-    from sssd.engine.files import RunError
-    from sssd.engine.tables import table
-    from sssd.fitting import fit_settings
+    with exit_on(WRONG_USE, ValueError):  # an environment variable of the operators
+        from sssd.data import WorkerKilled
+        from sssd.engine import distributed
+        from sssd.engine.best import BEST
+        from sssd.engine.files import RunError
+        from sssd.engine.tables import table
+        from sssd.fitting import fit_settings
 
     console = distributed.console()
     with (

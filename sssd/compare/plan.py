@@ -18,7 +18,6 @@ from sssd.compare.statistics import FIRST_LOOK, Rule, make_rule
 from sssd.data import DetectionDataset
 from sssd.engine.files import write_text
 from sssd.engine.record import FILE as RECORD
-from sssd.engine.record import REMOVED
 
 Equal = Literal["iterations", "time"]
 FILE = "plan.json"
@@ -229,12 +228,10 @@ def refuse_changes(plan: Plan, now: Plan, folder: Path) -> None:
         ValueError: names all that differs, with both values.
     """
     told: list[str] = []
-    removed = {(flag, str(value)) for flag, value in REMOVED.items()}
     if list(plan.arms) != list(now.arms):
         told.append(f"--arms were {_list(plan.arms)} and are now {_list(now.arms)}")
     for name in plan.settings.keys() & now.settings.keys():
-        was = {f: v for f, v in plan.settings[name].items() if (f, v) not in removed}
-        changes = differences(was, now.settings[name])
+        changes = differences(plan.settings[name], now.settings[name])
         told += [f"{name}: {f} was {a} and is now {b}" for f, (a, b) in changes.items()]
     asked = {
         "--seeds": (plan.seeds, now.seeds),

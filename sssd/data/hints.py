@@ -33,9 +33,25 @@ def notes(dataset: DetectionDataset) -> Iterator[Fault]:
             )
         yield note(kind, image, f"image {dataset.image_id(image)!r}", message)
     yield from _doubles(dataset)
-    for name in sorted({name for name in dataset.classes if dataset.classes.count(name) > 1}):
-        message = f"{dataset.classes.count(name)} categories have this name"
-        yield Fault("duplicate category name", dataset.source, f"category {name}", message, "note")
+    yield from _names_alike(dataset)
+
+
+def _names_alike(dataset: DetectionDataset) -> Iterator[Fault]:
+    """Give the names of more than one category, and those that differ in little."""
+    alike: dict[str, list[str]] = {}
+    for name in sorted(dataset.classes):
+        alike.setdefault("".join(name.split()).casefold(), []).append(name)
+    for first, *others in alike.values():
+        if not others:
+            continue
+        kind, message = "duplicate category name", f"{1 + len(others)} categories have this name"
+        if different := sorted({repr(name) for name in others if name != first}):
+            kind = "category names alike"
+            message = (
+                f"{', '.join(different)} differs from it in capitals or spaces alone; they are "
+                f"{1 + len(others)} categories"
+            )
+        yield Fault(kind, dataset.source, f"category {first}", message, "note")
 
 
 def _doubles(dataset: DetectionDataset) -> Iterator[Fault]:

@@ -60,8 +60,13 @@ def build_backbone(
             "needs level 2: use a ResNet."
         )
     if weights is not None:
-        parts = [stem, *([stage] for stage, _ in stages.values())][:frozen_stages]
-        for part in itertools.chain(*parts):
+        parts = [stem, *([stage] for stage, _ in stages.values())]
+        if frozen_stages > len(parts):
+            raise ValueError(
+                f"--detector.frozen-stages is {frozen_stages}, but {name} has {len(parts)}, the "
+                "stem counted"
+            )
+        for part in itertools.chain(*parts[:frozen_stages]):
             body.get_submodule(part).requires_grad_(False)
     if finest_level == 2:
         extra: ExtraFPNBlock = LastLevelMaxPool()

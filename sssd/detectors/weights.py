@@ -1,5 +1,6 @@
 """Weights from files, and what does not fit."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -67,7 +68,7 @@ def read_weights(path: Path, flag: str) -> tuple[dict[str, Tensor], dict[str, st
                 return load_file(path), dict(file.metadata() or {})
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each library and each kind of damage has its own
-        raise ValueError(f"{path} ({flag}) is not a file of PyTorch weights: {error}") from error
+        raise ValueError(f"{path} ({flag}) {_why_unreadable(path, error)}") from error
     if isinstance(state, dict) and {"method", "optimizer", "iteration"} <= state.keys():
         run = path.resolve().parent.parent
         raise ValueError(
@@ -81,6 +82,19 @@ def read_weights(path: Path, flag: str) -> tuple[dict[str, Tensor], dict[str, st
             "only the state dict with torch.save"
         )
     return state, {}
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    """What torch.load or safetensors found in a file that it could not read."""
+    if of_a_class := re.search(r"GLOBAL (\S+) was not an allowed", str(error)):
+        return (
+            f"holds objects of {of_a_class[1]}, which only the program that wrote it can read; "
+            "save the model's state dict there: torch.save(model.state_dict(), FILE)"
+        )
+    reason = ", neither of safetensors nor of torch.save"
+    if path.suffix == ".safetensors" or isinstance(error, (RuntimeError, OSError)):
+        reason = f": {error}"  # its beginning is right
+    return f"is not a file of PyTorch weights{reason}"
 
 
 def _misfits(model: nn.Module, state: dict[str, Tensor], ignored: tuple[str, ...]) -> list[str]:

@@ -13,8 +13,6 @@ from sssd.methods import KINDS
 
 T = TypeVar("T")
 FILE = "config.json"
-REMOVED = {"--method.normalize": False}
-"""Settings that there were once, with the one value that all runs have now."""
 
 
 def by_flag(settings: Any, prefix: str = "--") -> dict[str, Any]:
@@ -138,26 +136,11 @@ def read_settings(run: Path, kind: type[T]) -> T:
         ValueError: the file is damaged, or of another version of sssd.
     """
     record = read_record(run)
-    _drop_removed(run, record)
     names = {field.name for field in dataclasses.fields(kind)} & record.keys()  # type: ignore[arg-type]
     try:
         return settings_from(kind, {name: record[name] for name in names})
     except (KeyError, TypeError) as error:
         raise of_another_version(run, error) from error
-
-
-def _drop_removed(run: Path, record: Mapping[str, Any]) -> None:
-    for flag, now in REMOVED.items():
-        *groups, name = flag.removeprefix("--").replace("-", "_").split(".")
-        part: Any = record
-        for group in groups:
-            part = part.get(group, {})
-        was = part.pop(name, now)
-        if was != now:
-            raise ValueError(
-                f"{run}: it was trained with {flag} {was}, which is no longer offered; use the "
-                "version of sssd that wrote it, or train again"
-            )
 
 
 def of_another_version(run: Path, error: Exception) -> ValueError:

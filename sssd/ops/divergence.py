@@ -148,11 +148,6 @@ def _check_settings(
     given: dict[str, Any], temperature: float, eps: float | None
 ) -> tuple[float, float | None]:
     """Temperature and eps, after all settings are found to have a meaning together."""
-    if given["over"] == "channel":
-        raise ValueError(
-            "over is 'channel': pass 'images_and_cells', its new name (one row per channel, over "
-            "images and cells), or 'channels' (one row per cell, over its channels)"
-        )
     for name, value in given.items():
         choices = CHOICES.get(name, get_args(Reduction))
         if value not in choices:

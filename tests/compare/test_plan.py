@@ -53,8 +53,6 @@ def test_every_change_is_named(tmp_path: Path) -> None:
         ) as error:
             plans.refuse_changes(plan, dataclasses.replace(plan, **change), tmp_path)
         assert told in str(error.value)
-    removed = {"sssd": {**plan.settings["sssd"], "--method.normalize": "False"}}  # of an older one
-    plans.refuse_changes(dataclasses.replace(plan, settings=removed), plan, tmp_path)
     # What was measured and chosen with the plan is no change.
     measured = dataclasses.replace(plan, seconds={}, at_equal_time={}, image_seconds={})
     plans.refuse_changes(plan, measured, tmp_path)

@@ -281,3 +281,17 @@ def test_hints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = check(tmp_path / "yolo")
     assert "convert it to JPEG" in report.errors[0].message
     assert [note.kind for note in report.notes] == ["image without label file"]
+
+
+def test_names_that_differ_in_little(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        {"a.xml": xml("Dog", ""), "a.jpg": PHOTO, "b.xml": xml("hot dog", ""), "b.jpg": PHOTO}
+        | {"c.xml": xml("dog", ""), "c.jpg": PHOTO, "d.xml": xml("hotdog", ""), "d.jpg": PHOTO},
+    )
+    assert [str(note) for note in check(tmp_path).notes] == [
+        f"{tmp_path}: category Dog: category names alike: 'dog' differs from it in capitals or "
+        "spaces alone; they are 2 categories",
+        f"{tmp_path}: category hot dog: category names alike: 'hotdog' differs from it in capitals "
+        "or spaces alone; they are 2 categories",
+    ]

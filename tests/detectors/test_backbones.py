@@ -72,6 +72,10 @@ def test_frozen_stages_counts_the_stem_first(tmp_path: Path) -> None:
     ).body
     trained = {n.split(".")[0] for n, p in body.named_parameters() if p.requires_grad}
     assert trained == {"layer2", "layer3", "layer4"}
+    with pytest.raises(ValueError, match="frozen-stages is 6, but resnet18 has 5, the stem coun"):
+        build_backbone(
+            "resnet18", str(tmp_path / "resnet18.pth"), 32, finest_level=3, frozen_stages=6
+        )
 
 
 def test_weights_of_another_model_are_refused_by_name(tmp_path: Path) -> None:
@@ -84,8 +88,15 @@ def test_missing_and_broken_weight_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no weight file .*absent.pth"):
         build_backbone("resnet18", str(tmp_path / "absent.pth"), 32, finest_level=3)
     (tmp_path / "broken.pth").write_bytes(b"not weights")
-    with pytest.raises(ValueError, match=r"broken.pth .*is not a file of PyTorch weights"):
+    with pytest.raises(ValueError, match=r"broken.pth .*neither of safetensors nor of torch.save"):
         build_backbone("resnet18", str(tmp_path / "broken.pth"), 32, finest_level=3)
+    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "cut.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "cut.pth").read_bytes()[:400])
+    with pytest.raises(ValueError, match=r"cut.pth .*is not a file of PyTorch weights: Pytorch"):
+        build_backbone("resnet18", str(tmp_path / "cut.pth"), 32, finest_level=3)
+    torch.save({"model": nn.Linear(2, 2), "ema": None}, tmp_path / "whole.pth")
+    with pytest.raises(ValueError, match=r"holds objects of torch.nn.modules.linear.Linear, which"):
+        build_backbone("resnet18", str(tmp_path / "whole.pth"), 32, finest_level=3)
 
 
 @pytest.mark.parametrize(

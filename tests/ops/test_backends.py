@@ -66,6 +66,21 @@ importlib.reload(sssd.ops.dispatch)
     printed = python(code, SSSD_BACKEND="reference")
     assert "'reference': asked for" in printed
     assert "environment SSSD_BACKEND is 'fast'" in printed
+    printed = python("import sssd.ops", SSSD_CPU_ISA="avx512")
+    assert "environment SSSD_CPU_ISA is 'avx512': expected baseline or avx2" in printed
+
+
+def test_a_command_tells_a_wrong_environment_variable_in_a_line(tmp_path):
+    command = ["-m", "sssd.train", "demo", "--out", str(tmp_path / "run"), "--engine.device", "cpu"]
+    result = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, "SSSD_BACKEND": "fast"},
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert result.stderr.splitlines() == [
+        "error: environment SSSD_BACKEND is 'fast': expected one of auto, cuda, triton, cpu, "
+        "reference"
+    ]
 
 
 def test_import_costs_little_more_than_torch():

@@ -44,7 +44,6 @@ def test_bad_maps(student, teacher, error, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"over": "channel"}, "over is 'channel': pass 'images_and_cells'.*or 'channels'"),
         ({"over": "rows"}, "over is 'rows': expected one of 'channels'"),
         ({"normalize": "none"}, "'js' compares distributions.*normalize='softmax'"),
         ({"divergence": "cosine"}, "'cosine' compares directions.*normalize='l2'"),
