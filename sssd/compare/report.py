@@ -91,7 +91,8 @@ def _verdicts(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
             "roughly as a normal distribution, the intervals of all looks and verdicts hold "
             f"together with {100 * (1 - plan.error):g} % confidence: a gain of 0 is called GO in "
             f"at most {sides} of such plans, a gain of {rule.threshold:g} NO-GO in at most "
-            f"{sides}. A gain found by stopping at GO is on average too high; its interval holds. "
+            f"{sides}. They hold over all plans: of those that ended in GO, the gain is on average "
+            "too high, and so is the interval more often. "
             + (
                 "The verdict at equal time is the one that counts."
                 if plan.counts == "time"
@@ -210,10 +211,8 @@ def _noise(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
             ends = "{:+.2f} to {:+.2f}".format(*noise["interval"])
             counts = f"{noise['images']:,}", f"{noise['images_needed']:,}"
             images.append([row["arm"], row["equal"], f"{noise['spread']:.2f}", ends, *counts])
-    if not images:
-        return []
     threshold = f"{plan.rule.threshold:g}"
-    blocks: list[Block] = [Heading(2, "Noise")]
+    blocks: list[Block] = [Heading(2, "Noise")] if seeds or images else []
     if seeds:
         blocks += [
             Text(
@@ -227,19 +226,20 @@ def _noise(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
                 seeds,
             ),
         ]  # fmt: skip
-    return [
-        *blocks,
-        Text(
-            "**Validation images**: the gain of the same runs on resampled images (bootstrap, "
-            f"{plan.draws} draws). The verdict holds for these images; if this interval contains "
-            "0, other images of the same kind may give another verdict."
-        ),
-        Table(
-            ["arm", "equal", "spread", "gain on other images, 95 %", "images",
-             f"images to tell {threshold}"],
-            images,
-        ),
-    ]  # fmt: skip
+    if images:
+        blocks += [
+            Text(
+                "**Validation images**: the gain of the same runs on resampled images (bootstrap, "
+                f"{plan.draws} draws). The verdict holds for these images; if this interval "
+                "contains 0, other images of the same kind may give another verdict."
+            ),
+            Table(
+                ["arm", "equal", "spread", "gain on other images, 95 %", "images",
+                 f"images to tell {threshold}"],
+                images,
+            ),
+        ]  # fmt: skip
+    return blocks
 
 
 def _classes(plan: Plan, told: Mapping[str, Any]) -> list[Block]:

@@ -82,7 +82,7 @@ def compared(plan: Plan, results: Results, arm: str, equal: Equal) -> dict[str, 
         },
         "classes": _classes(used),
     }
-    if used:
+    if used and all(run["resampled"] for pair in used for run in pair):  # some are kept without
         summary["image_noise"] = _image_noise(plan, used)
     if len(used) >= plan.rule.looks[0]:
         summary["seed_noise"] = _seed_noise(plan, own[: verdict.seeds])
