@@ -58,7 +58,8 @@ class EvaluationData:
     training."""
 
     on_bad_data: OnBadData | None = None
-    """Stop if there are bad records, or evaluate without them."""
+    """What to do with bad records: raise lists them and stops, drop evaluates without them. By
+    default as in training."""
 
 
 @dataclass(frozen=True)

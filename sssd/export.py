@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import sssd.extras  # noqa: F401  it comes before what may be missing
 
@@ -39,13 +39,13 @@ class Export:
     FILE.onnx: image (3, H, W) float32 RGB in [0, 1] -> boxes (n, 4) xyxy in pixels of the image,
     scores (n,) and labels (n,), 0 for the first class. Resizing, normalization and NMS are
     included. H and W are free unless --size is given. The file is written only if onnxruntime and
-    PyTorch find the same objects in images of three sizes.
+    PyTorch find the same objects, in images of three sizes or of the one that --size fixes.
 
     Both have metadata: classes, sizes, normalization, and more. docs/export.md shows how to use
     them without sssd.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """Folder of a run."""
 
     out: Path

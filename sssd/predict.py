@@ -71,7 +71,7 @@ class Predict:
 
     threshold: float | None = None
     """Minimum score of a detection; by default the score with the best F1 on the run's validation
-    set, computed with the final weights."""
+    set, computed with the final weights, or 0.3 if the run has none."""
 
     max_detections: int | None = None
     """The most objects that are found in an image, all classes together; by default 100, retinanet

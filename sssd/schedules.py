@@ -24,7 +24,7 @@ class ScheduleConfig:
     """How long training takes and how the learning rate moves."""
 
     iterations: int = 180_000
-    """Optimizer steps."""
+    """Optimizer steps; milestones, warm-up and lambda's start scale with them unless given."""
 
     epochs: float | None = None
     """Length in epochs, instead of iterations; milestones, warm-up and lambda's start scale with

@@ -100,6 +100,14 @@ def test_labels_of_other_data_are_known_by_their_names(run: Path, tmp_path: Path
     assert numbers_of(run, tmp_path, *data) == numbers_of(run, tmp_path)
 
 
+def test_both_steps_of_labelenc_leave_theirs(tmp_path: Path) -> None:
+    first = make_run(tmp_path / "1", "--method.name", "labelenc_step1")
+    step1 = ["--method.step1-weights", str(first / "step1.safetensors")]
+    second = make_run(tmp_path / "2", "--method.name", "labelenc_step2", *step1)
+    for run in (first, second):
+        assert "teacher/AP" in numbers_of(run, run)
+
+
 @pytest.mark.parametrize("changes", [[], ["--method.name", "sssd", "--method.coefficient.value=0"]])
 def test_a_run_without_teacher_is_refused(
     changes: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -25,13 +25,15 @@ class Check:
     """
 
     path: tyro.conf.Positional[Path]
-    """A COCO json, a data.yaml, or a folder of COCO, VOC or YOLO files."""
+    """A COCO json, a data.yaml, an obj.data, a list of images, or a folder of COCO, VOC or YOLO
+    files."""
 
     images: Path | None = None
     """Folder of the images; by default where the format usually has them."""
 
     split: str = "train"
-    """Which split of a folder or data.yaml; data without splits are used whole."""
+    """Which split of a folder or data.yaml, by any of its usual names (val also finds valid/); data
+    without splits are used whole."""
 
     format: Format | None = None
     """Format of the files; by default detected from the path."""
@@ -40,7 +42,8 @@ class Check:
     """Pixel values of black and white in images with more than 8 bits (16-bit, float)."""
 
     decode: bool = False
-    """Decode every JPEG completely, not only those that look truncated."""
+    """Open every image again, and decode every JPEG completely, not only those that look
+    truncated."""
 
     every: bool = False
     """List all errors and notes, not only the first five of each kind."""

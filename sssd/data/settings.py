@@ -32,7 +32,8 @@ class DataConfig:
     photographs, generated on first use."""
 
     train: Path | None = None
-    """Training data: a COCO json, a data.yaml, or a folder of COCO, VOC or YOLO files."""
+    """Training data: a COCO json, a data.yaml, an obj.data, a list of images, or a folder of COCO,
+    VOC or YOLO files."""
 
     train_images: Path | None = None
     """Folder of the training images; by default where the format usually has them (COCO:

@@ -37,7 +37,7 @@ def teacher_of(folder: Path, detector: Detector) -> nn.Module:
     if fusion is None:
         raise ValueError(
             f"--teacher: {folder} was trained with --method.name {trained.method.name} and has no "
-            "implicit teacher; sssd and lgd have one, unless lambda is 0"
+            "implicit teacher; sssd, lgd and labelenc have one, unless lambda is 0"
         )
     load_weights(fusion, folder / "teacher.safetensors", "--teacher")
     return fusion.to(next(detector.parameters()).device).eval()

@@ -105,12 +105,12 @@ class LabelEncStep1(LabelEnc):
     teacher_every = 1
 
     def export(self) -> dict[str, nn.Module]:
-        """Encoder and head, which step 2 starts from: see `Method.export`.
+        """The encoder: the teacher, and with the head what step 2 starts from (`Method.export`).
 
         Those of the last iteration: a moving average is kept of the detector alone, and the head
         must fit the encoder.
         """
-        return {"step1": EncoderAndHead(self)}
+        return super().export() | {"step1": EncoderAndHead(self)}
 
 
 class LabelEncStep2(LabelEnc):

@@ -82,7 +82,7 @@ class LabelGuidedConfig(DistillingConfig):
 
     adapter: AdapterName = "full"
     """Adapter on the student's maps before the distance. full: three 3x3 convolutions, as in LGD.
-    separable: three separable ones, which are cheaper."""
+    separable: three separable ones, which are cheaper. none: the distance compares K itself."""
 
     teacher_every: int = 1
     """Run the head on K_e only every so many iterations."""

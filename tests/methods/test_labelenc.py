@@ -34,9 +34,8 @@ def step2(weights: Path | None, detector: str = "fcos", **coefficient: object) -
 
 
 def export(method: Method, folder: Path) -> Path:
-    (name,) = method.export()
-    path = folder / f"{name}.safetensors"
-    save_file(dict(method.export()[name].state_dict()), path)
+    path = folder / "step1.safetensors"
+    save_file(dict(method.export()["step1"].state_dict()), path)
     return path
 
 
