@@ -15,7 +15,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from sssd.ops import feature_divergence, js_distance
-from sssd.ops.inputs import Maps, as_list, as_pair
+from sssd.ops.inputs import Maps, as_pair
 
 Loss = Callable[[Maps, Maps], Tensor]
 
@@ -130,8 +130,9 @@ def ultralytics_loss(student: Maps, teacher: Maps, scores: Maps) -> Tensor:
 
     Source: `DistillationModel.loss_sl2` of Ultralytics 8.4.80 to 8.4.190.
     """
+    _, scores = as_pair(student, scores, ("student", "scores"), dims=3)
     student, teacher = as_pair(student, teacher)
-    best = [w.detach().float() for w in as_list("scores", scores, dims=3)]
+    best = [w.detach().float() for w in scores]
     weights = [w / (w.sum() * x.shape[1] + 1e-9) for w, x in zip(best, student, strict=True)]
     return weighted_mse_loss(student, teacher, weights)
 

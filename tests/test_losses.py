@@ -147,6 +147,17 @@ def test_every_loss_of_the_maps_alone_is_a_module_too():
     assert set(MODULES) == set(losses.LOSSES.values())
 
 
+def test_scores_are_matched_by_their_keys():
+    a, b, zeros = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4), torch.zeros(2, 4, 4)
+    dicts = {"p3": a, "p4": b}, {"p4": 2 * a, "p3": b}, {"p4": zeros, "p3": zeros + 1}
+    expected = losses.ultralytics_loss([a, b], [b, 2 * a], [zeros + 1, zeros])
+    assert losses.ultralytics_loss(*dicts) == expected
+    with pytest.raises(TypeError, match="student has 2 levels but scores has 3"):
+        losses.ultralytics_loss([a, b], [a, b], [zeros] * 3)
+    with pytest.raises(TypeError, match=r"scores\[0\] has shape .*expected \(B, H, W\)"):
+        losses.ultralytics_loss([a], [b], [a])
+
+
 @pytest.mark.parametrize("kind", PUBLISHED)
 def test_published_weight_and_settings(kind):
     module = kind()

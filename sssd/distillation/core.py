@@ -14,7 +14,7 @@ from sssd.distillation.running_state import running_state_kept
 from sssd.distillation.stepwise import Coefficient, Stepwise
 from sssd.fusion import Adapter, Objects, PaintedFusion, pack_objects
 from sssd.ops import js_distance
-from sssd.ops.inputs import Maps, as_list
+from sssd.ops.inputs import Maps, as_list, require_function
 from sssd.precision import widened, without_autocast
 
 HeadLosses = Callable[[list[Tensor]], Mapping[str, Tensor]]
@@ -47,9 +47,9 @@ class SelfDistillation(Stepwise):
     the head, the fusion and, through the fusion's view of K, the detector; the distance trains the
     adapter and, from the coefficient's start on, the detector. After its stop nothing is computed.
     Every step gives the same parameters a gradient, even if it is zero, because
-    DistributedDataParallel waits for it. The module has parameters: make it a submodule of the
-    model before you make the optimizer and DistributedDataParallel. In a step under torch.compile
-    it is not compiled, the rest of the step is.
+    DistributedDataParallel waits for it: see `resting`. The module has parameters: make it a
+    submodule of the model before you make the optimizer and DistributedDataParallel. In a step
+    under torch.compile it is not compiled, the rest of the step is.
 
     Args:
         num_classes: labels are 0 .. num_classes - 1.
@@ -116,6 +116,7 @@ class SelfDistillation(Stepwise):
         width = self.projection.width
         self.fusion = PaintedFusion(num_classes, width) if fusion is None else fusion
         self.adapter = Adapter(width, separable=True) if adapter is None else adapter
+        require_function("distance", distance)
         self.distance = distance
         self.teacher_every = teacher_every
         self.adapter_first = adapter_first
@@ -152,12 +153,14 @@ class SelfDistillation(Stepwise):
             lambda is always 0.
 
         Raises:
-            ValueError: the numbers of targets and images differ, or, on the host, a label is not a
-                class or a box is not finite.
+            ValueError: the numbers of targets and images, or of maps and widths, differ or are 0,
+                or, on the host, a label is not a class or a box is not finite.
             RuntimeError: the head writes into the maps that it is given.
         """
         maps = as_list("maps", maps)
-        if len(targets) != len(maps[0]):
+        if not maps:
+            raise ValueError("maps is empty: pass at least one level")
+        if not targets or len(targets) != len(maps[0]):
             raise ValueError(f"targets: {len(targets)} for a batch of {len(maps[0])} images")
         if self.coefficient.is_off:
             return {}
@@ -233,15 +236,15 @@ class SelfDistillation(Stepwise):
         return (step + 1) % self.teacher_every == 0
 
     def is_drawn(self, step: int) -> bool:
-        """Whether there is a distance: not where lambda is 0, which would train nothing."""
-        weight = self.lambda_at if self.adapter_first else self.acting_lambda_at
+        """Whether there is a distance: not where it would train nothing."""
+        before_start = self.adapter_first and any(
+            _trained(part) for part in (self.adapter, self.distance, self.projection)
+        )
+        weight = self.lambda_at if before_start else self.acting_lambda_at
         return weight(step) > 0
 
     def resting(self, step: int) -> list[nn.Module]:
-        """Parts of this module while no loss trains them: their gradients are zero.
-
-        Take those away before the optimizer's step, which would let weight decay move the part.
-        """
+        """Projection, fusion, adapter and distance while nothing trains them: see `Stepwise`."""
         untaught = not self.is_taught(step)
         undrawn = not self.is_drawn(step)
         rests = (
@@ -277,12 +280,12 @@ class _Zero(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *parameters: Tensor) -> Tensor:
-        ctx.save_for_backward(*parameters)
-        return parameters[0].new_zeros(())
+        ctx.parameters = parameters  # for their shapes: they may be written to before the backward
+        return parameters[0].new_zeros((), dtype=torch.float32)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
-        return tuple(torch.zeros_like(parameter) for parameter in ctx.saved_tensors)
+        return tuple(torch.zeros_like(parameter) for parameter in ctx.parameters)
 
 
 def zero_for(*parts: object, like: Tensor) -> Tensor:

@@ -38,4 +38,6 @@ class Projection(nn.Module):
 def _through(convolutions: nn.ModuleList, maps: list[Tensor]) -> list[Tensor]:
     if not convolutions:
         return maps
+    if len(maps) != len(convolutions):
+        raise ValueError(f"maps: {len(maps)} levels, but width has {len(convolutions)}")
     return [convolve(m) for convolve, m in zip(convolutions, maps, strict=True)]

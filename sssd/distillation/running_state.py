@@ -74,7 +74,9 @@ def _copy(value: Any, copies: dict[int, Any]) -> Any:
                 made[key] = own
     elif isinstance(value, set):
         made = copy.copy(value)
-    elif type(value) is tuple:
-        made = tuple(_copy(x, copies) for x in value)
+    elif isinstance(value, tuple):
+        each = [_copy(x, copies) for x in value]
+        if any(own is not x for own, x in zip(each, value, strict=True)):
+            made = type(value)(*each) if hasattr(value, "_fields") else type(value)(each)
     copies[id(value)] = made
     return made

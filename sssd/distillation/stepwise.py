@@ -56,8 +56,10 @@ class Stepwise(nn.Module):
         self.register_buffer("peak_rate", torch.zeros(()))
         self._on_host: tuple[int, float] | None = (0, 0.0)  # None: the buffers must be waited for
         self._versions = self._buffer_versions()
-        self._is_led, self._is_new = False, True
+        self._is_led = False
         self._rate: float | None = None
+        self._first: int | None = None
+        self._is_checked = False
 
     def follow(self, step: int, learning_rate: float | None = None) -> None:
         """Sets the trainer's step count and learning rate for the next steps.
@@ -77,6 +79,19 @@ class Stepwise(nn.Module):
             peak = max(peak, learning_rate)
         self._is_led, self._rate = True, learning_rate
         self._write(step, peak)
+
+    @property
+    def count(self) -> int:
+        """`step` as a number, without waiting for a device."""
+        return self._read()[0]
+
+    def resting(self, step: int) -> list[nn.Module]:
+        """Parts of this module while no loss trains them: their gradients are zero.
+
+        Take those away before the optimizer's step (`part.zero_grad(set_to_none=True)`), in which
+        momentum and weight decay would move the part, as `attach` does.
+        """
+        return []
 
     def lambda_at(self, step: int) -> float:
         """Lambda of a step, also before its start."""
@@ -99,11 +114,16 @@ class Stepwise(nn.Module):
         """The step that a call belongs to: given, the trainer's, or one more than the last."""
         own, peak = self._read()
         step = own if step is None else step
-        if self._is_new:
+        self._first = step if self._first is None else self._first
+        if not self._is_checked and not self._awaits_rate(step):
             self._warn_of_idle_factor()
-        self._is_new = False
+            self._is_checked = True
         self._write(step if self._is_led else step + 1, peak)
         return step
+
+    def _awaits_rate(self, step: int) -> bool:
+        """Whether a trainer may not have known its learning rate yet, in its first step."""
+        return self._is_led and self._rate is None and step == self._first
 
     def _warn_of_idle_factor(self) -> None:
         applied = self.milestones or self._rate is not None

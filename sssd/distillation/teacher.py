@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sssd.distillation.core import zero_for
 from sssd.distillation.stepwise import Coefficient, Stepwise
 from sssd.losses import LOSSES, Loss
-from sssd.ops.inputs import Maps, as_list
+from sssd.ops.inputs import Maps, as_list, require_function
 from sssd.precision import widened, without_autocast
 
 Pyramid = Callable[[Tensor], Sequence[Tensor]]
@@ -65,6 +65,7 @@ class TeacherDistillation(Stepwise):
         if isinstance(loss, str) and loss not in LOSSES:
             raise ValueError(f"loss is {loss!r}: expected one of {', '.join(LOSSES)}, or a module")
         self.loss: Loss = LOSSES[loss]() if isinstance(loss, str) else loss
+        require_function("loss", self.loss)
         self.projections = nn.ModuleList(
             nn.Identity() if own == other else nn.Conv2d(own, other, 1)
             for own, other in zip(widths, teacher_widths, strict=True)
@@ -93,9 +94,7 @@ class TeacherDistillation(Stepwise):
             return {}
         step = self._count(step)
         maps = as_list("maps", maps)
-        started = step >= self.coefficient.start
-        trains = started or any(True for _ in self.projections.parameters())
-        if not (trains and self.lambda_at(step)):
+        if not self._acts(step):
             self.metrics = {"lambda": 0.0}
             return {"loss_distillation": zero_for(self.projections, self.loss, like=maps[0])}
         if self._taught_by is None:
@@ -110,6 +109,7 @@ class TeacherDistillation(Stepwise):
             teacher.to(images.device)
         with torch.no_grad():
             targets = list(pyramid(images))
+        started = step >= self.coefficient.start
         student = maps if started else [m.detach() for m in maps]
         pairs = zip(self.projections, student, strict=True)
         projected = widened([project(m) for project, m in pairs])
@@ -117,6 +117,17 @@ class TeacherDistillation(Stepwise):
             distance = self.loss(projected, widened(targets))
         self.metrics = {"lambda": self.acting_lambda_at(step), "distance": distance.detach()}
         return {"loss_distillation": self.lambda_at(step) * distance}
+
+    def resting(self, step: int) -> list[nn.Module]:
+        """Projections and loss while nothing trains them: see `Stepwise`."""
+        parts = [] if self._acts(step) else [self.projections, self.loss]
+        return [p for p in parts if isinstance(p, nn.Module) and list(p.parameters())]
+
+    def _acts(self, step: int) -> bool:
+        """Whether a step trains anything: before the start only the projections are."""
+        started = step >= self.coefficient.start
+        trains = started or any(True for _ in self.projections.parameters())
+        return trains and self.lambda_at(step) > 0
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the teacher."""

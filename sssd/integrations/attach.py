@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sssd.distillation import SelfDistillation, TeacherDistillation
 from sssd.integrations.host import Host
-from sssd.integrations.tap import Tap
+from sssd.integrations.resting import Resting
 from sssd.losses import Loss
 from sssd.precision import HALVES, outputs_widened
 
@@ -100,7 +100,8 @@ def attach(
                 )
 
             def pyramid(images: Tensor) -> list[Tensor]:
-                return taught_by.pyramid(host.pixels.into(taught_by.pixels, images))
+                seen = host.pixels.into(taught_by.pixels, images)
+                return taught_by.pyramid(seen.to(next(teacher.parameters()).dtype))
 
             part = TeacherDistillation(
                 host.widths,
@@ -130,19 +131,27 @@ def detach(model: nn.Module) -> None:
         raise ValueError("model has no distillation; nothing to detach")
     if part.attachment.host.model is model:  # a deep copy shares the original's
         part.attachment.host.detached()
+        part.attachment.resting.remove()
     strip(model)
 
 
 def strip(model: nn.Module) -> None:
-    """Takes part and hooks off a model or a deep copy of one, which carries the hooks along."""
+    """Takes part and hooks off a model or a deep copy of one, which carries the hooks along.
+
+    The hooks of another model, which shares modules with this one, stay.
+    """
+    part = model._modules.pop(ATTRIBUTE, None)
+    if not isinstance(part, Part):
+        return
+    own = [part.attachment, *part.attachment.taps]
+    part.attachment = None
     for module in model.modules():
         for kind in ("_forward_pre_hooks", "_forward_hooks"):
             hooks = getattr(module, kind)
             for number, hook in list(hooks.items()):
-                if isinstance(getattr(hook, "__self__", hook), Attachment | Tap):
+                if any(getattr(hook, "__self__", hook) is one for one in own):
                     del hooks[number]
                     getattr(module, f"{kind}_with_kwargs").pop(number, None)
-    model._modules.pop(ATTRIBUTE, None)
 
 
 def _host_of(argument: str, model: nn.Module) -> Host:
@@ -167,6 +176,7 @@ class Attachment:
         self.host = host
         self.part = part
         self.taps = host.taps()
+        self.resting = Resting(part)
         host.model.register_forward_pre_hook(self.before, with_kwargs=True)
         host.model.register_forward_hook(self.after, with_kwargs=True)
 
@@ -203,6 +213,7 @@ class Attachment:
         if not self.acts(model, args, kwargs):
             return output
         step = self.host.step([tap.take() for tap in self.taps], args, kwargs, output)
+        number = self.part.count
         with _precision_of(step.maps), outputs_widened(self.host.heads):
             if isinstance(self.part, TeacherDistillation):
                 losses = self.part(step.maps, step.images)
@@ -211,6 +222,7 @@ class Attachment:
                 losses = self.part(
                     step.maps, step.targets, size, step.head_losses, model, *step.besides
                 )
+        self.resting.after_training_step(number)
         return self.host.add(output, {name: x * step.scale for name, x in losses.items()})
 
 

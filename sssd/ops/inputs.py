@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -40,8 +41,13 @@ def as_list(name: str, maps: Maps, dims: int | None = 4) -> list[Tensor]:
             raise TypeError(f"{name}[{level}] is a {type(x).__name__}: expected a tensor")
         if dims is not None and x.dim() != dims:
             raise TypeError(
-                f"{name}[{level}] has shape {tuple(x.shape)}: expected (B, C, H, W); one image's "
-                "map is x[None], tokens (B, H W, C) are x.mT.unflatten(2, (H, W))"
+                f"{name}[{level}] has shape {tuple(x.shape)}: expected "
+                + (
+                    "(B, C, H, W); one image's map is x[None], tokens (B, H W, C) are "
+                    "x.mT.unflatten(2, (H, W))"
+                    if dims == 4
+                    else "(B, H, W)"
+                )
             )
     return levels
 
@@ -87,9 +93,18 @@ def as_number(name: str, value: float | Tensor) -> float:
             )
         if value.numel() == 1:
             return value.item()
-    elif isinstance(value, (int, float)):
-        return value
+    elif isinstance(value, Real):  # NumPy's scalars are
+        return value if isinstance(value, (int, float)) else float(value)
     raise TypeError(f"{name} is a {type(value).__name__}: expected a number")
+
+
+def require_function(name: str, value: object) -> None:
+    """Refuses what cannot be called with maps, such as a name, or a module's class."""
+    if not callable(value) or isinstance(value, type):
+        made = f"; {value.__name__}() makes one" if isinstance(value, type) else ""
+        raise TypeError(
+            f"{name} is {value!r}: expected a function or module of two lists of maps{made}"
+        )
 
 
 # ---- maps of two sides ---------------------------------------------------------------------------

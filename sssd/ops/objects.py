@@ -85,9 +85,9 @@ def check_objects(
             "distinguish neighboring pixels of a large image), for example boxes.float()"
         )
     check_per_object("image_index", image_index, boxes)
-    if not _are_whole(*image_size) or len(image_size) != 2 or min(image_size) < 1:
+    if not _is_size(image_size, least=1):
         raise ValueError(
-            f"image_size is {tuple(image_size)}: expected (height, width) of the padded batch, two "
+            f"image_size is {image_size}: expected (height, width) of the padded batch, two "
             "whole numbers, at least 1"
         )
     check_range("image_index", image_index, batch_size, "the batch size", check=check)
@@ -117,6 +117,13 @@ def check_device(name: str, value: Tensor, boxes: Tensor) -> None:
 def _are_whole(*numbers: int) -> bool:
     """Whether they are whole numbers, those of torch.compile's dynamic shapes included."""
     return not any(isinstance(number, float) for number in numbers)
+
+
+def _is_size(size: object, least: int) -> bool:
+    """Whether it is a height and a width."""
+    return (
+        isinstance(size, Sequence) and len(size) == 2 and _are_whole(*size) and min(size) >= least
+    )
 
 
 def check_count(name: str, count: int, least: int) -> None:
@@ -172,9 +179,9 @@ def check_level_shapes(level_shapes: Sequence[tuple[int, int]]) -> list[tuple[in
     if len(level_shapes) == 0:
         raise ValueError("level_shapes is empty: pass one (height, width) per level")
     for level, shape in enumerate(level_shapes):
-        if not _are_whole(*shape) or len(shape) != 2 or min(shape) < 0:
+        if not _is_size(shape, least=0):
             raise ValueError(
-                f"level_shapes[{level}] is {tuple(shape)}: expected (height, width), two whole "
+                f"level_shapes[{level}] is {shape}: expected (height, width), two whole "
                 "numbers, not negative"
             )
     return [(int(height), int(width)) for height, width in level_shapes]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sssd.distillation import SelfDistillation, Stepwise, TeacherDistillation
 from sssd.fusion import RelationFusion, pack_objects
 from sssd.fusion.objects import descriptors
+from sssd.losses import SSSDLoss
 from sssd.ops import js_distance
 from sssd.schedules import CoefficientConfig
 
@@ -155,6 +156,27 @@ def test_a_head_may_write_into_its_list_and_not_into_its_maps() -> None:
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         SelfDistillation(3, 64, **settings)
+
+
+def test_what_is_no_function_or_no_batch_is_refused() -> None:
+    with pytest.raises(TypeError, match="distance is 'cwd': expected a function or module"):
+        SelfDistillation(3, 64, distance="cwd")
+    with pytest.raises(TypeError, match=r"distance is .*; SSSDLoss\(\) makes one"):
+        SelfDistillation(3, 64, distance=SSSDLoss)
+    with pytest.raises(ValueError, match="maps is empty"):
+        SelfDistillation(3, 64)([], [], (64, 64), lambda k: {}, nn.Identity())
+    empty = [torch.zeros(0, 64, 8, 8)]
+    with pytest.raises(ValueError, match="targets: 0 for a batch of 0 images"):
+        SelfDistillation(3, 64)(empty, [], (64, 64), lambda k: {}, nn.Identity())
+    with pytest.raises(ValueError, match="maps: 1 levels, but width has 2"):
+        step(SelfDistillation(3, [64, 32]), [torch.randn(len(TARGETS), 64, 8, 8)])
+
+
+def test_a_distance_that_would_train_nothing_is_left_out() -> None:
+    settings = {"adapter": nn.Identity(), "coefficient": {"value": 1.0, "start": 1}}
+    part = SelfDistillation(3, 64, **settings)
+    assert step(part)["loss_distillation"] == 0
+    assert step(part)["loss_distillation"] > 0
 
 
 def test_a_box_that_is_not_finite_is_refused_and_on_a_device_covers_nothing() -> None:

@@ -2,7 +2,7 @@
 
 import copy
 from collections import deque
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -23,6 +23,11 @@ from tests.small import images_and_targets, method_config, small_detector
 WIDTH = 4
 
 
+class Pair(NamedTuple):
+    total: Tensor
+    calls: list[int]
+
+
 class Unforeseen(nn.Module):
     """State of every kind that a forward pass may leave behind."""
 
@@ -38,6 +43,7 @@ class Unforeseen(nn.Module):
         self.queue: deque[Tensor] = deque([torch.ones(1)], maxlen=2)
         self.counts = {"calls": 0, "nested": [torch.zeros(1)]}
         self.seen: set[int] = set()
+        self.pair = Pair(torch.zeros(1), [0])
 
     def forward(self, x: Tensor) -> Tensor:
         mean = x.detach().mean()
@@ -50,6 +56,8 @@ class Unforeseen(nn.Module):
         self.counts["calls"] += 1
         self.counts["nested"][0].add_(1)
         self.seen.add(len(self.seen))
+        self.pair.total.add_(1)
+        self.pair.calls[0] += 1
         setattr(self, f"number{self.counts['calls']}", 1.0)
         self.register_buffer(f"made{self.counts['calls']}", mean.clone())
         return x * self.scale * self.in_place / self.loss_normalizer + self.tensor

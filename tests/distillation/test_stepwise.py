@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -76,11 +77,15 @@ def test_a_factor_that_nothing_applies_is_told_once() -> None:
         led = Stepwise({"step_factor": 2.0}, ())
         led.follow(0, 0.1)
         led._count(None)
-    for step in (None, 7):  # a trainer with its own count, which may be that of a resumed run
+    for rate in (None, 0.1):  # a trainer with its own count, which may be that of a resumed run
         counted = Stepwise({"step_factor": 2.0}, ())
-        counted.follow(7)
-        with pytest.warns(UserWarning, match="step_factor 2 has no effect"):
-            counted._count(step)
+        counted.follow(7)  # it may have no rate to tell before its first step
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            counted._count(None)
+        counted.follow(8, rate)
+        with pytest.warns(UserWarning, match="step_factor 2") if rate is None else nullcontext():
+            counted._count(None)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for silent in (Stepwise({"step_factor": 2.0}, (5,)), Stepwise(1.0, ())):

@@ -8,6 +8,7 @@ import weakref
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import _global_optimizer_pre_hooks
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
@@ -197,6 +198,77 @@ def test_a_pickled_model_distils_by_itself() -> None:
     restored = pickle.loads(pickle.dumps(model))
     assert "loss_distillation" in losses_of(restored)
     assert model.distillation.step == 0
+
+
+def moved(model: nn.Module, part: nn.Module, steps: int) -> list[bool]:
+    """Whether each step of training moves a part."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    seen = []
+    for _ in range(steps):
+        before = [p.detach().clone() for p in part.parameters()]
+        optimizer.zero_grad()
+        sum(losses_of(model).values()).backward()
+        optimizer.step()
+        seen.append(not all(map(torch.equal, before, part.parameters())))
+    return seen
+
+
+def test_an_optimizer_leaves_alone_what_rests() -> None:
+    """As sssd's own training does: zero gradients would move it by momentum and weight decay."""
+    model, other = build("fcos"), build("fcos")
+    fusion = attach(model, teacher_every=2, coefficient={"value": 1.0, "stop": 4}).fusion
+    attach(other)
+    assert moved(model, fusion, 6) == [False, True, False, True, False, False]
+    pickled = pickle.loads(pickle.dumps(model))
+    assert moved(pickled, pickled.distillation.fusion, 1) == [False]
+    assert moved(other, other.distillation.fusion, 1) == [True]
+    gc.collect()
+    count = len(_global_optimizer_pre_hooks)
+    detach(other)
+    assert len(_global_optimizer_pre_hooks) == count - 1
+
+
+def test_what_one_part_of_an_accumulated_batch_trains_does_not_rest() -> None:
+    model = build("fcos")
+    fusion = attach(model, teacher_every=2).fusion
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+    before = [p.detach().clone() for p in fusion.parameters()]
+    for _ in range(3):  # the second one is taught
+        sum(losses_of(model).values()).backward()
+    optimizer.step()
+    assert not any(map(torch.equal, before, fusion.parameters()))
+
+
+def test_models_that_share_a_backbone_are_detached_one_by_one() -> None:
+    model, other = build("fcos"), build("fcos")
+    other.backbone = model.backbone
+    attach(model)
+    attach(other)
+    detach(model)
+    assert "loss_distillation" in losses_of(other)
+    assert "loss_distillation" not in losses_of(model)
+    detach(other)
+    assert not other.backbone._forward_hooks
+
+
+def test_a_detached_model_is_freed_at_once() -> None:
+    model = build("fcos")
+    attach(model)
+    gc.collect()
+    detach(model)
+    gone = weakref.ref(model)
+    gc.disable()
+    try:
+        del model
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_a_teacher_in_half_precision() -> None:
+    model = build("fcos")
+    attach(model, teacher=build("fcos").bfloat16())
+    assert losses_of(model)["loss_distillation"].isfinite()
 
 
 def test_captured_maps_are_dropped_after_the_loss() -> None:

@@ -53,6 +53,17 @@ class Watch(TrainerCallback):
         self.logs.append(logs)
 
 
+@pytest.mark.parametrize("kind", ["RTDetr", "RTDetrV2"])
+def test_in_float64(kind: str, rows: list[dict[str, Any]]) -> None:
+    model = small(kind).double()
+    attach(model)
+    given = collate(rows[:2])
+    labels = [{**one, "boxes": one["boxes"].double()} for one in given["labels"]]
+    found = model(pixel_values=given["pixel_values"].double(), labels=labels)
+    assert found.loss.dtype == torch.float64
+    assert found.loss_dict["loss_distillation"] > 0
+
+
 def step(model: torch.nn.Module, rows: list[dict[str, Any]], **changes: Any) -> Any:
     torch.manual_seed(1)  # denoising queries
     return model(**{**collate(rows[:2]), **changes})

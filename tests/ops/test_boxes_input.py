@@ -64,6 +64,7 @@ def test_bad_input_names_the_argument_and_the_way_out():
         (ValueError, r"image_index has shape \(2,\)", lambda: pool(index=index[:2])),
         (TypeError, "image_index is torch.float32", lambda: pool(index=index.float())),
         (ValueError, "image_size is", lambda: pool(image_size=(0, 10))),
+        (ValueError, "image_size is 16: expected", lambda: pool(image_size=16)),
         (ValueError, "image_size is .* whole numbers", lambda: pool(image_size=(64.0, 64.0))),
         (ValueError, "row 1: the first is 2", lambda: pool(index=torch.tensor([0, 2, 1]))),
         (ValueError, "rows 0, 2: the first is -1", lambda: paint(index=torch.tensor([-1, 0, -5]))),

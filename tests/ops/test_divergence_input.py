@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 
@@ -70,7 +71,7 @@ def test_a_setting_that_wants_a_gradient_is_refused(name):
         return feature_divergence(MAPS, MAPS, **{name: value})
 
     value = torch.tensor(0.5)
-    assert loss(value) == loss(0.5)
+    assert loss(value) == loss(0.5) == loss(np.float32(0.5))
     with pytest.raises(TypeError, match=f"{name} is a tensor that requires a gradient"):
         loss(value.requires_grad_())
     with pytest.raises(TypeError, match=f"{name} is a tensor that requires a gradient"):

@@ -183,8 +183,9 @@ def _gives(module: nn.Module, output: Any) -> Iterator[None]:
 def _share_of_the_gradient(part: SelfDistillation) -> float:
     """Norm of a gradient after the adapter as a share of what came in."""
     given = torch.Generator().manual_seed(0)  # draws nothing from the trainer's numbers
-    device = part.step.device
-    noise = torch.randn(2, 1, part.projection.width, 8, 8, generator=given).to(device)
+    dtype = next((p.dtype for p in part.adapter.parameters()), None)
+    noise = torch.randn(2, 1, part.projection.width, 8, 8, generator=given)
+    noise = noise.to(part.step.device, dtype)
     with torch.enable_grad(), running_state_kept(part.adapter):
         maps = noise[0].requires_grad_()
         (gradient,) = torch.autograd.grad((part.adapter(maps) * noise[1]).sum(), maps)

@@ -171,7 +171,7 @@ def label_heatmap(
             legacy = profile == "gaussian_legacy"
             values = gaussian_profile(boxes, image_size, shape, min_overlap, legacy=legacy)
         if strength is not None:
-            values = values * strength.double()[:, None, None]
+            values = values * strength.float().double()[:, None, None]
         shown = in_maps if assigned is None else in_maps & assigned[level]
         values = values.where(shown[:, None, None], 0.0)
         heatmap = values.new_zeros(batch_size * num_classes, *shape)
