@@ -68,13 +68,22 @@ def in_iterations(config: Config, images: int, flags: Sequence[str]) -> Config:
 
 
 def of_kinds(config: Config, flags: Sequence[str]) -> Config:
-    """Settings of the method and the fusion that a command line names, with what both have.
+    """Settings of the method and the fusion that a command line names.
+
+    Another method than the recipe's has its own fusion, adapter and lambda: LGD is LGD in any
+    recipe. When distillation starts, and how long the backbone is frozen, is the recipe's.
 
     Raises:
         ValueError: there is none of that name, or a flag is of another one.
     """
-    method = _chosen(MethodConfig, config.method, "--method.name", flags)
+    own = config.method
+    method = _chosen(MethodConfig, own, "--method.name", flags)
     if isinstance(method, LabelGuidedConfig):
+        if method is not own and isinstance(own, LabelGuidedConfig):
+            start = dataclasses.replace(method.coefficient, start=own.coefficient.start)
+            method = dataclasses.replace(
+                method, coefficient=start, frozen_backbone=own.frozen_backbone
+            )
         fusion = _chosen(FusionConfig, method.fusion, "--method.fusion.name", flags)
         method = dataclasses.replace(method, fusion=fusion)
     config = dataclasses.replace(config, method=method)
@@ -164,15 +173,13 @@ def is_of(flag: str, others: Iterable[str]) -> bool:
 
 
 def _chosen(kind: type[Named], settings: Named, flag: str, flags: Sequence[str]) -> Named:
-    """The settings, or those of the class that a flag names, with what both have."""
+    """The settings, or those of the class that a flag names."""
     name, kinds = _value_of(flag, flags), KINDS[kind]
     if name in (None, settings.name):
         return settings
     if name not in kinds:
         raise ValueError(f"{flag} is {name!r}; it must be one of {', '.join(kinds)}")
-    other = {field.name for field in dataclasses.fields(kinds[name])} - {"name"}
-    shared = [field.name for field in dataclasses.fields(settings) if field.name in other]
-    return cast(Named, kinds[name](**{option: getattr(settings, option) for option in shared}))
+    return cast(Named, kinds[name]())
 
 
 def _foreign(config: Config) -> dict[str, str]:

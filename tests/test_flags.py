@@ -7,9 +7,16 @@ from typing import get_args
 import pytest
 
 from sssd.detectors import DetectorConfig
-from sssd.engine.record import by_flag, read_settings, write_record
+from sssd.engine.record import by_flag, read_settings, with_changes, write_record
 from sssd.engine.settings import EngineConfig
-from sssd.methods import KINDS, FusionConfig, LGDConfig, MethodConfig, SSSDConfig
+from sssd.methods import (
+    KINDS,
+    FusionConfig,
+    LabelGuidedConfig,
+    LGDConfig,
+    MethodConfig,
+    SSSDConfig,
+)
 from sssd.methods.settings import FusionName, MethodName
 from sssd.recipes import RECIPES, Config
 from sssd.schedules import ScheduleConfig
@@ -27,15 +34,28 @@ def test_every_name_has_its_class() -> None:
 
 
 @pytest.mark.parametrize("name", KINDS[MethodConfig])
-@pytest.mark.parametrize("recipe", ["small", "fcos_r50_lgd", "fcos_r50_plain"])
-def test_another_method_keeps_what_both_have(recipe: str, name: str) -> None:
+@pytest.mark.parametrize("recipe", ["small", "coco", "fcos_r50_lgd", "fcos_r50_plain"])
+def test_another_method_is_itself_in_any_recipe(recipe: str, name: str) -> None:
+    """But for when distillation starts, and how long the backbone is frozen."""
     was, config = RECIPES[recipe](), parse([recipe, "--method.name", name])[1]
-    method = dataclasses.asdict(config.method)
-    assert type(config.method) is KINDS[MethodConfig][name]
-    fresh = dataclasses.asdict(KINDS[MethodConfig][name]())
-    expected = fresh | {k: v for k, v in dataclasses.asdict(was.method).items() if k in fresh}
-    assert method == expected | {"name": name}
     assert dataclasses.replace(config, method=was.method) == was
+    if was.method.name == name:
+        assert config == was
+        return
+    expected = KINDS[MethodConfig][name]()
+    if isinstance(was.method, LabelGuidedConfig) and isinstance(expected, LabelGuidedConfig):
+        start = {"start": was.method.coefficient.start}
+        expected = with_changes(
+            expected, {"coefficient": start, "frozen_backbone": was.method.frozen_backbone}
+        )
+    assert config.method == expected
+
+
+def test_lgd_in_a_recipe_of_sssd_has_lgds_parts_and_a_fixed_lambda() -> None:
+    method = parse(["coco", "--method.name", "lgd"])[1].method
+    assert (method.fusion.name, method.adapter) == ("relation", "full")
+    assert (method.coefficient.value, method.coefficient.step_factor) == (1.0, 1.0)
+    assert method.coefficient.start == 30_000
 
 
 def test_the_settings_of_what_is_chosen_are_taken() -> None:

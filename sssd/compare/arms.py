@@ -20,6 +20,7 @@ from sssd.train import parse
 _LGD_PARTS = ("--method.fusion.name", "relation", "--method.adapter", "full")
 _PAINTED_PARTS = ("--method.fusion.name", "painted", "--method.adapter", "separable")
 _FIXED = ("--method.coefficient.step-factor", "1")
+_DOUBLED = ("--method.coefficient.step-factor", "2")
 
 NAMED: dict[str, tuple[str, ...]] = {
     "plain": ("--method.name", "plain"),
@@ -27,14 +28,14 @@ NAMED: dict[str, tuple[str, ...]] = {
     "sssd-fixed": ("--method.name", "sssd", *_FIXED),
     "sssd+lgd-parts": ("--method.name", "sssd", *_LGD_PARTS),
     "lgd": ("--method.name", "lgd", *_LGD_PARTS, *_FIXED),
-    "lgd-stepwise": ("--method.name", "lgd", *_LGD_PARTS),
+    "lgd-stepwise": ("--method.name", "lgd", *_LGD_PARTS, *_DOUBLED),
     "lgd+painted": ("--method.name", "lgd", *_PAINTED_PARTS, *_FIXED),
 }
 """LGD's parts are its fusion (relations between objects) and its full adapter; "painted" are those
 of our recipes. Fixed: lambda does not rise at the milestones of the learning rate."""
 
 FIGURES = ("paper-lambda", "paper-stepwise")
-FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)  # of the recipe's lambda: two decades
+FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)  # of a method's lambda in the recipe: two decades
 
 OF_THE_PLAN = (
     *("--engine.seed", "--engine.device", "--out", "--resume", "--schedule.iterations"),
@@ -175,16 +176,15 @@ def _named(text: str, recipe: str, flags: Sequence[str]) -> list[tuple[str, tupl
             )
         return [(name, tuple(shlex.split(own)))]
     if name == "paper-lambda":
-        sssd = _parsed(recipe, [*flags, *NAMED["sssd"]], "--arms paper-lambda")
-        assert isinstance(sssd.method, DistillingConfig)
-        value = sssd.method.coefficient.value
-        methods = {"SSSD": NAMED["sssd-fixed"], "LGD": NAMED["lgd"]}
-        sweep = [
-            (f"{method}, lambda {value * factor:g}", (*own_flags, *_lambda(value * factor)))
-            for method, own_flags in methods.items()
-            for factor in FACTORS
-        ]
-        return [("plain", NAMED["plain"]), *sweep]
+        sweep = [("plain", NAMED["plain"])]
+        for method, own_flags in ("SSSD", NAMED["sssd-fixed"]), ("LGD", NAMED["lgd"]):
+            config = _parsed(recipe, [*flags, *own_flags], "--arms paper-lambda")
+            assert isinstance(config.method, DistillingConfig)
+            for factor in FACTORS:
+                value = f"{config.method.coefficient.value * factor:g}"
+                lambda_flags = "--method.coefficient.value", value
+                sweep.append((f"{method}, lambda {value}", (*own_flags, *lambda_flags)))
+        return sweep
     if name == "paper-stepwise":
         names = ("plain", "sssd-fixed", "sssd", "lgd", "lgd-stepwise")
         return [(name, NAMED[name]) for name in names]
@@ -194,10 +194,6 @@ def _named(text: str, recipe: str, flags: Sequence[str]) -> list[tuple[str, tupl
             'as "name: --flag value"'
         )
     return [(name, NAMED[name])]
-
-
-def _lambda(value: float) -> tuple[str, str]:
-    return "--method.coefficient.value", f"{value:g}"
 
 
 def _parsed(recipe: str, flags: Sequence[str], whose: str) -> Config:
