@@ -154,6 +154,20 @@ FAULTS = [
         "tests/methods/test_resting.py",
     ),
     Fault(
+        "attach: an optimizer moves a part that rests",
+        "sssd/integrations/resting.py",
+        "part.zero_grad(set_to_none=True)",
+        "part.zero_grad(set_to_none=False)",
+        "tests/integrations/test_torchvision.py::test_an_optimizer_leaves_alone_what_rests",
+    ),
+    Fault(
+        "flags: --method.name lgd has the recipe's fusion",
+        "sssd/flags.py",
+        "return cast(Named, kinds[name]())",
+        'return cast(Named, kinds[name](**{"fusion": settings.fusion} if name == "lgd" else {}))',
+        "tests/test_flags.py::test_lgd_in_a_recipe_of_sssd_has_lgds_parts_and_a_fixed_lambda",
+    ),
+    Fault(
         "evaluation: the detector is in training mode",
         "sssd/engine/inference.py",
         "part.eval()",
