@@ -71,7 +71,7 @@ def of_kinds(config: Config, flags: Sequence[str]) -> Config:
     """Settings of the method and the fusion that a command line names.
 
     Another method than the recipe's has its own fusion, adapter and lambda: LGD is LGD in any
-    recipe. When distillation starts, and how long the backbone is frozen, is the recipe's.
+    recipe. Between SSSD and LGD, the start of distillation and the time of a frozen backbone stay.
 
     Raises:
         ValueError: there is none of that name, or a flag is of another one.

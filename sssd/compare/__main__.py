@@ -83,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
     chosen, flags = parser().parse_known_args(words)
 
-    from sssd.compare.comparison import compare  # with torch, seconds that --help need not take
+    with exit_on(WRONG_USE, ValueError):  # an environment variable of the operators
+        from sssd.compare.comparison import compare  # with torch, seconds that --help need not take
 
     console = plain_console()
     try:

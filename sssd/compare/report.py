@@ -91,8 +91,8 @@ def _verdicts(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
             "roughly as a normal distribution, the intervals of all looks and verdicts hold "
             f"together with {100 * (1 - plan.error):g} % confidence: a gain of 0 is called GO in "
             f"at most {sides} of such plans, a gain of {rule.threshold:g} NO-GO in at most "
-            f"{sides}. They hold over all plans: of those that ended in GO, the gain is on average "
-            "too high, and so is the interval more often. "
+            f"{sides}. They hold over all plans: in those that ended in GO the gain is on average "
+            "too high, and more intervals than that miss the true one. "
             + (
                 "The verdict at equal time is the one that counts."
                 if plan.counts == "time"

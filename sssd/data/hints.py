@@ -48,7 +48,7 @@ def _names_alike(dataset: DetectionDataset) -> Iterator[Fault]:
         if different := sorted({repr(name) for name in others if name != first}):
             kind = "category names alike"
             message = (
-                f"{', '.join(different)} differs from it in capitals or spaces alone; they are "
+                f"the same as {', '.join(different)} but for capitals and spaces; they are "
                 f"{1 + len(others)} categories"
             )
         yield Fault(kind, dataset.source, f"category {first}", message, "note")

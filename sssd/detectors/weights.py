@@ -88,13 +88,16 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     """What torch.load or safetensors found in a file that it could not read."""
     if of_a_class := re.search(r"GLOBAL (\S+) was not an allowed", str(error)):
         return (
-            f"holds objects of {of_a_class[1]}, which only the program that wrote it can read; "
-            "save the model's state dict there: torch.save(model.state_dict(), FILE)"
+            f"holds objects of {of_a_class[1]}, which are not loaded, as loading may run code; "
+            "save the state dict alone, in the program that wrote it: "
+            "torch.save(model.state_dict(), FILE)"
         )
-    reason = ", neither of safetensors nor of torch.save"
     if path.suffix == ".safetensors" or isinstance(error, (RuntimeError, OSError)):
-        reason = f": {error}"  # its beginning is right
-    return f"is not a file of PyTorch weights{reason}"
+        return f"cannot be read: {error}"
+    return (
+        "cannot be read: it is damaged, or was not written by torch.save (a file of safetensors "
+        "must end in .safetensors)"
+    )
 
 
 def _misfits(model: nn.Module, state: dict[str, Tensor], ignored: tuple[str, ...]) -> list[str]:

@@ -238,7 +238,7 @@ class SelfDistillation(Stepwise):
     def is_drawn(self, step: int) -> bool:
         """Whether there is a distance: not where it would train nothing."""
         before_start = self.adapter_first and any(
-            _trained(part) for part in (self.adapter, self.distance, self.projection)
+            trained_parameters(part) for part in (self.adapter, self.distance, self.projection)
         )
         weight = self.lambda_at if before_start else self.acting_lambda_at
         return weight(step) > 0
@@ -248,7 +248,7 @@ class SelfDistillation(Stepwise):
         untaught = not self.is_taught(step)
         undrawn = not self.is_drawn(step)
         rests = (
-            (self.fusion, untaught),
+            (self.fusion, untaught and self.teacher_every > 0),  # else others train it
             (self.adapter, undrawn),
             (self.distance, undrawn),
             (self.projection, untaught and undrawn),
@@ -302,13 +302,13 @@ def zero_for(*parts: object, like: Tensor) -> Tensor:
     Returns:
         A float32 scalar.
     """
-    trained = [p for part in parts for p in _trained(part)]
+    trained = [p for part in parts for p in trained_parameters(part)]
     if not trained:
         return like.new_zeros((), dtype=torch.float32)
     return cast(Tensor, _Zero.apply(*trained))
 
 
-def _trained(part: object) -> list[nn.Parameter]:
+def trained_parameters(part: object) -> list[nn.Parameter]:
     """The parameters of a module that require a gradient; none of a function."""
     if not isinstance(part, nn.Module):
         return []

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sssd.distillation.core import zero_for
+from sssd.distillation.core import trained_parameters, zero_for
 from sssd.distillation.stepwise import Coefficient, Stepwise
 from sssd.losses import LOSSES, Loss
 from sssd.ops.inputs import Maps, as_list, require_function
@@ -21,8 +21,8 @@ class TeacherDistillation(Stepwise):
         loss = lambda * loss(projection(K), K_teacher)
 
     A level's projection is a 1x1 convolution if student and teacher differ in width; before the
-    coefficient's start it alone is trained. The teacher is
-    put in eval mode and gets no gradient; it is not a submodule: the state dict, copies and pickles
+    coefficient's start it alone is trained, and the loss if it has weights. The teacher is put in
+    eval mode and gets no gradient; it is not a submodule: the state dict, copies and pickles
     of this module do not have it, and so cannot train.
 
     Args:
@@ -124,9 +124,9 @@ class TeacherDistillation(Stepwise):
         return [p for p in parts if isinstance(p, nn.Module) and list(p.parameters())]
 
     def _acts(self, step: int) -> bool:
-        """Whether a step trains anything: before the start only the projections are."""
+        """Whether a step trains anything: before the start only projections and loss are."""
         started = step >= self.coefficient.start
-        trains = started or any(True for _ in self.projections.parameters())
+        trains = started or any(trained_parameters(x) for x in (self.projections, self.loss))
         return trains and self.lambda_at(step) > 0
 
     def __getstate__(self) -> dict[str, Any]:

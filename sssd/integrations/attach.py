@@ -132,19 +132,17 @@ def detach(model: nn.Module) -> None:
     if part.attachment.host.model is model:  # a deep copy shares the original's
         part.attachment.host.detached()
         part.attachment.resting.remove()
-    strip(model)
+    strip(model, part.attachment)
+    part.attachment = None
 
 
-def strip(model: nn.Module) -> None:
+def strip(model: nn.Module, attachment: "Attachment") -> None:
     """Takes part and hooks off a model or a deep copy of one, which carries the hooks along.
 
     The hooks of another model, which shares modules with this one, stay.
     """
-    part = model._modules.pop(ATTRIBUTE, None)
-    if not isinstance(part, Part):
-        return
-    own = [part.attachment, *part.attachment.taps]
-    part.attachment = None
+    model._modules.pop(ATTRIBUTE, None)
+    own = [attachment, *attachment.taps]
     for module in model.modules():
         for kind in ("_forward_pre_hooks", "_forward_hooks"):
             hooks = getattr(module, kind)
@@ -176,7 +174,7 @@ class Attachment:
         self.host = host
         self.part = part
         self.taps = host.taps()
-        self.resting = Resting(part)
+        self.resting = Resting(host.model, part)
         host.model.register_forward_pre_hook(self.before, with_kwargs=True)
         host.model.register_forward_hook(self.after, with_kwargs=True)
 

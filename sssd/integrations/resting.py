@@ -1,13 +1,16 @@
 """Parts that rest are left alone by whatever optimizer trains them."""
 
-import weakref
+import functools
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from sssd.distillation import Stepwise
+
+_WATCHED: "WeakSet[Resting]" = WeakSet()
 
 
 class Resting:
@@ -16,24 +19,22 @@ class Resting:
     A part rests that no training step since the last one of its optimizer has trained: zeros are
     there for DistributedDataParallel alone (see `Stepwise.resting`). It is torch's hook on every
     optimizer of the process, as each framework makes its own; those of other models are left as
-    they are.
+    they are. After a step that a GradScaler skips, a part may take zeros once.
 
     Args:
-        part: the distillation.
+        model: that is trained. Weights that it shares with a part never rest.
+        part: its distillation.
     """
 
-    def __init__(self, part: Stepwise) -> None:
+    def __init__(self, model: nn.Module, part: Stepwise) -> None:
+        self.model = model
         self.part = part
         self._parts: set[nn.Module] | None = None
-        own = weakref.ref(self)
+        self._watch()
 
-        @torch._disable_dynamo
-        def before(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-            if (resting := own()) is not None:
-                resting.before(optimizer)
-
-        self._handle = register_optimizer_step_pre_hook(before)
-        weakref.finalize(self, self._handle.remove)
+    def _watch(self) -> None:
+        _hook_optimizers()
+        _WATCHED.add(self)
 
     def after_training_step(self, step: int) -> None:
         """Notes what a step has left alone, one of the parts of an accumulated batch."""
@@ -41,21 +42,58 @@ class Resting:
         self._parts = parts if self._parts is None else self._parts & parts
 
     def before(self, optimizer: torch.optim.Optimizer) -> None:
-        """Is called before any optimizer's step."""
+        """Is called when an optimizer has its gradients."""
         own = {id(p) for p in self.part.parameters()}
-        if any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
-            for part in self._parts or ():
-                part.zero_grad(set_to_none=True)
-            self._parts = None
+        if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+            return
+        resting = [p for part in self._parts or () for p in part.parameters()]
+        if resting:
+            kept = {id(p) for p in _parameters_beside(self.model, self.part)}
+            for parameter in resting:
+                if id(parameter) not in kept:
+                    parameter.grad = None
+        self._parts = None
 
     def remove(self) -> None:
         """Ends it."""
-        self._handle.remove()
+        _WATCHED.discard(self)
 
-    def __getstate__(self) -> Stepwise:
-        """The hook is this process's."""
-        return self.part
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A model out of a pickle is watched, too."""
+        vars(self).update(state)
+        self._watch()
 
-    def __setstate__(self, part: Stepwise) -> None:
-        """A model out of a pickle has a hook of its own."""
-        Resting.__init__(self, part)
+
+def _parameters_beside(model: nn.Module, part: nn.Module) -> list[nn.Parameter]:
+    """Those of a model that it has outside a part."""
+    others = [child for child in model.children() if child is not part]
+    beside = [p for child in others for p in child.parameters()]
+    return [*model.parameters(recurse=False), *beside]
+
+
+@functools.cache
+def _hook_optimizers() -> None:
+    register_optimizer_step_pre_hook(_before_step)
+
+
+@torch._disable_dynamo
+def _before_step(
+    optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    def rest() -> None:
+        for one in list(_WATCHED):
+            one.before(optimizer)
+
+    closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+    if not callable(closure) or not _WATCHED:
+        rest()
+        return None
+
+    def closed() -> Any:
+        loss = closure()  # makes the gradients
+        rest()
+        return loss
+
+    if "closure" in kwargs:
+        return args, {**kwargs, "closure": closed}
+    return (args[0], closed, *args[2:]), kwargs

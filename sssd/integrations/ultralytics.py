@@ -230,8 +230,8 @@ class Trainer(DetectionTrainer):
 
     @ema.setter
     def ema(self, made: ModelEMA | None) -> None:
-        if made is not None:
-            strip(made.ema)
+        if made is not None and self.part is not None:
+            strip(made.ema, self.part.attachment)
         self._ema = made
 
     def _handle_nan_recovery(self, epoch: int) -> bool:

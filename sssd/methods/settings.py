@@ -30,8 +30,8 @@ class MethodConfig(NamedConfig):
     name: MethodName = "plain"
     """plain: no distillation. sssd: Jensen-Shannon distance to label-enhanced maps. lgd: squared
     error instead. labelenc: a label encoder, trained in step 1, guides a new detector in step 2. A
-    method other than the recipe's has its own fusion, adapter and lambda; when distillation
-    starts, and how long the backbone is frozen, stays."""
+    method other than the recipe's has its own settings; between sssd and lgd the start of
+    distillation and the time of a frozen backbone stay."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,7 +82,7 @@ def check_backend(backend: str, place: str = "backend") -> str:
 
 
 _default = check_backend(os.environ.get("SSSD_BACKEND", "auto"), "environment SSSD_BACKEND")
-if (_isa := os.environ.get("SSSD_CPU_ISA")) not in (None, "baseline", "avx2"):  # as cpu_isa.h reads
+if (_isa := os.environ.get("SSSD_CPU_ISA", "")) not in ("", "baseline", "avx2"):  # see cpu_isa.h
     raise ValueError(
         f"environment SSSD_CPU_ISA is {_isa!r}: expected baseline or avx2; leave it out for the "
         "widest instruction set of this processor"

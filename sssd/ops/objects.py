@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -119,11 +119,13 @@ def _are_whole(*numbers: int) -> bool:
     return not any(isinstance(number, float) for number in numbers)
 
 
-def _is_size(size: object, least: int) -> bool:
+def _is_size(size: Any, least: int) -> bool:
     """Whether it is a height and a width."""
-    return (
-        isinstance(size, Sequence) and len(size) == 2 and _are_whole(*size) and min(size) >= least
-    )
+    try:
+        height, width = size
+    except (TypeError, ValueError):
+        return False
+    return _are_whole(height, width) and min(height, width) >= least
 
 
 def check_count(name: str, count: int, least: int) -> None:

@@ -290,8 +290,8 @@ def test_names_that_differ_in_little(tmp_path: Path) -> None:
         | {"c.xml": xml("dog", ""), "c.jpg": PHOTO, "d.xml": xml("hotdog", ""), "d.jpg": PHOTO},
     )
     assert [str(note) for note in check(tmp_path).notes] == [
-        f"{tmp_path}: category Dog: category names alike: 'dog' differs from it in capitals or "
-        "spaces alone; they are 2 categories",
-        f"{tmp_path}: category hot dog: category names alike: 'hotdog' differs from it in capitals "
-        "or spaces alone; they are 2 categories",
+        f"{tmp_path}: category Dog: category names alike: the same as 'dog' but for "
+        "capitals and spaces; they are 2 categories",
+        f"{tmp_path}: category hot dog: category names alike: the same as 'hotdog' but "
+        "for capitals and spaces; they are 2 categories",
     ]

@@ -233,6 +233,8 @@ def test_it_recovers_from_a_loss_that_is_no_number(data: Path, tmp_path: Path) -
 
     def look(trainer: DetectionTrainer) -> None:
         finite.append(all(p.isfinite().all() for p in trainer.part.parameters()))
+        hooks = [h for m in trainer.ema.ema.modules() for h in m._forward_hooks.values()]
+        assert not hooks  # they would be in last.pt
 
     callbacks = {"on_train_epoch_end": spoil, "on_train_end": look}
     train(tmp_path, data, Trainer, callbacks=callbacks)
