@@ -138,17 +138,6 @@ def test_every_setting_has_been_decided_about() -> None:
     assert {of(flag) for flag in TAKEN} | OF_THE_COMMAND == HONOURED
 
 
-def test_a_setting_that_is_no_more_must_have_been_at_what_all_have_now(run: Path) -> None:
-    record, was = read_record(run), read_settings(run, Config)
-    for value in (False, True):
-        record["method"]["normalize"] = value
-        (run / "config.json").write_text(json.dumps(record))
-        if not value:
-            assert read_settings(run, Config) == was
-    with pytest.raises(ValueError, match=r"with --method\.normalize True, which is no longer off"):
-        read_settings(run, Config)
-
-
 @pytest.mark.parametrize("flag", there(REFUSED))
 def test_what_can_not_be_honoured_is_refused_with_both_values(flag: str, finished: Path) -> None:
     was = by_flag(read_settings(finished, Config))[of(flag)]

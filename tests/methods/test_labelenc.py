@@ -81,7 +81,7 @@ def test_step_2_trains_a_new_detector_beside_a_frozen_encoder(tmp_path: Path) ->
     assert trained_by(built, "distillation", 7) == {"backbone", "pyramid", "adapter"}
     assert trained_by(built, "distillation", 8) == set()
     part = built.distillation
-    assert [built.resting(i) for i in (7, 8)] == [[part.fusion], [part.fusion, part.adapter]]
+    assert [built.resting(i) for i in (7, 8)] == [[], [part.adapter]]
     assert built(*images_and_targets(), 8).metrics["lambda"] == 0
     assert not any(p.requires_grad for p in built.encoder.parameters())
 

@@ -82,9 +82,8 @@ def test_the_distance_trains_any_adapter(method: str) -> None:
     assert trained_by(separable, "distillation", 5) == {"backbone", "pyramid", "adapter"}
     none = build("fcos", method, "painted", "none", start=5)
     assert trained_by(none, "distillation", 5) == {"backbone", "pyramid"}
-    losses = none(*images_and_targets(), 0).losses
-    assert losses["distillation"] > 0
-    assert not losses["distillation"].requires_grad, "before the start there is nothing to train"
+    losses = [none(*images_and_targets(), i).losses["distillation"] for i in (0, 5)]
+    assert losses[0] == 0 < losses[1], "before the start there is nothing to train"
 
 
 def test_an_unknown_adapter_is_refused() -> None:
@@ -155,6 +154,7 @@ def test_behind_its_stop_distillation_costs_nothing(method: str, tmp_path: Path)
     assert all(p.grad is not None for p in trained), "what DistributedDataParallel waits for"
     rests = [part.state_dict().keys() for part in built.resting(5)]
     parts = [built.distillation.fusion, built.distillation.adapter]
+    parts = parts[method == "labelenc_step2" :]  # its encoder is frozen
     assert rests == [part.state_dict().keys() for part in parts]
 
 
