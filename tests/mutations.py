@@ -158,7 +158,7 @@ FAULTS = [
         "sssd/integrations/resting.py",
         "parameter.grad = None",
         "parameter.grad = parameter.grad",
-        "tests/integrations/test_torchvision.py::test_an_optimizer_leaves_alone_what_rests",
+        "tests/integrations/test_resting.py::test_an_optimizer_leaves_alone_what_rests",
     ),
     Fault(
         "flags: --method.name lgd has the recipe's fusion",

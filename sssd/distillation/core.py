@@ -2,7 +2,7 @@
 gradient.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
@@ -253,8 +253,7 @@ class SelfDistillation(Stepwise):
             (self.distance, undrawn),
             (self.projection, untaught and undrawn),
         )
-        parts = [part for part, rested in rests if rested and isinstance(part, nn.Module)]
-        return [part for part in parts if list(part.parameters())]
+        return with_weights(part for part, rested in rests if rested)
 
 
 @contextmanager
@@ -306,6 +305,11 @@ def zero_for(*parts: object, like: Tensor) -> Tensor:
     if not trained:
         return like.new_zeros((), dtype=torch.float32)
     return cast(Tensor, _Zero.apply(*trained))
+
+
+def with_weights(parts: Iterable[object]) -> list[nn.Module]:
+    """Those that have parameters, which functions have not."""
+    return [p for p in parts if isinstance(p, nn.Module) and any(True for _ in p.parameters())]
 
 
 def trained_parameters(part: object) -> list[nn.Parameter]:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sssd.distillation.core import trained_parameters, zero_for
+from sssd.distillation.core import trained_parameters, with_weights, zero_for
 from sssd.distillation.stepwise import Coefficient, Stepwise
 from sssd.losses import LOSSES, Loss
 from sssd.ops.inputs import Maps, as_list, require_function
@@ -120,8 +120,7 @@ class TeacherDistillation(Stepwise):
 
     def resting(self, step: int) -> list[nn.Module]:
         """Projections and loss while nothing trains them: see `Stepwise`."""
-        parts = [] if self._acts(step) else [self.projections, self.loss]
-        return [p for p in parts if isinstance(p, nn.Module) and list(p.parameters())]
+        return [] if self._acts(step) else with_weights([self.projections, self.loss])
 
     def _acts(self, step: int) -> bool:
         """Whether a step trains anything: before the start only projections and loss are."""

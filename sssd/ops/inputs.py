@@ -13,6 +13,10 @@ from torch import Tensor
 from sssd.ops.reference.divergence import REDUCED
 
 Maps = Mapping[str, Tensor] | Iterable[Tensor] | Tensor
+SHAPES = {  # of a level, by its dimensions, in messages
+    3: "(B, H, W)",
+    4: "(B, C, H, W); one image's map is x[None], tokens (B, H W, C) are x.mT.unflatten(2, (H, W))",
+}
 
 
 def as_list(name: str, maps: Maps, dims: int | None = 4) -> list[Tensor]:
@@ -40,15 +44,7 @@ def as_list(name: str, maps: Maps, dims: int | None = 4) -> list[Tensor]:
         if not isinstance(x, Tensor):
             raise TypeError(f"{name}[{level}] is a {type(x).__name__}: expected a tensor")
         if dims is not None and x.dim() != dims:
-            raise TypeError(
-                f"{name}[{level}] has shape {tuple(x.shape)}: expected "
-                + (
-                    "(B, C, H, W); one image's map is x[None], tokens (B, H W, C) are "
-                    "x.mT.unflatten(2, (H, W))"
-                    if dims == 4
-                    else "(B, H, W)"
-                )
-            )
+            raise TypeError(f"{name}[{level}] has shape {tuple(x.shape)}: expected {SHAPES[dims]}")
     return levels
 
 
