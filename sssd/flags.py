@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
+from sssd.data.settings import SOURCE
 from sssd.engine.record import by_flag, with_changes
 from sssd.methods import (
     KINDS,
@@ -17,6 +18,7 @@ from sssd.methods import (
     NamedConfig,
 )
 from sssd.recipes import Config, stretched
+from sssd.schedules import ScheduleConfig
 
 Named = TypeVar("Named", bound=NamedConfig)
 
@@ -70,8 +72,9 @@ def in_iterations(config: Config, images: int, flags: Sequence[str]) -> Config:
 def of_kinds(config: Config, flags: Sequence[str]) -> Config:
     """Settings of the method and the fusion that a command line names.
 
-    Another method than the recipe's has its own fusion, adapter and lambda: LGD is LGD in any
-    recipe. Between SSSD and LGD, the start of distillation and the time of a frozen backbone stay.
+    Another method than the recipe's has its own fusion, adapter and lambda. Between SSSD and LGD,
+    the start of distillation and the time of a frozen backbone stay. LabelEnc's step 1 has a
+    quarter of its iterations without distance, and step 2 none after the last milestone.
 
     Raises:
         ValueError: there is none of that name, or a flag is of another one.
@@ -86,9 +89,23 @@ def of_kinds(config: Config, flags: Sequence[str]) -> Config:
             )
         fusion = _chosen(FusionConfig, method.fusion, "--method.fusion.name", flags)
         method = dataclasses.replace(method, fusion=fusion)
+    elif isinstance(method, DistillingConfig) and method is not own:
+        method = _labelenc_in(config.schedule, method)
     config = dataclasses.replace(config, method=method)
     _refuse(_foreign(config), flags)
     return config
+
+
+def _labelenc_in(schedule: ScheduleConfig, method: DistillingConfig) -> DistillingConfig:
+    """The original's 30k of 120k iterations of step 1, and 80k of 90k of step 2."""
+    times: dict[str, Any] = {}
+    if method.name == "labelenc_step1":
+        times["start"] = schedule.iterations // 4
+    elif schedule.milestones:
+        times["stop"] = schedule.milestones[-1]
+    return dataclasses.replace(
+        method, coefficient=dataclasses.replace(method.coefficient, **times)
+    )
 
 
 def _value_of(flag: str, flags: Sequence[str]) -> str | None:
@@ -116,10 +133,7 @@ def without_effect(config: Config) -> dict[str, str]:
         ),
         "data of your own: the demo makes its own, the recipe small (python -m sssd.train small "
         "...) takes yours": (
-            config.data.format != "demo",
-            ["--data.train", "--data.train-images", "--data.train-split", "--data.val",
-             "--data.val-images", "--data.val-split", "--data.val-share", "--data.pixel-range",
-             "--data.on-bad-data"],
+            config.data.format != "demo", [flag for flag in SOURCE if flag != "--data.format"]
         ),
         "--data.val, not --data.val-share": (
             config.data.val_share is None, ["--data.val-split"]

@@ -61,7 +61,8 @@ def cwd_loss(student: Maps, teacher: Maps, *, temperature: float = 4.0) -> Tenso
 def pixel_kl_loss(student: Maps, teacher: Maps, *, temperature: float = 1.0) -> Tensor:
     """Pixel-wise distillation: tau^2 times the mean over cells of KL(t, s), the sum over levels.
 
-    Weight: 10 with temperature 1 (the paper's lambda_1, on logits).
+    Weight: 10 with temperature 1 (the paper's lambda_1, on logits), times the images of a batch: the
+    authors' code sums over these.
 
     Source: Liu et al., "Structured knowledge distillation", CVPR 2019, equation 2.
     """
@@ -75,7 +76,7 @@ def lgd_loss(student: Maps, teacher: Maps) -> Tensor:
 
     Weight: 1, after an adapter of three 3x3 convolutions on the student's side.
 
-    Source: Zhang et al., "LGD", AAAI 2022, section 3.4; eps 1e-5 under the root.
+    Source: Zhang et al., "LGD", AAAI 2022; eps 1e-5 under the root, as in its code.
     """
     return standardized_mse(student, teacher, over="cells").sum()
 

@@ -48,10 +48,6 @@ struct Sixteen {
   }
   SSSD_INLINE Sixteen operator+(Sixteen x) const { return x += *this; }
   SSSD_INLINE Sixteen operator/(A x) const { return Sixteen(*this) /= x; }
-  SSSD_INLINE Sixteen operator*(Sixteen x) const {
-    for (int p = 0; p < kParts; ++p) x.part[p] = part[p] * x.part[p];
-    return x;
-  }
 };
 
 template <class T>
@@ -98,16 +94,6 @@ SSSD_INLINE void look_up(const A* table, const uint8_t* index, Sixteen<A>& out) 
   A value[kLanes];
   for (int k = 0; k < kLanes; ++k) value[k] = table[index[k]];
   load(value, out);
-}
-
-// Pairwise, so that the order is one for all processors.
-template <class A>
-SSSD_INLINE A sum(const Sixteen<A>& value) {
-  A part[kLanes];
-  store(part, value);
-  for (int half = kLanes / 2; half > 0; half /= 2)
-    for (int k = 0; k < half; ++k) part[k] += part[k + half];
-  return part[0];
 }
 
 // out[j][i] = in[i][j], sixteen by sixteen, of rows so many numbers apart; four by four in

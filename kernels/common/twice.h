@@ -9,9 +9,6 @@ namespace sssd::SSSD_ISA {
 template <class M>
 struct TwiceMask {
   M first, second;
-  SSSD_INLINE TwiceMask operator|(TwiceMask other) const {
-    return {first | other.first, second | other.second};
-  }
 };
 
 template <class V>
@@ -38,7 +35,6 @@ struct Twice {
   SSSD_INLINE Twice operator-() const { return {-first, -second}; }
   SSSD_INLINE auto operator<(Twice y) const { return both(first < y.first, second < y.second); }
   SSSD_INLINE auto operator>(Twice y) const { return both(first > y.first, second > y.second); }
-  SSSD_INLINE auto operator<=(Twice y) const { return both(first <= y.first, second <= y.second); }
   SSSD_INLINE auto operator==(Twice y) const { return both(first == y.first, second == y.second); }
 
  private:
@@ -53,16 +49,8 @@ SSSD_INLINE Twice<V> select(TwiceMask<M> take, Twice<V> x, Twice<V> y) {
   return {select(take.first, x.first, y.first), select(take.second, x.second, y.second)};
 }
 template <class V>
-SSSD_INLINE Twice<V> fast_div(Twice<V> x, Twice<V> y) {
-  return {fast_div(x.first, y.first), fast_div(x.second, y.second)};
-}
-template <class V>
 SSSD_INLINE Twice<V> fast_abs(Twice<V> x) {
   return {fast_abs(x.first), fast_abs(x.second)};
-}
-template <class V>
-SSSD_INLINE Twice<V> fast_log2(Twice<V> x) {
-  return {fast_log2(x.first), fast_log2(x.second)};
 }
 template <class V>
 SSSD_INLINE Twice<V> round_whole(Twice<V> x) {

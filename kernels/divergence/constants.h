@@ -11,7 +11,6 @@ struct Constants {
   S scale;           // softmax: log2(e) / temperature
   S gradient_scale;  // what every gradient of the member is multiplied by
   S eps;
-  S count;     // elements of a row
   S variance;  // standardize: 1 / count, or 1 / (count - 1) unbiased
   bool centre, normalized, cosine, eps_inside;
 
@@ -20,7 +19,6 @@ struct Constants {
     gradient_scale = S(gradient);
     cosine = settings.measure == Measure::cosine;
     eps = S(settings.eps);
-    count = S(double(row_length));
     centre = settings.normalize == Normalize::standardize;
     normalized = centre || cosine || settings.normalize == Normalize::l2;
     eps_inside = !settings.unbiased;
@@ -30,7 +28,6 @@ struct Constants {
 };
 
 constexpr double kLn2 = 0.69314718055994530942;
-constexpr double kLog2E = 1.4426950408889634074;
 
 template <class V>
 SSSD_HOST_DEVICE inline V constant(double x) {

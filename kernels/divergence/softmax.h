@@ -19,8 +19,6 @@ struct SoftmaxStats {
     sum = sum * fast_exp2((max - anchor(new_max)) * scale);
     max = new_max;
   }
-  // After `raise` to a maximum that covers x.
-  SSSD_HOST_DEVICE void add(V x, V scale) { sum = sum + fast_exp2((x - anchor(max)) * scale); }
   SSSD_HOST_DEVICE void merge(SoftmaxStats other, V scale) {
     const V both = larger(max, other.max);
     raise(both, scale);

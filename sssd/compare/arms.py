@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from sssd.data.settings import PLACES, SOURCE
 from sssd.engine.record import by_flag
 from sssd.flags import is_of, names_in, without_effect
 from sssd.methods import DistillingConfig
@@ -39,20 +40,14 @@ FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)  # of a method's lambda in the recipe: two 
 
 OF_THE_PLAN = (
     *("--engine.seed", "--engine.device", "--out", "--resume", "--schedule.iterations"),
-    "--schedule.epochs",
-    *("--data.train", "--data.train-images", "--data.train-split", "--data.format"),
-    *("--data.val", "--data.val-images", "--data.val-split", "--data.pixel-range"),
-    *("--data.val-share", "--data.on-bad-data"),
+    *("--schedule.epochs", *SOURCE),
 )
 """What no arm may change: the plan gives it to all of them."""
 
 FILES = ("--detector.weights", "--detector.start-from", "--method.step1-weights")
 """Settings that may name a file of weights; it is known by its content, too."""
 
-OF_THE_PLACE = (
-    *("--out", "--resume", "--data.format", "--data.train", "--data.train-images"),
-    *("--data.val", "--data.val-images"),
-)
+OF_THE_PLACE = ("--out", "--resume", *PLACES)
 """Settings that tell where things lie; the data are known by their fingerprints."""
 
 

@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 Format = Literal["coco", "voc", "yolo"]
 OnBadData = Literal["raise", "drop"]
 
+PLACES = ("--data.format", "--data.train", "--data.train-images", "--data.val", "--data.val-images")
+"""Settings that tell where the data lie; what is read there is known by its fingerprint."""
+
+SOURCE = (
+    *PLACES, "--data.train-split", "--data.val-split", "--data.val-share", "--data.pixel-range",
+    "--data.on-bad-data",
+)  # fmt: skip
+"""Settings that say which data they are, and how they are read."""
+
 
 def require_range(flag: str, pixel_range: tuple[float, float] | None) -> None:
     """Refuses what is no range of pixel values."""

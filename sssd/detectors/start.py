@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torchvision
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
+from torchvision.ops import FrozenBatchNorm2d
 
 from sssd.commands import to_resume
 from sssd.detectors.settings import DetectorConfig
@@ -57,14 +58,18 @@ def start(
         OSError: torchvision's weights cannot be downloaded.
         ValueError: weights of another network, or of other classes without names.
     """
-    origin = _published(config) if str(config.start_from) == COCO else _of_file(config)
-    name, known = origin.name, origin.classes
+    is_coco = str(config.start_from) == COCO
+    origin = _published(config) if is_coco else _of_file(config)
+    name, known, state = origin.name, origin.classes, origin.state
     _refuse_another_network(origin, config)
-    count = _count(model, origin.state, num_classes)
+    count = _count(model, state, num_classes)
     if known is None and count not in (None, num_classes):
         _, of_coco = _coco(config)
         if count == len(of_coco):
             known, name = of_coco, f"{name}, assumed to be torchvision's COCO weights"
+            is_coco = True
+    if is_coco and config.name != "fcos":
+        state = state | _with_eps(model, state)
     if known is None or classes is None:
         if count not in (None, num_classes):
             raise ValueError(
@@ -72,7 +77,7 @@ def start(
                 f"{num_classes} here. Give the model.safetensors of a run, which has the names, or "
                 "data with the same number of classes"
             )
-        fit_weights(model, origin.state, Path(origin.name), FLAG)
+        fit_weights(model, state, Path(origin.name), FLAG)
         return f"starting from {name}: all {num_classes} classes, matched by number"
     if count not in (None, len(known)):
         raise ValueError(
@@ -81,7 +86,7 @@ def start(
         )
     kept = [n for n in classes if list(classes).count(n) == known.count(n) == 1]
     rows = [(classes.index(n), known.index(n)) for n in kept]
-    state = origin.state | _with_rows(model, origin.state, num_classes, rows)
+    state = state | _with_rows(model, state, num_classes, rows)
     fit_weights(model, state, Path(origin.name), FLAG)
     return f"starting from {name}: {_told(classes, kept)}"
 
@@ -147,6 +152,21 @@ def _coco(config: DetectorConfig) -> tuple[WeightsEnum, list[str]]:
     classes = list(weights.meta["categories"])
     # One-stage detectors have a row for "__background__", which torchvision never trained.
     return weights, classes[1:] if config.name == "fasterrcnn" else classes
+
+
+def _with_eps(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Scales of frozen batch norms with an eps, that do what those of weights do without one.
+
+    Those of torchvision's COCO_V1, but for FCOS, had none when they were trained: torchvision sets
+    it to 0 where it loads them (`overwrite_eps`, pytorch/vision 2933).
+    """
+    norms = {n: m for n, m in model.named_modules() if isinstance(m, FrozenBatchNorm2d)}
+    scales = {f"{n}.weight": (f"{n}.running_var", m.eps) for n, m in norms.items()}
+    return {
+        scale: state[scale] * (1 + eps / state[variance]).sqrt()
+        for scale, (variance, eps) in scales.items()
+        if scale in state and variance in state
+    }
 
 
 def _refuse_another_network(origin: _Origin, config: DetectorConfig) -> None:

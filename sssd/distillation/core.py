@@ -251,7 +251,8 @@ class SelfDistillation(Stepwise):
             (self.fusion, untaught and self.teacher_every > 0),  # else others train it
             (self.adapter, undrawn),
             (self.distance, undrawn),
-            (self.projection, untaught and undrawn),
+            (self.projection.reduce, untaught and undrawn),
+            (self.projection.expand, untaught),
         )
         return with_weights(part for part, rested in rests if rested)
 

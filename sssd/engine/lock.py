@@ -1,6 +1,7 @@
 """One process at a time in the folder of a run or a comparison."""
 
 import contextlib
+import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -58,8 +59,6 @@ def _lock(path: Path) -> IO[bytes] | None:
     while True:
         lock = path.open("wb")
         try:
-            import fcntl
-
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
                 return lock  # else its last holder has removed it meanwhile
@@ -67,7 +66,7 @@ def _lock(path: Path) -> IO[bytes] | None:
             if time.monotonic() > until:
                 lock.close()
                 return None
-        except (ImportError, OSError):  # no locks: on Windows, on some file systems
+        except OSError:  # some file systems have no locks
             return lock
         lock.close()
         time.sleep(0.2)

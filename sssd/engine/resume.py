@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sssd.data.settings import SOURCE
 from sssd.engine.files import RunError
 from sssd.engine.record import by_flag
 from sssd.engine.settings import EngineConfig
@@ -19,10 +20,8 @@ if TYPE_CHECKING:
 HONOURED = frozenset(
     [
         *("--out", "--resume"),
-        # Where the data lie; what is read there is compared by its fingerprint.
-        *("--data.format", "--data.train", "--data.train-images", "--data.val"),
-        *("--data.val-images", "--data.train-split", "--data.val-split", "--data.val-share"),
-        "--data.on-bad-data",
+        # What is read is compared by its fingerprint.
+        *(flag for flag in SOURCE if flag != "--data.pixel-range"),
         # Functions of the iteration alone, and what only the next step depends on.
         *("--schedule.iterations", "--schedule.epochs", "--schedule.learning-rate"),
         "--schedule.milestones",

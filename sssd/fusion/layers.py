@@ -27,7 +27,7 @@ def normalize_map(x: Tensor) -> Tensor:
 
 
 class Adapter(nn.Sequential):
-    """Three 3x3 convolutions on the student's maps, shared by the levels (LGD, section 3.5).
+    """Three 3x3 convolutions on the student's maps, shared by the levels, as in LGD.
 
     With width 256 it has 1,770,240 parameters, separable 205,056.
 

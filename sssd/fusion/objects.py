@@ -167,7 +167,7 @@ def descriptors(objects: Objects, num_classes: int, image_size: tuple[int, int])
         image_size: (H, W) of the padded batch.
 
     Returns:
-        (T, 4 + K) fp32 in [-1, 1], without gradient (LGD, section 3.2).
+        (T, 4 + K) fp32 in [-1, 1], without gradient: the label descriptors of LGD.
     """
     height, width = image_size
     with torch.no_grad():

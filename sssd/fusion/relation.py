@@ -10,7 +10,7 @@ from sssd.fusion.objects import Objects, add_context, descriptors, paint_objects
 
 
 class RelationFusion(nn.Module):
-    """Label-enhanced maps K_e from the maps K and the objects of a batch (LGD, sections 3.2-3.4).
+    """Label-enhanced maps K_e from the maps K and the objects of a batch (LGD).
 
     In an attention among the objects of an image, appearance embeddings (mean of convolved K over
     each object's cells) are the queries, label embeddings the keys and values; the results are

@@ -213,6 +213,8 @@ class Trainer(DetectionTrainer):
         )
         self.part.milestones = tuple(epoch * batches for epoch in milestones)
         self._step = self.epoch * batches
+        if self.epoch == 0:  # begun anew after it ran out of memory, with another warm-up
+            self.part.peak_rate.zero_()
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Called once a batch, when the warm-up has set the learning rate."""

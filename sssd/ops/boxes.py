@@ -62,7 +62,7 @@ def pool_boxes(
         >>> pool_boxes(levels, boxes, torch.tensor([0]), (16, 16)).shape
         torch.Size([2, 1, 8])
 
-    Source: the appearance embedding of Zhang et al., "LGD", AAAI 2022, section 3.2.
+    Source: the appearance embedding of Zhang et al., "LGD", AAAI 2022.
     """
     levels = as_list("levels", levels)
     batch_size = _check_levels(levels, boxes)
@@ -128,7 +128,7 @@ def paint_boxes(
         >>> maps[1][0, 0].tolist()
         [[1.0, 2.0], [1.0, 1.0]]
 
-    Source: the intra-object knowledge mapper of Zhang et al., "LGD", AAAI 2022, section 3.2.
+    Source: the intra-object knowledge mapper of Zhang et al., "LGD", AAAI 2022.
     """
     shapes = check_level_shapes(level_shapes)
     check_count("batch_size", batch_size, 0)

@@ -304,19 +304,3 @@ def saved(ctx: Any) -> list[Any]:
     """What `save` kept, in its order."""
     pairs = zip(ctx.saved_tensors, ctx.constants, strict=True)
     return [x if constant is None else constant for x, constant in pairs]
-
-
-def no_double_backward(reference: str) -> dict[str, Callable[..., Any]]:
-    """Backward of a backward operator: an error that names the way out."""
-
-    def backward(ctx: Any, *grads: Any) -> Any:
-        raise RuntimeError(
-            f"{reference} was differentiated twice: its fused backward has no gradient of its own; "
-            f"call {reference}(..., backend='reference'), which can be differentiated any number "
-            "of times"
-        )
-
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
-
-    return {"backward": lambda backend: backward, "setup_context": setup_context}

@@ -131,14 +131,14 @@ def feature_divergence(
     if choice.backend == "reference":
         values = reference.feature_divergence(students, teachers, weights, **settings)
     else:
-        dispatch.refuse_transforms(OPERATOR, students, teachers)  # before a copy meets them
+        # Here, before a copy meets them.
+        dispatch.refuse_transforms(OPERATOR, students, teachers, weights or [])
         teachers = [in_format_of(a, b) for a, b in zip(students, teachers, strict=True)]
         if rows == "none":
             return every_row(choice.backend, students, teachers, settings)
         dense = [w.contiguous() for w in weights or []]
-        values, _, _ = dispatch.call(
-            OPERATOR, choice.backend, students, teachers, dense, *numbers(settings)
-        )
+        forward = dispatch.kernel(OPERATOR, choice.backend)
+        values, _, _ = forward(students, teachers, dense, *numbers(settings))
     if reduction == "none" or rows == "none":
         return values
     return values.mean() if reduction == "mean" else values.sum()

@@ -148,12 +148,20 @@ def _backward_fake(
     )
 
 
+def _no_second_derivative(ctx: Any, *grads: Any) -> Any:
+    raise RuntimeError(
+        "sssd.ops.feature_divergence was differentiated twice: its fused backward has no gradient "
+        "of its own; call sssd.ops.feature_divergence(..., backend='reference'), which can be "
+        "differentiated any number of times"
+    )
+
+
 def every_row(
     backend: str, student: list[Tensor], teacher: list[Tensor], settings: dict[str, Any]
 ) -> Tensor:
     """The values of all rows, (R,), from what forward saves of each for its gradient."""
     plain = numbers(settings | {"root": None, "elements": "sum"})
-    _, _, saved = dispatch.call(OPERATOR, backend, student, teacher, [], *plain)
+    _, _, saved = dispatch.kernel(OPERATOR, backend)(student, teacher, [], *plain)
     sizes = [rows_and_elements(x, plain[0]) for x in student]
     parts = zip(saved[0].split([rows for rows, _ in sizes]), sizes, strict=True)
     mean = settings["elements"] == "mean"
@@ -175,6 +183,7 @@ dispatch.define(
     f"Tensor[] row_weights, Tensor factors, Tensor saved, {_SETTINGS}, "
     "bool need_student, bool need_teacher) -> (Tensor[] student, Tensor[] teacher)",
     fake=lambda backend: _backward_fake,
-    **dispatch.no_double_backward("sssd.ops.feature_divergence"),
+    backward=lambda backend: _no_second_derivative,
+    setup_context=lambda ctx, inputs, output: None,
     triton_module=_TRITON,
 )

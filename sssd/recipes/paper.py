@@ -15,7 +15,9 @@ Where they are silent, or where rows must be comparable, it is our choice:
 - 90k: what LGD and SSSD state in iterations of 180k is halved.
 - the values of the sweep over lambda.
 - mixed precision on GPUs (`--engine.precision fp32` is theirs).
-- V1 is torchvision's; LGD and LabelEnc take MSRA's weights of the same networks.
+- V1 is torchvision's, of ResNets with the stride in the 3x3 convolutions; LGD and LabelEnc take
+  MSRA's, which have it in the 1x1 ones.
+- the detectors' own losses are torchvision's (docs/originals.md).
 - plain and LabelEnc have LGD's optimizer, clipping and image sizes, as in LGD's own comparison.
   LabelEnc's code has warm-up 500 from 1/3, no clipping and one short side: add
   `--schedule.warmup 500 --schedule.warmup-factor 0.3333 --engine.clip-value None

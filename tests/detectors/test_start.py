@@ -11,6 +11,7 @@ import torch
 import torchvision
 from rich.console import Console
 from safetensors.torch import load_file, safe_open, save_file
+from torchvision.ops import FrozenBatchNorm2d
 
 from sssd.detectors import Detector, build_detector
 from sssd.detectors.settings import DetectorName
@@ -98,6 +99,31 @@ def test_torchvisions_coco_weights_are_known(
     detector, line = started(name, Path("coco"), ["zebra", "gnu"])
     assert line.endswith("FPN_Weights.COCO_V1: kept classes: zebra; new: gnu")
     torch.testing.assert_close(scores(detector, [0]), scores(coco, [names.index("zebra")]))
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_frozen_norms_of_torchvisions_coco_weights_do_what_they_do_there(
+    name: DetectorName, tmp_path: Path
+) -> None:
+    """Their eps is 0 there, where RetinaNet or Faster R-CNN is given COCO_V1."""
+    weights = torchvision.models.get_weight(f"{PUBLISHED[name]}_ResNet50_FPN_Weights.COCO_V1")
+    count = len(weights.meta["categories"]) - (name == "fasterrcnn")
+    save_file(torchvision.models.resnet18().state_dict(), tmp_path / "imagenet.safetensors")
+    frozen = small_config(name, weights=str(tmp_path / "imagenet.safetensors"))
+    torch.manual_seed(1)
+    there = build_detector(frozen, count).model
+    norms = [m for m in there.modules() if isinstance(m, FrozenBatchNorm2d)]
+    for norm in norms:
+        norm.running_var.uniform_(1e-7, 1e-4)  # so that eps matters
+        norm.weight.copy_(norm.running_var.sqrt())
+    torch.save(there.state_dict(), tmp_path / "coco.pth")
+    for norm in norms:
+        norm.eps = 1e-5 if name == "fcos" else 0.0
+    start = small_config(name, weights="imagenet", start_from=tmp_path / "coco.pth")
+    here = build_detector(start, 1, ["zebra"]).model
+    images = torch.rand(1, 3, 64, 64)
+    for own, theirs in zip(*(m.backbone(images).values() for m in (here, there)), strict=True):
+        torch.testing.assert_close(own, theirs)
 
 
 def test_what_does_not_fit_is_refused_by_name(tmp_path: Path) -> None:

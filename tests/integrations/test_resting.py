@@ -5,6 +5,7 @@ import pickle
 import torch
 from torch import Tensor, nn
 
+from sssd.distillation import SelfDistillation
 from sssd.fusion import PaintedFusion
 from sssd.integrations import attach, detach
 from tests.small import images_and_targets
@@ -65,6 +66,14 @@ def test_an_optimizer_with_a_closure_leaves_it_alone_too() -> None:
         assert loss.isfinite()
         seen.append(not all(map(torch.equal, before, fusion.parameters())))
     assert seen == [False, True, False, True]
+
+
+def test_where_widths_differ_what_only_the_head_trains_rests_with_it() -> None:
+    """`expand`, which the distance does not see: gradients of zero moved it by weight decay."""
+    part = SelfDistillation(CLASSES, [8, 16], coefficient=1.0, teacher_every=2)
+    reduce, expand = part.projection.reduce, part.projection.expand
+    rests = [[x in part.resting(step) for x in (reduce, expand)] for step in (0, 1)]
+    assert rests == [[False, True], [False, False]]
 
 
 def test_what_a_part_shares_with_the_model_and_what_others_train_does_not_rest() -> None:

@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from sssd import attach, detach
+from sssd.integrations.pixels import Pixels
 from sssd.integrations.transformers import DistillationCallback
+from sssd.integrations.transformers.host import TransformersHost
 from tests.integrations.transformers_runs import (
     KINDS,
     SIDE,
@@ -51,6 +53,24 @@ class Watch(TrainerCallback):
 
     def on_log(self, *arguments: Any, logs: dict[str, Any], **others: Any) -> None:
         self.logs.append(logs)
+
+
+def test_the_pixels_of_each_model_are_those_of_its_image_processor() -> None:
+    """As in transformers' conversion of DEIMv2, which normalises them for DINOv3 alone."""
+    backbone = transformers.DINOv3ViTConfig(
+        hidden_size=32, num_attention_heads=2, num_hidden_layers=3, intermediate_size=32,
+        out_indices=[1, 2, 3], reshape_hidden_states=True, num_register_tokens=0,
+    )  # fmt: skip
+    vision = small("Deimv2", backbone_config=backbone, encoder_has_trailing_conv=False)
+    grey = torch.full((1, 3, 1, 1), 0.9)
+    given = Pixels().into(TransformersHost(vision).pixels, grey)
+    own = transformers.image_utils
+    mean, std = (
+        torch.tensor(x)[:, None, None]
+        for x in (own.IMAGENET_DEFAULT_MEAN, own.IMAGENET_DEFAULT_STD)
+    )
+    torch.testing.assert_close(given[0], (grey[0] - mean) / std)
+    assert all(TransformersHost(small(kind)).pixels == Pixels() for kind in KINDS)
 
 
 @pytest.mark.parametrize("kind", ["RTDetr", "RTDetrV2"])

@@ -219,6 +219,25 @@ def test_accumulated_batches_in_bf16_and_settings_in_epochs(
     assert all(value.isfinite().all() for value in yolo.model.state_dict().values())
 
 
+def test_a_first_epoch_that_begins_again_knows_no_rate_of_before(
+    data: Path, tmp_path: Path
+) -> None:
+    """Ultralytics halves the batch when memory is short, and warms up from a rate of 0 again."""
+    seen: list[float] = []
+
+    class Short(Trainer):
+        def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+            batch = super().preprocess_batch(batch)
+            seen.append(self.part.lambda_at(self.part.count))
+            if len(seen) == 2:
+                raise RuntimeError("CUDA out of memory")
+            return batch
+
+    settings = {"coefficient": {"value": 2.0, "step_factor": 10.0}}
+    train(tmp_path, data, Short.with_settings(**settings), warmup_epochs=1)
+    assert seen[: 2 + 4] == [2.0] * (2 + 4)
+
+
 def test_it_recovers_from_a_loss_that_is_no_number(data: Path, tmp_path: Path) -> None:
     spoiled: list[int] = []
 

@@ -25,8 +25,9 @@ def small(kind: str = "RTDetr", width: int = 64, **changes: Any) -> nn.Module:
         embedding_size=8, hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 1, 1], layer_type="basic",
         out_features=["stage2", "stage3", "stage4"],
     )  # fmt: skip
+    changes = {"backbone_config": backbone, **changes}
     config = getattr(transformers, f"{kind}Config")(
-        backbone_config=backbone, num_labels=NUM_CLASSES, encoder_in_channels=[16, 16, 32],
+        num_labels=NUM_CLASSES, encoder_in_channels=[16, 16, 32],
         encoder_hidden_dim=width, d_model=width, encoder_ffn_dim=width, decoder_ffn_dim=width,
         decoder_in_channels=[width] * 3, num_queries=12, decoder_layers=2, num_denoising=4,
         decoder_attention_heads=4, **changes,

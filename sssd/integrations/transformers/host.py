@@ -28,6 +28,14 @@ def host(model: nn.Module) -> "TransformersHost | None":
     return TransformersHost(model) if names & CLASSES else None
 
 
+def _pixels_of(config: Any) -> Pixels:
+    """As the image processors of these models give them: DINOv3 wants them normalised."""
+    backbone = getattr(config, "backbone_config", None)
+    if getattr(backbone, "model_type", None) == "dinov3_vit":
+        return Pixels((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    return Pixels()
+
+
 class TransformersHost(Host):
     """An RT-DETR, RT-DETRv2, D-FINE or DEIMv2 for object detection, or a subclass.
 
@@ -41,7 +49,7 @@ class TransformersHost(Host):
         super().__init__(model)
         self.num_classes = model.config.num_labels
         self.widths = list(model.config.decoder_in_channels)
-        self.pixels = Pixels()  # as the image processors of these models give them
+        self.pixels = _pixels_of(model.config)
         self.sums: dict[str, Tensor] = {}
         self._saved_before: Any = None
         self._adapter_lives = False
