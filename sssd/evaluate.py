@@ -11,6 +11,7 @@ Example:
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ import tyro
 
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_console, plain_output
 from sssd.data.settings import Format, OnBadData
-from sssd.engine.files import RunError, Weights, write_text
+from sssd.engine.files import RunError, Weights, require_place, write_text
 from sssd.engine.settings import CocoEvaluator
 from sssd.engine.sizes import SIDES, require_number
 
@@ -118,9 +119,19 @@ class Evaluate:
         """Refuses what has no meaning, before a run is read."""
         if not 1 <= len(self.runs) <= 2:
             raise ValueError(f"name the folder of one run, or of two; {len(self.runs)} were given")
-        given = [f"--{name}" for name in ("out", "detections", "report") if getattr(self, name)]
-        if len(self.runs) == 2 and given:
-            raise ValueError(f"{given[0]} works with one run only; leave it out, or name one run")
+        if len(self.runs) == 2 and self.files:
+            raise ValueError(
+                f"{next(iter(self.files))} works with one run only; leave it out, or name one run"
+            )
+        places = {flag: path.resolve() for flag, path in self.files.items()}
+        for one, other in itertools.combinations(places, 2):
+            if places[one] == places[other]:
+                raise ValueError(f"{one} and {other} are the same file; give each its own name")
+        if self.weights == "best" and self.teacher:
+            raise ValueError(
+                "--teacher works with --weights last only: the fusion is kept as it was at the end "
+                "(best.json has what its teacher's AP was)"
+            )
         require_number("--batch-size", self.batch_size, 1)
         require_number("--workers", self.workers, 0)
         require_number("--min-size", self.min_size, *SIDES)
@@ -129,6 +140,12 @@ class Evaluate:
             raise ValueError(
                 f"--max-size is {self.max_size}, less than --min-size, which is {self.min_size}"
             )
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """What is to be written, by its flag."""
+        given = {"--out": self.out, "--detections": self.detections, "--report": self.report}
+        return {flag: path for flag, path in given.items() if path is not None}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -145,9 +162,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from sssd.engine.tables import class_table, difference, table
         from sssd.engine.trained import teacher_of
 
-        refuse_to_overwrite("--out", command.out)
-        refuse_to_overwrite("--detections", command.detections)
-        refuse_to_overwrite("--report", command.report)
+        for flag, path in command.files.items():
+            refuse_to_overwrite(flag, path)
+            require_place(flag, path)
         console = plain_console()
         runs = [load(folder, command.device, weights=command.weights) for folder in command.runs]
         dataset = _same_data(runs, command, console)
@@ -159,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = [_evaluate(run, dataset, command, console) for run in runs]
     title = f"{len(dataset)} images of {Path(dataset.source).name}"
     if len(runs) == 2:
-        names = [str(run.folder) for run in runs]
+        names = [str(folder) for folder in command.runs]
         first, second = (one.numbers for one in found)
         console.print(difference(first, second, names, title))
         return 0
@@ -170,10 +187,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(table(taught, title=f"teacher (given the labels): {title}"))
     if len(found[0].by_class) > 1:
         console.print(class_table(found[0].by_class))
-    with exit_on(FAILED, RunError):  # the numbers have been told
-        failed = _write(runs[0], found[0], command, console)
+    failed = _write(runs[0], found[0], command, console)
     for what in failed:
-        print(f"error: --report: the report was not written: {what}", file=sys.stderr)
+        print(f"error: {what}", file=sys.stderr)
     return FAILED if failed else 0
 
 
@@ -193,28 +209,37 @@ def _evaluate(
 
 
 def _write(run: Run, evaluation: Evaluation, command: Evaluate, console: Console) -> list[str]:
-    """Writes the files that flags ask for; gives what of the report could not be drawn."""
+    """Writes the files that flags ask for, each by itself; gives what could not be written."""
     texts = {
-        command.out: lambda: json.dumps(evaluation.numbers, indent=2),
-        command.detections: lambda: json.dumps(evaluation.detections),
+        "--out": lambda: json.dumps(evaluation.numbers, indent=2),
+        "--detections": lambda: json.dumps(evaluation.detections),
     }
-    for path, make in texts.items():
-        if path is not None:
-            text = make() + "\n"
-            write_text(path, text)
-    return _report(run, evaluation, command.report, console) if command.report else []
+    failed = []
+    for flag, path in command.files.items():
+        try:
+            if flag in texts:
+                write_text(path, texts[flag]() + "\n")
+            else:
+                left_out = _report(run, evaluation, path, command.weights, console)
+                failed += [f"{flag}: the report was not written: {what}" for what in left_out]
+        except RunError as error:
+            failed.append(f"{flag}: {error}")
+    return failed
 
 
-def _report(run: Run, evaluation: Evaluation, path: Path, console: Console) -> list[str]:
+def _report(
+    run: Run, evaluation: Evaluation, path: Path, weights: Weights, console: Console
+) -> list[str]:
     """Writes the page; gives what could not be drawn."""
     from sssd.engine.trained import method_of
     from sssd.report.run import write_report
 
+    method = None
     try:
-        method = method_of(run.folder, copy.deepcopy(run.detector))
+        if weights == "last":  # a checkpoint has the others no more
+            method = method_of(run.folder, copy.deepcopy(run.detector))
     except RunError as error:  # its checkpoints: the maps are left out
         console.print(f"the report shows no maps of K: {error}", soft_wrap=True)
-        method = None
     return write_report(path, run, evaluation, method=method)
 
 

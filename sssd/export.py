@@ -19,7 +19,7 @@ import sssd.extras  # noqa: F401  it comes before what may be missing
 import tyro
 
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_console, plain_output
-from sssd.engine.files import RunError, Weights, write_atomically
+from sssd.engine.files import RunError, Weights, require_place, write_atomically
 from sssd.engine.sizes import require_number
 
 if TYPE_CHECKING:
@@ -88,10 +88,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with exit_on(WRONG_USE, ValueError, OSError, ImportError):
         command = tyro.cli(Export, prog="python -m sssd.export", args=arguments)
 
-        from sssd.engine import onnx_file  # with torch, seconds that --help need not take
+        # With torch, seconds that --help need not take.
+        from sssd.data.coco_files import refuse_to_overwrite
+        from sssd.engine import onnx_file
         from sssd.engine.runs import load, plain_model
         from sssd.engine.state import export_weights
 
+        refuse_to_overwrite("--out", command.out)
+        require_place("--out", command.out)
         as_onnx = command.out.suffix == ".onnx"
         if as_onnx:
             _require_onnx()

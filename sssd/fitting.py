@@ -15,7 +15,7 @@ import sssd.extras  # noqa: F401  it comes before what may be missing
 import torch
 from rich.console import Console
 
-from sssd.commands import to_resume
+from sssd.commands import OF_A_RUN, to_resume
 from sssd.data import DataError, DetectionDataset
 from sssd.data.build import build_datasets
 from sssd.detectors import build_detector
@@ -25,6 +25,7 @@ from sssd.engine.files import RunError, write_text
 from sssd.engine.headline import first_lines
 from sssd.engine.inference import Evaluation
 from sssd.engine.lock import alone_in
+from sssd.engine.log import read_metrics
 from sssd.engine.loggers import Logger
 from sssd.engine.loop import Trainer
 from sssd.engine.record import read_record, read_settings, with_changes, write_record
@@ -109,7 +110,7 @@ def fit_settings(
         asked = dataclasses.replace(asked, data=asked.data.absolute())
         distributed.from_first(lambda: _check_folder(asked))
         method, train_set, validation_set, config = prepare(asked, console, given)
-        folder = distributed.from_first(lambda: config.out or _new_folder(recipe))
+        folder = distributed.from_first(lambda: (config.out or _new_folder(recipe)).absolute())
         if distributed.is_first():
             held.enter_context(alone_in(folder, "training"))
             _check_folder(asked)  # again: until now another training may have been at work there
@@ -192,10 +193,13 @@ def prepare(config: Config, console: Console | None = None, given: Sequence[str]
     train_set, validation_set = distributed.from_first(lambda: build_datasets(config.data, console))
     config = in_iterations(config, len(train_set), given)
     torch.manual_seed(config.engine.seed)
-    detector_config = config.detector
-    if config.resume:  # its checkpoint holds what has become of those weights
-        detector_config = dataclasses.replace(detector_config, start_from=None)
-    detector = build_detector(detector_config, train_set.num_classes, train_set.classes, console)
+    detector = build_detector(
+        config.detector,
+        train_set.num_classes,
+        train_set.classes,
+        console,
+        load=not config.resume,  # its checkpoint holds what has become of those weights
+    )
     method = build_method(detector, config.method, config.schedule)
     if not config.resume:
         method.start()
@@ -278,13 +282,25 @@ def _check_folder(config: Config) -> None:
             f"{folder} already holds a run: resume it with `python -m sssd.train "
             f"{to_resume(folder)}` (in Python: resume=True), or choose another --out"
         )
-    if (folder / WEIGHTS).exists() and not config.resume:
+    held = [name for name in OF_A_RUN if (folder / name).exists()]
+    if held and not config.resume and not _has_hardly_begun(folder):
         raise ValueError(
-            f"--out: {folder} holds the {WEIGHTS} of a run that has ended, which would be "
-            "overwritten; choose another folder"
+            f"--out: {folder} holds {', '.join(held[:3])}{' and more' * (len(held) > 3)}, which "
+            "would be overwritten; choose another folder"
         )
     if config.resume and not there:
         raise ValueError(f"resume: {folder} holds no checkpoint; name a run's folder with out")
+
+
+def _has_hardly_begun(folder: Path) -> bool:
+    """Whether a run was killed there before its first checkpoint: it may begin again."""
+    try:
+        before_checkpoint = int(read_record(folder)["engine"]["checkpoint_every"])
+    except (ValueError, KeyError, TypeError, OSError):  # not of a run
+        return False
+    rows = read_metrics(folder)
+    done = rows[-1]["iteration"] if rows else 0
+    return done <= before_checkpoint and not (folder / WEIGHTS).exists()
 
 
 def _new_folder(recipe: str) -> Path:

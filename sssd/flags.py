@@ -103,9 +103,7 @@ def _labelenc_in(schedule: ScheduleConfig, method: DistillingConfig) -> Distilli
         times["start"] = schedule.iterations // 4
     elif schedule.milestones:
         times["stop"] = schedule.milestones[-1]
-    return dataclasses.replace(
-        method, coefficient=dataclasses.replace(method.coefficient, **times)
-    )
+    return dataclasses.replace(method, coefficient=dataclasses.replace(method.coefficient, **times))
 
 
 def _value_of(flag: str, flags: Sequence[str]) -> str | None:

@@ -61,8 +61,8 @@ def cwd_loss(student: Maps, teacher: Maps, *, temperature: float = 4.0) -> Tenso
 def pixel_kl_loss(student: Maps, teacher: Maps, *, temperature: float = 1.0) -> Tensor:
     """Pixel-wise distillation: tau^2 times the mean over cells of KL(t, s), the sum over levels.
 
-    Weight: 10 with temperature 1 (the paper's lambda_1, on logits), times the images of a batch: the
-    authors' code sums over these.
+    Weight: 10 with temperature 1 (the paper's lambda_1, on logits), times the images of a batch,
+    over which the authors' code sums.
 
     Source: Liu et al., "Structured knowledge distillation", CVPR 2019, equation 2.
     """

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, safe_open, save_file
 
 from sssd.data.build import build_validation_set
 from sssd.engine.evaluate import evaluate_detections
+from sssd.engine.files import RunError, write_text
 from sssd.engine.inference import evaluate_detector
 from sssd.engine.runs import load
 from sssd.evaluate import main
@@ -116,6 +117,11 @@ def test_wrong_use_is_status_two(
         "cannot be used here": [str(run), "--device", "nowhere"],
         "--out: ": [str(run), "--out", str(other)],
         "is an image": [str(run), "--detections", str(picture)],
+        "evaluation.json belongs to the run": [str(run), "--out", str(run / "evaluation.json")],
+        "--out and --report are the same file": [str(run), "--out", "a", "--report", "./a"],
+        "is a folder; name a file": [str(run), "--detections", str(tmp_path)],
+        "a.png/b.json cannot be written": [str(run), "--report", str(picture / "b.json")],
+        "--teacher works with --weights last": [str(run), "--teacher", "--weights", "best"],
         "--data.format demo makes": [str(run), "--data.val", str(other), "--data.format", "demo"],
     }
     for said, arguments in cases.items():
@@ -124,16 +130,22 @@ def test_wrong_use_is_status_two(
         assert said in message
 
 
-def test_a_file_that_can_not_be_written_is_status_one(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_file_that_can_not_be_written_costs_no_other_and_is_status_one(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(SystemExit) as exit_info:
-        main([str(run), "--out", str(tmp_path / "file" / "numbers.json")])
+    def write(path: Path, text: str) -> None:
+        if path.name == "numbers.json":
+            raise RunError("the disk is full")
+        write_text(path, text)
+
+    monkeypatch.setattr("sssd.evaluate.write_text", write)
+    found = tmp_path / "found.json"
+    places = ["--out", str(tmp_path / "numbers.json"), "--detections", str(found)]
+    assert main([str(run), *places]) == 1
     said = capsys.readouterr()
-    assert exit_info.value.code == 1
-    assert "cannot be written" in said.err
+    assert "error: --out: the disk is full" in said.err
     assert "AP50" in said.out  # an evaluation may have taken hours
+    assert json.loads(found.read_text())
 
 
 def test_two_runs_stand_side_by_side(

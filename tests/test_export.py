@@ -215,6 +215,16 @@ def test_wrong_use_is_status_two(
     assert not list(tmp_path.iterdir())
 
 
+def test_the_runs_own_files_are_not_written_over(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (run / "model.safetensors").read_bytes()
+    with pytest.raises(SystemExit):
+        main([str(run), "--weights", "best", "--out", str(run / "model.safetensors")])
+    assert "model.safetensors belongs to the run" in " ".join(capsys.readouterr().err.split())
+    assert (run / "model.safetensors").read_bytes() == before
+
+
 def test_a_file_says_how_it_is_used(run: Path, exported: tuple[Path, str]) -> None:
     model = onnx.load(exported[0])
     about = {entry.key: json.loads(entry.value) for entry in model.metadata_props}

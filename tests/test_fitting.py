@@ -14,6 +14,7 @@ from typing import Any
 import matplotlib
 import pytest
 import torch
+import torchvision
 from rich.console import Console
 
 import sssd
@@ -238,7 +239,8 @@ def test_what_another_run_has_left_in_the_folder_is_no_best_of_this_one(
     data: dict[str, str], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that was killed before its first checkpoint, and begun again."""
-    shutil.copy(run.folder / "best.safetensors", tmp_path)
+    for name in ("config.json", "best.safetensors"):
+        shutil.copy(run.folder / name, tmp_path)
 
     def failing(*_: object) -> None:
         raise MemoryError("all of it is taken")
@@ -281,12 +283,49 @@ def test_a_run_that_has_ended_is_not_written_over_without_its_checkpoints(
     copy = shutil.copytree(run.folder, tmp_path / "copy")
     shutil.rmtree(copy / "checkpoints")
     (copy / "model.safetensors").write_bytes(before := b"weights")
-    with pytest.raises(ValueError, match=r"--out: .*copy holds the model.safetensors of a run"):
+    with pytest.raises(ValueError, match=r"--out: .*copy holds config.json, metrics.jsonl, .*more"):
         sssd.fit("demo", copy)
+    (copy / "model.safetensors").rename(tmp_path / "model.safetensors")  # stopped before its end
+    record = json.loads((copy / "config.json").read_text())
+    record["engine"]["checkpoint_every"] = 1
+    (copy / "config.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"--out: .*copy holds config.json, metrics.jsonl, .*more"):
+        sssd.fit("demo", copy)
+    (tmp_path / "model.safetensors").rename(copy / "model.safetensors")
     assert (copy / "model.safetensors").read_bytes() == before
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"--out: .*file is a file; name a folder"):
         sssd.fit("demo", tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["config.json", "report.html", "best.safetensors"])
+def test_files_of_somebody_else_are_not_written_over(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match=rf"--out: .* holds {name}, which would be overwritten"):
+        sssd.fit("demo", tmp_path)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_run_is_the_same_in_another_working_folder(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished_run.parent)
+    near = sssd.load(finished_run.name)
+    monkeypatch.chdir(tmp_path)
+    assert near.folder == finished_run
+    assert near.evaluate(teacher=True, console=QUIET).numbers["teacher/AP"] >= 0
+
+
+def test_weights_that_a_run_began_with_need_not_be_there_when_it_resumes(
+    data: dict[str, str], tmp_path: Path
+) -> None:
+    weights = tmp_path / "resnet18.pth"
+    torch.save(torchvision.models.resnet18().state_dict(), weights)
+    begun = {**SMALL, "detector": {**SMALL["detector"], "weights": str(weights)}}
+    first = sssd.fit("small", tmp_path / "run", data=data, console=QUIET, iterations=1, **begun)
+    weights.unlink()
+    again = sssd.fit(out=first.folder, resume=True, iterations=2, console=QUIET)
+    assert read_metrics(again.folder)[-1]["iteration"] == 2
 
 
 def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(

@@ -13,7 +13,6 @@ from typing import Annotated
 import tyro
 
 from sssd.commands import plain_console, plain_output
-from sssd.data.faults import DataError
 from sssd.data.settings import Format, require_range
 
 
@@ -82,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = tyro.cli(Command, prog="python -m sssd.data", args=arguments)
     try:
         return _demo(command) if isinstance(command, Demo) else _check(command)
-    except (DataError, ImportError, OSError) as error:
+    except (ValueError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
@@ -96,7 +95,8 @@ def _demo(command: Demo) -> int:
 
 
 def _check(command: Check) -> int:
-    from sssd.data.checks import check  # with torch, seconds that --help need not take
+    # With torch, seconds that --help need not take.
+    from sssd.data.checks import check, lacks_objects
     from sssd.data.coco_files import refuse_to_overwrite
     from sssd.data.formats import read_dataset
 
@@ -111,12 +111,16 @@ def _check(command: Check) -> int:
     console.print(report)
     if dataset.part:  # a json file is one
         console.print(f"this is the split {dataset.part}, if the data have any (--split)")
-    for line in report.lines(None if command.every else 5):
+    lacks = lacks_objects(dataset)
+    for line in [
+        *([f"error: {lacks}"] if lacks else []),
+        *report.lines(None if command.every else 5),
+    ]:
         console.print(line, soft_wrap=True)
     if command.json is not None:
         document = {"summary": report.summary(), "faults": [asdict(f) for f in report.faults]}
         command.json.write_text(json.dumps(document, indent=2))
-    return 1 if report.errors else 0
+    return 1 if report.errors or lacks else 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torchvision.transforms import v2
 
 
@@ -35,9 +37,18 @@ def training_transform(
         steps.append(v2.RandomPhotometricDistort(p=0.5))
     if scale > 1:
         zoom_out = v2.RandomZoomOut(side_range=(1.0, scale), p=1.0)
-        crop = v2.RandomIoUCrop(min_scale=1 / scale, max_scale=1.0)
+        crop = _Crop(min_scale=1 / scale, max_scale=1.0)
         steps.append(v2.RandomChoice([zoom_out, crop]))
     if flip > 0:
         steps.append(v2.RandomHorizontalFlip(flip))
     steps += [v2.ClampBoundingBoxes(), v2.SanitizeBoundingBoxes(min_size=1.0)]
     return v2.Compose(steps)
+
+
+class _Crop(v2.RandomIoUCrop):
+    """torchvision's, but for images with a side so short that a crop of it may have no pixel."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        if min(v2.query_size(flat_inputs)) * self.min_scale < 1:
+            return {}
+        return super().make_params(flat_inputs)

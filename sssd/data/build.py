@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from rich.console import Console
 
-from sssd.data.checks import Report, check
+from sssd.data.checks import Report, check, lacks_objects
 from sssd.data.coco import read_coco
 from sssd.data.dataset import DetectionDataset
 from sssd.data.demo import demo_data
@@ -106,11 +106,6 @@ def _tell(console: Console, lines: Iterable[str]) -> None:
 
 def _with_objects(dataset: DetectionDataset, flag: str) -> DetectionDataset:
     """Refuses data in which there is nothing to learn or to find."""
-    if len(dataset) == 0:
-        raise DataError(f"{flag}: {dataset.source} has no images")
-    if dataset.boxes.crowd.all():
-        raise DataError(
-            f"{flag}: {dataset.source} has {len(dataset)} images but no objects; are the label "
-            "files in the right place (`python -m sssd.data check`)?"
-        )
+    if lacks := lacks_objects(dataset):
+        raise DataError(f"{flag}: {lacks}")
     return dataset

@@ -223,6 +223,18 @@ def check(
     )
 
 
+def lacks_objects(dataset: DetectionDataset) -> str | None:
+    """What to say of data in which there is nothing to learn or to find; None of others."""
+    if len(dataset) == 0:
+        return f"{dataset.source} has no images"
+    if dataset.boxes.crowd.all():
+        return (
+            f"{dataset.source} has {len(dataset)} images but no objects; are the label files in "
+            "the right place (`python -m sssd.data check`)?"
+        )
+    return None
+
+
 def _open(dataset: DetectionDataset, row: int, decode: bool) -> ImageFile | Fault:
     path = dataset.image_path(row)
     record = f"image {dataset.image_id(row)!r}"
@@ -253,6 +265,8 @@ def _faults_of(file: ImageFile, dataset: DetectionDataset, row: int) -> list[Fau
         told.append(("unknown EXIF orientation", message))
     if file.mode not in PLAIN_MODES:
         message = f"mode {file.mode}, converted to 8-bit RGB when it is read"
+        if file.mode.endswith(";16") and file.brightest is None:
+            message += " (the high byte of each value: those below 256 become black)"
         brightest = file.brightest
         if brightest is not None and brightest < DARK and dataset.pixel_range is None:
             most = max(255, 2 ** brightest.bit_length() - 1)

@@ -19,6 +19,7 @@ from PIL import Image
 from sssd.data.files import cache_folder
 from sssd.data.images import (
     count_pages,
+    has_deep_colors,
     is_deep,
     orientation,
     read_image,
@@ -28,7 +29,7 @@ from sssd.data.images import (
     upright_size,
 )
 
-VERSION = 3  # raised with whatever changes what is kept, or what a check finds
+VERSION = 4  # raised with whatever changes what is kept, or what a check finds
 FEW = 1000  # images that are opened in less than a second need not be remembered
 MOST_FILES = 32  # data sets whose images are remembered, the latest
 TAIL = 4096  # bytes
@@ -46,7 +47,7 @@ class ImageFile(NamedTuple):
         stored_width, stored_height: pixels before the EXIF rotation.
         turn: EXIF orientation that is applied, 1 (upright) to 8.
         stated_turn: what EXIF says of it, as Python writes that.
-        mode: Pillow's name of its pixels.
+        mode: Pillow's name of its pixels; of channels of 16 bits that it reads as 8, with ";16".
         brightest: largest value of 16 bits; None for other pixels.
         pages: pages or frames, of which the first is read.
     """
@@ -99,7 +100,7 @@ def open_file(
             *stored_size(image),
             orientation(image),
             repr(stated_orientation(image)),
-            image.mode,
+            f"{image.mode};16" if has_deep_colors(image) else image.mode,
             int(np.asarray(image).max(initial=0)) if is_deep(image) else None,
             count_pages(image),
         )

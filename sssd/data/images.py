@@ -44,14 +44,15 @@ def read_image(path: str | Path, pixel_range: tuple[float, float] | None = None)
     Args:
         path: file in any format that Pillow decodes.
         pixel_range: what is black and white in an image of more than 8 bits (16-bit, float);
-            values between become 0..255 in proportion. None: 0 and 65,535.
+            values between become 0..255 in proportion. None: 0 and 65,535. Pillow reads the high
+            bytes of several channels of 16 bits alone, so these take none.
 
     Returns:
         uint8 tensor (3, H, W).
 
     Raises:
-        DataError: the file is missing, truncated, no image, too large, or of 32-bit pixels without
-            a range; it is named.
+        DataError: the file is missing, truncated, no image, too large, of 32-bit pixels without
+            a range, or of 16-bit colors with one; it is named.
 
     Example:
         >>> read_image("photo.jpg").shape  # doctest: +SKIP
@@ -79,8 +80,13 @@ def to_pixels(image: Image.Image, pixel_range: tuple[float, float] | None = None
         uint8 tensor (3, H, W).
 
     Raises:
-        ValueError: 32-bit pixels without a range.
+        ValueError: 32-bit pixels without a range, or 16-bit colors with one.
     """
+    if pixel_range is not None and has_deep_colors(image):
+        raise ValueError(
+            "several channels of 16 bits, of which only the high bytes are read, so a range of "
+            "values has no effect; convert it to grey of 16 bits, or to 8 bits"
+        )
     image.load()  # a TIFF's rotation is applied by Pillow itself here, and no longer stated then
     turn = TURNS.get(orientation(image))
     rgb = _to_rgb(image, pixel_range)
@@ -154,6 +160,12 @@ def is_deep(image: Image.Image) -> bool:
     """Whether an opened image is grey of 16 bits."""
     # Pillow calls a 16-bit grey PNG "I" before version 11 and "I;16" since.
     return image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+
+
+def has_deep_colors(image: Image.Image) -> bool:
+    """Whether an opened image, not yet loaded, has several channels of 16 bits."""
+    layouts = [tile[3] if isinstance(tile[3], tuple) else (tile[3],) for tile in image.tile]
+    return not is_deep(image) and any(";16" in str(layout[:1]) for layout in layouts)
 
 
 def _to_rgb(image: Image.Image, pixel_range: tuple[float, float] | None) -> Image.Image:

@@ -49,7 +49,8 @@ def mosaic(samples: Sequence[Sample]) -> Sample:
     """Put four samples together: each is cropped to the shape of its quarter, and shrunk to it.
 
     Boxes are cut at the edges of their quarter; those of which less than a tenth is left are
-    removed. Crowd regions are no targets, here as elsewhere.
+    removed. Crowd regions are no targets, here as elsewhere. An image of one row or column, which
+    has no quarters, is given back as it is.
 
     Args:
         samples: four (image, target); the mosaic has the size and the id of the first.
@@ -58,6 +59,8 @@ def mosaic(samples: Sequence[Sample]) -> Sample:
         An image and its target. Numbers are drawn from torch's global generator.
     """
     height, width = samples[0][0].shape[-2:]
+    if min(height, width) < 2:
+        return samples[0]
     x, y = (max(1, int(_uniform(*CENTRE) * side)) for side in (width, height))
     canvas = samples[0][0].new_empty(samples[0][0].shape)
     boxes, labels = [], []

@@ -25,6 +25,8 @@ def build_detector(
     num_classes: int,
     classes: Sequence[str] | None = None,
     console: Console | None = None,
+    *,
+    load: bool = True,
 ) -> Detector:
     """Builds a detector for `num_classes` object classes, labels 0 .. num_classes - 1.
 
@@ -33,6 +35,7 @@ def build_detector(
         num_classes: number of classes.
         classes: their names, by which `config.start_from` keeps those that it knows.
         console: where to tell which these are.
+        load: False: the network alone, whose weights somebody else loads.
 
     Raises:
         ValueError: settings or weights that do not fit.
@@ -43,16 +46,16 @@ def build_detector(
             f"--detector.weights {config.weights} would be overwritten by --detector.start-from "
             f"{config.start_from}; leave one of them out"
         )
-    detector = _build(config, num_classes)
+    detector = _build(config, num_classes, load)
     detector.model.transform = AnyShapeTransform(detector.model.transform)
-    if config.start_from is not None:
+    if config.start_from is not None and load:
         line = start(detector.model, config, num_classes, classes)
         if console is not None:
             console.print(line, soft_wrap=True)
     return detector
 
 
-def _build(config: DetectorConfig, num_classes: int) -> TorchvisionDetector:
+def _build(config: DetectorConfig, num_classes: int, load: bool) -> TorchvisionDetector:
     backbone = build_backbone(
         config.backbone,
         config.weights,
@@ -60,7 +63,7 @@ def _build(config: DetectorConfig, num_classes: int) -> TorchvisionDetector:
         finest_level=2 if config.name == "fasterrcnn" else 3,
         frozen_stages=config.frozen_stages,
         p6_from=config.p6_from,
-        load=config.start_from is None,
+        load=load and config.start_from is None,
     )
     mean, std = normalisation(config.backbone)
     sizes = {

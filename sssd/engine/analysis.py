@@ -21,6 +21,7 @@ class ClassNumbers(NamedTuple):
 
     Attributes:
         name: of the class.
+        label: of the class, 0 for the first: two classes may have one name.
         images: how many hold an object of it.
         objects: without crowd regions.
         AP: mean over IoU 0.50:0.95; AP50 and AP75 at one IoU; APs, APm and APl by size.
@@ -28,6 +29,7 @@ class ClassNumbers(NamedTuple):
     """
 
     name: str
+    label: int
     images: int
     objects: int
     AP: float | None
@@ -119,6 +121,7 @@ def by_class(evaluation: Any) -> list[ClassNumbers]:
         rows.append(
             ClassNumbers(
                 name=evaluation.cocoGt.cats[category]["name"],
+                label=place,
                 images=len(set(objects)),
                 objects=len(objects),
                 AP=_mean(of_class[..., ALL]),

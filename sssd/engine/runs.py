@@ -232,7 +232,7 @@ def load(folder: Path | str, device: str = "cpu", *, weights: Weights = "last") 
     """
     if weights not in FILES:
         raise ValueError(f"weights is {weights!r}; it must be one of {', '.join(FILES)}")
-    folder = Path(folder)
+    folder = Path(folder).absolute()  # in any working folder later
     record = read_record(folder)
     metadata = _read_metadata(folder / FILES[weights])
     try:

@@ -46,19 +46,17 @@ def percent(value: float | None) -> str:
 def classes(evaluation: Evaluation, train_set: DetectionDataset | None) -> list[Block]:
     """AP by class, the worst first, with counts and the F1-best threshold."""
     analysis = evaluation.analysis
-    best = dict(zip(analysis.names, analysis.class_thresholds, strict=True))
-    learnt = {}
+    learnt: list[int] = []
     if train_set is not None:
         labels = train_set.boxes.labels[~train_set.boxes.crowd]
-        numbers_of = np.bincount(labels, minlength=train_set.num_classes).tolist()
-        learnt = dict(zip(train_set.classes, numbers_of, strict=True))
+        learnt = np.bincount(labels, minlength=train_set.num_classes).tolist()
     rows = []
     for row in evaluation.by_class:
-        found = best[row.name]
+        found = analysis.class_thresholds[row.label]
         at_best = ["-"] * 4
         if found is not None:
             at_best = [f"{found.score:.2f}", *(percent(value) for value in found[1:])]
-        count = [f"{learnt.get(row.name, 0):,}"] if learnt else []
+        count = [f"{learnt[row.label]:,}"] if learnt else []
         values = (row.AP, row.AP50, row.AP75, row.APs, row.APm, row.APl, row.AR)
         counts = [*count, f"{row.objects:,}", f"{row.images:,}"]
         rows.append([row.name, *counts, *map(percent, values), *at_best])
@@ -112,10 +110,9 @@ def write_tables(evaluation: Evaluation, folder: Path) -> None:
         RunError: a file cannot be written.
     """
     analysis = evaluation.analysis
-    best = dict(zip(analysis.names, analysis.class_thresholds, strict=True))
-    nothing = [None] * len(Threshold._fields)
+    best, nothing = analysis.class_thresholds, [None] * len(Threshold._fields)
     head = [*ClassNumbers._fields, *Threshold._fields]
-    rows = [[*row, *(best[row.name] or nothing)] for row in evaluation.by_class]
+    rows = [[*row, *(best[row.label] or nothing)] for row in evaluation.by_class]
     files = {"classes.csv": _csv([head, *rows])}
     names = [*analysis.names, "background"]
     matrix = [[name, *row] for name, row in zip(names, analysis.confusion.tolist(), strict=True)]

@@ -83,6 +83,19 @@ def test_photometric_keeps_boxes() -> None:
     assert changed >= 5
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 900), (900, 2), (3, 3)])
+def test_a_crop_is_never_empty(height: int, width: int) -> None:
+    torch.manual_seed(0)
+    transform = training_transform(scale=3.0)
+    image = tv_tensors.Image(torch.zeros(3, height, width, dtype=torch.uint8))
+    boxes = tv_tensors.BoundingBoxes(
+        torch.tensor([[0.0, 0.0, width, height]]), format="XYXY", canvas_size=(height, width)
+    )
+    for _ in range(40):
+        changed, _ = transform(image, {"boxes": boxes, "labels": torch.tensor([0])})
+        assert min(changed.shape[-2:]) >= 1
+
+
 @pytest.mark.parametrize("settings", [{"flip": 1.5}, {"flip": -0.1}, {"scale": 0.5}])
 def test_wrong_settings_are_named(settings: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):

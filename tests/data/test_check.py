@@ -1,6 +1,7 @@
 """Every fault of the corpus is named with file and record, and nothing else is."""
 
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -157,6 +158,24 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["check", str(path), "--pixel-range", "1", "0"])
     assert "nothing.json: this file or folder does not exist" in capsys.readouterr().err
+
+
+def test_data_without_objects_are_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Training refuses them."""
+    path = write({**good(tmp_path), "annotations": []}, tmp_path)
+    assert main(["check", str(path)]) == 1
+    assert "has 2 images but no objects" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_wrong_environment_variable_is_told_in_a_line(tmp_path: Path) -> None:
+    path = write(good(tmp_path), tmp_path)
+    command = [sys.executable, "-m", "sssd.data", "check", str(path)]
+    environment = {**os.environ, "SSSD_MAX_PIXELS": "abc"}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    told = "error: SSSD_MAX_PIXELS is 'abc'; it must be a whole number\n"
+    assert (ended.returncode, ended.stderr) == (2, told)
 
 
 def test_command_runs_as_a_module(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Images of every pixel format as upright RGB."""
 
 import importlib
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,27 @@ def test_grey(mode: str, tmp_path: Path) -> None:
         image = image.convert(mode)
     read = as_pixels(read_image(save(image, tmp_path / "a.png")))
     np.testing.assert_array_equal(read, np.repeat(grey[..., None], 3, axis=2))
+
+
+def test_colors_of_16_bits_have_no_range(tmp_path: Path) -> None:
+    """Pillow reads their high bytes alone: a range would do nothing."""
+    path = tmp_path / "a.png"
+    wide = (PIXELS.astype(np.uint16) * 256 + 255).astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in wide)
+    size = struct.pack(">II5B", WIDTH, HEIGHT, 16, 2, 0, 0, 0)
+    parts = {b"IHDR": size, b"IDAT": zlib.compress(rows), b"IEND": b""}
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(part)) + name + part + struct.pack(">I", zlib.crc32(name + part))
+            for name, part in parts.items()
+        )
+    )
+    np.testing.assert_array_equal(as_pixels(read_image(path)), PIXELS)
+    assert open_file(str(path)).mode == "RGB;16"
+    assert open_file(str(save(Image.fromarray(PIXELS), tmp_path / "b.png"))).mode == "RGB"
+    with pytest.raises(DataError, match=r"a\.png: .* several channels of 16 bits.* no effect"):
+        read_image(path, (0, 4095))
 
 
 @pytest.mark.parametrize("transparency", [None, 3, bytes(range(16))])

@@ -34,6 +34,15 @@ def sample(number: int, height: int, width: int) -> tuple[tv_tensors.Image, dict
     }
 
 
+@pytest.mark.parametrize("size", [(1, 80), (60, 1), (1, 1), (2, 2)])
+def test_thin_images_have_no_quarters_and_may_be_one(size: tuple[int, int]) -> None:
+    thin = sample(0, *size)
+    rest = [sample(number, *SIZES[number]) for number in (1, 2, 3)]
+    image, target = mosaic([thin, *rest])
+    assert (image is thin[0], target is thin[1]) == (min(size) == 1,) * 2
+    assert mosaic([rest[0], thin, *rest[1:]])[0].shape == rest[0][0].shape
+
+
 def test_boxes_lie_on_their_objects() -> None:
     samples = [sample(number, *size) for number, size in enumerate(SIZES)]
     seen: set[int] = set()
