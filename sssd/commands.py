@@ -16,13 +16,6 @@ if TYPE_CHECKING:
 
 WRONG_USE, FAILED = 2, 1
 
-OF_A_RUN = (
-    "config.json", "metrics.jsonl", "metrics.csv", "best.safetensors", "model.safetensors",
-    "teacher.safetensors", "step1.safetensors", "evaluation.json", "best.json", "classes.csv",
-    "confusion.csv", "thresholds.json", "report.html",
-)  # fmt: skip
-"""Files that training leaves in the folder of a run."""
-
 
 def to_resume(run: Path) -> str:
     """The flags of `sssd.train` that resume the run in a folder, as a shell takes them."""

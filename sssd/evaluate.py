@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -123,15 +124,10 @@ class Evaluate:
             raise ValueError(
                 f"{next(iter(self.files))} works with one run only; leave it out, or name one run"
             )
-        places = {flag: path.resolve() for flag, path in self.files.items()}
+        places = {flag: os.path.realpath(path) for flag, path in self.files.items()}
         for one, other in itertools.combinations(places, 2):
             if places[one] == places[other]:
                 raise ValueError(f"{one} and {other} are the same file; give each its own name")
-        if self.weights == "best" and self.teacher:
-            raise ValueError(
-                "--teacher works with --weights last only: the fusion is kept as it was at the end "
-                "(best.json has what its teacher's AP was)"
-            )
         require_number("--batch-size", self.batch_size, 1)
         require_number("--workers", self.workers, 0)
         require_number("--min-size", self.min_size, *SIDES)
@@ -156,14 +152,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         # With torch, seconds that --help need not take.
         from sssd.data import DataError, WorkerKilled
-        from sssd.data.coco_files import refuse_to_overwrite
         from sssd.engine.evaluate import METRICS
         from sssd.engine.runs import load
         from sssd.engine.tables import class_table, difference, table
-        from sssd.engine.trained import teacher_of
 
         for flag, path in command.files.items():
-            refuse_to_overwrite(flag, path)
             require_place(flag, path)
         console = plain_console()
         runs = [load(folder, command.device, weights=command.weights) for folder in command.runs]
@@ -171,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for run in runs:  # before the first one is evaluated
             run.category_ids_in(dataset)
             if command.teacher:
-                teacher_of(run.folder, run.detector)
+                run.teacher()
     with exit_on(FAILED, RunError, DataError, WorkerKilled, ImportError):
         found = [_evaluate(run, dataset, command, console) for run in runs]
     title = f"{len(dataset)} images of {Path(dataset.source).name}"
@@ -220,23 +213,21 @@ def _write(run: Run, evaluation: Evaluation, command: Evaluate, console: Console
             if flag in texts:
                 write_text(path, texts[flag]() + "\n")
             else:
-                left_out = _report(run, evaluation, path, command.weights, console)
+                left_out = _report(run, evaluation, path, console)
                 failed += [f"{flag}: the report was not written: {what}" for what in left_out]
         except RunError as error:
             failed.append(f"{flag}: {error}")
     return failed
 
 
-def _report(
-    run: Run, evaluation: Evaluation, path: Path, weights: Weights, console: Console
-) -> list[str]:
+def _report(run: Run, evaluation: Evaluation, path: Path, console: Console) -> list[str]:
     """Writes the page; gives what could not be drawn."""
     from sssd.engine.trained import method_of
     from sssd.report.run import write_report
 
     method = None
     try:
-        if weights == "last":  # a checkpoint has the others no more
+        if run.weights == "last":  # which a checkpoint has
             method = method_of(run.folder, copy.deepcopy(run.detector))
     except RunError as error:  # its checkpoints: the maps are left out
         console.print(f"the report shows no maps of K: {error}", soft_wrap=True)

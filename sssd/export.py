@@ -88,13 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with exit_on(WRONG_USE, ValueError, OSError, ImportError):
         command = tyro.cli(Export, prog="python -m sssd.export", args=arguments)
 
-        # With torch, seconds that --help need not take.
-        from sssd.data.coco_files import refuse_to_overwrite
-        from sssd.engine import onnx_file
+        from sssd.engine import onnx_file  # with torch, seconds that --help need not take
         from sssd.engine.runs import load, plain_model
         from sssd.engine.state import export_weights
 
-        refuse_to_overwrite("--out", command.out)
         require_place("--out", command.out)
         as_onnx = command.out.suffix == ".onnx"
         if as_onnx:

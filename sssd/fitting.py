@@ -15,13 +15,13 @@ import sssd.extras  # noqa: F401  it comes before what may be missing
 import torch
 from rich.console import Console
 
-from sssd.commands import OF_A_RUN, to_resume
+from sssd.commands import to_resume
 from sssd.data import DataError, DetectionDataset
 from sssd.data.build import build_datasets
 from sssd.detectors import build_detector
 from sssd.engine import distributed
 from sssd.engine.best import BEST
-from sssd.engine.files import RunError, write_text
+from sssd.engine.files import OF_A_RUN, RunError, write_text
 from sssd.engine.headline import first_lines
 from sssd.engine.inference import Evaluation
 from sssd.engine.lock import alone_in
@@ -300,7 +300,8 @@ def _has_hardly_begun(folder: Path) -> bool:
         return False
     rows = read_metrics(folder)
     done = rows[-1]["iteration"] if rows else 0
-    return done <= before_checkpoint and not (folder / WEIGHTS).exists()
+    ended = any((folder / name).exists() for name in (NUMBERS, WEIGHTS))
+    return done <= before_checkpoint and not ended
 
 
 def _new_folder(recipe: str) -> Path:

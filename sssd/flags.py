@@ -97,7 +97,7 @@ def of_kinds(config: Config, flags: Sequence[str]) -> Config:
 
 
 def _labelenc_in(schedule: ScheduleConfig, method: DistillingConfig) -> DistillingConfig:
-    """The original's 30k of 120k iterations of step 1, and 80k of 90k of step 2."""
+    """By the recipe's schedule: 30k of 120k iterations of step 1 and 80k of 90k of step 2."""
     times: dict[str, Any] = {}
     if method.name == "labelenc_step1":
         times["start"] = schedule.iterations // 4

@@ -27,7 +27,7 @@ import tyro
 
 from sssd.commands import FAILED, WRONG_USE, exit_on, plain_output
 from sssd.data.settings import require_range
-from sssd.engine.files import RunError, Weights, write_text
+from sssd.engine.files import RunError, Weights, is_stream, require_place, write_text
 from sssd.engine.sizes import require_number
 
 if TYPE_CHECKING:
@@ -101,11 +101,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = tyro.cli(Predict, prog="python -m sssd.predict", args=arguments)
 
         # With torch, seconds that --help need not take.
-        from sssd.data.coco_files import refuse_to_overwrite
         from sssd.engine.prediction_files import find_files, is_video, target_paths
         from sssd.engine.video import require_av
 
-        refuse_to_overwrite("--json", command.json)
+        if command.json is not None:
+            require_place("--json", command.json)
         files = find_files(command.images)
         targets: list[Path | None] = [None] * len(files)
         if command.out is not None:
@@ -176,9 +176,9 @@ class _Document:
         if time.monotonic() - self.written > WRITE_EVERY:
             self.write()
 
-    def write(self) -> None:
-        """Writes the file, if one is asked for."""
-        if self.path is None:
+    def write(self, last: bool = False) -> None:
+        """Writes the file, if one is asked for; into a pipe or a device only the last time."""
+        if self.path is None or (is_stream(self.path) and not last):
             return
         from sssd.data.coco_files import MARK
 
@@ -214,7 +214,7 @@ def _predict_all(
                     failed.append(_reason(file, error))
                 done += 1
         finally:
-            document.write()
+            document.write(last=True)
     for reason in failed:
         print(f"error: {reason}", file=sys.stderr)
     if failed:

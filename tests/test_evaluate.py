@@ -121,7 +121,7 @@ def test_wrong_use_is_status_two(
         "--out and --report are the same file": [str(run), "--out", "a", "--report", "./a"],
         "is a folder; name a file": [str(run), "--detections", str(tmp_path)],
         "a.png/b.json cannot be written": [str(run), "--report", str(picture / "b.json")],
-        "--teacher works with --weights last": [str(run), "--teacher", "--weights", "best"],
+        "teacher of the best weights is not kept": [str(run), "--teacher", "--weights", "best"],
         "--data.format demo makes": [str(run), "--data.val", str(other), "--data.format", "demo"],
     }
     for said, arguments in cases.items():

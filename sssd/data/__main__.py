@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import warnings
@@ -112,13 +113,13 @@ def _check(command: Check) -> int:
     if dataset.part:  # a json file is one
         console.print(f"this is the split {dataset.part}, if the data have any (--split)")
     lacks = lacks_objects(dataset)
-    for line in [
-        *([f"error: {lacks}"] if lacks else []),
-        *report.lines(None if command.every else 5),
-    ]:
+    for line in itertools.chain(
+        (f"error: {fault}" for fault in lacks), report.lines(None if command.every else 5)
+    ):
         console.print(line, soft_wrap=True)
     if command.json is not None:
-        document = {"summary": report.summary(), "faults": [asdict(f) for f in report.faults]}
+        faults = [asdict(fault) for fault in [*lacks, *report.faults]]
+        document = {"summary": report.summary(), "faults": faults}
         command.json.write_text(json.dumps(document, indent=2))
     return 1 if report.errors or lacks else 0
 

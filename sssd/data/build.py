@@ -106,6 +106,6 @@ def _tell(console: Console, lines: Iterable[str]) -> None:
 
 def _with_objects(dataset: DetectionDataset, flag: str) -> DetectionDataset:
     """Refuses data in which there is nothing to learn or to find."""
-    if lacks := lacks_objects(dataset):
-        raise DataError(f"{flag}: {lacks}")
+    for fault in lacks_objects(dataset):
+        raise DataError(f"{flag}: {fault} (`python -m sssd.data check`)")
     return dataset

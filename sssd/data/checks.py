@@ -223,16 +223,14 @@ def check(
     )
 
 
-def lacks_objects(dataset: DetectionDataset) -> str | None:
-    """What to say of data in which there is nothing to learn or to find; None of others."""
+def lacks_objects(dataset: DetectionDataset) -> list[Fault]:
+    """The fault of data in which there is nothing to learn or to find, if it is there."""
     if len(dataset) == 0:
-        return f"{dataset.source} has no images"
+        return [Fault("no images", dataset.source, "", "it has none")]
     if dataset.boxes.crowd.all():
-        return (
-            f"{dataset.source} has {len(dataset)} images but no objects; are the label files in "
-            "the right place (`python -m sssd.data check`)?"
-        )
-    return None
+        message = f"none in {len(dataset)} images; are the label files in the right place?"
+        return [Fault("no objects", dataset.source, "", message)]
+    return []
 
 
 def _open(dataset: DetectionDataset, row: int, decode: bool) -> ImageFile | Fault:

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sssd.commands import OF_A_RUN
 from sssd.data.faults import DataError, Id
 from sssd.data.files import (
     ENDINGS,
@@ -26,25 +25,14 @@ def is_coco(path: Path) -> bool:
     return all(f'"{key}"'.encode() in text for key in ("images", "annotations", "categories"))
 
 
-def _is_run(folder: Path) -> bool:
-    record = folder / "config.json"
-    return record.is_file() and b'"recipe"' in record.read_bytes()
-
-
 def refuse_to_overwrite(flag: str, path: Path | None) -> None:
-    """Refuse to write over what may be somebody's data, or a run.
+    """Refuse to write over what may be somebody's data.
 
     Raises:
-        DataError: the file is there, and is an image, a COCO data set, or a file that training
-            left in a run's folder, but for its report.
+        DataError: the file is there, and is an image or a COCO data set.
     """
     if path is None or not path.is_file():
         return
-    if path.name in OF_A_RUN and path.name != "report.html" and _is_run(path.parent):
-        raise DataError(
-            f"{flag}: {path} belongs to the run in this folder, and would be overwritten; choose "
-            "another name"
-        )
     is_image = path.suffix.lower() in ENDINGS
     if is_image or (is_coco(path) and not path.read_bytes().startswith(MARK.encode())):
         what = "is an image" if is_image else "holds a data set"

@@ -92,6 +92,7 @@ def open_file(
         file.seek(max(0, found.st_size - TAIL))
         tail = file.read()
     with Image.open(path) as image:
+        more = ";16" * has_deep_colors(image)  # of a PNG, EXIF is read by loading it
         known = ImageFile(
             found.st_size,
             found.st_mtime_ns,
@@ -100,7 +101,7 @@ def open_file(
             *stored_size(image),
             orientation(image),
             repr(stated_orientation(image)),
-            f"{image.mode};16" if has_deep_colors(image) else image.mode,
+            image.mode + more,
             int(np.asarray(image).max(initial=0)) if is_deep(image) else None,
             count_pages(image),
         )
@@ -175,8 +176,10 @@ class KeptImages:
 
 
 def _is_plain(file: ImageFile) -> bool:
-    """Whether a file can be read whatever the settings: one of 32 bits needs a range of values."""
-    return file.mode not in ("I", "F") or file.brightest is not None
+    """Whether a file can be read whatever the range of values: 32 bits need one, colors of 16 bits
+    take none.
+    """
+    return file.brightest is not None or not (file.mode in ("I", "F") or file.mode.endswith(";16"))
 
 
 def _reader() -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def read_image(path: str | Path, pixel_range: tuple[float, float] | None = None)
         path: file in any format that Pillow decodes.
         pixel_range: what is black and white in an image of more than 8 bits (16-bit, float);
             values between become 0..255 in proportion. None: 0 and 65,535. Pillow reads the high
-            bytes of several channels of 16 bits alone, so these take none.
+            bytes of several channels of 16 bits alone, so PNG and TIFF with these take none.
 
     Returns:
         uint8 tensor (3, H, W).
@@ -163,9 +164,12 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def has_deep_colors(image: Image.Image) -> bool:
-    """Whether an opened image, not yet loaded, has several channels of 16 bits."""
-    layouts = [tile[3] if isinstance(tile[3], tuple) else (tile[3],) for tile in image.tile]
-    return not is_deep(image) and any(";16" in str(layout[:1]) for layout in layouts)
+    """Whether an opened PNG or TIFF, not yet loaded, has several channels of 16 bits."""
+    for *_, layout in getattr(image, "tile", ()):  # that of an image from memory has none
+        name = layout[0] if isinstance(layout, tuple) else layout
+        if re.match(r"(LA|RGB[AXa]?|CMYK);16", str(name)):
+            return True
+    return False
 
 
 def _to_rgb(image: Image.Image, pixel_range: tuple[float, float] | None) -> Image.Image:

@@ -163,7 +163,7 @@ def _with_eps(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     norms = {n: m for n, m in model.named_modules() if isinstance(m, FrozenBatchNorm2d)}
     scales = {f"{n}.weight": (f"{n}.running_var", m.eps) for n, m in norms.items()}
     return {
-        scale: state[scale] * (1 + eps / state[variance]).sqrt()
+        scale: state[scale] * (state[variance] + eps).sqrt() * state[variance].rsqrt()
         for scale, (variance, eps) in scales.items()
         if scale in state and variance in state
     }

@@ -21,7 +21,7 @@ class ClassNumbers(NamedTuple):
 
     Attributes:
         name: of the class.
-        label: of the class, 0 for the first: two classes may have one name.
+        label: its place in the order of the categories' ids: two may have one name.
         images: how many hold an object of it.
         objects: without crowd regions.
         AP: mean over IoU 0.50:0.95; AP50 and AP75 at one IoU; APs, APm and APl by size.

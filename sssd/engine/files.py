@@ -3,9 +3,22 @@
 import contextlib
 import glob
 import os
+import re
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Literal
+
+from sssd.data.coco_files import refuse_to_overwrite
+
+OF_A_RUN = (
+    "config.json", "metrics.jsonl", "metrics.csv", "best.safetensors", "model.safetensors",
+    "teacher.safetensors", "step1.safetensors", "evaluation.json", "best.json", "classes.csv",
+    "confusion.csv", "thresholds.json", "report.html",
+)  # fmt: skip
+"""What training leaves in the folder of a run; the report, the last, may be made anew."""
+
+OPEN = re.compile(r"/dev/std(?P<name>out|err)|/(?:dev|proc/self)/fd/(?P<number>\d+)")
 
 Weights = Literal["last", "best"]  # of a run: the final ones, or those of the best evaluation
 
@@ -22,14 +35,12 @@ def write_atomically(path: Path, save: Any) -> None:
     Raises:
         RunError: the disk is full or the folder cannot be written.
     """
-    is_stream = _is_stream(path)
-    path = path if is_stream else path.resolve()
+    if is_stream(path):
+        _write_into(path, save)
+        return
+    path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        if is_stream:
-            with open(path, "wb") as file:
-                save(file)
-            return
         path.parent.mkdir(parents=True, exist_ok=True)
         # What a process left of this file that was killed while it wrote.
         for cut in path.parent.glob(glob.escape(f".{path.name}.") + "*.tmp"):
@@ -53,29 +64,56 @@ def write_atomically(path: Path, save: Any) -> None:
         ) from error
 
 
-def _is_stream(path: Path) -> bool:
+def is_stream(path: Path) -> bool:
     """Whether a path is no place for a file of its own: a device, a pipe, an open file."""
-    named = str(path).startswith(("/dev/std", "/dev/fd/", "/proc/"))
-    return named or (path.exists() and not path.is_file() and not path.is_dir())
+    is_special = path.exists() and not path.is_file() and not path.is_dir()
+    return is_special or OPEN.fullmatch(str(path)) is not None
+
+
+def _write_into(path: Path, save: Any) -> None:
+    try:
+        sys.stdout.flush()  # which it may be
+        with open(_opened(path) or path, "wb") as file:
+            save(file)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error}") from error
+
+
+def _opened(path: Path) -> int | None:
+    """A descriptor of what is open already: its place is shared, and prints come behind."""
+    named = OPEN.fullmatch(str(path))
+    return named and os.dup({"out": 1, "err": 2}.get(named["name"]) or int(named["number"]))
 
 
 def require_place(flag: str, path: Path) -> None:
-    """Refuses a file that cannot be written, before the work that it is to hold.
+    """Refuses a file that cannot or must not be written, before the work that it is to hold.
 
     Raises:
-        ValueError: names the flag; the path is a folder, or its folder cannot be written.
+        ValueError: names the flag; the path is a folder, its folder cannot be written, or it is
+            an image, a COCO data set, or what training left in the folder of a run.
     """
     if path.is_dir():
         raise ValueError(f"{flag}: {path} is a folder; name a file")
-    if _is_stream(path):
+    if is_stream(path):
         return
+    real = Path(os.path.realpath(path))
+    refuse_to_overwrite(flag, real)
+    if real.name in OF_A_RUN[:-1] and real.is_file() and _is_run(real.parent):
+        raise ValueError(
+            f"{flag}: {path} belongs to the run in this folder, and would be overwritten; choose "
+            "another name"
+        )
     try:
-        folder = path.resolve().parent
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = next(above for above in real.parents if above.exists())
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise ValueError(f"{flag}: {path} cannot be written: {error}") from error
+
+
+def _is_run(folder: Path) -> bool:
+    record = folder / "config.json"
+    return record.is_file() and b'"recipe"' in record.read_bytes()
 
 
 def write_text(path: Path, text: str) -> None:

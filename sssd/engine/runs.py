@@ -64,6 +64,7 @@ class Run:
         signal: the signal that stopped the training; None if it finished.
         best: the evaluation with the highest AP during training, whose weights are in
             `best.safetensors`; None before the first.
+        weights: which weights the detector has: "last" or "best".
     """
 
     folder: Path
@@ -76,6 +77,7 @@ class Run:
     numbers: dict[str, float] | None = None
     signal: int | None = None
     best: Best | None = None
+    weights: Weights = "last"
 
     def evaluate(
         self,
@@ -140,10 +142,24 @@ class Run:
                 batch_size or self.batch_size,
                 workers=workers,
                 engine=engine,
-                teacher=teacher_of(self.folder, self.detector) if teacher else None,
+                teacher=self.teacher() if teacher else None,
                 category_ids=category_ids,
                 console=console,
             )
+
+    def teacher(self) -> nn.Module:
+        """The implicit teacher, which makes K_e of the detector's maps K and the labels.
+
+        Raises:
+            ValueError: the run has none, or the detector has its best weights.
+            OSError: its file cannot be read.
+        """
+        if self.weights == "best":
+            raise ValueError(
+                "--teacher: the teacher of the best weights is not kept; use the last ones "
+                "(--weights last)"
+            )
+        return teacher_of(self.folder, self.detector)
 
     def metadata(self) -> dict[str, Any]:
         """What a file of the weights says of them: docs/export.md."""
@@ -252,7 +268,7 @@ def load(folder: Path | str, device: str = "cpu", *, weights: Weights = "last") 
     load_weights(plain_model(detector), folder / FILES[weights], "the run's weights")
     detector.to(choose_device(device)).to(memory_format=engine.memory_format).eval()
     about = classes, category_ids, config, data, batch_size, numbers
-    return Run(folder, detector, *about, best=best)
+    return Run(folder, detector, *about, best=best, weights=weights)
 
 
 def plain_model(detector: Detector) -> nn.Module:

@@ -105,7 +105,7 @@ class VideoWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        path = self.path = Path(os.path.realpath(path))  # a link stays
         self._temporary = path.with_name(f".{path.stem[:200]}.{os.getpid()}.tmp.mp4")
         self._last = -1
 

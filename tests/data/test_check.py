@@ -165,8 +165,10 @@ def test_data_without_objects_are_an_error(
 ) -> None:
     """Training refuses them."""
     path = write({**good(tmp_path), "annotations": []}, tmp_path)
-    assert main(["check", str(path)]) == 1
-    assert "has 2 images but no objects" in " ".join(capsys.readouterr().out.split())
+    listed = tmp_path / "faults.json"
+    assert main(["check", str(path), "--json", str(listed)]) == 1
+    assert "error: " + f"{path}: no objects: none in 2 images" in capsys.readouterr().out
+    assert "no objects" in [fault["kind"] for fault in json.loads(listed.read_text())["faults"]]
 
 
 def test_a_wrong_environment_variable_is_told_in_a_line(tmp_path: Path) -> None:

@@ -73,6 +73,23 @@ def test_colors_of_16_bits_have_no_range(tmp_path: Path) -> None:
         read_image(path, (0, 4095))
 
 
+@pytest.mark.parametrize("ending", [".tif", ".pgm", ".png"])
+def test_one_channel_of_16_bits_has_a_range_whatever_the_format(
+    ending: str, tmp_path: Path
+) -> None:
+    grey = np.array([[0, 2048, 4095]], np.uint16)
+    path = save(Image.fromarray(grey), tmp_path / f"a{ending}")
+    read = as_pixels(read_image(path, (0, 4095)))
+    assert read[0, :, 0].tolist() == [0, 128, 255]
+    with Image.open(path) as image:
+        assert not images.has_deep_colors(image)
+
+
+def test_pixels_from_memory_have_no_file_whose_layout_is_known() -> None:
+    for image in (Image.fromarray(PIXELS), Image.fromarray(GREY)):
+        assert to_pixels(image, (0, 4095)).shape == (3, HEIGHT, WIDTH)
+
+
 @pytest.mark.parametrize("transparency", [None, 3, bytes(range(16))])
 def test_palette(transparency: int | bytes | None, tmp_path: Path) -> None:
     image = Image.fromarray(PIXELS).quantize(16)

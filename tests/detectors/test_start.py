@@ -114,7 +114,7 @@ def test_frozen_norms_of_torchvisions_coco_weights_do_what_they_do_there(
     there = build_detector(frozen, count).model
     norms = [m for m in there.modules() if isinstance(m, FrozenBatchNorm2d)]
     for norm in norms:
-        norm.running_var.uniform_(1e-7, 1e-4)  # so that eps matters
+        norm.running_var.uniform_(1e-7, 1e-4)[0] = 5.6e-45  # so that eps matters; of a dead channel
         norm.weight.copy_(norm.running_var.sqrt())
     torch.save(there.state_dict(), tmp_path / "coco.pth")
     for norm in norms:

@@ -1,12 +1,15 @@
 """Files appear whole, links stay, and what is no file is never replaced by one."""
 
 import os
+import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from sssd.engine.files import RunError, require_place, write_text
+from sssd.engine.files import OF_A_RUN, RunError, require_place, write_text
 
 
 def test_a_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:
@@ -17,6 +20,36 @@ def test_a_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:
     write_text(link, "new")
     assert link.is_symlink()
     assert target.read_text() == "new"
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    require_place("--out", loop)
+    write_text(loop, "new")
+    assert loop.read_text() == "new"
+
+
+def test_what_a_run_leaves_is_known_and_not_written_over(
+    finished_run: Path, tmp_path: Path
+) -> None:
+    left = {path.name for path in finished_run.iterdir() if path.is_file()}
+    assert left <= {*OF_A_RUN}
+    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    for name in left - {"report.html"}:
+        link = tmp_path / f"link to {name}"
+        link.symlink_to(run / name)
+        for path in (run / name, link):
+            with pytest.raises(ValueError, match="belongs to the run in this folder"):
+                require_place("--out", path)
+    require_place("--report", run / "report.html")
+
+
+def test_what_is_printed_to_the_same_place_stays(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from sssd.engine.files import write_text\n"
+        "print('before'); write_text(Path('/dev/stdout'), 'numbers\\n'); print('after')"
+    )
+    with (tmp_path / "out").open("w") as out:
+        subprocess.run([sys.executable, "-c", code], stdout=out, check=True)
+    assert sorted((tmp_path / "out").read_text().split()) == ["after", "before", "numbers"]
 
 
 def test_a_pipe_is_written_into(tmp_path: Path) -> None:
@@ -41,13 +74,18 @@ def test_a_device_stays_one(tmp_path: Path) -> None:
     assert Path("/dev/stderr").is_symlink()
 
 
-@pytest.mark.parametrize("name", ["", "file/below", "proc"])
+@pytest.mark.parametrize("name", ["", "file/below"])
 def test_a_place_that_cannot_be_written_is_named_beforehand(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    path = Path("/proc/nothing/there") if name == "proc" else tmp_path / name
-    if name == "proc":
-        with pytest.raises(RunError, match="/proc/nothing/there cannot be written"):
-            write_text(path, "")
-        return
     with pytest.raises(ValueError, match=r"--out: .*(is a folder; name a file|cannot be written)"):
-        require_place("--out", path)
+        require_place("--out", tmp_path / name)
+    with pytest.raises(RunError, match="cannot be written"):
+        write_text(tmp_path / name, "")
+
+
+def test_a_folder_is_made_with_its_file_and_not_before(tmp_path: Path) -> None:
+    path = tmp_path / "new/folder/file.json"
+    require_place("--out", path)
+    assert [*tmp_path.iterdir()] == []
+    write_text(path, "{}")
+    assert path.read_text() == "{}"

@@ -89,6 +89,22 @@ def test_names_are_text(run: Run, tmp_path: Path) -> None:
         assert name in page.text
 
 
+def test_two_classes_of_one_name_have_numbers_of_their_own(run: Run, tmp_path: Path) -> None:
+    json_path = write_scenes(tmp_path, "val", count=3)
+    document = json.loads(json_path.read_text())
+    document["categories"] = [{"id": i, "name": "cell"} for i in (1, 2)]
+    json_path.write_text(json.dumps(document))
+    dataset = read_coco(json_path)
+    truth = dataset.ground_truth()["annotations"]
+    score = {1: 0.9, 2: 0.3}
+    found = [{**one, "score": score[one["category_id"]]} for one in truth]
+    evaluation = Evaluation({}, found, dataset)
+    write_tables(evaluation, tmp_path)
+    with (tmp_path / "classes.csv").open() as file:
+        rows = [(int(row["label"]), float(row["score"])) for row in csv.DictReader(file)]
+    assert sorted(rows) == [(0, 0.9), (1, 0.3)]
+
+
 def test_a_fault_in_one_section_leaves_the_others_and_says_so(
     run: Run, evaluation: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
