@@ -9,8 +9,6 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
-from sssd.data.coco_files import refuse_to_overwrite
-
 OF_A_RUN = (
     "config.json", "metrics.jsonl", "metrics.csv", "best.safetensors", "model.safetensors",
     "teacher.safetensors", "step1.safetensors", "evaluation.json", "best.json", "classes.csv",
@@ -96,6 +94,8 @@ def require_place(flag: str, path: Path) -> None:
         raise ValueError(f"{flag}: {path} is a folder; name a file")
     if is_stream(path):
         return
+    from sssd.data.coco_files import refuse_to_overwrite  # with Pillow, which --help need not
+
     real = Path(os.path.realpath(path))
     refuse_to_overwrite(flag, real)
     if real.name in OF_A_RUN[:-1] and real.is_file() and _is_run(real.parent):

@@ -234,9 +234,9 @@ def test_a_set_without_objects_stops(tmp_path: Path) -> None:
     files = {**YOLO_SPLIT, "classes.txt": NAMES, "labels/train/a.txt": "", "labels/val/b.txt": ""}
     write(tmp_path, files)
     config = DataConfig(train=tmp_path, val=tmp_path)
-    with pytest.raises(DataError, match=r"--data\.train: .* has 1 images but no objects"):
+    with pytest.raises(DataError, match=r"--data\.train: .* no objects: none in 1 images"):
         build_datasets(config)
-    with pytest.raises(DataError, match=r"--data\.val: .* but no objects"):
+    with pytest.raises(DataError, match=r"--data\.val: .* no objects: none"):
         build_validation_set(config)
 
 
