@@ -38,7 +38,7 @@ def train(arguments: list[str]) -> int:
     from tests.tiny import tiny_detector
 
     torch.set_num_threads(1)
-    sssd.fitting.build_detector = lambda config, classes, *_: tiny_detector(classes=classes)
+    sssd.fitting.build_detector = lambda _, classes, *rest, load: tiny_detector(classes=classes)
     sssd.fitting.draw_report = lambda *_: None
     return sssd.train.main(arguments)
 
