@@ -1,11 +1,9 @@
 """`fit`: from settings to a trained detector and the folder of its run."""
 
 import dataclasses
-import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from datetime import datetime
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,17 +13,16 @@ import sssd.extras  # noqa: F401  it comes before what may be missing
 import torch
 from rich.console import Console
 
-from sssd.commands import to_resume
 from sssd.data import DataError, DetectionDataset
 from sssd.data.build import build_datasets
 from sssd.detectors import build_detector
 from sssd.engine import distributed
 from sssd.engine.best import BEST
-from sssd.engine.files import OF_A_RUN, RunError, write_text
+from sssd.engine.files import RunError, write_text
+from sssd.engine.folder import check_folder, new_folder
 from sssd.engine.headline import first_lines
 from sssd.engine.inference import Evaluation
 from sssd.engine.lock import alone_in
-from sssd.engine.log import read_metrics
 from sssd.engine.loggers import Logger
 from sssd.engine.loop import Trainer
 from sssd.engine.record import read_record, read_settings, with_changes, write_record
@@ -108,12 +105,14 @@ def fit_settings(
     with distributed.process_group(asked.engine.device), ExitStack() as held:
         console = console or distributed.console()
         asked = dataclasses.replace(asked, data=asked.data.absolute())
-        distributed.from_first(lambda: _check_folder(asked))
+        distributed.from_first(lambda: check_folder(asked.out, asked.resume))
         method, train_set, validation_set, config = prepare(asked, console, given)
-        folder = distributed.from_first(lambda: (config.out or _new_folder(recipe)).absolute())
+        folder = distributed.from_first(lambda: (config.out or new_folder(recipe)).absolute())
         if distributed.is_first():
             held.enter_context(alone_in(folder, "training"))
-            _check_folder(asked)  # again: until now another training may have been at work there
+            check_folder(
+                asked.out, asked.resume
+            )  # again: until now another training may have been at work there
         run = Run(
             folder,
             method.detector,
@@ -263,56 +262,6 @@ def _flags(changes: Mapping[str, Any], prefix: str = "--") -> list[str]:
         flag = f"{prefix}{name}".replace("_", "-")
         flags += _flags(value, f"{flag}.") if isinstance(value, Mapping) else [f"{flag}={value}"]
     return flags
-
-
-def _check_folder(config: Config) -> None:
-    """Refuses to mix a new run with an old one, or to go on with none."""
-    folder = config.out
-    if folder is None:
-        if config.resume:
-            raise ValueError("resume: name a run's folder with out")
-        return
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--out: {folder} is a file; name a folder")
-    if (folder / "plan.json").exists():
-        raise ValueError(f"--out: {folder} is the folder of a comparison; choose another one")
-    there = bool(checkpoints(folder))
-    if there and not config.resume:
-        raise ValueError(
-            f"{folder} already holds a run: resume it with `python -m sssd.train "
-            f"{to_resume(folder)}` (in Python: resume=True), or choose another --out"
-        )
-    held = [name for name in OF_A_RUN if (folder / name).exists()]
-    if held and not config.resume and not _has_hardly_begun(folder):
-        raise ValueError(
-            f"--out: {folder} holds {', '.join(held[:3])}{' and more' * (len(held) > 3)}, which "
-            "would be overwritten; choose another folder"
-        )
-    if config.resume and not there:
-        raise ValueError(f"resume: {folder} holds no checkpoint; name a run's folder with out")
-
-
-def _has_hardly_begun(folder: Path) -> bool:
-    """Whether a run was killed there before its first checkpoint: it may begin again."""
-    try:
-        before_checkpoint = int(read_record(folder)["engine"]["checkpoint_every"])
-    except (ValueError, KeyError, TypeError, OSError):  # not of a run
-        return False
-    rows = read_metrics(folder)
-    done = rows[-1]["iteration"] if rows else 0
-    ended = any((folder / name).exists() for name in (NUMBERS, WEIGHTS))
-    return done <= before_checkpoint and not ended
-
-
-def _new_folder(recipe: str) -> Path:
-    """A folder of its own, also for runs that begin in the same second."""
-    name = f"{recipe}-{datetime.now():%Y%m%d-%H%M%S}"
-    for ending in itertools.chain([""], (f"-{i}" for i in itertools.count(2))):
-        with suppress(FileExistsError):
-            folder = Path("runs") / (name + ending)
-            folder.mkdir(parents=True)
-            break
-    return folder
 
 
 def _begin(folder: Path, recipe: str, config: Config, done: int, console: Console) -> None:

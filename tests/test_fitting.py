@@ -27,7 +27,7 @@ from sssd.engine.prediction import Predictor
 from sssd.engine.record import read_settings
 from sssd.engine.runs import Run
 from sssd.engine.settings import EngineConfig
-from sssd.fitting import _flags, _new_folder, _settings
+from sssd.fitting import _flags, _settings
 from sssd.flags import in_iterations
 from sssd.methods import Method, SSSDConfig
 from sssd.recipes import Config
@@ -252,12 +252,6 @@ def test_what_another_run_has_left_in_the_folder_is_no_best_of_this_one(
     assert not (tmp_path / "best.safetensors").exists()
 
 
-def test_a_folder_of_a_comparison_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "plan.json").touch()
-    with pytest.raises(ValueError, match="is the folder of a comparison"):
-        sssd.fit("small", tmp_path, console=QUIET)
-
-
 def test_a_folder_with_a_run_is_not_written_over(run: Run) -> None:
     with pytest.raises(ValueError, match=r"already holds a run.*resume=True"):
         sssd.fit("demo", run.folder)
@@ -275,33 +269,6 @@ def test_a_run_knows_its_data_in_every_folder(
     assert numbers == {name: run.numbers[name] for name in numbers}
     settings = read_settings(tmp_path, Config).data
     assert (str(settings.train), str(settings.val)) == (data["train"], data["val"])
-
-
-def test_a_run_that_has_ended_is_not_written_over_without_its_checkpoints(
-    finished_run: Path, tmp_path: Path
-) -> None:
-    """As short runs never had any, and as those of sssd.compare lose them."""
-    copy = shutil.copytree(finished_run, tmp_path / "copy")
-    shutil.rmtree(copy / "checkpoints")
-    (copy / "model.safetensors").write_bytes(before := b"weights")
-    with pytest.raises(ValueError, match=r"--out: .*copy holds config.json, metrics.jsonl, .*more"):
-        sssd.fit("demo", copy)
-    (copy / "model.safetensors").rename(tmp_path / "model.safetensors")  # moved elsewhere
-    with pytest.raises(ValueError, match=r"--out: .*copy holds config.json, metrics.jsonl, .*more"):
-        sssd.fit("demo", copy)
-    (tmp_path / "model.safetensors").rename(copy / "model.safetensors")
-    assert (copy / "model.safetensors").read_bytes() == before
-    (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"--out: .*file is a file; name a folder"):
-        sssd.fit("demo", tmp_path / "file")
-
-
-@pytest.mark.parametrize("name", ["config.json", "report.html", "best.safetensors"])
-def test_files_of_somebody_else_are_not_written_over(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_text("mine")
-    with pytest.raises(ValueError, match=rf"--out: .* holds {name}, which would be overwritten"):
-        sssd.fit("demo", tmp_path)
-    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_a_run_is_the_same_in_another_working_folder(
@@ -324,15 +291,6 @@ def test_weights_that_a_run_began_with_need_not_be_there_when_it_resumes(
     weights.unlink()
     again = sssd.fit(out=first.folder, resume=True, iterations=2, console=QUIET)
     assert read_metrics(again.folder)[-1]["iteration"] == 2
-
-
-def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    folders = [_new_folder("small") for _ in range(3)]
-    assert len(set(folders)) == 3
-    assert all(folder.is_dir() for folder in folders)
 
 
 def test_what_is_refused_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -261,10 +261,10 @@ def _faults_of(file: ImageFile, dataset: DetectionDataset, row: int) -> list[Fau
     elif file.stated_turn != "1":
         message = f"{file.stated_turn} is not in 1 to 8: it is read as stored"
         told.append(("unknown EXIF orientation", message))
-    if file.mode not in PLAIN_MODES:
+    if file.mode not in PLAIN_MODES or file.deep_colors:
         message = f"mode {file.mode}, converted to 8-bit RGB when it is read"
-        if file.mode.endswith(";16") and file.brightest is None:
-            message += " (the high byte of each value: those below 256 become black)"
+        if file.deep_colors:
+            message += " (of 16 bits, the high byte: values below 256 become black)"
         brightest = file.brightest
         if brightest is not None and brightest < DARK and dataset.pixel_range is None:
             most = max(255, 2 ** brightest.bit_length() - 1)

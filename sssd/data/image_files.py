@@ -47,7 +47,8 @@ class ImageFile(NamedTuple):
         stored_width, stored_height: pixels before the EXIF rotation.
         turn: EXIF orientation that is applied, 1 (upright) to 8.
         stated_turn: what EXIF says of it, as Python writes that.
-        mode: Pillow's name of its pixels; of channels of 16 bits that it reads as 8, with ";16".
+        mode: Pillow's name of its pixels.
+        deep_colors: several channels of 16 bits, which Pillow reads as 8.
         brightest: largest value of 16 bits; None for other pixels.
         pages: pages or frames, of which the first is read.
     """
@@ -62,6 +63,7 @@ class ImageFile(NamedTuple):
     turn: int
     stated_turn: str
     mode: str
+    deep_colors: bool
     brightest: int | None
     pages: int
 
@@ -92,7 +94,7 @@ def open_file(
         file.seek(max(0, found.st_size - TAIL))
         tail = file.read()
     with Image.open(path) as image:
-        more = ";16" * has_deep_colors(image)  # of a PNG, EXIF is read by loading it
+        deep_colors = has_deep_colors(image)  # first: of a PNG, EXIF is read by loading it
         known = ImageFile(
             found.st_size,
             found.st_mtime_ns,
@@ -101,7 +103,8 @@ def open_file(
             *stored_size(image),
             orientation(image),
             repr(stated_orientation(image)),
-            image.mode + more,
+            image.mode,
+            deep_colors,
             int(np.asarray(image).max(initial=0)) if is_deep(image) else None,
             count_pages(image),
         )
@@ -179,7 +182,8 @@ def _is_plain(file: ImageFile) -> bool:
     """Whether a file can be read whatever the range of values: 32 bits need one, colors of 16 bits
     take none.
     """
-    return file.brightest is not None or not (file.mode in ("I", "F") or file.mode.endswith(";16"))
+    is_wide = file.mode in ("I", "F") and file.brightest is None
+    return not (is_wide or file.deep_colors)
 
 
 def _reader() -> list[Any]:

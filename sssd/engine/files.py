@@ -14,7 +14,7 @@ OF_A_RUN = (
     "teacher.safetensors", "step1.safetensors", "evaluation.json", "best.json", "classes.csv",
     "confusion.csv", "thresholds.json", "report.html",
 )  # fmt: skip
-"""What training leaves in the folder of a run; the report, the last, may be made anew."""
+"""What training leaves in the folder of a run; the report may be made anew."""
 
 OPEN = re.compile(r"/dev/std(?P<name>out|err)|/(?:dev|proc/self)/fd/(?P<number>\d+)")
 
@@ -98,7 +98,8 @@ def require_place(flag: str, path: Path) -> None:
 
     real = Path(os.path.realpath(path))
     refuse_to_overwrite(flag, real)
-    if real.name in OF_A_RUN[:-1] and real.is_file() and _is_run(real.parent):
+    is_of_a_run = real.name in OF_A_RUN and real.is_file() and _is_run(real.parent)
+    if is_of_a_run and real.name != "report.html":
         raise ValueError(
             f"{flag}: {path} belongs to the run in this folder, and would be overwritten; choose "
             "another name"

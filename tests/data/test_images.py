@@ -67,8 +67,8 @@ def test_colors_of_16_bits_have_no_range(tmp_path: Path) -> None:
         )
     )
     np.testing.assert_array_equal(as_pixels(read_image(path)), PIXELS)
-    assert open_file(str(path)).mode == "RGB;16"
-    assert open_file(str(save(Image.fromarray(PIXELS), tmp_path / "b.png"))).mode == "RGB"
+    assert open_file(str(path)).deep_colors
+    assert not open_file(str(save(Image.fromarray(PIXELS), tmp_path / "b.png"))).deep_colors
     with pytest.raises(DataError, match=r"a\.png: .* several channels of 16 bits.* no effect"):
         read_image(path, (0, 4095))
 
