@@ -153,8 +153,8 @@ def main() -> None:
     if lacking and building:
         print(
             f"setup.py: sssd is installed without its native operators: {lacking}. Plain PyTorch, "
-            "or Triton on a GPU, runs in their place: same results, slower. docs/install.md has "
-            "the ways to get them",
+            "or Triton on a GPU where it can start, runs in their place: same results, slower. "
+            "docs/install.md has the ways to get them",
             file=sys.stderr,
         )
     setup(

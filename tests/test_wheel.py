@@ -211,3 +211,25 @@ def test_a_driver_older_than_the_library_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.ops.sssd, "cuda_driver", lambda: 11080)
     why = dispatch._cuda_code_for.__wrapped__(0)
     assert "this driver supports CUDA 11.8" in why
+
+
+@pytest.mark.skipif(bool(dispatch.CUDA_MISSING), reason=dispatch.CUDA_MISSING)
+def test_ptx_of_a_toolkit_newer_than_the_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Machine code runs on every driver of the toolkit's major version, PTX on later ones alone."""
+    facts = {"cuda_runtime": 13010, "cuda_architectures": [90], "cuda_ptx": [90]}
+    for name, fact in facts.items():
+        monkeypatch.setattr(torch.ops.sssd, name, lambda fact=fact: fact)
+    for driver, capability, expected in [
+        (13000, (9, 0), ""),
+        (13010, (12, 0), ""),
+        (
+            13000,
+            (12, 0),
+            "the library has no code for sm_120 but PTX of CUDA 13.1, and this driver ",
+        ),
+    ]:
+        monkeypatch.setattr(torch.ops.sssd, "cuda_driver", lambda driver=driver: driver)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, of=capability: of)
+        why = dispatch._cuda_code_for.__wrapped__(0)
+        assert why.startswith(expected)
+        assert bool(why) == bool(expected)

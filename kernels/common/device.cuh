@@ -210,12 +210,19 @@ inline const char* message(cudaError_t error) {
   return cudaGetErrorString(error);
 }
 
-// More shared memory than this a kernel must ask for.
+// More shared memory than this a kernel must ask for. It asks for all that the device has, which
+// reserves nothing: what one thread allows for its call, another would take back for its own.
+// Kernels that need this have no static shared memory.
 constexpr int kSharedUnasked = 48 << 10;
 template <class... Parameters>
 cudaError_t allow_shared(void (*kernel)(Parameters...), int bytes) {
   if (bytes <= kSharedUnasked) return cudaSuccess;
-  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  int device = 0, most = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess)
+    error = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (error != cudaSuccess) return error;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most);
 }
 
 template <class... Parameters, class... Arguments>

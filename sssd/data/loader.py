@@ -186,7 +186,7 @@ def _batches(samples: Dataset[Any], images: NotedImages, workers: int, **argumen
         samples,
         num_workers=workers,
         collate_fn=collate,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=torch.cuda.is_initialized(),  # a run on the CPU leaves the GPUs alone
         worker_init_fn=partial(begin_worker, parent=parent_of_workers()) if workers else None,
         # Without one of its own, the loader draws from the global generator: resumed runs differ.
         generator=torch.Generator(),

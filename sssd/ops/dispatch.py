@@ -129,9 +129,16 @@ def _constant(function: Callable[..., R]) -> Callable[..., R]:
 
 
 @_constant
-def _has_triton() -> bool:
-    """Whether Triton can be imported."""
-    return importlib.util.find_spec("triton") is not None
+def _triton_missing() -> str:
+    """Why Triton cannot launch a kernel on a GPU here, or nothing."""
+    if importlib.util.find_spec("triton") is None:
+        return "the package `triton` is not installed"
+    try:
+        # What launches kernels is compiled at its first use, by a C compiler with Python's headers.
+        _ = importlib.import_module("triton.runtime.driver").driver.active.utils
+    except Exception as error:  # of the compiler, of the driver, of an operating system
+        return f"Triton cannot start ({' '.join(str(error).split())[:200]})"
+    return ""
 
 
 def _version(number: int) -> str:
@@ -150,16 +157,23 @@ def _cuda_code_for(device: int) -> str:
             "toolkit)"
         )
     major, minor = torch.cuda.get_device_capability(device)
-    # Machine code serves its own major version from its minor upwards; PTX everything newer.
+    # Machine code serves its own major version from its minor upwards; PTX everything newer, where
+    # the driver knows the toolkit that wrote it.
     built, ptx = torch.ops.sssd.cuda_architectures(), torch.ops.sssd.cuda_ptx()
     if any(a // 10 == major and a % 10 <= minor for a in built):
         return ""
-    if any(a <= 10 * major + minor for a in ptx):
-        return ""
-    return (
-        f"the library has no code for sm_{major}{minor}, only for {built} and as PTX {ptx} "
-        f"(`CUDAARCHS={major}{minor} {BUILD_COMMAND}` builds it)"
-    )
+    if not any(a <= 10 * major + minor for a in ptx):
+        return (
+            f"the library has no code for sm_{major}{minor}, only for {built} and as PTX {ptx} "
+            f"(`CUDAARCHS={major}{minor} {BUILD_COMMAND}` builds it)"
+        )
+    if driver < runtime:
+        return (
+            f"the library has no code for sm_{major}{minor} but PTX of CUDA {_version(runtime)}, "
+            f"and this driver supports CUDA {_version(driver)} (install a newer driver, or run "
+            f"`CUDAARCHS={major}{minor} {BUILD_COMMAND}`)"
+        )
+    return ""
 
 
 def _why_not(backend: str, tensor: Tensor) -> str:
@@ -174,7 +188,7 @@ def _why_not(backend: str, tensor: Tensor) -> str:
     if dtype == torch.float64:
         return "it does not support float64"
     if backend == "triton":
-        return "" if _has_triton() else "the package `triton` is not installed"
+        return _triton_missing()
     return CUDA_MISSING or _cuda_code_for(device.index or 0)
 
 

@@ -158,6 +158,20 @@ def test_a_device_that_is_not_there_is_named() -> None:
         choose_device("nonsense")
 
 
+@pytest.mark.parametrize(("name", "chosen"), [("auto", "cuda:2"), ("cuda:1", "cuda:1")])
+def test_a_gpu_that_is_chosen_is_the_current_one(
+    name: str, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current: list[torch.device] = []
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
+    assert choose_device(name) == torch.device(chosen)
+    assert current == [torch.device(chosen)]
+
+
 def test_learning_improves_on_what_it_has_seen(dataset: DetectionDataset, tmp_path: Path) -> None:
     run_to(dataset, tmp_path, iterations=30, config=replace(CONFIG, clip_norm=5.0))
     losses = [row["loss"] for row in read_metrics(tmp_path) if "loss" in row]

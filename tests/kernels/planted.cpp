@@ -141,6 +141,16 @@ void sizes() {
   attempt("one register more", nothing, {{1, 512}});
 }
 
+void asks_for_less() try {
+  on(90);
+  for (const int bytes : {64 << 10, 60 << 10})
+    static_cast<void>(
+        cudaFuncSetAttribute(nothing, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+  std::printf("asked for less: passed\n");
+} catch (const std::runtime_error& fault) {
+  std::printf("asked for less: fault %s\n", fault.what());
+}
+
 void chips() {
   for (const host_cuda::Chip& chip : host_cuda::kChips) {
     const auto name = [&](const char* what) {
@@ -164,5 +174,6 @@ void chips() {
 int main() {
   accesses();
   sizes();
+  asks_for_less();
   chips();
 }

@@ -40,6 +40,7 @@ EXPECTED = {
     "static of more": "fault 49156 bytes of static shared memory, 0 of dynamic, where 49152 are",
     "static and dynamic of 48 KB": "passed",
     "static and dynamic of more": "fault 40960 bytes of static shared memory, 8196 of dynamic",
+    "asked for less": "fault less shared memory than the kernel was allowed before",
     "dynamic of 48 KB": "passed",
     "dynamic that was not asked for": "refused 1 49156 bytes of dynamic .* 49152 are allowed",
     "registers of 512 threads": "passed",

@@ -68,6 +68,19 @@ def test_without_clusters_where_the_code_is_ptx_for_a_chip_that_has_none(
     assert all(call[4] == 1 for call in module.calls())
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_call_leaves_others_the_shared_memory_that_they_asked_for(
+    module: ModuleType, form: torch.memory_format
+) -> None:
+    """Another thread may be about to launch the kernel with more; the emulator refuses less."""
+    bytes_of = []
+    for shape in [(1, 24, 100, 130), (1, 24, 80, 100)]:
+        run(module, *maps([shape], memory_format=form), over="cells")
+        launches = [call for call in module.calls() if call[0] == "cudaLaunchKernelEx"]
+        bytes_of.append(max(call[3] for call in launches))
+    assert bytes_of[0] > bytes_of[1] > 48 << 10
+
+
 @pytest.mark.parametrize("wide", [0, 1])
 def test_float64_is_refused(module: ModuleType, wide: int) -> None:
     """Public functions choose the reference; an exported program may still come here."""

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -36,6 +37,27 @@ def test_context_ends_with_an_error_inside():
     with pytest.raises(KeyError), use_backend("reference"):
         raise KeyError
     assert dispatch.choose(OPERATOR, MAPS[0]) == before
+
+
+def test_triton_that_cannot_start_is_passed_over(monkeypatch):
+    """As in a container with a GPU and without a C compiler."""
+    module = pytest.importorskip("triton.runtime.driver")
+
+    def create():
+        raise RuntimeError("Failed to find C compiler.\nPlease specify via CC")
+
+    monkeypatch.setattr(module, "_create_driver", create)
+    monkeypatch.setattr(module, "driver", module.DriverConfig())
+    why = dispatch._triton_missing.__wrapped__()
+    assert why == "Triton cannot start (Failed to find C compiler. Please specify via CC)"
+    monkeypatch.setattr(dispatch, "_triton_missing", lambda: why)
+    monkeypatch.setattr(dispatch, "CUDA_MISSING", "sssd was built without CUDA")
+    on_gpu = SimpleNamespace(device=torch.device("cuda:0"), dtype=torch.float32)
+    assert dispatch.choose(OPERATOR, on_gpu) == (
+        "reference", f"not cuda: sssd was built without CUDA; not triton: {why}"
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="Triton cannot start"):
+        dispatch.choose(OPERATOR, on_gpu, "triton")
 
 
 def test_unknown_names():

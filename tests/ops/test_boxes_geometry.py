@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from sssd.ops import label_heatmap
+from sssd.ops import label_heatmap, paint_boxes, pool_boxes
 from sssd.ops.reference.boxes import cell_spans
-from tests.ops.box_cases import covered, needs_library
+from tests.ops.box_cases import IMAGE_SIZE, SHAPES, covered, maps, needs_library, objects
 from tests.pairwise import pairwise
 
 KINDS = ("integer", "float", "sub-pixel", "outside", "degenerate", "not finite", "huge", "tiny")
@@ -125,3 +127,53 @@ def test_native_profiles_equal_the_reference_on_many_boxes(kind, profile):
     reference = label_heatmap(*arguments, **options, backend="reference")
     for ours, theirs in zip(native, reference, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
+
+
+class GpuArithmetic(TorchDispatchMode):
+    """What torch's own CUDA kernels round otherwise than its CPU kernels.
+
+    A tensor is divided by a number as x * (1 / number), and where the user allows TensorFloat-32 a
+    float32 product takes factors of 10 bits.
+    """
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten.div.Tensor and isinstance(args[1], float | int):
+            return args[0] * (1 / args[1])
+        if function in (torch.ops.aten.mm.default, torch.ops.aten.bmm.default):
+            args = [x.half().float() if x.dtype == torch.float32 else x for x in args]
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("profile", ["box", "gaussian", "gaussian_legacy"])
+@pytest.mark.parametrize(("pixels", "cells"), [(392, 49), (600, 75), (1200, 150), (401, 401)])
+def test_boxes_on_the_points_of_cells_have_the_same_cells_on_a_gpu(pixels, cells, profile):
+    edges = torch.arange(cells + 1, dtype=torch.float64) * pixels / cells
+    low, high = edges[:-3], edges[3:]
+    boxes = torch.stack((low, torch.zeros_like(low), high, torch.full_like(low, 16)), dim=1)
+    labels = torch.arange(len(boxes))
+    where = (boxes, labels, labels * 0, (16, pixels), [(2, cells)], 1, len(boxes))
+
+    def drawn():
+        with torch.no_grad():
+            return label_heatmap(*where, profile=profile, dtype=torch.float64, backend="reference")
+
+    expected = drawn()
+    with GpuArithmetic():
+        found = drawn()
+    assert torch.equal(found[0] > 0, expected[0] > 0)
+
+
+def test_pool_and_paint_are_as_exact_where_a_gpu_may_round_the_factors_of_products():
+    boxes, index = objects(9, batch=3)
+    levels = maps(3, 37, torch.float32)
+
+    def both():
+        pooled = pool_boxes(levels, boxes, index, IMAGE_SIZE, backend="reference")
+        where = (boxes, index, IMAGE_SIZE, SHAPES, 3)
+        return [pooled, *paint_boxes(pooled, *where, backend="reference")]
+
+    expected = both()
+    with GpuArithmetic():
+        found = both()
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=0, rtol=1e-6)

@@ -63,6 +63,18 @@ def test_label_heatmaps(profile, combine, dtype, backend):
 
 
 @EACH
+def test_boxes_on_the_points_of_cells(backend):
+    """8 * 49 / 392 is 1, which torch divides by a number on CUDA into less."""
+    skip_unless(box_kernels.POOL, backend)
+    low = torch.arange(46, device=DEVICE) * 8.0
+    boxes = torch.stack((low, 0 * low, low + 24, 0 * low + 16), dim=1)
+    index = torch.zeros(46, dtype=torch.int64, device=DEVICE)
+    ones = [torch.ones(1, 1, 2, 49, device=DEVICE)]
+    pooled = pool_boxes(ones, boxes, index, (16, 392), mean=False, backend=backend)
+    assert (pooled == 4 * 2).all()
+
+
+@EACH
 def test_in_a_cuda_graph(backend):
     skip_unless(box_kernels.POOL, backend)
     boxes, index = on_device(*objects(40, batch=3))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sssd.ops.reference.boxes import cell_masks
+from sssd.ops.reference.boxes import cell_masks, quotient
 
 
 def gaussian_radius(
@@ -29,7 +29,7 @@ def gaussian_radius(
     """
     total, area = height + width, height * width
     cases = (
-        (1.0, total, area * (1 - min_overlap) / (1 + min_overlap)),
+        (1.0, total, quotient(area * (1 - min_overlap), 1 + min_overlap)),
         (4.0, 2 * total, (1 - min_overlap) * area),
         (4 * min_overlap, -2 * min_overlap * total, (min_overlap - 1) * area),
     )
@@ -39,9 +39,9 @@ def gaussian_radius(
         if legacy:
             radii.append((b + root) / 2)
         elif case == 2:  # the outward case has one negative root
-            radii.append((b + root) / (2 * a))
+            radii.append(quotient(b + root, 2 * a))
         else:  # the smaller root: beyond it the overlap is already lost
-            radii.append((b - root) / (2 * a))
+            radii.append(quotient(b - root, 2 * a))
     return torch.stack(radii).amin(0)
 
 
@@ -87,8 +87,8 @@ def gaussian_windows(
     corners = boxes.detach().double()
     usable = corners.isfinite().all(-1) & (corners[:, :2] < corners[:, 2:]).all(-1)
     rows, columns = level_shape
-    left, right = (corners[:, side] * columns / image_size[1] for side in (0, 2))
-    top, bottom = (corners[:, side] * rows / image_size[0] for side in (1, 3))
+    left, right = (quotient(corners[:, side] * columns, image_size[1]) for side in (0, 2))
+    top, bottom = (quotient(corners[:, side] * rows, image_size[0]) for side in (1, 3))
     column, row = torch.floor((left + right) / 2), torch.floor((top + bottom) / 2)
     usable = usable & (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
     width, height = torch.ceil(right - left).clamp(min=1), torch.ceil(bottom - top).clamp(min=1)

@@ -104,14 +104,15 @@ def heatmap_kernel(
     level, order, start, spans, numbers, strength, height: tl.int64, width: tl.int64,
     PROFILE: tl.constexpr, MAX: tl.constexpr, STRENGTH: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """A level (B K, cells): a program takes some cells of an image and class.
+    """A level (B K, cells): a program takes `BLOCK` cells of an image and class.
 
     Objects start[g] .. start[g + 1] - 1 of `order` are those of group g, an image and class.
     `numbers` (T, 4) are a row and a column offset and a factor for each, counted from the first
     cell of the span, so that single precision is enough.
     """
-    group = tl.program_id(0).to(tl.int64)
-    cell = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    blocks = tl.cdiv(height * width, BLOCK)
+    group = tl.program_id(0) // blocks
+    cell = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     row, column = (cell // width).to(tl.int32), (cell % width).to(tl.int32)
     heat = tl.zeros((BLOCK,), tl.float32)
     for place in range(tl.load(start + group), tl.load(start + group + 1)):
@@ -204,7 +205,7 @@ def label_heatmap(
             spans, numbers = drawing(boxes, image_size, (height, width), profile, min_overlap)
             if assigned is not None:
                 spans = spans * assigned[place][:, None]
-            heatmap_kernel[(batch * classes, triton.cdiv(height * width, HEATMAP_CELLS))](
+            heatmap_kernel[(batch * classes * triton.cdiv(height * width, HEATMAP_CELLS),)](
                 level, order, start, spans, numbers,
                 numbers if strength is None else strength.float().contiguous(), height, width,
                 PROFILE=min(profile, 2), MAX=combine == 0, STRENGTH=strength is not None,

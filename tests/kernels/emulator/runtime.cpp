@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 
 #include <map>
+#include <stdexcept>
 
 #include "tests/kernels/emulator/host_cuda.h"
 
@@ -102,10 +103,12 @@ void note(const char* function, const void* kernel, const cudaLaunchConfig_t& co
 }  // namespace
 
 void play(const Settings& given) {
+  const bool same = given.chip.capability == settings.chip.capability &&
+                    given.chip.shared_bytes == settings.chip.shared_bytes;
+  if (!same) asked_for.clear();
   settings = given;
   traffic = {};
   calls.clear();
-  asked_for.clear();
   last_error = cudaSuccess;
 }
 
@@ -113,7 +116,11 @@ cudaError_t allow_shared(const void* kernel, int bytes) {
   if (to_fail("cudaFuncSetAttribute")) return fail("cudaFuncSetAttribute");
   if (bytes < 0 || bytes > settings.chip.shared_bytes)
     return refuse(cudaErrorInvalidValue, std::to_string(bytes) + " bytes of shared memory");
-  asked_for[kernel] = bytes;
+  // Another thread may be about to launch with what it asked for.
+  std::size_t& asked = asked_for[kernel];
+  if (static_cast<std::size_t>(bytes) < asked)
+    throw std::runtime_error("less shared memory than the kernel was allowed before");
+  asked = bytes;
   return cudaSuccess;
 }
 

@@ -84,7 +84,8 @@ struct Call {
   unsigned cluster;
 };
 extern std::vector<Call> calls;
-// Starts anew on a chip: no kernel has asked for anything, no error is left, nothing is counted.
+// Starts anew on a chip: no error is left, nothing is counted; on another than before, no kernel
+// has asked for shared memory.
 void play(const Settings& settings);
 
 cudaError_t allow_shared(const void* kernel, int bytes);
