@@ -166,7 +166,13 @@ def test_a_run_goes_on_with_its_own_settings_until_it_is_stopped(
             r"engine\.batch_size is 'many'; it must be int$",
         ),
         ("small", {"schedule": {"iterations": 0}}, ValueError, "--schedule.iterations is 0"),
-        ("small", {"data": "a.json"}, TypeError, "data is 'a.json'; it must be DataConfig"),
+        (
+            "small",
+            {"data": "a.json"},
+            TypeError,
+            r"data is 'a.json'; it must be a dict of settings, {name: value}, or DataConfig",
+        ),
+        ("small", {"method": "plain"}, TypeError, "it must be a dict of settings, {name"),
         (
             "small",
             {"detector": {"name": "yolo"}},

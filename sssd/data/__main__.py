@@ -110,8 +110,8 @@ def _check(command: Check) -> int:
     report = check(dataset, decode=command.decode)
     console = plain_console()
     console.print(report)
-    if dataset.part:  # a json file is one
-        console.print(f"this is the split {dataset.part}, if the data have any (--split)")
+    if command.path.is_dir() or dataset.part:  # a json file is one
+        console.print(f"this is the split {command.split}, if the data have any (--split)")
     lacks = lacks_objects(dataset)
     for line in itertools.chain(
         (f"error: {fault}" for fault in lacks), report.lines(None if command.every else 5)

@@ -61,6 +61,8 @@ def _read(
     if not path.exists():
         raise DataError(f"{path}: this file or folder does not exist{_alike(path)}")
     kind = format or _format_of(path)
+    if kind in ("voc", "yolo") and path.is_file() and path.suffix.lower() == ".json":
+        raise DataError(f"{path}: a json file is of the format coco, not {kind} ({FORMAT_FLAGS})")
     if kind == "coco":
         if path.is_dir():
             path = find_json(Files(path), split)

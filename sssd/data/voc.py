@@ -49,11 +49,10 @@ def read_voc(
     """
     root = Path(root)
     folder = root if images is None else Path(images)
-    for needed in (root, folder):
-        if not needed.is_dir():
-            raise DataError(
-                f"{needed}: this folder does not exist; give the images' folder with {IMAGE_FLAGS}"
-            )
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; give the one that holds the xml files")
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; give the images' folder with {IMAGE_FLAGS}")
     files = Files(root)
     faults: list[Fault] = []
     trees = read_trees(files.ending(".xml"), faults)

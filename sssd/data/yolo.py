@@ -53,8 +53,17 @@ def read_yolo(root: str | Path, split: str = "train") -> DetectionDataset:
     label_files, kept = _LabelFiles(), KeptImages(root, split)
     labels: list[Path] = []
     lines: list[_Line] = []
+    labelled: dict[Path, Path] = {}  # the image of a label file
     for path in source.images:
         label = label_files.of(path)
+        first = labelled.setdefault(label, path) if label.is_file() else path
+        if first != path:
+            message = (
+                f"the label file {label.name} is that of {first.name}, too; remove one of the "
+                "images (sssd.predict may have drawn one)"
+            )
+            faults.append(Fault("shared label file", str(path), "", message))
+            continue
         try:
             sizes.append(kept.size(path))
         except DataError as error:

@@ -56,8 +56,11 @@ def read_weights(path: Path, flag: str) -> tuple[dict[str, Tensor], dict[str, st
     """
     name = f"{'step1' if 'step1' in flag else 'model'}.safetensors"  # as a run leaves it at its end
     if path.is_dir():
-        kind = "a run's folder" if (path / "config.json").is_file() else "a folder"
-        raise FileNotFoundError(f"{flag}: {path} is {kind}; give the file, {path / name}")
+        runs = [folder for folder in (path, path.parent) if (folder / "config.json").is_file()]
+        kind = "a run's folder" if path in runs else "a folder"
+        raise FileNotFoundError(
+            f"{flag}: {path} is {kind}; give the file, {[*runs, path][0] / name}"
+        )
     if not path.is_file():
         raise FileNotFoundError(f"{flag}: there is no weight file {path}")
     try:

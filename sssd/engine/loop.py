@@ -104,8 +104,8 @@ class Trainer:
         self.done = restore(saved, self.parts, self.identity) if saved else 0
         if self.done > schedule.iterations:
             raise RunError(
-                f"--schedule.iterations is {schedule.iterations}, but the run has already done "
-                f"{self.done}"
+                f"{schedule.iterations} iterations are asked for (--schedule.iterations or "
+                f"--schedule.epochs), but the run has already done {self.done}; ask for more"
             )
         self.random = saved["random"][distributed.rank()] if saved else None
         self.best_weights = BestWeights(folder, self.done, metadata or {})

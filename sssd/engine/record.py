@@ -5,7 +5,7 @@ import json
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from sssd import __version__
 from sssd.engine.files import write_text
@@ -77,6 +77,8 @@ def with_changes(settings: T, changes: Mapping[str, Any], place: str = "") -> T:
             check_type(values[name], hint)
         except TypeCheckError:
             wanted = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+            if dataclasses.is_dataclass(before):
+                wanted = f"a dict of settings, {{name: value}}, or {wanted}"
             raise TypeError(f"{place}{name} is {value!r}; it must be {wanted}") from None
     return dataclasses.replace(settings, **values)  # type: ignore[type-var]
 
@@ -88,6 +90,8 @@ def _typed(hint: Any, value: Any) -> Any:
         return settings_from(hint, value)  # type: ignore[arg-type]
     if isinstance(value, list):
         return tuple(value)
+    if get_origin(hint) is tuple and isinstance(value, int | float):  # as a flag takes one
+        return (value,)
     if isinstance(value, dict):  # {iteration: number}
         return {int(key): number for key, number in value.items()}
     return Path(value) if isinstance(value, str) and Path in get_args(hint) else value
@@ -100,6 +104,8 @@ def read_record(run: Path) -> dict[str, Any]:
         FileNotFoundError: the folder is no run's.
         ValueError: the file is damaged.
     """
+    if run.is_file():
+        raise FileNotFoundError(f"{run}: a file; give the folder of a run, as {run.parent}")
     if not run.is_dir():
         raise FileNotFoundError(f"{run}: no such folder; give the folder of a run")
     path = run / FILE

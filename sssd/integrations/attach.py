@@ -35,6 +35,7 @@ def attach(
     model: nn.Module,
     *,
     num_classes: int | None = None,
+    host: Host | None = None,
     teacher: nn.Module | None = None,
     loss: str | Loss | None = None,
     **settings: Any,
@@ -51,6 +52,7 @@ def attach(
         model: a detector of torchvision, Ultralytics, transformers, detectron2 or mmdetection.
         num_classes: number of different labels; by default read from the model. torchvision's
             Faster R-CNN counts the background.
+        host: reads a detector that is none of these (see `sssd.integrations.host.Host`).
         teacher: a trained detector of any supported framework whose pyramid has the same strides.
             It is given the images as its own framework normalises them.
         loss: with a teacher: a name in `sssd.losses.LOSSES`, or a module or function of the
@@ -63,8 +65,8 @@ def attach(
 
     Raises:
         TypeError: an unsupported model, or one that is already wrapped.
-        ValueError: the model already has distillation; a loss without a teacher, or a number of
-            classes with one.
+        ValueError: the model already has distillation; a host of another model; a loss without a
+            teacher, or a number of classes with one.
 
     Example:
         >>> from torchvision.models.detection import fcos_resnet50_fpn
@@ -72,7 +74,12 @@ def attach(
         >>> part = attach(model, coefficient=4.7)
         >>> detach(model)
     """
-    host = _host_of("model", model)
+    if host is None:
+        host = _host_of("model", model)
+    elif host.model is not model:
+        raise ValueError(
+            f"host reads another model, a {type(host.model).__name__}; make one of this"
+        )
     if hasattr(model, ATTRIBUTE):
         raise ValueError("model already has distillation; detach(model) removes it")
     if teacher is None and loss is not None:
@@ -163,7 +170,7 @@ def _host_of(argument: str, model: nn.Module) -> Host:
     raise TypeError(
         f"{argument} is a {type(model).__name__} of {type(model).__module__}; attach supports "
         f"{SERVED}, before DistributedDataParallel or torch.compile wrap them. For other detectors "
-        "use SelfDistillation: docs/integrations.md"
+        "give host= (see sssd.integrations.host.Host), or use sssd.distillation.SelfDistillation"
     )
 
 

@@ -1,6 +1,7 @@
 """Parts that rest are left alone by whatever optimizer trains them."""
 
 import functools
+import warnings
 from typing import Any
 from weakref import WeakSet
 
@@ -30,6 +31,7 @@ class Resting:
         self.model = model
         self.part = part
         self._parts: set[nn.Module] | None = None
+        self._without: set[int] | None = set()  # optimizers of the model alone; None: all is well
         self._watch()
 
     def _watch(self) -> None:
@@ -44,8 +46,11 @@ class Resting:
     def before(self, optimizer: torch.optim.Optimizer) -> None:
         """Is called when an optimizer has its gradients."""
         own = {id(p) for p in self.part.parameters()}
-        if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+        trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        if not own & trained:
+            self._warn_if_untrained(optimizer, trained)
             return
+        self._without = None
         resting = [p for part in self._parts or () for p in part.parameters()]
         if resting:
             kept = {id(p) for p in _parameters_beside(self.model, self.part)}
@@ -53,6 +58,21 @@ class Resting:
                 if id(parameter) not in kept:
                     parameter.grad = None
         self._parts = None
+
+    def _warn_if_untrained(self, optimizer: torch.optim.Optimizer, trained: set[int]) -> None:
+        """Says so once, when one of the model steps again and none of the part has stepped."""
+        learns = any(p.requires_grad for p in self.part.parameters())
+        if self._without is None or self._parts is None or not learns:
+            return
+        if id(optimizer) in self._without:
+            self._without = None
+            warnings.warn(
+                "sssd: the optimizer does not train model.distillation, whose parts stay as they "
+                "began: make the optimizer after attach, or add a group of its parameters",
+                stacklevel=2,
+            )
+        elif trained & {id(p) for p in _parameters_beside(self.model, self.part)}:
+            self._without.add(id(optimizer))
 
     def remove(self) -> None:
         """Ends it."""

@@ -45,8 +45,8 @@ def host(model: nn.Module) -> "UltralyticsHost | None":
         raise TypeError(
             f"a {type(model).__name__} with the head {type(head).__name__}: of Ultralytics, only "
             "detection models with the head Detect are supported (YOLOv8, 11, 26), not oriented "
-            "boxes, masks, poses or RT-DETR. SelfDistillation takes the losses of any head, and "
-            "axis-aligned boxes: docs/integrations.md"
+            "boxes, masks, poses or RT-DETR. For the losses of any head, and "
+            "axis-aligned boxes: sssd.distillation.SelfDistillation"
         )
     return UltralyticsHost(model)
 

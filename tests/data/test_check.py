@@ -142,6 +142,10 @@ def test_a_path_that_is_no_data_set(tmp_path: Path) -> None:
         read_dataset(tmp_path / "nothing")
     with pytest.raises(DataError, match=r"neither a COCO json, or a folder .*it holds nothing"):
         read_dataset(tmp_path)
+    (tmp_path / "a.json").write_text("{}")
+    for kind in ("voc", "yolo"):
+        with pytest.raises(DataError, match=f"a json file is of the format coco, not {kind}"):
+            read_dataset(tmp_path / "a.json", format=kind)
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,7 +104,7 @@ def test_an_unusable_xml_leaves_its_image_out(harm: str, root: Path) -> None:
         ({"split": "test"}, "no split is called 'test'; it has train, val: choose with --split"),
         (
             {"images": "nowhere"},
-            "nowhere: this folder does not exist; give the images' folder with --images",
+            "nowhere: no such folder; give the images' folder with --images",
         ),
     ],
 )

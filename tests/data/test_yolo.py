@@ -32,6 +32,18 @@ def test_boxes_and_polygons(root: Path) -> None:
     np.testing.assert_allclose(dataset[2][1]["boxes"], [[8, 4, 40, 36]])
 
 
+def test_two_images_of_one_label_file_are_told(root: Path) -> None:
+    """As `sssd.predict images/train --out images/train` leaves them: its boxes are painted."""
+    Image.new("RGB", (80, 40)).save(root / "images" / "train" / "a.png")
+    with pytest.warns(UserWarning, match="1 shared label file"):
+        dataset = read_yolo(root)
+    assert [Path(path).name for path in dataset.image_paths] == ["a.jpg", "b.png", "c.jpg"]
+    (fault,) = check(dataset).errors
+    assert fault.kind == "shared label file"
+    assert fault.file.endswith("a.png")
+    assert "the label file a.txt is that of a.jpg, too" in fault.message
+
+
 def test_an_image_without_labels_is_background(root: Path) -> None:
     dataset = read_yolo(root)
     assert dataset[1][1]["boxes"].shape == (0, 4)

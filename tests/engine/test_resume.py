@@ -222,7 +222,11 @@ def test_a_run_can_not_be_shorter_than_it_is(run: Path, capsys: pytest.CaptureFi
     assert main(["--resume", "--out", str(run), "--schedule.iterations", "2"]) == 0
     before = contents(run)
     found = refusal(capsys, "--resume", "--out", str(run), "--schedule.iterations", "1")
-    assert found == (1, "error: --schedule.iterations is 1, but the run has already done 2")
+    assert found == (
+        1,
+        "error: 1 iterations are asked for (--schedule.iterations or --schedule.epochs), but the "
+        "run has already done 2; ask for more",
+    )
     assert contents(run) == before
 
 

@@ -1,6 +1,7 @@
 """An optimizer leaves alone what no loss has trained, whoever made the optimizer."""
 
 import pickle
+import warnings
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,27 @@ def test_an_optimizer_leaves_alone_what_rests() -> None:
     assert moved(other, other.distillation.fusion, 1) == [True]
     detach(other)
     assert moved(other, fusion, 1) == [False]
+
+
+def test_an_optimizer_that_does_not_train_the_part_is_told_once() -> None:
+    model = build()
+    early = torch.optim.SGD(model.parameters(), lr=0.0)
+    attach(model)
+
+    def train(optimizer: torch.optim.Optimizer) -> list[str]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(3):
+                sum(losses_of(model).values()).backward()
+                optimizer.step()
+        return [str(one.message) for one in caught if "sssd" in str(one.message)]
+
+    (message,) = train(early)
+    assert "make the optimizer after attach" in message
+    assert train(early) == []
+    detach(model)
+    attach(model)
+    assert train(torch.optim.SGD(model.parameters(), lr=0.0)) == []
 
 
 def test_an_optimizer_with_a_closure_leaves_it_alone_too() -> None:
