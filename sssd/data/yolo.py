@@ -53,10 +53,15 @@ def read_yolo(root: str | Path, split: str = "train") -> DetectionDataset:
     label_files, kept = _LabelFiles(), KeptImages(root, split)
     labels: list[Path] = []
     lines: list[_Line] = []
-    labelled: dict[Path, Path] = {}  # the image of a label file
+    labelled: dict[tuple[Path, Path], Path] = {}  # the image of a label file, in each folder
     for path in source.images:
         label = label_files.of(path)
-        first = labelled.setdefault(label, path) if label.is_file() else path
+        try:
+            size = kept.size(path)
+        except DataError as error:
+            faults.append(Fault("unreadable image", str(path), "", str(error)))
+            continue
+        first = labelled.setdefault((label, path.parent), path) if label.is_file() else path
         if first != path:
             message = (
                 f"the label file {label.name} is that of {first.name}, too; remove one of the "
@@ -64,11 +69,7 @@ def read_yolo(root: str | Path, split: str = "train") -> DetectionDataset:
             )
             faults.append(Fault("shared label file", str(path), "", message))
             continue
-        try:
-            sizes.append(kept.size(path))
-        except DataError as error:
-            faults.append(Fault("unreadable image", str(path), "", str(error)))
-            continue
+        sizes.append(size)
         lines += _read_lines(label, len(images), len(source.classes), faults)
         images.append(path)
         labels.append(label)

@@ -68,6 +68,7 @@ def choose_device(name: str) -> torch.device:
                 f"process {number} on this machine has no GPU, as there are only {count}: start "
                 f"torchrun with --nproc-per-node {count}, or train with --engine.device cpu"
             )
+        torch.cuda.set_device(number)
         name = f"cuda:{number}"
     try:
         device = torch.device(name)
@@ -80,8 +81,6 @@ def choose_device(name: str) -> torch.device:
             f"device {name!r} cannot be used here ({why[:200]}); use 'cpu', 'cuda', 'cuda:1' or "
             "'auto', which takes a GPU if there is one"
         ) from error
-    if device.type == "cuda":  # what names no device, as pinned memory, is to leave others alone
-        torch.cuda.set_device(device)
     return device
 
 

@@ -180,7 +180,7 @@ def evaluate_detector(
         transient=True,
         disable=console is None or not (console.is_terminal or _has_widgets(console)),
     )
-    with loader:
+    with torch.cuda.device_of(next(detector.parameters())), loader:  # pinned memory: on no other
         shares = gather(detect(detector, _labelled(batches, ids, dataset), teacher))
 
     def results(whose: int) -> list[Record]:

@@ -90,7 +90,7 @@ def _typed(hint: Any, value: Any) -> Any:
         return settings_from(hint, value)  # type: ignore[arg-type]
     if isinstance(value, list):
         return tuple(value)
-    if get_origin(hint) is tuple and isinstance(value, int | float):  # as a flag takes one
+    if get_origin(hint) is tuple and type(value) in (int, float):  # as a flag takes one
         return (value,)
     if isinstance(value, dict):  # {iteration: number}
         return {int(key): number for key, number in value.items()}
@@ -105,7 +105,7 @@ def read_record(run: Path) -> dict[str, Any]:
         ValueError: the file is damaged.
     """
     if run.is_file():
-        raise FileNotFoundError(f"{run}: a file; give the folder of a run, as {run.parent}")
+        raise FileNotFoundError(f"{run}: a file; give the folder of a run")
     if not run.is_dir():
         raise FileNotFoundError(f"{run}: no such folder; give the folder of a run")
     path = run / FILE

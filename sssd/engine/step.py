@@ -42,6 +42,8 @@ class TrainingStep:
     def __init__(self, method: Method, config: EngineConfig, schedule: ScheduleConfig) -> None:
         self.config, self.schedule = config, schedule
         self.device = choose_device(config.device)
+        if self.device.type == "cuda":  # what names no device, as pinned memory, is to use no other
+            torch.cuda.set_device(self.device)
         self.dtype = autocast_dtype(config.precision, self.device)
         self.method = method.to(self.device).to(memory_format=config.memory_format).train()
         self.optimizer = build_optimizer(method, config, schedule)

@@ -169,8 +169,9 @@ def _host_of(argument: str, model: nn.Module) -> Host:
             break
     raise TypeError(
         f"{argument} is a {type(model).__name__} of {type(model).__module__}; attach supports "
-        f"{SERVED}, before DistributedDataParallel or torch.compile wrap them. For other detectors "
-        "give host= (see sssd.integrations.host.Host), or use sssd.distillation.SelfDistillation"
+        f"{SERVED}, before DistributedDataParallel or torch.compile wrap them"
+        + "; for another detector give host= (see sssd.integrations.host.Host)"
+        * (argument == "model")
     )
 
 

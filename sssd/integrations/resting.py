@@ -12,6 +12,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from sssd.distillation import Stepwise
 
 _WATCHED: "WeakSet[Resting]" = WeakSet()
+PATIENCE = 10  # steps that may train the model alone: a part's own optimizer may step less often
 
 
 class Resting:
@@ -27,11 +28,12 @@ class Resting:
         part: its distillation.
     """
 
+    _steps_without: int | None = 0  # that trained the model alone; None: no more to be said
+
     def __init__(self, model: nn.Module, part: Stepwise) -> None:
         self.model = model
         self.part = part
         self._parts: set[nn.Module] | None = None
-        self._without: set[int] | None = set()  # optimizers of the model alone; None: all is well
         self._watch()
 
     def _watch(self) -> None:
@@ -46,11 +48,8 @@ class Resting:
     def before(self, optimizer: torch.optim.Optimizer) -> None:
         """Is called when an optimizer has its gradients."""
         own = {id(p) for p in self.part.parameters()}
-        trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        if not own & trained:
-            self._warn_if_untrained(optimizer, trained)
+        if not own & _trained_by(optimizer):
             return
-        self._without = None
         resting = [p for part in self._parts or () for p in part.parameters()]
         if resting:
             kept = {id(p) for p in _parameters_beside(self.model, self.part)}
@@ -59,20 +58,23 @@ class Resting:
                     parameter.grad = None
         self._parts = None
 
-    def _warn_if_untrained(self, optimizer: torch.optim.Optimizer, trained: set[int]) -> None:
-        """Says so once, when one of the model steps again and none of the part has stepped."""
-        learns = any(p.requires_grad for p in self.part.parameters())
-        if self._without is None or self._parts is None or not learns:
+    def look(self, optimizer: torch.optim.Optimizer) -> None:
+        """Is called when an optimizer steps: warns once where none trains the part."""
+        if self._steps_without is None or self._parts is None:  # `attach` sees no training
             return
-        if id(optimizer) in self._without:
-            self._without = None
-            warnings.warn(
-                "sssd: the optimizer does not train model.distillation, whose parts stay as they "
-                "began: make the optimizer after attach, or add a group of its parameters",
-                stacklevel=2,
-            )
-        elif trained & {id(p) for p in _parameters_beside(self.model, self.part)}:
-            self._without.add(id(optimizer))
+        trained, own = _trained_by(optimizer), [*self.part.parameters()]
+        if any(id(p) in trained for p in own) or not any(p.requires_grad for p in own):
+            self._steps_without = None
+        elif any(id(p) in trained for p in _parameters_beside(self.model, self.part)):
+            self._steps_without += 1
+            if self._steps_without >= PATIENCE:
+                self._steps_without = None
+                warnings.warn(
+                    f"sssd: in {PATIENCE} steps no optimizer has trained model.distillation, whose "
+                    "parts stay as they began: make the optimizer after attach, or add a group of "
+                    "its parameters",
+                    stacklevel=2,
+                )
 
     def remove(self) -> None:
         """Ends it."""
@@ -82,6 +84,11 @@ class Resting:
         """A model out of a pickle is watched, too."""
         vars(self).update(state)
         self._watch()
+
+
+def _trained_by(optimizer: torch.optim.Optimizer) -> set[int]:
+    """Ids of its parameters."""
+    return {id(p) for group in optimizer.param_groups for p in group["params"]}
 
 
 def _parameters_beside(model: nn.Module, part: nn.Module) -> list[nn.Parameter]:
@@ -104,6 +111,8 @@ def _before_step(
         for one in list(_WATCHED):
             one.before(optimizer)
 
+    for one in list(_WATCHED):
+        one.look(optimizer)
     closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
     if not callable(closure) or not _WATCHED:
         rest()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from sssd.data import DetectionDataset, read_coco
 from sssd.detectors.settings import DetectorName
@@ -16,6 +17,7 @@ from sssd.engine.log import read_metrics
 from sssd.engine.loop import Trainer
 from sssd.engine.settings import EngineConfig
 from sssd.engine.state import checkpoints
+from sssd.engine.step import TrainingStep
 from sssd.methods import Method, MethodConfig, PlainConfig, SSSDConfig, build_method
 from sssd.methods.gradients import GradientShares
 from sssd.schedules import CoefficientConfig, ScheduleConfig
@@ -158,18 +160,18 @@ def test_a_device_that_is_not_there_is_named() -> None:
         choose_device("nonsense")
 
 
-@pytest.mark.parametrize(("name", "chosen"), [("auto", "cuda:2"), ("cuda:1", "cuda:1")])
-def test_a_gpu_that_is_chosen_is_the_current_one(
-    name: str, chosen: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    current: list[torch.device] = []
-    monkeypatch.setenv("LOCAL_RANK", "2")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(torch.cuda, "set_device", current.append)
-    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
-    assert choose_device(name) == torch.device(chosen)
-    assert current == [torch.device(chosen)]
+def test_a_gpu_that_is_trained_on_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    class CurrentError(Exception):
+        """Says which device is made the current one."""
+
+    def set_device(device: torch.device) -> None:
+        raise CurrentError(str(device))
+
+    monkeypatch.setattr(torch.cuda, "set_device", set_device)
+    monkeypatch.setattr("sssd.engine.step.choose_device", torch.device)
+    config = replace(CONFIG, device="cuda:1")
+    with pytest.raises(CurrentError, match="cuda:1"):
+        TrainingStep(nn.Identity(), config, SCHEDULE)  # type: ignore[arg-type]
 
 
 def test_learning_improves_on_what_it_has_seen(dataset: DetectionDataset, tmp_path: Path) -> None:

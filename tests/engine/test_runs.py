@@ -53,7 +53,7 @@ def test_what_training_started_from_is_not_needed_again(copied: Path) -> None:
 def test_folders_that_are_no_run_are_refused(tmp_path: Path, copied: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such folder"):
         load(tmp_path / "absent")
-    with pytest.raises(FileNotFoundError, match=r"a file; give the folder of a run, as .*run"):
+    with pytest.raises(FileNotFoundError, match="a file; give the folder of a run"):
         load(copied / "model.safetensors")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"not the folder of a run, it has no config\.json"):

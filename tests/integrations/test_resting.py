@@ -3,12 +3,13 @@
 import pickle
 import warnings
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from sssd.distillation import SelfDistillation
 from sssd.fusion import PaintedFusion
-from sssd.integrations import attach, detach
+from sssd.integrations import attach, detach, resting
 from tests.small import images_and_targets
 from tests.tiny import WIDTH, tiny_detector
 
@@ -49,25 +50,32 @@ def test_an_optimizer_leaves_alone_what_rests() -> None:
     assert moved(other, fusion, 1) == [False]
 
 
-def test_an_optimizer_that_does_not_train_the_part_is_told_once() -> None:
+def test_an_optimizer_that_does_not_train_the_part_is_told_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resting, "PATIENCE", 2)
     model = build()
     early = torch.optim.SGD(model.parameters(), lr=0.0)
     attach(model)
 
-    def train(optimizer: torch.optim.Optimizer) -> list[str]:
+    def train(*optimizers: torch.optim.Optimizer) -> list[str]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             for _ in range(3):
                 sum(losses_of(model).values()).backward()
-                optimizer.step()
+                for optimizer in optimizers:
+                    optimizer.step()
         return [str(one.message) for one in caught if "sssd" in str(one.message)]
 
     (message,) = train(early)
     assert "make the optimizer after attach" in message
     assert train(early) == []
     detach(model)
-    attach(model)
-    assert train(torch.optim.SGD(model.parameters(), lr=0.0)) == []
+    part = attach(model)
+    assert train(early, torch.optim.SGD(part.parameters(), lr=0.0)) == []
+    detach(model)
+    attach(model).requires_grad_(False)
+    assert train(early) == []
 
 
 def test_an_optimizer_with_a_closure_leaves_it_alone_too() -> None:

@@ -75,7 +75,8 @@ def test_a_call_leaves_others_the_shared_memory_that_they_asked_for(
     """Another thread may be about to launch the kernel with more; the emulator refuses less."""
     bytes_of = []
     for shape in [(1, 24, 100, 130), (1, 24, 80, 100)]:
-        run(module, *maps([shape], memory_format=form), over="cells")
+        both = maps([shape], memory_format=form)
+        run(module, *both, over="cells", play={"goes_on": bool(bytes_of)})
         launches = [call for call in module.calls() if call[0] == "cudaLaunchKernelEx"]
         bytes_of.append(max(call[3] for call in launches))
     assert bytes_of[0] > bytes_of[1] > 48 << 10

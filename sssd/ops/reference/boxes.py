@@ -88,7 +88,7 @@ def pool_boxes(
         total = maps.new_zeros(len(boxes), maps.shape[1])  # (T, C)
         for image, cells in enumerate(maps):
             in_image = masks & (image_index == image)[:, None]
-            total = total + _product(in_image.to(maps.dtype), cells.T)
+            total = total + _product(in_image, cells.T)
         if mean:
             total = total / masks.sum(1, keepdim=True).clamp(min=1)
         pooled.append(total.to(level.dtype))
@@ -119,17 +119,17 @@ def paint_boxes(
         if mean:
             vectors = vectors / masks.sum(1, keepdim=True).clamp(min=1)
         in_image = (image_index == images[:, None])[:, :, None] & masks  # (B, T, cells)
-        maps = _product(vectors.T, in_image.to(vectors.dtype))  # (B, C, cells)
+        maps = _product(vectors.T, in_image)  # (B, C, cells)
         painted.append(maps.to(values.dtype).unflatten(2, (height, width)))
     return painted
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """The matrix product in the dtype that both have, whatever autocast would make of it.
+    """The product of maps and masks in the dtype of the maps, whatever autocast would make of it.
 
-    By way of float64: a float32 product may be one of TensorFloat-32, or on a CPU of bfloat16
-    (`torch.set_float32_matmul_precision`).
+    By way of float64, which takes more memory and on some GPUs far more time: a float32 product may
+    be one of TensorFloat-32, or on a CPU of bfloat16 (`torch.set_float32_matmul_precision`).
     """
     kind = a.device.type
     with torch.autocast(kind, enabled=False) if is_autocast_available(kind) else nullcontext():
-        return (a.double() @ b.double()).to(a.dtype)
+        return (a.double() @ b.double()).to(torch.promote_types(a.dtype, b.dtype))

@@ -24,13 +24,13 @@ inline void bind_emulator(pybind11::module_& module) {
   // `shared` and `cluster` where they are to be less than the chip's, `ptx` where its code comes
   // from PTX for an older one. `resources(mangled kernel)`
   // gives its registers and most threads. `stale`: a call of somebody else's has failed and left
-  // its error. Only devices below 64 are remembered between calls.
+  // its error. `goes_on`: kernels keep the shared memory that they asked for. Only devices below 64 are remembered between calls.
   module.def(
       "play",
       [](int chip, int shared, int cluster, int ptx, int device,
          const std::set<std::string>& refused,
          std::function<std::pair<int, int>(const std::string&)> resources, bool reverse,
-         bool counting, bool stale) {
+         bool counting, bool stale, bool goes_on) {
         host_cuda::Settings settings;
         for (const host_cuda::Chip& known : host_cuda::kChips)
           if (known.capability == chip) settings.chip = known;
@@ -38,6 +38,7 @@ inline void bind_emulator(pybind11::module_& module) {
         if (cluster) settings.chip.cluster = cluster;
         settings.ptx = ptx;
         settings.device = device, settings.refused = refused, settings.counting = counting;
+        settings.goes_on = goes_on;
         if (resources)
           settings.resources = [resources](const std::string& mangled) {
             const auto [registers, threads] = resources(mangled);
@@ -51,7 +52,7 @@ inline void bind_emulator(pybind11::module_& module) {
       },
       py::kw_only(), "chip"_a = 90, "shared"_a = 0, "cluster"_a = 0, "ptx"_a = 0, "device"_a = 64,
       "refused"_a = std::set<std::string>{}, "resources"_a = nullptr, "reverse"_a = false,
-      "counting"_a = false, "stale"_a = false);
+      "counting"_a = false, "stale"_a = false, "goes_on"_a = false);
   // No function of Python's is left when it ends.
   py::module_::import("atexit").attr("register")(py::cpp_function([] { host_cuda::play({}); }));
   module.def("traffic", [] {

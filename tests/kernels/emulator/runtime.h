@@ -74,6 +74,7 @@ struct Settings {
   std::function<Resources(const std::string& mangled)> resources;  // of a kernel, if known
   BlockOrder order = BlockOrder::kForward;
   bool counting = false;
+  bool goes_on = false;  // in the process that ran before
 };
 extern Settings settings;
 // Calls about kernels so far: function, mangled kernel, threads, dynamic shared memory, cluster.
@@ -84,8 +85,8 @@ struct Call {
   unsigned cluster;
 };
 extern std::vector<Call> calls;
-// Starts anew on a chip: no error is left, nothing is counted; on another than before, no kernel
-// has asked for shared memory.
+// Starts anew on a chip: no error is left, nothing is counted; no kernel has asked for anything,
+// unless it goes on.
 void play(const Settings& settings);
 
 cudaError_t allow_shared(const void* kernel, int bytes);
