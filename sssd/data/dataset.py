@@ -156,6 +156,7 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
 
     def targets(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Give the boxes (n, 4) xyxy float32, within the image, and labels (n,) to train with."""
+        index = range(len(self))[index]  # also one that counts from the end
         rows = slice(self._first_box[index], self._first_box[index + 1])
         learnt = ~self.boxes.crowd[rows]
         boxes = clip_to_image(self.boxes.xywh[rows][learnt], self.sizes[index])
@@ -232,9 +233,18 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
         """Give a dataset of some of the images, in the order given, without the known faults.
 
         Args:
-            indices: rows of images, each at most once.
+            indices: rows of images, each at most once, or whether each is taken.
+
+        Raises:
+            ValueError: something else.
         """
-        indices = np.asarray(indices, np.int64)
+        given = np.asarray(indices)
+        if given.dtype == bool and given.shape == (len(self),):
+            given = np.flatnonzero(given)
+        rows = np.arange(len(self))[given if len(given) else []]
+        if len(np.unique(rows)) != len(rows):
+            raise ValueError("indices: an image comes more than once")
+        indices = rows
         label_files = None
         if self._label_files is not None:
             label_files = [name.decode(errors=ESCAPE) for name in self._label_files[indices]]

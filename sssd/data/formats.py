@@ -13,7 +13,7 @@ from sssd.data.coco_files import find_json, is_coco
 from sssd.data.dataset import DetectionDataset
 from sssd.data.faults import DataError
 from sssd.data.files import SPLIT_FLAGS, Files, split_named
-from sssd.data.settings import Format
+from sssd.data.settings import Format, require_range
 from sssd.data.text import read_text
 from sssd.data.voc import read_voc
 from sssd.data.yolo import is_label, read_yolo
@@ -49,7 +49,9 @@ def read_dataset(
 
     Raises:
         DataError: the path does not exist or its format is not known, or as the readers raise.
+        ValueError: a pixel range that is none.
     """
+    require_range("pixel_range", pixel_range)
     dataset = _read(Path(path), images, split, format)
     dataset.pixel_range = pixel_range and (pixel_range[0], pixel_range[1])  # json has lists
     return dataset

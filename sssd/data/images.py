@@ -13,6 +13,7 @@ from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from sssd.data.faults import DataError
+from sssd.data.settings import require_range
 
 # What puts an image upright again that is stored in one of the EXIF orientations.
 TURNS = {
@@ -54,11 +55,13 @@ def read_image(path: str | Path, pixel_range: tuple[float, float] | None = None)
     Raises:
         DataError: the file is missing, truncated, no image, too large, of 32-bit pixels without
             a range, or of 16-bit colors with one; it is named.
+        ValueError: a range that is none.
 
     Example:
         >>> read_image("photo.jpg").shape  # doctest: +SKIP
         torch.Size([3, 480, 640])
     """
+    require_range("pixel_range", pixel_range)
     try:
         with Image.open(path) as image:
             return to_pixels(image, pixel_range)

@@ -104,8 +104,14 @@ class SelfDistillation(Stepwise):
         adapter_first: bool = True,
     ) -> None:
         super().__init__(coefficient, milestones)
-        if teacher_every < 0:
-            raise ValueError(f"teacher_every is {teacher_every}; it must be 0 (never) or more")
+        for name, number, least in [
+            ("num_classes", num_classes, 1),
+            ("teacher_every", teacher_every, 0),
+        ]:
+            if number != int(number) or number < least:
+                raise ValueError(
+                    f"{name} is {number}; it must be a whole number of {least} or more"
+                )
         if teacher_every == 0 and fusion is None:
             raise ValueError(
                 "teacher_every is 0, so nothing would train the fusion that makes K_e: pass a "

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from typing import Any
@@ -102,10 +102,10 @@ class Evaluation:
     """
 
     numbers: dict[str, float]
-    detections: list[Record]
-    dataset: DetectionDataset
+    detections: list[Record] = field(repr=False)
+    dataset: DetectionDataset = field(repr=False)
     engine: str = "pycocotools"
-    _coco: Any = None  # the engine's own evaluation
+    _coco: Any = field(default=None, repr=False)  # the engine's own evaluation
 
     @cached_property
     def by_class(self) -> list[ClassNumbers]:

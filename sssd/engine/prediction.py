@@ -257,7 +257,7 @@ def to_image(image: Any, name: str, pixel_range: tuple[float, float] | None = No
             raise ValueError(f"{name} is an image of {image.width} x {image.height} pixels")
         try:
             return to_pixels(image, pixel_range)
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # a file that ends early is an OSError
             raise ValueError(f"{name}: {error}") from None
     if isinstance(image, Tensor):
         return _from_tensor(image, name)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ class Run:
     """
 
     folder: Path
-    detector: Detector
+    detector: Detector = field(repr=False)
     classes: list[str]
     category_ids: list[Id]
     config: DetectorConfig

@@ -92,12 +92,20 @@ def attach(
             "teacher is the model itself, which would be frozen; give another model, or leave "
             "teacher= out for self-distillation"
         )
+    if teacher is not None:
+        ids = {id(p) for p in model.parameters()}
+        if shared := [name for name, p in teacher.named_parameters() if id(p) in ids]:
+            raise ValueError(
+                f"teacher shares weights with the model ({shared[0]}, {len(shared)} in all), which "
+                "would be frozen; give a copy, such as copy.deepcopy(teacher)"
+            )
     if teacher is not None and num_classes is not None:
         raise ValueError(f"num_classes is {num_classes}; beside a teacher= it has no meaning")
     part: Part
     with torch.random.fork_rng(devices=[]):  # what the model draws is as without this part
         if teacher is None:
-            part = SelfDistillation(num_classes or host.num_classes, host.widths, **settings)
+            classes = host.num_classes if num_classes is None else num_classes
+            part = SelfDistillation(classes, host.widths, **settings)
         else:
             taught_by = _host_of("teacher", teacher)
             channels = [len(h.pixels.mean) for h in (host, taught_by)]
@@ -195,6 +203,11 @@ class Attachment:
 
         A call without gradients is none: losses on validation images, or PreciseBN's statistics.
         """
+        if getattr(model, "_is_replica", False) and model.training:
+            raise RuntimeError(
+                "nn.DataParallel trains copies of the model, which have no distillation; use "
+                "DistributedDataParallel"
+            )
         return (
             model is self.host.model
             and model.training

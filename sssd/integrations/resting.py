@@ -29,6 +29,7 @@ class Resting:
     """
 
     _steps_without: int | None = 0  # that trained the model alone; None: no more to be said
+    _model_has_stepped = _has_stepped = False  # since the last training step: any; one of the part
 
     def __init__(self, model: nn.Module, part: Stepwise) -> None:
         self.model = model
@@ -42,6 +43,9 @@ class Resting:
 
     def after_training_step(self, step: int) -> None:
         """Notes what a step has left alone, one of the parts of an accumulated batch."""
+        if self._has_stepped:
+            self._parts, self._has_stepped = None, False
+        self._count()
         parts = set(self.part.resting(step))
         self._parts = parts if self._parts is None else self._parts & parts
 
@@ -56,25 +60,32 @@ class Resting:
             for parameter in resting:
                 if id(parameter) not in kept:
                     parameter.grad = None
-        self._parts = None
+        self._has_stepped = True  # one of many perhaps: each parameter may have its own optimizer
 
     def look(self, optimizer: torch.optim.Optimizer) -> None:
-        """Is called when an optimizer steps: warns once where none trains the part."""
-        if self._steps_without is None or self._parts is None:  # `attach` sees no training
+        """Is called when an optimizer steps, to see whether any trains the part."""
+        if self._steps_without is None:
             return
         trained, own = _trained_by(optimizer), [*self.part.parameters()]
         if any(id(p) in trained for p in own) or not any(p.requires_grad for p in own):
             self._steps_without = None
-        elif any(id(p) in trained for p in _parameters_beside(self.model, self.part)):
-            self._steps_without += 1
-            if self._steps_without >= PATIENCE:
-                self._steps_without = None
-                warnings.warn(
-                    f"sssd: in {PATIENCE} steps no optimizer has trained model.distillation, whose "
-                    "parts stay as they began: make the optimizer after attach, or add a group of "
-                    "its parameters",
-                    stacklevel=2,
-                )
+        elif not self._model_has_stepped:
+            beside = _parameters_beside(self.model, self.part)
+            self._model_has_stepped = any(id(p) in trained for p in beside)
+
+    def _count(self) -> None:
+        """Warns once where steps train the model and none its part."""
+        if self._steps_without is None or not self._model_has_stepped:
+            return
+        self._steps_without, self._model_has_stepped = self._steps_without + 1, False
+        if self._steps_without >= PATIENCE:
+            self._steps_without = None
+            warnings.warn(
+                f"sssd: no optimizer has trained model.distillation in {PATIENCE} steps, so it "
+                "stays as it began: make the optimizer after attach, or add a group of its "
+                "parameters",
+                stacklevel=2,
+            )
 
     def remove(self) -> None:
         """Ends it."""

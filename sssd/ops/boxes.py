@@ -179,10 +179,10 @@ def _check_levels(levels: Sequence[Tensor], boxes: Tensor) -> int:
 
 def _check_values(values: Tensor, boxes: Tensor, count: int) -> None:
     """Refuse values that are not one vector an object, or one an object and level."""
-    if values.dim() not in (2, 3) or values.shape[-2] != len(boxes):
+    if values.dim() not in (2, 3) or values.shape[-2] != boxes.shape[0]:
         raise ValueError(
-            f"values has shape {tuple(values.shape)} for {len(boxes)} boxes: expected (T, C) or "
-            "(P, T, C)"
+            f"values has shape {tuple(values.shape)} for {boxes.shape[0]} boxes: expected (T, C) "
+            "or (P, T, C)"
         )
     if values.dim() == 3 and values.shape[0] != count:
         raise ValueError(

@@ -167,10 +167,10 @@ def _check_options(
         raise ValueError(f"min_overlap is {min_overlap}: expected a value in (0, 1)")
     if strength is None:
         return
-    if strength.shape != (len(boxes),) or not strength.is_floating_point():
+    if strength.shape != (boxes.shape[0],) or not strength.is_floating_point():
         raise ValueError(
             f"strength is {strength.dtype} of shape {tuple(strength.shape)}: expected one "
-            f"floating-point factor per box, ({len(boxes)},)"
+            f"floating-point factor per box, ({boxes.shape[0]},)"
         )
     if strength.requires_grad:
         raise ValueError(

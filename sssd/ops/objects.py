@@ -96,9 +96,9 @@ def check_objects(
 
 def check_per_object(name: str, value: Tensor, boxes: Tensor) -> None:
     """Refuse a per-object integer tensor whose shape, dtype or device does not fit the boxes."""
-    if value.shape != (len(boxes),):
+    if value.shape != (boxes.shape[0],):
         raise ValueError(
-            f"{name} has shape {tuple(value.shape)}: expected ({len(boxes)},), one per box"
+            f"{name} has shape {tuple(value.shape)}: expected ({boxes.shape[0]},), one per box"
         )
     if value.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"{name} is {value.dtype}: pass int64 or int32")
@@ -117,6 +117,11 @@ def check_device(name: str, value: Tensor, boxes: Tensor) -> None:
 def _are_whole(*numbers: int) -> bool:
     """Whether they are whole numbers, those of torch.compile's dynamic shapes included."""
     return not any(isinstance(number, float) for number in numbers)
+
+
+def _whole(number: Any) -> Any:
+    """As an int, or as torch.export's unknown, which an int would fix."""
+    return number if isinstance(number, int | torch.SymInt) else int(number)
 
 
 def _is_size(size: Any, least: int) -> bool:
@@ -186,7 +191,7 @@ def check_level_shapes(level_shapes: Sequence[tuple[int, int]]) -> list[tuple[in
                 f"level_shapes[{level}] is {shape}: expected (height, width), two whole "
                 "numbers, not negative"
             )
-    return [(int(height), int(width)) for height, width in level_shapes]
+    return [(_whole(height), _whole(width)) for height, width in level_shapes]
 
 
 def assigned_levels(

@@ -158,3 +158,26 @@ def test_clipped_boxes_lie_in_the_image(boxes: list[tuple[float, ...]]) -> None:
     assert clipped.shape == (len(boxes), 4)
     assert (clipped >= 0).all()
     assert (clipped <= np.array([64, 48, 64, 48])).all()
+
+
+def test_an_image_counted_from_the_end_has_its_own_boxes(document: dict, tmp_path: Path) -> None:
+    dataset = read(document, tmp_path)
+    for index in range(len(dataset)):
+        (_, own), (_, same) = dataset[index], dataset[index - len(dataset)]
+        assert own["image_id"] == same["image_id"]
+        assert torch.equal(own["boxes"], same["boxes"])
+    with pytest.raises(IndexError):
+        dataset.targets(len(dataset))
+
+
+def test_a_subset_takes_rows_or_a_mask(document: dict, tmp_path: Path) -> None:
+    dataset = read(document, tmp_path)
+    mask = np.arange(len(dataset)) > 0
+    kept = dataset.subset(mask)
+    assert kept.image_ids == dataset.image_ids[1:]
+    assert kept.fingerprint == dataset.subset(np.flatnonzero(mask)).fingerprint
+    assert dataset.subset([-1]).image_ids == dataset.image_ids[-1:]
+    with pytest.raises(ValueError, match="an image comes more than once"):
+        dataset.subset([0, 0])
+    with pytest.raises(IndexError):
+        dataset.subset([0.5])

@@ -235,3 +235,10 @@ def test_heic_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
     with pytest.raises(DataError, match=r"IMG_1\.jpg: .*HEIC.*convert it to JPEG"):
         read_image(path)
+
+
+@pytest.mark.parametrize("pixel_range", [(8000, 0), (5, 5), (0, float("nan"))])
+def test_a_range_that_is_none_is_refused(pixel_range: tuple[float, float], tmp_path: Path) -> None:
+    path = save(Image.new("I;16", (3, 1), 4000), tmp_path / "a.png")
+    with pytest.raises(ValueError, match="pixel_range is .*; it must be two numbers, the smaller"):
+        read_image(path, pixel_range)

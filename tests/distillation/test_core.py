@@ -148,7 +148,8 @@ def test_a_head_may_write_into_its_list_and_not_into_its_maps() -> None:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"teacher_every": -1}, "teacher_every is -1; it must be 0"),
+        ({"teacher_every": -1}, "teacher_every is -1; it must be a whole number of 0"),
+        ({"teacher_every": 1.5}, r"teacher_every is 1\.5; it must be a whole number of 0"),
         ({"teacher_every": 0}, "teacher_every is 0, so nothing would train the fusion"),
         ({"milestones": [-3]}, r"milestones is \[-3\]: none may be below 0"),
     ],

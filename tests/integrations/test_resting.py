@@ -134,3 +134,26 @@ def test_what_one_part_of_an_accumulated_batch_trains_does_not_rest() -> None:
         sum(losses_of(model).values()).backward()
     optimizer.step()
     assert not any(map(torch.equal, before, fusion.parameters()))
+
+
+def test_each_parameter_may_have_an_optimizer_of_its_own() -> None:
+    """As torch's recipe of steps within the backward pass makes them."""
+    model = build()
+    fusion = attach(model, teacher_every=2).fusion
+    each = {p: torch.optim.AdamW([p], lr=1e-4) for p in model.parameters()}
+
+    def step(parameter: nn.Parameter) -> None:
+        each[parameter].step()
+        each[parameter].zero_grad()
+
+    for parameter in each:
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(step)
+    moved = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # all of them train the model, and some the part
+        for _ in range(2):
+            before = [p.detach().clone() for p in fusion.parameters()]
+            sum(losses_of(model).values()).backward()
+            moved.append(not all(map(torch.equal, before, fusion.parameters())))
+    assert moved == [False, True]

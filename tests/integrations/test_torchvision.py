@@ -69,7 +69,16 @@ def test_arguments_without_effect_are_refused() -> None:
     model = build("fcos")
     with pytest.raises(ValueError, match="teacher is the model itself"):
         attach(model, teacher=model, loss="cwd")
+    teacher = build("fcos")
+    teacher.backbone = model.backbone
+    with pytest.raises(ValueError, match=r"teacher shares weights with the model \(backbone\."):
+        attach(model, teacher=teacher)
+    with pytest.raises(ValueError, match="num_classes is 0; it must be a whole number of 1"):
+        attach(model, num_classes=0)
     assert all(p.requires_grad for p in model.parameters())
+    attach(model)
+    with pytest.raises(RuntimeError, match="use DistributedDataParallel"):
+        model._replicate_for_data_parallel()(*images_and_targets())
 
 
 @pytest.mark.parametrize("kind", KINDS)

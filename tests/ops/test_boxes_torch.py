@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sssd.ops import paint_boxes, pool_boxes
+from sssd.ops import label_heatmap, paint_boxes, pool_boxes
 from tests.ops.box_cases import (
     BACKENDS,
     FORMATS,
@@ -136,3 +136,26 @@ def test_compiles_once_for_images_and_objects_of_any_number_and_size():
             compiled(levels, boxes, index + batch, True)
         with pytest.raises(RuntimeError, match="boxes has non-finite values"):
             compiled(levels, boxes / 0, index, True)
+
+
+@needs_library
+def test_torch_export_of_any_number_of_objects_and_sizes_of_maps():
+    class Both(torch.nn.Module):
+        def forward(self, x, boxes, labels):
+            rows, columns = x.shape[2:]
+            where = boxes, labels * 0, (8 * rows, 8 * columns)
+            pooled = pool_boxes([x], *where)
+            painted = paint_boxes(pooled[0], *where, [(rows, columns)], 2)
+            marks = boxes, labels, labels * 0, (8 * rows, 8 * columns), [(rows, columns)], 2, 3
+            return painted[0], label_heatmap(*marks)[0]
+
+    def arguments(rows, columns, count):
+        boxes = torch.tensor([[0.0, 0.0, 30.0, 40.0]]).repeat(count, 1)
+        return torch.randn(2, 4, rows, columns), boxes, torch.arange(count) % 3
+
+    h, w, t = (torch.export.Dim(name, min=2, max=99) for name in "hwt")
+    shapes = ({2: h, 3: w}, {0: t}, {0: t})
+    program = torch.export.export(Both(), arguments(8, 9, 3), dynamic_shapes=shapes).module()
+    other = arguments(7, 12, 5)
+    for found, expected in zip(program(*other), Both()(*other), strict=True):
+        assert torch.equal(found, expected)

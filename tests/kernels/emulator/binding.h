@@ -24,7 +24,8 @@ inline void bind_emulator(pybind11::module_& module) {
   // `shared` and `cluster` where they are to be less than the chip's, `ptx` where its code comes
   // from PTX for an older one. `resources(mangled kernel)`
   // gives its registers and most threads. `stale`: a call of somebody else's has failed and left
-  // its error. `goes_on`: kernels keep the shared memory that they asked for. Only devices below 64 are remembered between calls.
+  // its error. `goes_on`: kernels keep the shared memory that they asked for. Only devices below 64
+  // are remembered between calls.
   module.def(
       "play",
       [](int chip, int shared, int cluster, int ptx, int device,
