@@ -240,5 +240,5 @@ def test_heic_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pixel_range", [(8000, 0), (5, 5), (0, float("nan"))])
 def test_a_range_that_is_none_is_refused(pixel_range: tuple[float, float], tmp_path: Path) -> None:
     path = save(Image.new("I;16", (3, 1), 4000), tmp_path / "a.png")
-    with pytest.raises(ValueError, match="pixel_range is .*; it must be two numbers, the smaller"):
+    with pytest.raises(ValueError, match=r"pixel_range is .*; it must be two numbers, the smaller"):
         read_image(path, pixel_range)
