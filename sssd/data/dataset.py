@@ -236,15 +236,12 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
             indices: rows of images, each at most once, or whether each is taken.
 
         Raises:
-            ValueError: something else.
+            IndexError: something else.
+            ValueError: an image comes more than once.
         """
-        given = np.asarray(indices)
-        if given.dtype == bool and given.shape == (len(self),):
-            given = np.flatnonzero(given)
-        rows = np.arange(len(self))[given if len(given) else []]
-        if len(np.unique(rows)) != len(rows):
+        indices = np.arange(len(self))[np.asarray(indices) if len(indices) else []]
+        if len(np.unique(indices)) != len(indices):
             raise ValueError("indices: an image comes more than once")
-        indices = rows
         label_files = None
         if self._label_files is not None:
             label_files = [name.decode(errors=ESCAPE) for name in self._label_files[indices]]
