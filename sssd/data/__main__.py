@@ -110,7 +110,7 @@ def _check(command: Check) -> int:
     report = check(dataset, decode=command.decode)
     console = plain_console()
     console.print(report)
-    if command.path.is_dir() or dataset.part:  # a json file is one split, and says so by its name
+    if command.path.is_dir() or dataset.part:  # else a json file, which is one split
         console.print(f"this is the split {command.split}, if the data have any (--split)")
     lacks = lacks_objects(dataset)
     for line in itertools.chain(

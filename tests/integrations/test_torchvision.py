@@ -13,6 +13,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from sssd.integrations import attach, detach
+from sssd.integrations.torchvision import TorchvisionHost
 from tests.small import images_and_targets
 
 CLASSES = 6
@@ -75,6 +76,8 @@ def test_arguments_without_effect_are_refused() -> None:
         attach(model, teacher=teacher)
     with pytest.raises(ValueError, match="num_classes is 0; it must be a whole number of 1"):
         attach(model, num_classes=0)
+    with pytest.raises(ValueError, match="host reads another model, a FCOS"):
+        attach(model, host=TorchvisionHost(teacher))
     assert all(p.requires_grad for p in model.parameters())
     attach(model)
     with pytest.raises(RuntimeError, match="use DistributedDataParallel"):

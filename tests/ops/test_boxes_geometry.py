@@ -148,7 +148,7 @@ class GpuArithmetic(TorchDispatchMode):
 @pytest.mark.parametrize(("pixels", "cells"), [(392, 49), (600, 75), (1200, 150), (401, 401)])
 def test_boxes_on_the_points_of_cells_have_the_same_cells_on_a_gpu(pixels, cells, profile):
     edges = torch.arange(cells + 1, dtype=torch.float64) * pixels / cells
-    low, high = edges[:-3], edges[3:]
+    low, high = edges[:-2], edges[2:]  # the centre, too, is the point of a cell
     boxes = torch.stack((low, torch.zeros_like(low), high, torch.full_like(low, 16)), dim=1)
     labels = torch.arange(len(boxes))
     where = (boxes, labels, labels * 0, (16, pixels), [(2, cells)], 1, len(boxes))
