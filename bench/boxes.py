@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import platform
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,7 @@ import torch
 from torch import Tensor
 
 from bench import peers
+from sssd.engine.device import name_of
 from sssd.ops import label_heatmap, paint_boxes, pool_boxes
 from sssd.ops.reference.boxes import cell_masks
 
@@ -222,8 +222,7 @@ def main() -> None:
         return
     if not arguments.fresh_pages:
         keep_pages()
-    print(f"{platform.processor() or platform.machine()}, {arguments.threads} threads, "
-          f"torch {torch.__version__}")  # fmt: skip
+    print(f"{name_of(torch.device('cpu'))}, torch {torch.__version__}")
     for count in arguments.objects:
         pool_and_paint(count, arguments.seconds)
         heatmaps(count, arguments.seconds)

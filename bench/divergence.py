@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from sssd.engine.device import name_of
 from sssd.ops import js_distance
 
 SHAPES = {
@@ -155,6 +156,11 @@ def peak_extra_bytes(call: Callable[[], None], device: str) -> int:
     return peak
 
 
+def backends_of(device: str) -> tuple[str, ...]:
+    """Those of ours that run there."""
+    return ("cuda", "triton") if device == "cuda" else ("cpu",)
+
+
 def bench(case: Case, device: str, compiled: bool, seconds: float) -> list[Result]:
     """All methods of one case, one after the other in one process."""
     torch.set_num_threads(case.threads)
@@ -163,10 +169,9 @@ def bench(case: Case, device: str, compiled: bool, seconds: float) -> list[Resul
     side = elements * student[0].element_size()
     minimal = side * (6 if case.teacher == "both" else 5)
     eager = lambda a, b: textbook(a, b, case.over)  # noqa: E731
-    backends = ("cuda", "triton") if device == "cuda" else ("cpu",)
     methods: dict[str, Callable[..., Tensor]] = {
         f"ours ({name})": lambda a, b, name=name: js_distance(a, b, over=case.over, backend=name)
-        for name in backends
+        for name in backends_of(device)
     }
     methods["eager"] = eager
     if compiled:
@@ -213,14 +218,8 @@ def everything(threads: int) -> list[Case]:
 
 def machine(device: str) -> str:
     """Processor and versions, for the record."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        name = models[0].split(":")[1].strip() if models else name
-    if device == "cuda":
-        name = torch.cuda.get_device_name()
-    else:
+    name = name_of(torch.device(device))
+    if device == "cpu":
         name += f", {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} processors"
     return f"{name}; torch {torch.__version__}; Python {platform.python_version()}"
 

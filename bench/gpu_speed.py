@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 from bench import boxes as bench_boxes
 from bench import divergence as bench_divergence
 from bench import peers
-from bench.divergence import CHANNELS, FORMATS, SHAPES, Case
+from bench.divergence import CHANNELS, FORMATS, SHAPES, Case, backends_of
 from bench.gpu_place import Place
 from sssd.ops import js_distance, label_heatmap, paint_boxes, pool_boxes
 
@@ -131,11 +131,6 @@ def liger(student: list[Tensor], teacher: list[Tensor], over: str) -> Tensor:
         p, q = (x.reshape(-1, width).float().log_softmax(1) for x in rows)
         total = total + LigerJSDFunction.apply(p, q, None, 0.5, -100)[0].sqrt()
     return total / len(student)
-
-
-def backends_of(device: str) -> tuple[str, ...]:
-    """Those of ours that run there."""
-    return ("cuda", "triton") if device == "cuda" else ("cpu",)
 
 
 def divergence_methods(over: str, device: str) -> dict[str, Callable[..., Tensor]]:

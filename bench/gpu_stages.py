@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,7 @@ def correct(place: Place, seed: int | None = None) -> list[str]:
     lines = run_tests(place)
     cases, names = (8 if place.rehearse else CASES), backends(place)
     done = 0
-    for seed in random_seeds(cases):
+    for seed in range(cases):
         if place.over():
             break
         backend = names[done % len(names)]
@@ -149,11 +149,6 @@ def correct(place: Place, seed: int | None = None) -> list[str]:
         done += 1
     place.row("correct", what=f"{done} random cases on {', '.join(names)}", state="PASS")
     return [*lines, f"{done} of {cases} random cases against float64 on {', '.join(names)}"]
-
-
-def random_seeds(count: int) -> Iterator[int]:
-    """Of the random cases."""
-    return iter(range(count))
 
 
 def run_tests(place: Place) -> list[str]:

@@ -10,7 +10,6 @@ few steps on few pictures, which tell that it trains and not how well.
 import argparse
 import copy
 import os
-import platform
 import statistics
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -25,6 +24,7 @@ from sssd import attach
 from sssd.compare.cost import in_turn
 from sssd.data import read_coco
 from sssd.data.demo import demo_data
+from sssd.engine.device import name_of
 
 CLASSES, EVERY = 10, 4
 Targets = list[dict[str, Tensor]]
@@ -220,8 +220,8 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ.setdefault("YOLO_OFFLINE", "true")
     print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.processor()} "
-        f"{platform.machine()}; {arguments.batch} images of {arguments.size} pixels"
+        f"torch {torch.__version__}, {name_of(torch.device('cpu'))}; "
+        f"{arguments.batch} images of {arguments.size} pixels"
     )
     table = Table()
     for column in ("framework", "arm"):

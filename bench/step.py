@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import itertools
-import platform
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -33,6 +32,7 @@ from bench import peers
 from sssd.compare.cost import in_turn
 from sssd.detectors import DetectorConfig, Maps, build_detector
 from sssd.detectors.settings import DetectorName
+from sssd.engine.device import name_of
 from sssd.engine.settings import EngineConfig
 from sssd.engine.step import TrainingStep
 from sssd.fusion import Objects
@@ -236,8 +236,7 @@ def main() -> None:
     parser.add_argument("--channels-last", action="store_true", help="--engine.channels-last")
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    where = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor()
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {where or 'CPU'}")
+    print(f"torch {torch.__version__}, {name_of(device)}")
     table = Table()
     for column in ("detector", "pixels", "boxes", "method"):
         table.add_column(column)

@@ -10,8 +10,8 @@
 #include <torch/csrc/stable/accelerator.h>
 #endif
 
+#include "kernels/common/dtype.h"
 #include "kernels/common/large_pages.h"
-#include "kernels/common/levels.h"
 
 // Registers a function of this name as the operator, for the device of the library that is
 // compiled: an operator's file is compiled once for each.

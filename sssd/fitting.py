@@ -17,8 +17,15 @@ from sssd.data import DataError, DetectionDataset
 from sssd.data.build import build_datasets
 from sssd.detectors import build_detector
 from sssd.engine import distributed
-from sssd.engine.best import BEST
-from sssd.engine.files import RunError, write_text
+from sssd.engine.files import (
+    BEST,
+    NUMBERS,
+    NUMBERS_OF_BEST,
+    REPORT,
+    WEIGHTS,
+    RunError,
+    write_text,
+)
 from sssd.engine.folder import check_folder, new_folder
 from sssd.engine.headline import first_lines
 from sssd.engine.inference import Evaluation
@@ -27,7 +34,7 @@ from sssd.engine.loggers import Logger
 from sssd.engine.loop import Trainer
 from sssd.engine.record import read_record, read_settings, with_changes, write_record
 from sssd.engine.resume import compared
-from sssd.engine.runs import NUMBERS, WEIGHTS, Run, plain_model, to_rebuild
+from sssd.engine.runs import Run, plain_model, to_rebuild
 from sssd.engine.state import checkpoints, export_weights
 from sssd.flags import in_iterations, of_kinds, of_length, refuse_without_effect
 from sssd.methods import Method, build_method
@@ -110,9 +117,8 @@ def fit_settings(
         folder = distributed.from_first(lambda: (config.out or new_folder(recipe)).absolute())
         if distributed.is_first():
             held.enter_context(alone_in(folder, "training"))
-            check_folder(
-                asked.out, asked.resume
-            )  # again: until now another training may have been at work there
+            # Again: until now another training may have been at work there.
+            check_folder(asked.out, asked.resume)
         run = Run(
             folder,
             method.detector,
@@ -295,7 +301,7 @@ def _write_results(run: Run, method: Method) -> None:
     write_text(run.folder / NUMBERS, numbers)
     if run.best is not None:
         best = json.dumps(vars(run.best), indent=2) + "\n"
-        write_text(run.folder / "best.json", best)
+        write_text(run.folder / NUMBERS_OF_BEST, best)
     parts = {WEIGHTS: plain_model(run.detector)}
     parts |= {f"{name}.safetensors": part for name, part in method.export().items()}
     for name, part in parts.items():
@@ -313,7 +319,7 @@ def draw_report(
     try:
         # matplotlib takes seconds, which --help need not
         from sssd.report.results import write_tables
-        from sssd.report.run import REPORT, write_report
+        from sssd.report.run import write_report
 
         write_tables(evaluation, run.folder)
         path = run.folder / REPORT

@@ -1,10 +1,10 @@
-"""Distances between lists of feature maps, as published, each one call of the fused operator.
+"""Distances between lists of feature maps, as published, on the fused operator.
 
 Every loss takes the student's maps and the teacher's, P maps (B, C, H_l, W_l) each, and gives a
 float32 scalar. The teacher takes a gradient unless it is detached. Each docstring names the weight
-that the published recipe gives the loss beside the detector's own; the classes below are those of
-the maps alone as modules, times that weight. tests/test_originals.py holds the values to those of
-the authors' code.
+that the published recipe gives the loss beside the detector's own. The classes at the end are the
+losses that need nothing but the two lists of maps, as modules, each times its weight.
+tests/test_originals.py holds the values to those of the authors' code.
 """
 
 from __future__ import annotations

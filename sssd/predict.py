@@ -31,6 +31,9 @@ from sssd.engine.files import RunError, Weights, is_stream, require_place, write
 from sssd.engine.sizes import require_number
 
 if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
     from sssd.engine.interrupt import StopSignals
     from sssd.engine.prediction import Detections, Predictor
 
@@ -230,13 +233,12 @@ def _predict_image(
 ) -> str:
     """Detects in an image, and draws; says what was found."""
     from sssd.data import read_image
-    from sssd.engine.drawing import draw, shown
     from sssd.engine.prediction_files import save_drawn
 
     pixels = read_image(file, predictor.pixel_range)
     (found,) = predictor.predict(pixels)
     if target is not None:
-        save_drawn(draw(pixels, shown(found.found(), 0.0), predictor.classes), target)
+        save_drawn(_picture(predictor, pixels, found), target)
     document.add(file, found)
     return str(found)
 
@@ -247,7 +249,6 @@ def _predict_video(
     """Detects in the frames of a video, and draws them; says what was found."""
     from torch import from_numpy
 
-    from sssd.engine.drawing import draw, shown
     from sssd.engine.video import VideoWriter, frames
 
     counts: Counter[str] = Counter()
@@ -260,12 +261,19 @@ def _predict_video(
             for (seconds, image), found in zip(batch, found_in, strict=True):
                 if video is not None:
                     tensor = from_numpy(image.transpose(2, 0, 1).copy())
-                    video.add(seconds, draw(tensor, shown(found.found(), 0.0), predictor.classes))
+                    video.add(seconds, _picture(predictor, tensor, found))
                 document.add(file, found, frame=number, seconds=round(seconds, 6))
                 counts.update(found.names)
                 number += 1
     objects = ", ".join(f"{count} {name}" for name, count in counts.most_common())
     return f"{number} frames: {objects or 'nothing'}"
+
+
+def _picture(predictor: Predictor, pixels: Tensor, found: Detections) -> Image.Image:
+    """An image with what was found in it."""
+    from sssd.engine.drawing import draw, shown
+
+    return draw(pixels, shown(found.found()), predictor.classes)
 
 
 def _reason(file: Path, error: Exception) -> str:

@@ -11,6 +11,7 @@ Example:
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,8 +51,7 @@ def _fit(recipe: str, config: Config, flags: Sequence[str]) -> int:
     with exit_on(WRONG_USE, ValueError):  # an environment variable of the operators
         from sssd.data import WorkerKilled
         from sssd.engine import distributed
-        from sssd.engine.best import BEST
-        from sssd.engine.files import RunError
+        from sssd.engine.files import BEST, REPORT, RunError
         from sssd.engine.tables import table
         from sssd.fitting import fit_settings
 
@@ -69,8 +69,8 @@ def _fit(recipe: str, config: Config, flags: Sequence[str]) -> int:
         return 128 + run.signal
     assert run.numbers is not None
     console.print(table(run.numbers, title="validation set"))
-    if (run.folder / "report.html").exists():
-        console.print(f"report:       {run.folder / 'report.html'}", soft_wrap=True)
+    if (run.folder / REPORT).exists():
+        console.print(f"report:       {run.folder / REPORT}", soft_wrap=True)
     if run.best is not None:
         console.print(
             f"best weights: {run.folder / BEST}, AP {100 * run.best.AP:.2f} at "
@@ -155,7 +155,7 @@ def _resumed(flags: Sequence[str]) -> Path | None:
 
     if asked.out is None:
         raise ValueError("--resume: name the run's folder with --out")
-    if not checkpoints(asked.out):
+    if os.environ.get("RANK", "0") == "0" and not checkpoints(asked.out):
         raise ValueError(
             f"--resume: {asked.out} holds no checkpoint; name a run's folder with --out"
         )

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from sssd import evaluate, export, predict
-from sssd.engine.runs import WEIGHTS, load
+from sssd.engine.files import WEIGHTS
+from sssd.engine.runs import load
 
 COMMANDS = ("train", "evaluate", "predict", "export", "data", "compare")
 

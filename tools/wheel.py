@@ -56,7 +56,7 @@ def stable_symbols() -> set[str]:
 def torch_symbols(library: ELFFile) -> set[str]:
     """What a library wants of torch: symbols without a version, which nothing else leaves out."""
     names = set()
-    symbols, versions = library.get_section_by_name(".dynsym"), None
+    symbols = library.get_section_by_name(".dynsym")
     assert isinstance(symbols, SymbolTableSection)
     versions = library.get_section_by_name(".gnu.version")
     assert isinstance(versions, GNUVerSymSection)

@@ -9,7 +9,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "kernels/common/levels.h"
+#include "kernels/common/dtype.h"
 
 namespace sssd {
 

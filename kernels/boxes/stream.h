@@ -12,8 +12,7 @@
 namespace sssd::boxes_cpu::SSSD_ISA {
 namespace {
 
-constexpr int64_t kStreamBytes = int64_t{8}
-                                 << 20;  // maps from this size are written past the caches
+constexpr int64_t kStreamBytes = 8 * 1024 * 1024;  // maps from this size go past the caches
 constexpr int64_t kLine = 64;
 
 inline void stream_line(char* to, const char* from) {

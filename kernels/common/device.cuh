@@ -1,6 +1,6 @@
 // What a CUDA kernel of this project stands on: element types, counted global accesses, warp
-// shuffles, launches. With SSSD_HOST_CUDA the names come from a
-// header that is included before: the tests' emulator, which runs them on the CPU.
+// shuffles, launches. With SSSD_HOST_CUDA the names come from a header that is included before: the
+// tests' emulator, which runs them on the CPU.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,7 @@
 #include <cuda_runtime.h>
 #endif
 
-#include "kernels/common/levels.h"
+#include "kernels/common/dtype.h"
 
 namespace sssd::device {
 

@@ -10,8 +10,8 @@
 #include <immintrin.h>
 #endif
 
+#include "kernels/common/dtype.h"
 #include "kernels/common/inline.h"
-#include "kernels/common/levels.h"
 
 namespace sssd::SSSD_ISA {
 
@@ -97,8 +97,8 @@ SSSD_INLINE Lanes<T> fast_sqrt(Lanes<T> x) {
 
 // ---- float: everything in vector registers ------------------------------------------------------
 
-constexpr float kRounder =
-    12582912.0f;  // 1.5 * 2^23: adding it leaves a whole number in the low bits
+// 1.5 * 2^23: adding it leaves a whole number in the low bits.
+constexpr float kRounder = 12582912.0f;
 
 // 2^n for a whole n, 0 for n = -127.
 SSSD_INLINE Lanes<float> exp2_whole(Lanes<float> n) {

@@ -40,8 +40,8 @@ SSSD_HOST_DEVICE inline float fast_abs(float x) { return fabsf(x); }
 SSSD_HOST_DEVICE inline double fast_abs(double x) { return fabs(x); }
 SSSD_HOST_DEVICE inline float fast_sqrt(float x) { return sqrtf(x); }
 SSSD_HOST_DEVICE inline double fast_sqrt(double x) { return sqrt(x); }
-#ifdef __CUDA_ARCH__  // within 2 units in the last place, without the slow path of an exact
-                      // division
+// On a GPU within 2 units in the last place, without the slow path of an exact division.
+#ifdef __CUDA_ARCH__
 __device__ inline float fast_div(float x, float y) { return __fdividef(x, y); }
 #else
 SSSD_HOST_DEVICE inline float fast_div(float x, float y) { return x / y; }

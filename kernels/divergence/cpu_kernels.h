@@ -8,8 +8,7 @@
 
 namespace sssd::divergence::SSSD_ISA {
 
-// ---- row statistics of a run, for each of its groups
-// ---------------------------------------------
+// ---- row statistics of a run, for each of its groups --------------------------------------------
 
 template <class Stats>
 struct Both {
@@ -187,8 +186,7 @@ struct Kernel {
     return x;
   }
 
-  // ---- backward
-  // -----------------------------------------------------------------------------------
+  // ---- backward --------------------------------------------------------------------------------
 
   // The rows of a group as backward sees them, and what each passes on to its elements.
   struct GradientRow {

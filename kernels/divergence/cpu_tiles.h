@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/common/lanes_io.h"
+#include "kernels/divergence/divergence.h"
 
 namespace sssd::divergence::SSSD_ISA {
 

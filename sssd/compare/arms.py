@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from sssd.data.settings import PLACES, SOURCE
+from sssd.engine.files import WEIGHTS
 from sssd.engine.record import by_flag
 from sssd.flags import is_of, names_in, without_effect
 from sssd.methods import DistillingConfig
@@ -38,9 +39,9 @@ of our recipes. Fixed: lambda does not rise at the milestones of the learning ra
 FIGURES = ("paper-lambda", "paper-stepwise")
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)  # of a method's lambda in the recipe: two decades
 
+SET_BY_THE_PLAN = ("--engine.seed", "--out", "--resume")
 OF_THE_PLAN = (
-    *("--engine.seed", "--engine.device", "--out", "--resume", "--schedule.iterations"),
-    *("--schedule.epochs", *SOURCE),
+    *(*SET_BY_THE_PLAN, "--engine.device", "--schedule.iterations", "--schedule.epochs", *SOURCE),
 )
 """What no arm may change: the plan gives it to all of them."""
 
@@ -76,7 +77,7 @@ def settings_of(config: Config) -> dict[str, str]:
     words = {f: str(v) for f, v in by_flag(config).items() if f not in OF_THE_PLACE}
     for flag in words.keys() & set(FILES):
         path = Path(words[flag])
-        weights = path / "model.safetensors" if path.is_dir() else path  # or a run's folder
+        weights = path / WEIGHTS if path.is_dir() else path  # or a run's folder
         if weights.is_file():
             state = weights.stat()
             words[flag] += f" (sha256 {_digest(weights, state.st_mtime_ns, state.st_size)})"
@@ -102,9 +103,7 @@ def make_arms(recipe: str, flags: Sequence[str], wanted: Sequence[str]) -> list[
             a flag that is the plan's, an arm that changes more than its flags say, or one whose
             runs may end early.
     """
-    given = names_in(flags) & {"--engine.seed", "--out", "--resume"}
-    if given:
-        raise ValueError(f"{', '.join(sorted(given))}: the plan sets seeds and folders itself")
+    _refuse_set_by_the_plan(flags)
     if "--schedule.epochs" in names_in(flags):
         raise ValueError("--schedule.epochs: a plan needs --schedule.iterations instead")
     shared = _parsed(recipe, flags, "the flags that all arms share")
@@ -208,12 +207,17 @@ def _parsed(recipe: str, flags: Sequence[str], whose: str) -> Config:
         raise ValueError(f"{whose}: {error}") from error
 
 
+def _refuse_set_by_the_plan(flags: Sequence[str], whose: str = "") -> None:
+    if given := names_in(flags) & set(SET_BY_THE_PLAN):
+        told = ", ".join(sorted(given))
+        raise ValueError(f"{whose}{told}: the plan sets seeds and folders itself")
+
+
 def _refuse_flags_of_the_plan(name: str, own: Sequence[str]) -> None:
+    _refuse_set_by_the_plan(own, f"--arms {name}: ")
     for flag in sorted(names_in(own) & set(OF_THE_PLAN)):
         raise ValueError(
             f"--arms {name}: {flag} must be the same for all arms; give it outside --arms"
-            if flag not in ("--engine.seed", "--out", "--resume")
-            else f"--arms {name}: {flag}: the plan sets seeds and folders itself"
         )
 
 

@@ -206,8 +206,7 @@ def _told(plan: Plan, jobs: int) -> list[str]:
         )
         for name in plan.arms
     ]
-    runs = [run for seed in plan.seeds for run in plan.runs(seed)]
-    hours = sum(planned_seconds(plan, run) for run in runs) / 3600
+    hours = sum(planned_seconds(plan, run) for run in plan.all_runs()) / 3600
     lines.append(
         f"{' to '.join(dict.fromkeys((str(plan.rule.looks[0]), str(len(plan.seeds)))))} seeds, "
         f"threshold {plan.rule.threshold:g} AP, "

@@ -1,5 +1,6 @@
 """A report's blocks as Markdown."""
 
+import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,9 +23,12 @@ def _markdown(block: Block) -> str:
         return f"![{block.title}]({block.name}.svg)"
     assert isinstance(block, Table), "a comparison has no other"
     rows = [block.head, ["---"] * len(block.head), *block.rows]
-    cells = ([_line(cell).replace("|", "\\|") for cell in row] for row in rows)
+    cells = (
+        [_line(cell).replace("\\", "\\\\").replace("|", "\\|") for cell in row] for row in rows
+    )
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
 def _line(text: Any) -> str:
-    return " ".join(str(text).split())
+    """In one line, without HTML: names are those of strangers."""
+    return html.escape(" ".join(str(text).split()), quote=False)

@@ -3,21 +3,16 @@
 import dataclasses
 import hashlib
 import json
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import torch
-import torchvision
-
-from sssd import __version__
 from sssd.compare.arms import Arm, differences, longer
 from sssd.compare.statistics import FIRST_LOOK, Rule, make_rule
 from sssd.data import DetectionDataset
-from sssd.engine.files import write_text
-from sssd.engine.record import FILE as RECORD
+from sssd.engine import record
+from sssd.engine.files import RECORD, write_text
 
 Equal = Literal["iterations", "time"]
 FILE = "plan.json"
@@ -43,6 +38,10 @@ class PlannedRun:
     iterations: int
     seed: int
     folder: str
+
+    def path(self, folder: Path) -> Path:
+        """Its folder in that of the plan."""
+        return folder / "runs" / self.folder
 
 
 @dataclass(frozen=True)
@@ -137,6 +136,10 @@ class Plan:
         pairs = [self.pair(arm, seed, equal) for arm, equal in wanted]
         return list(dict.fromkeys(run for pair in pairs for run in reversed(pair)))
 
+    def all_runs(self) -> list[PlannedRun]:
+        """The runs of all seeds, in order; a plan that is decided early needs fewer."""
+        return [run for seed in self.seeds for run in self.runs(seed)]
+
     def arm_of(self, run: PlannedRun, arms: Mapping[str, Arm]) -> Arm:
         """The settings of a run but for its seed, from the arms as they were asked for."""
         arm = arms[run.arm]
@@ -158,13 +161,9 @@ def data_of(train: DetectionDataset, val: DetectionDataset) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """What a result depends on beside settings and data."""
-    return {
-        "sssd": __version__,
-        "python": ".".join(platform.python_version_tuple()[:2]),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-    }
+    """What a result depends on beside settings and data; of Python the release alone."""
+    used = record.versions()
+    return used | {"python": used["python"].rpartition(".")[0]}
 
 
 def equal_time(seconds: Mapping[str, float], iterations: int) -> dict[str, int]:
@@ -261,7 +260,7 @@ def refuse_foreign(plan: Plan, folder: Path) -> None:
     """
     if (folder / RECORD).exists():
         raise ValueError(f"--out: {folder} is the folder of a training run; choose another one")
-    known = {run.folder for seed in plan.seeds for run in plan.runs(seed)}
+    known = {run.folder for run in plan.all_runs()}
     for path in sorted((folder / "runs").glob("*")):
         if path.name not in known:
             raise ValueError(f"{path} is not a run of {folder / FILE}: move it away")

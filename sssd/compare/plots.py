@@ -7,10 +7,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sssd.compare.plan import Plan
-from sssd.compare.verdicts import METRICS, Results
+from sssd.compare.verdicts import METRICS, Results, by_length
 from sssd.report.charts import COLOURS, svg
 
 VERDICTS = {"GO": "#1a7f37", "NO-GO": "#b42318", "INCONCLUSIVE": "#8a6d00"}
+Curve = Sequence[tuple[float, float]]  # AP at an iteration
 VALUE, FACTOR = "--method.coefficient.value", "--method.coefficient.step-factor"
 
 
@@ -47,23 +48,20 @@ def gains(verdicts: Sequence[Mapping[str, Any]], threshold: float, baseline: str
 
 def curves(plan: Plan, results: Results) -> str | None:
     """AP on the way, by iterations and by the time that training takes."""
-    groups: dict[tuple[str, int], list[list[list[float]]]] = {}
-    for run, result in results.items():
-        if result["curve"]:
-            groups.setdefault((run.arm, run.iterations), []).append(result["curve"])
-    if not groups:
+    drawn = {run: result for run, result in results.items() if result["curve"]}
+    if not drawn:
         return None
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    order = {name: place for place, name in enumerate(plan.arms)}
-    for (arm, length), found in sorted(groups.items(), key=lambda g: (order[g[0][0]], g[0][1])):
+    for (arm, length), found in by_length(plan, drawn).items():
+        each = [result["curve"] for result in found]
         longer = length != plan.iterations
         label = f"{arm}, {length} iterations" if longer else arm
         style = {"color": _colour(plan, arm), "ls": "--" if longer else "-"}
         for panel, unit in zip(panels, (1.0, plan.seconds[arm] / 60), strict=True):
-            for curve in found:
+            for curve in each:
                 panel.plot(*_points(curve, unit), lw=0.7, alpha=0.35, **style)
-            panel.plot(*_mean(found, unit), lw=2.2, marker="o", ms=4, label=label, **style)
+            panel.plot(*_mean(each, unit), lw=2.2, marker="o", ms=4, label=label, **style)
     panels[0].set_xlabel("iterations")
     panels[1].set_xlabel("minutes of training steps, from the step times measured beforehand")
     panels[0].set_ylabel("AP on the validation images")
@@ -195,16 +193,13 @@ def _colour(plan: Plan, arm: str) -> str:
     return COLOURS[list(plan.arms).index(arm) % len(COLOURS)]
 
 
-def _points(curve: Sequence[Sequence[float]], unit: float) -> tuple[list[float], list[float]]:
+def _points(curve: Curve, unit: float) -> tuple[list[float], list[float]]:
     return [x * unit for x, _ in curve], [100 * y for _, y in curve]
 
 
-def _mean(found: Sequence[Sequence[Sequence[float]]], unit: float) -> tuple[Any, Any]:
+def _mean(found: Sequence[Curve], unit: float) -> tuple[Any, Any]:
     """The mean of curves at the places that all of them have."""
-    shared = sorted(set.intersection(*({x for x, _ in curve} for curve in found)))
-    means = [100 * float(np.mean([dict(curve)[x] for curve in map(_pairs, found)])) for x in shared]
+    tables = [dict(curve) for curve in found]
+    shared = sorted(set.intersection(*map(set, tables)))
+    means = [100 * float(np.mean([table[x] for table in tables])) for x in shared]
     return [x * unit for x in shared], means
-
-
-def _pairs(curve: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
-    return [(x, y) for x, y in curve]

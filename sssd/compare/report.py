@@ -71,7 +71,7 @@ def sentence(row: Mapping[str, Any]) -> str:
 
 
 def _verdicts(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
-    rule, data = plan.rule, plan.data
+    data = plan.data
     blocks: list[Block] = [Verdict(row["verdict"], sentence(row)) for row in told["verdicts"]]
     for one in told["failed"]:
         blocks.append(
@@ -81,32 +81,14 @@ def _verdicts(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
                 "before it."
             )
         )
-    sides = f"{100 * plan.error / 2:g} %"
-    blocks.append(
-        Text(
-            "Rule, written before the first run: GO where the interval lies above 0 and the mean "
-            f"is {rule.threshold:g} AP or more; NO-GO where it lies below {rule.threshold:g}; else "
-            f"INCONCLUSIVE, and one more seed, up to {len(plan.seeds)}. INCONCLUSIVE, too, while "
-            f"neither side has learned as much as {LEARNT:g} AP. If gains vary over seeds "
-            "roughly as a normal distribution, the intervals of all looks and verdicts hold "
-            f"together with {100 * (1 - plan.error):g} % confidence: a gain of 0 is called GO in "
-            f"at most {sides} of such plans, a gain of {rule.threshold:g} NO-GO in at most "
-            f"{sides}. They hold over all plans: in those that ended in GO the gain is on average "
-            "too high, and more intervals than that miss the true one. "
-            + (
-                "The verdict at equal time is the one that counts."
-                if plan.counts == "time"
-                else "Arms whose steps cost more than the baseline's had more time."
-            )
-        )
-    )
-    blocks.append(
+    blocks += [
+        _rule(plan),
         Text(
             f"{data['train']['images']:,} training images, {data['val']['images']:,} validation "
             f"images with {data['val']['objects']:,} objects of {len(data['classes'])} classes; "
             f"{plan.iterations:,} iterations."
-        )
-    )
+        ),
+    ]
     known = [row for row in told["arms"] if row["numbers"]["AP"]["mean"] is not None]
     short = [row for row in known if row["numbers"]["AP"]["mean"] < LEARNT]
     if short:
@@ -120,9 +102,29 @@ def _verdicts(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
         )
     measured = [row["image_noise"]["spread"] for row in told["verdicts"] if "image_noise" in row]
     spread = max(measured, default=None)
-    if warning := image_warning(data["val"]["images"], rule.threshold, spread):
+    if warning := image_warning(data["val"]["images"], plan.rule.threshold, spread):
         blocks.append(Text(f"Note: {warning}."))
     return blocks
+
+
+def _rule(plan: Plan) -> Text:
+    threshold, sides = f"{plan.rule.threshold:g}", f"{100 * plan.error / 2:g} %"
+    return Text(
+        "Rule, written before the first run: GO where the interval lies above 0 and the mean "
+        f"is {threshold} AP or more; NO-GO where it lies below {threshold}; else "
+        f"INCONCLUSIVE, and one more seed, up to {len(plan.seeds)}. INCONCLUSIVE, too, while "
+        f"neither side has learned as much as {LEARNT:g} AP. If gains vary over seeds "
+        "roughly as a normal distribution, the intervals of all looks and verdicts hold "
+        f"together with {100 * (1 - plan.error):g} % confidence: a gain of 0 is called GO in "
+        f"at most {sides} of such plans, a gain of {threshold} NO-GO in at most "
+        f"{sides}. They hold over all plans: in those that ended in GO the gain is on average "
+        "too high, and more intervals than that miss the true one. "
+        + (
+            "The verdict at equal time is the one that counts."
+            if plan.counts == "time"
+            else "Arms whose steps cost more than the baseline's had more time."
+        )
+    )
 
 
 @matplotlib.rc_context({"text.parse_math": False})  # names are text
@@ -144,6 +146,10 @@ def _pictures(plan: Plan, results: Results, told: Mapping[str, Any]) -> list[Blo
 
 
 def _numbers(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
+    return [*_over_seeds(plan, told), *_teachers(told), *_levels(told)]
+
+
+def _over_seeds(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
     arms = [
         [row["arm"], f"{row['iterations']:,}", row["seeds"]]
         + [_spread(row["numbers"][metric]) for metric in METRICS]
@@ -155,14 +161,17 @@ def _numbers(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
         for row in told["verdicts"]
         if row["seeds"]
     ]
-    blocks: list[Block] = [
+    return [
         Heading(2, "Numbers"),
         Text("Mean ± standard deviation over seeds, in points; a dash where there are no objects."),
         Table(["arm", "iterations", "seeds", *METRICS], arms),
         Text(f"Gains over {plan.baseline}, run by run with the same seed:"),
         Table(["arm", "equal", "seeds", "verdict", *METRICS], gains),
     ]
-    teachers = [
+
+
+def _teachers(told: Mapping[str, Any]) -> list[Block]:
+    rows = [
         [
             row["arm"],
             _spread(row["numbers"]["AP"]),
@@ -173,31 +182,35 @@ def _numbers(plan: Plan, told: Mapping[str, Any]) -> list[Block]:
         for row in told["arms"]
         if "teacher/AP" in row["numbers"]
     ]
-    if teachers:
-        blocks += [
-            Heading(2, "The teacher"),
-            Text(
-                "The same head on K_e, which is given the validation images' labels: the upper "
-                "limit of what can be distilled. The distance between K and K_e is the mean over "
-                "levels in training, from the first to the last tenth of it."
-            ),
-            Table(["arm", "AP", "teacher's AP", "distance", "closer at the end"], teachers),
-        ]
-    levels = [
+    if not rows:
+        return []
+    return [
+        Heading(2, "The teacher"),
+        Text(
+            "The same head on K_e, which is given the validation images' labels: the upper "
+            "limit of what can be distilled. The distance between K and K_e is the mean over "
+            "levels in training, from the first to the last tenth of it."
+        ),
+        Table(["arm", "AP", "teacher's AP", "distance", "closer at the end"], rows),
+    ]
+
+
+def _levels(told: Mapping[str, Any]) -> list[Block]:
+    rows = [
         [row["arm"], f"{one['iteration']:,}", f"{one['lambda']:g}"]
         + [", ".join(f"{value:.2f}" for value in one[what]) for what in ("distance", "share")]
         for row in told["arms"]
         for one in row["levels"]
     ]
-    if levels:
-        blocks += [
-            Text(
-                "By level, the finest first, mean over seeds: the distance, and the distance's "
-                "share in the gradient that reaches K (of the sum of the three losses' norms)."
-            ),
-            Table(["arm", "iteration", "lambda", "distance", "share of the gradient"], levels),
-        ]
-    return blocks
+    if not rows:
+        return []
+    return [
+        Text(
+            "By level, the finest first, mean over seeds: the distance, and the distance's "
+            "share in the gradient that reaches K (of the sum of the three losses' norms)."
+        ),
+        Table(["arm", "iteration", "lambda", "distance", "share of the gradient"], rows),
+    ]
 
 
 def _noise(plan: Plan, told: Mapping[str, Any]) -> list[Block]:

@@ -18,6 +18,7 @@ from sssd.compare.plan import Equal, Plan, PlannedRun
 from sssd.compare.verdicts import is_open, verdict_on
 from sssd.data import DetectionDataset
 from sssd.data.workers import PR_SET_PDEATHSIG
+from sssd.engine.files import RECORD
 
 POLL = 0.2  # seconds
 SLOWER = 1.2  # a run beside others, which share memory and disk, than one alone
@@ -158,21 +159,21 @@ class Runner:
         return not self.out_of_time
 
     def _start(self, run: PlannedRun) -> None:
-        path = self.folder / "runs" / run.folder
+        path = run.path(self.folder)
         arm = self.plan.arm_of(run, self.arms)
         path.mkdir(parents=True, exist_ok=True)
         slots = {job.slot for job in self.running}
         slot = next(number for number in range(self.jobs) if number not in slots)
-        if (path / "config.json").exists() and (files.checkpoints(path) or files.is_trained(path)):
+        if (path / RECORD).exists() and (files.checkpoints(path) or files.is_trained(path)):
             try:
-                files.require_settings(self.plan, run, arm, self.folder)
+                files.require_settings(self.plan, run, arm, path)
             except ValueError as error:
                 self._fail(run, str(error))
                 return
         command = (
-            files.evaluation(run, self.folder)
+            files.evaluation(path)
             if files.is_trained(path)
-            else files.training(self.plan, run, arm, self.folder)
+            else files.training(self.plan, run, arm, path)
         )
         process = self._process(command, path, slot)
         self.running.append(Job(run, arm, slot, process, time.monotonic()))
@@ -196,7 +197,7 @@ class Runner:
 
     def _advance(self, job: Job) -> bool:
         """Continues after a command that has ended; whether the run has ended well."""
-        path = self.folder / "runs" / job.run.folder
+        path = job.run.path(self.folder)
         took = time.monotonic() - job.began
         files.add_wall_seconds(path, took)
         self.running.remove(job)
@@ -207,11 +208,11 @@ class Runner:
             self._fail(job.run, f"status {status}: {_last_words(path / files.LOG)}")
             return False
         if not (path / files.DETECTIONS).exists():
-            process = self._process(files.evaluation(job.run, self.folder), path, job.slot)
+            process = self._process(files.evaluation(path), path, job.slot)
             self.running.append(Job(job.run, job.arm, job.slot, process, time.monotonic()))
             return False
         try:
-            result = files.collect(self.plan, job.run, job.arm, self.folder, self.validation_set)
+            result = files.collect(self.plan, job.run, job.arm, path, self.validation_set)
         except (ValueError, KeyError, OSError) as error:
             self._fail(job.run, f"{type(error).__name__}: {error}")
             return False

@@ -18,9 +18,8 @@ from sssd.compare.images import class_precisions, resampled
 from sssd.compare.plan import Plan, PlannedRun
 from sssd.data import DetectionDataset
 from sssd.engine.analysis import rankings
-from sssd.engine.best import BEST
 from sssd.engine.evaluate import in_order, matched
-from sssd.engine.files import write_text
+from sssd.engine.files import BEST, NUMBERS, WEIGHTS, write_text
 from sssd.engine.log import read_metrics
 from sssd.engine.record import read_record, read_settings
 from sssd.engine.state import checkpoints
@@ -36,9 +35,8 @@ ITS_OWN = ("--engine.seed", "--engine.workers", "--engine.checkpoint-every",
 """What a result does not depend on, but for the seed: the runner may choose it anew."""
 
 
-def training(plan: Plan, run: PlannedRun, arm: Arm, folder: Path) -> list[str]:
-    """The command that begins a run, or goes on with it."""
-    path = folder / "runs" / run.folder
+def training(plan: Plan, run: PlannedRun, arm: Arm, path: Path) -> list[str]:
+    """The command that begins a run in its folder, or goes on with it."""
     command = [sys.executable, "-m", "sssd.train"]
     if checkpoints(path):
         return [*command, "--resume", "--out", str(path)]
@@ -54,25 +52,23 @@ def training(plan: Plan, run: PlannedRun, arm: Arm, folder: Path) -> list[str]:
     return [*command, plan.recipe, *plan.flags, *arm.flags, *own, "--out", str(path)]
 
 
-def evaluation(run: PlannedRun, folder: Path) -> list[str]:
+def evaluation(path: Path) -> list[str]:
     """The command that leaves a trained run's detections."""
-    path = folder / "runs" / run.folder
     out = ["--detections", str(path / DETECTIONS), "--engine", "faster-coco-eval"]
     return [sys.executable, "-m", "sssd.evaluate", str(path), *out]
 
 
 def is_trained(path: Path) -> bool:
     """Whether a run has come to its end."""
-    return (path / "evaluation.json").exists() and (path / "model.safetensors").exists()
+    return (path / NUMBERS).exists() and (path / WEIGHTS).exists()
 
 
-def require_settings(plan: Plan, run: PlannedRun, arm: Arm, folder: Path) -> None:
+def require_settings(plan: Plan, run: PlannedRun, arm: Arm, path: Path) -> None:
     """Refuses a run whose own record says that it is not what the plan names.
 
     Raises:
         ValueError: names all that differs.
     """
-    path = folder / "runs" / run.folder
     config, record = read_settings(path, Config), read_record(path)
     own, planned = _compared(config), _compared(arm.config)
     changes = differences({**planned, "--engine.seed": str(run.seed)}, own)
@@ -92,16 +88,15 @@ def _compared(config: Config) -> dict[str, str]:
 
 
 def collect(
-    plan: Plan, run: PlannedRun, arm: Arm, folder: Path, validation_set: DetectionDataset
+    plan: Plan, run: PlannedRun, arm: Arm, path: Path, validation_set: DetectionDataset
 ) -> Result:
     """Leaves a finished run's `result.json`, and takes away what only the run needed.
 
     Raises:
         ValueError: the run is not what the plan names.
     """
-    require_settings(plan, run, arm, folder)
-    path = folder / "runs" / run.folder
-    numbers = json.loads((path / "evaluation.json").read_text())
+    require_settings(plan, run, arm, path)
+    numbers = json.loads((path / NUMBERS).read_text())
     detections = json.loads((path / DETECTIONS).read_text())
     classes = rankings(matched(validation_set.ground_truth(), detections))
     by_class = class_precisions(classes, np.ones(len(validation_set)))
@@ -135,8 +130,7 @@ def collect(
 
 def read_results(plan: Plan, folder: Path) -> dict[PlannedRun, Result]:
     """The results so far."""
-    runs = {run for seed in plan.seeds for run in plan.runs(seed)}
-    paths = {run: folder / "runs" / run.folder / RESULT for run in runs}
+    paths = {run: run.path(folder) / RESULT for run in plan.all_runs()}
     return {run: json.loads(path.read_text()) for run, path in paths.items() if path.exists()}
 
 

@@ -31,7 +31,7 @@ def pairs(plan: Plan, results: Results, arm: str, equal: Equal) -> list[tuple[di
 def gains(plan: Plan, results: Results, arm: str, equal: Equal, metric: str = "AP") -> list[float]:
     """Paired gains over the baseline in points, seed by seed; NaN where COCO has no number."""
     found = pairs(plan, results, arm, equal)
-    return [_difference(own["numbers"], base["numbers"], metric) for own, base in found]
+    return [_points(o["numbers"], metric) - _points(b["numbers"], metric) for o, b in found]
 
 
 def verdict_on(plan: Plan, results: Results, arm: str, equal: Equal) -> Verdict:
@@ -132,16 +132,20 @@ def _classes(used: list[tuple[dict, dict]]) -> list[dict[str, Any]]:
     return sorted(table, key=lambda row: -row["mean"])
 
 
+def by_length(plan: Plan, results: Results) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    """The results of each arm and length, in the order of the arms."""
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for run in plan.all_runs():
+        if run in results:
+            groups.setdefault((run.arm, run.iterations), []).append(results[run])
+    arms = list(plan.arms)
+    return dict(sorted(groups.items(), key=lambda group: (arms.index(group[0][0]), group[0][1])))
+
+
 def by_arm(plan: Plan, results: Results) -> list[dict[str, Any]]:
     """Each arm and length: its numbers over seeds, its teacher's, and what it cost."""
-    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for seed in plan.seeds:
-        for run in plan.runs(seed):
-            if run in results:
-                groups.setdefault((run.arm, run.iterations), []).append(results[run])
-    order = {name: place for place, name in enumerate(plan.arms)}
     table = []
-    for (arm, iterations), found in sorted(groups.items(), key=lambda g: (order[g[0][0]], g[0][1])):
+    for (arm, iterations), found in by_length(plan, results).items():
         numbers = {
             metric: _spread([_points(one["numbers"], metric) for one in found])
             for metric in (*METRICS, "teacher/AP")
@@ -180,12 +184,11 @@ def _levels(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def summary(plan: Plan, results: Results, failed: Mapping[PlannedRun, str]) -> dict[str, Any]:
     """What `results.json` holds."""
-    runs = []
-    for seed in plan.seeds:
-        for run in plan.runs(seed):
-            if run in results:
-                row = {k: v for k, v in results[run].items() if k not in ("resampled", "plan")}
-                runs.append(row)
+    runs = [
+        {k: v for k, v in results[run].items() if k not in ("resampled", "plan")}
+        for run in plan.all_runs()
+        if run in results
+    ]
     ordered = sorted(plan.comparisons, key=lambda one: one[1] != plan.counts)  # what counts, first
     return {
         "plan": plan.digest,
@@ -204,10 +207,6 @@ def summary(plan: Plan, results: Results, failed: Mapping[PlannedRun, str]) -> d
 def _points(numbers: Mapping[str, float], metric: str) -> float:
     value = numbers.get(metric, -1.0)
     return math.nan if value < 0 else 100 * value
-
-
-def _difference(own: Mapping[str, float], base: Mapping[str, float], metric: str) -> float:
-    return _points(own, metric) - _points(base, metric)
 
 
 def _spread(values: list[float]) -> dict[str, Any]:

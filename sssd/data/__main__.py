@@ -101,7 +101,9 @@ def _check(command: Check) -> int:
     from sssd.data.coco_files import refuse_to_overwrite
     from sssd.data.formats import read_dataset
 
-    refuse_to_overwrite("--json", command.json)
+    if command.json is not None:  # before the check, which may take long
+        refuse_to_overwrite("--json", command.json)
+        command.json.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the report says more
         dataset = read_dataset(

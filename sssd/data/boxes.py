@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from sssd.data.dataset import DetectionDataset
 
 
+SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, np.inf)}
+"""COCO's sizes of objects: from and below how many square pixels."""
+
+
 class BoxRow(NamedTuple):
     """One box as a reader finds it."""
 
@@ -76,6 +80,15 @@ class BoxTable:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def count_sizes(self) -> dict[str, int]:
+        """Count the objects of COCO's sizes, without crowds."""
+        areas = self.areas[~self.crowd]
+        return {name: int(((areas >= a) & (areas < b)).sum()) for name, (a, b) in SIZES.items()}
+
+    def count_images(self) -> int:
+        """Count the images that have an object, crowds aside."""
+        return len(np.unique(self.image_index[~self.crowd]))
 
     def take(self, rows: np.ndarray) -> BoxTable:
         """Give the boxes of a mask or of row numbers."""

@@ -35,10 +35,7 @@ def build_datasets(
     """
     if config.format == "demo":
         paths = demo_data()
-        return (
-            read_coco(paths.train_json, paths.train_images),
-            read_coco(paths.val_json, paths.val_images),
-        )
+        return read_coco(paths.train_json, paths.train_images), build_validation_set(config)
     parts: tuple[Part, ...] = ("train", "val") if config.val_share is None else ("train",)
     sets = [_read(config, part, console) for part in parts]
     learnt = sets[0].classes, sets[0].category_ids

@@ -21,10 +21,9 @@ from sssd.data.faults import DataError, Fault, count_kinds
 from sssd.data.formats import read_dataset
 from sssd.data.hints import notes
 from sssd.data.image_files import ImageFile, KeptImages, open_file
-from sssd.data.images import why_unreadable
+from sssd.data.images import UNREADABLE, why_unreadable
 from sssd.data.settings import OnBadData
 
-SIZE_LIMITS = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, np.inf)}
 SHARE = 64  # files of a thread at a time: handing one over costs more than to see it unchanged
 PLAIN_MODES = ("RGB", "L")
 DARK = 2**14  # of 16 bits: where a picture ends below, it is a quarter as bright as it could be
@@ -78,6 +77,7 @@ class Report:
 
         Raises:
             DataError: there are errors, and `on_bad_data` is "raise"; or nothing is left.
+            ValueError: `on_bad_data` is neither.
         """
         if on_bad_data not in ("raise", "drop"):
             raise ValueError(f"on_bad_data must be 'raise' or 'drop', not {on_bad_data!r}")
@@ -119,11 +119,7 @@ class Report:
 
     def sizes(self) -> dict[str, int]:
         """Count the objects that are small, medium and large in COCO's sense, without crowds."""
-        areas = self.dataset.boxes.areas[~self.dataset.boxes.crowd]
-        return {
-            name: int(((areas >= low) & (areas < high)).sum())
-            for name, (low, high) in SIZE_LIMITS.items()
-        }
+        return self.dataset.boxes.count_sizes()
 
     def lines(self, most: int | None = 5) -> Iterator[str]:
         """Tell the faults as lines of text, errors first.
@@ -143,7 +139,7 @@ class Report:
     def summary(self) -> str:
         """Say in a line what the data set holds."""
         boxes = self.dataset.boxes
-        empty = len(self.dataset) - len(np.unique(boxes.image_index[~boxes.crowd]))
+        empty = len(self.dataset) - boxes.count_images()
         return (
             f"{self.dataset.source}: {len(self.dataset)} images ({empty} without objects), "
             f"{int((~boxes.crowd).sum())} objects, {int(boxes.crowd.sum())} crowd regions, "
@@ -242,7 +238,7 @@ def _open(dataset: DetectionDataset, row: int, decode: bool) -> ImageFile | Faul
         return open_file(path, dataset.pixel_range, decode)
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, ...
         reason = str(error) if isinstance(error, DataError) else why_unreadable(path, error)
-        reason = reason.removeprefix(f"{path}: the image cannot be read: ")
+        reason = reason.removeprefix(f"{path}: {UNREADABLE}")
         return Fault("unreadable image", path, record, reason)
 
 

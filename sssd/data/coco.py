@@ -140,6 +140,8 @@ def _fits(key: Id, entry: Record, report: ReportFault) -> bool:
         message = "its id does not fit into 64 bits; use a smaller number or a string"
     elif re.search("[\0\ud800-\udfff]", entry["file_name"]):
         message = f"{entry['file_name']!r} is not a valid file name"
+    elif len(entry["file_name"]) > 4096:  # all names are held in as many bytes as the longest
+        message = f"its file name has {len(entry['file_name'])} characters"
     else:
         return True
     report("incomplete image", f"image {key!r}", message)
@@ -186,7 +188,7 @@ def _boxes(
         key = _id(record.get("id"))
         name = f"annotation number {number}" if key is None else f"annotation {key!r}"
         image, category = _id(record.get("image_id")), _id(record.get("category_id"))
-        crowd = any(_flag(record.get(field, 0)) for field in ("iscrowd", "ignore"))
+        crowd = [_flag(record.get(field, 0)) for field in ("iscrowd", "ignore")]
         box = _numbers(record.get("bbox"))
         if box is None and not record.get("bbox") and image in sizes:
             box = _box_of_mask(record.get("segmentation"), sizes[image])
@@ -195,7 +197,7 @@ def _boxes(
         elif category not in label_of:
             value = record.get("category_id")
             report("unknown category", name, f"no category has the id {value!r}")
-        elif any(_flag(record.get(field, 0)) is None for field in ("iscrowd", "ignore")):
+        elif None in crowd:
             values = [record[field] for field in ("iscrowd", "ignore") if field in record]
             message = f"'iscrowd' and 'ignore' must be 0 or 1, not {', '.join(map(repr, values))}"
             report("incomplete annotation", name, message)
@@ -214,7 +216,7 @@ def _boxes(
                     xywh=box,
                     label=label_of[category],
                     record=number if key is None else key,
-                    crowd=crowd,
+                    crowd=any(crowd),
                     area=area if area is not None and 0 < area < math.inf else None,
                 )
             )
@@ -242,7 +244,7 @@ def _box_of_mask(mask: object, size: tuple[int, int]) -> list[float] | None:
         return None
     counts = mask.get("counts")
     if isinstance(counts, list):
-        whole = all(type(count) is int and count >= 0 for count in counts)
+        whole = all(type(count) is int and 0 <= count < 2**32 for count in counts)
         if not whole or sum(counts) != size[0] * size[1]:
             return None
         mask = pycocotools.mask.frPyObjects(mask, size[1], size[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ MARK = '{\n"info": {"description": "sssd.predict"},\n'
 
 def is_coco(path: Path) -> bool:
     text = path.read_bytes()
+    if b"\0" in text[:4]:  # UTF-16 or UTF-32: the words that are looked for are ASCII
+        text = text.replace(b"\0", b"")
     return all(f'"{key}"'.encode() in text for key in ("images", "annotations", "categories"))
 
 
@@ -85,7 +88,7 @@ def find_images(
     for form in forms:
         sample = list(form.values())[:: len(form) // 200 + 1]
         counts = {
-            place: sum((place / name).is_file() for name in sample)
+            place: sum(os.path.isfile(place / name) for name in sample)
             for place in dict.fromkeys(places)
             if form is names or not _contradict(parts, place)
         }

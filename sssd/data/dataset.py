@@ -181,12 +181,12 @@ class DetectionDataset(Dataset[tuple[tv_tensors.Image, Target]]):
             "images": [
                 {
                     "id": image_id,
-                    "file_name": name.decode(errors=ESCAPE),
+                    "file_name": name,
                     "width": width,
                     "height": height,
                 }
                 for image_id, name, (width, height) in zip(
-                    ids, self._file_names.tolist(), self.sizes.tolist(), strict=True
+                    ids, self.file_names, self.sizes.tolist(), strict=True
                 )
             ],
             "categories": [

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
@@ -20,7 +21,8 @@ SPLITS = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
-DEEPEST, MOST = 7, 3_000_000
+MOST = 3_000_000  # files of a data set
+NOT_OURS = ("__MACOSX", "lost+found")  # in folders of others
 SPLIT_FLAGS = "--split, in training --data.train-split or --data.val-split"
 IMAGE_FLAGS = "--images, in training --data.train-images or --data.val-images"
 
@@ -41,24 +43,24 @@ class Files:
     """All files below a folder, hidden ones left out.
 
     Raises:
-        DataError: there are far too many for a data set.
+        DataError: there are far too many for a data set, or a folder cannot be listed.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.paths: list[Path] = []
-        self._walk(root, DEEPEST, set())
+        self._walk(root, set())
 
-    def _walk(self, folder: Path, depth: int, seen: set[str]) -> None:
+    def _walk(self, folder: Path, seen: set[str]) -> None:
         real = os.path.realpath(folder)
-        if not depth or real in seen:  # a link may lead back up
+        if real in seen:  # a link may lead back up
             return
         seen.add(real)
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError:  # not ours to read
-            return
-        entries = [e for e in entries if e.name[0] != "." and e.name != "__MACOSX"]
+        except OSError as error:  # what lies there would be missing from the data, unseen
+            raise DataError(f"{folder}: the folder cannot be listed: {error}") from None
+        entries = [e for e in entries if e.name[0] != "." and e.name not in NOT_OURS]
         self.paths += [folder / entry.name for entry in entries if entry.is_file()]
         if len(self.paths) > MOST:
             raise DataError(
@@ -66,7 +68,7 @@ class Files:
             )
         for entry in entries:
             if entry.is_dir():
-                self._walk(folder / entry.name, depth - 1, seen)
+                self._walk(folder / entry.name, seen)
 
     def ending(self, *endings: str) -> list[Path]:
         """Give the files with some endings, in order."""
@@ -139,7 +141,7 @@ def locate(written: str, bases: Iterable[Path]) -> Path | None:
     tails = [Path(*tail[start:]) for start in range(len(tail) - least + 1)] if tail else []
     for candidate in (path, *tails):
         for base in bases:
-            if (base / candidate).exists():
+            if os.path.exists(base / candidate):
                 return Path(os.path.normpath(base / candidate))
     return None
 
@@ -154,6 +156,8 @@ def shared_folder(paths: list[Path]) -> Path:
 
 def folders_of_images(root: Path) -> str:
     """Name the three nearest folders that hold images, for a message; empty if there are none."""
-    found: Iterator[Path] = iter(dict.fromkeys(path.parent for path in Files(root).images()))
-    names = [str(folder) for folder, _ in zip(found, range(3), strict=False)]
+    names: list[str] = []
+    with suppress(DataError):  # of folders that nobody asked for
+        found = dict.fromkeys(str(path.parent) for path in Files(root).images())
+        names = list(found)[:3]
     return f"; there are images in {', '.join(names)}" if names else ""

@@ -21,6 +21,7 @@ from sssd.data.images import (
     count_pages,
     has_deep_colors,
     is_deep,
+    open_picture,
     orientation,
     read_image,
     read_size,
@@ -29,7 +30,7 @@ from sssd.data.images import (
     upright_size,
 )
 
-VERSION = 4  # raised with whatever changes what is kept, or what a check finds
+VERSION = 5  # raised with whatever changes what is kept, or what a check finds
 FEW = 1000  # images that are opened in less than a second need not be remembered
 MOST_FILES = 32  # data sets whose images are remembered, the latest
 TAIL = 4096  # bytes
@@ -78,8 +79,7 @@ def open_file(
 ) -> ImageFile:
     """Look into an image file.
 
-    Of a JPEG that ends as one should, only the header is read, which takes little time and finds
-    truncated files; everything else is decoded.
+    What is read of a JPEG, `check` says.
 
     Args:
         path: the file.
@@ -93,7 +93,7 @@ def open_file(
     with open(path, "rb") as file:
         file.seek(max(0, found.st_size - TAIL))
         tail = file.read()
-    with Image.open(path) as image:
+    with open_picture(path) as image:
         deep_colors = has_deep_colors(image)  # first: of a PNG, EXIF is read by loading it
         known = ImageFile(
             found.st_size,

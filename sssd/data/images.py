@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from sssd.data.faults import DataError
+from sssd.data.files import NO_PHOTOS
 from sssd.data.settings import require_range
 
 # What puts an image upright again that is stored in one of the EXIF orientations.
@@ -29,6 +32,7 @@ QUARTER_TURNS = (5, 6, 7, 8)  # they exchange width and height
 RANGE_FLAGS = (
     "--pixel-range LOW HIGH (in training --data.pixel-range; the values of black and white)"
 )
+UNREADABLE = "the image cannot be read: "
 if most := os.environ.get("SSSD_MAX_PIXELS"):
     if not most.isdecimal():
         raise ValueError(f"SSSD_MAX_PIXELS is {most!r}; it must be a whole number")
@@ -62,15 +66,8 @@ def read_image(path: str | Path, pixel_range: tuple[float, float] | None = None)
         torch.Size([3, 480, 640])
     """
     require_range("pixel_range", pixel_range)
-    try:
-        with Image.open(path) as image:
-            return to_pixels(image, pixel_range)
-    except FileNotFoundError:
-        raise DataError(f"{path}: the image file does not exist") from None
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, ...
-        raise DataError(
-            f"{path}: the image cannot be read: {why_unreadable(path, error)}"
-        ) from error
+    with _named(path), open_picture(path) as image:
+        return to_pixels(image, pixel_range)
 
 
 def to_pixels(image: Image.Image, pixel_range: tuple[float, float] | None = None) -> torch.Tensor:
@@ -110,17 +107,37 @@ def read_size(path: str | Path) -> tuple[int, int]:
     Raises:
         DataError: the file is missing or its header cannot be read.
     """
+    with _named(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with open_picture(path) as image:
+            return upright_size(image)
+
+
+def open_picture(path: str | Path) -> Image.Image:
+    """Open an image file as Pillow does, by its content and whatever its ending.
+
+    Raises:
+        ValueError: it is a folder or a device, or of a format for which other programs run (EPS
+            starts Ghostscript) or that Pillow only recognizes.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
+        raise ValueError("it is a folder or a device, not a file")
+    image = Image.open(path)
+    if image.format in NO_PHOTOS:
+        image.close()
+        raise ValueError(f"{image.format} files are not read")
+    return image
+
+
+@contextmanager
+def _named(path: str | Path) -> Iterator[None]:
+    """An error in reading an image names it."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return upright_size(image)
+        yield
     except FileNotFoundError:
         raise DataError(f"{path}: the image file does not exist") from None
-    except Exception as error:
-        raise DataError(
-            f"{path}: the image cannot be read: {why_unreadable(path, error)}"
-        ) from error
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, ...
+        raise DataError(f"{path}: {UNREADABLE}{why_unreadable(path, error)}") from error
 
 
 def orientation(image: Image.Image) -> int:

@@ -62,10 +62,15 @@ def read_xml(path: Path) -> ElementTree.Element:
         raise DataError(f"{path}: not an xml file: {error}") from None
 
 
+def lines_of(text: str) -> list[str]:
+    """Give the lines of a text: `splitlines` also splits at form feeds and Unicode's separators."""
+    return re.split(r"\r\n?|\n", text)
+
+
 def require_known(path: str | Path, text: str) -> None:
     """Refuse a text that is needed but not known."""
     if UNKNOWN in text:
-        sample = next(line for line in text.splitlines() if UNKNOWN in line).strip()[:60]
+        sample = next(line for line in lines_of(text) if UNKNOWN in line).strip()[:60]
         raise DataError(
             f"{path}: {sample!r} is not UTF-8, and its encoding is unknown; save the file as UTF-8 "
             "(for example with `iconv -f GBK -t UTF-8`, or -f SHIFT_JIS, LATIN1)"
@@ -88,5 +93,5 @@ def _decode(data: bytes, encoding: str) -> str:
             return data[len(mark) :].decode(stated, "replace")
     try:
         return data.decode(WIDER.get(encoding, encoding))
-    except (UnicodeDecodeError, LookupError):
+    except (UnicodeError, LookupError):  # no UTF-8, or an encoding that is none
         return data.decode("ascii", "replace")

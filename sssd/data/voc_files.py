@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sssd.data.faults import DataError, Fault
 from sssd.data.files import ENDINGS, Files, choose_split, split_named
-from sssd.data.text import read_text, read_xml, require_known
+from sssd.data.text import lines_of, read_text, read_xml, require_known
 
 
 def read_trees(paths: list[Path], faults: list[Fault]) -> dict[Path, ElementTree.Element]:
@@ -85,7 +85,7 @@ def _listed(lists: list[Path], files: Files, paths: list[Path], faults: list[Fau
     for file in lists:
         text = read_text(file)
         require_known(file, text)
-        for line in filter(None, map(str.strip, text.splitlines())):
+        for line in filter(None, map(str.strip, lines_of(text))):
             # "a name", "a name 1" or "images/a name.jpg annotations/a name.xml"
             names = [line, line.rpartition(" ")[0].strip(), line.split()[0]]
             stems = [_stem(name) for name in names if name]

@@ -14,7 +14,7 @@ from sssd.data.dataset import DetectionDataset
 from sssd.data.faults import DataError, Fault
 from sssd.data.files import ENDINGS, folders_of_images, shared_folder, split_named
 from sssd.data.image_files import KeptImages
-from sssd.data.text import read_text
+from sssd.data.text import lines_of, read_text
 from sssd.data.yolo_files import find_source
 
 EDGE = 0.01  # of the image: tools round, and their boxes stick out a little
@@ -161,7 +161,7 @@ def _read_lines(path: Path, image: int, num_classes: int, faults: list[Fault]) -
     except DataError as error:
         faults.append(Fault("unusable annotation file", str(path), "", str(error)))
         return lines
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(lines_of(text), start=1):
         if not line.strip():
             continue
         try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +21,12 @@ from sssd.data.files import (
     locate,
     split_named,
 )
-from sssd.data.text import read_text, require_known
+from sssd.data.text import lines_of, read_text, require_known
 
 YAML = (".yaml", ".yml")
+MOST_CLASSES = 100_000
+SHORT = reprlib.Repr()  # of what a message shows, however much it is
+SHORT.maxlevel = 2
 NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "class.names")
 
 
@@ -88,13 +93,13 @@ def description(root: Path) -> Path | None:
 
 
 def _is_data(path: Path) -> bool:
-    lines = read_text(path).splitlines() if path.is_file() else []
+    lines = lines_of(read_text(path)) if path.is_file() else []
     return any(line.strip(" {\"'").startswith(("names", "nc")) for line in lines)
 
 
 def _entries(text: str) -> list[tuple[str, str]]:
     """Give the "key = value" lines of darknet's obj.data."""
-    pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line)
+    pairs = (line.split("=", 1) for line in lines_of(text) if "=" in line)
     return [(key.strip(), value.strip()) for key, value in pairs if value.strip()]
 
 
@@ -118,12 +123,14 @@ def _of_yaml(path: Path, split: str) -> Source:
     images: list[Path] = []
     for entry in written:
         if not isinstance(entry, str):
-            raise DataError(f"{path}: {key} must be a folder, a list of images or several: {entry}")
+            raise DataError(
+                f"{path}: {key} must be a folder, a list of images or several: {SHORT.repr(entry)}"
+            )
         images += _images(path, entry, bases, faults)
     shape, keypoints = entries.get("kpt_shape"), None
     if shape is not None:
         if not isinstance(shape, list) or not all(str(value).isdecimal() for value in shape):
-            raise DataError(f"{path}: kpt_shape must be [POINTS, VALUES], not {shape}")
+            raise DataError(f"{path}: kpt_shape must be [POINTS, VALUES], not {SHORT.repr(shape)}")
         keypoints = math.prod(map(int, shape))
     return Source(list(dict.fromkeys(images)), _names(entries, path), keypoints, faults)
 
@@ -145,15 +152,19 @@ def _names(entries: dict[str, Any], path: Path) -> list[str]:
     """Give the class names of a data.yaml, or refuse what may be read in two ways."""
     names, count = entries.get("names", ""), entries.get("nc")
     if count is not None and not (isinstance(count, str) and count.isdecimal()):
-        raise DataError(f"{path}: nc must be the number of classes, not {count!r}")
+        raise DataError(f"{path}: nc must be the number of classes, not {count!r:.40}")
+    if count is not None and (len(count) > 6 or int(count) > MOST_CLASSES):
+        raise DataError(f"{path}: nc is {count:.40}; there can be {MOST_CLASSES:,} classes at most")
     if isinstance(names, dict):
         try:
             by_index = {int(key): name for key, name in names.items()}
         except ValueError:
-            raise DataError(f"{path}: names must be numbered from 0: {list(names)[:5]}") from None
-        missing = sorted(set(range(max(by_index, default=-1) + 1)) - set(by_index))
-        if missing or len(by_index) < len(names) or min(by_index, default=0) < 0:
-            what = f"{missing[0]} has none" if missing else "two have the same number"
+            raise DataError(
+                f"{path}: names must be numbered from 0: {SHORT.repr(list(names))}"
+            ) from None
+        missing = next((n for n in range(len(by_index)) if n not in by_index), None)
+        if missing is not None or len(by_index) < len(names):
+            what = "two have the same number" if missing is None else f"{missing} has none"
             raise DataError(f"{path}: names must be numbered from 0 without a gap: {what}")
         names = [by_index[key] for key in sorted(by_index)]
     elif names == "" and count is not None:
@@ -162,11 +173,12 @@ def _names(entries: dict[str, Any], path: Path) -> list[str]:
         names = _names_near([path.parent], path)
     elif isinstance(names, str):
         if names.isdecimal() or any(sign in names for sign in ",/\\"):
-            raise DataError(f"{path}: names must be a list of the classes, not {names!r}")
+            raise DataError(f"{path}: names must be a list of the classes, not {names!r:.80}")
         names = [names]
     wrong = [name for name in names if not isinstance(name, str) or not name]
     if wrong or not names:
-        raise DataError(f"{path}: names must be a list of the classes; {wrong[:1] or names} is not")
+        told = SHORT.repr(wrong[:1] or names)
+        raise DataError(f"{path}: names must be a list of the classes; {told} is not")
     if count is not None and int(count) != len(names):
         raise DataError(f"{path}: nc is {count}, but names has {len(names)}; fix one of them")
     require_known(path, "\n".join(names))
@@ -192,7 +204,7 @@ def _names_near(places: Sequence[Path], root: Path) -> list[str]:
 def _name_file(path: Path) -> list[str]:
     text = read_text(path)
     require_known(path, text)
-    names = [line.strip() for line in text.rstrip().splitlines()]
+    names = [line.strip() for line in lines_of(text.rstrip())]
     if "" in names:
         line = names.index("") + 1
         raise DataError(
@@ -237,16 +249,16 @@ def _images(source: Path, entry: str, bases: list[Path], faults: list[Fault]) ->
 
 def _listed(path: Path, bases: list[Path], faults: list[Fault]) -> list[Path]:
     images: dict[Path, None] = {}
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(lines_of(read_text(path)), start=1):
         if not line.strip():
             continue
         found = locate(line, bases)
-        if found is None or not found.is_file():
+        if found is None or not os.path.isfile(found):
             message = f"{line.strip()} does not exist below {bases[-1]}"
             faults.append(Fault("missing image", str(path), f"image on line {number}", message))
         elif found in images:
             message = f"{line.strip()} is listed more than once; it counts once"
             record = f"image on line {number}"
             faults.append(Fault("image listed twice", str(path), record, message, "note"))
-        images |= {} if found is None or not found.is_file() else {found: None}
+        images |= {} if found is None or not os.path.isfile(found) else {found: None}
     return list(images)

@@ -19,11 +19,8 @@ class Stepwise(nn.Module):
     """A module of a model whose lambda changes with the training steps or the learning rate.
 
     Args:
-        coefficient: lambda, a number or a schedule: a `CoefficientConfig`, or its fields as a dict,
-            such as {"value": 4.7, "steps": {120_000: 9.4}}. A lambda of 0 is plain training: no
-            losses, and parameters that require no gradient.
-        milestones: steps at which the learning rate falls, and lambda is multiplied by the
-            coefficient's `step_factor`.
+        coefficient: see `SelfDistillation`.
+        milestones: see `SelfDistillation`.
 
     Raises:
         ValueError: a coefficient that is negative or not finite, or that stops before it starts.

@@ -10,10 +10,10 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from sssd.engine import distributed
+from sssd.engine.files import BEST
 from sssd.engine.log import read_metrics
 from sssd.engine.state import export_weights
 
-BEST = "best.safetensors"
 RULE = "highest AP on the validation set; the first one on a tie"
 
 

@@ -8,6 +8,9 @@ carries gradients alone.
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from functools import cache
+from itertools import count
 from typing import Any, TypeVar, cast
 
 import torch
@@ -20,6 +23,7 @@ from sssd.commands import plain_console
 from sssd.data.workers import end_with
 
 T = TypeVar("T")
+_joined = count()
 
 
 @contextmanager
@@ -32,23 +36,66 @@ def process_group(device: str) -> Iterator[None]:
         device: as in `choose_device`; gradients go over NCCL between GPUs, over gloo else.
 
     Raises:
-        ValueError: a process without a GPU of its own.
+        ValueError: a process without a GPU of its own, or one of several that another program
+            than torchrun has started, or a GPU that all processes would share.
     """
-    if not dist.is_torchelastic_launched() or dist.is_initialized():
+    if dist.is_initialized():
         yield
         return
+    if not dist.is_torchelastic_launched():
+        others = os.environ.get("WORLD_SIZE", "1")
+        if others != "1" and "RANK" in os.environ:
+            raise ValueError(
+                f"WORLD_SIZE is {others} and RANK {os.environ['RANK']}, but torchrun did not start "
+                "this process, so each would train by itself: start them with torchrun, call "
+                "torch.distributed.init_process_group() before, or unset both"
+            )
+        yield
+        return
+    place, number = choose_device(device), int(os.environ.get("LOCAL_RANK", "0"))
+    if place.index not in (None, number) and torch.cuda.device_count() > 1:
+        raise ValueError(
+            f"--engine.device {device}: all processes of this machine would take this GPU; with "
+            "'cuda' each takes that of its number"
+        )
     # Left alone when torchrun is killed, it would train on in its run's folder, beside the same
     # command started again. One whose launcher is gone by now finds no others to join.
     end_with(os.getppid())
-    on_gpu = choose_device(device).type == "cuda"
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    # Each time under new keys: torchrun's store still has the addresses of a group that was left.
+    store = dist.PrefixStore(f"sssd/{next(_joined)}", _store())
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo",
+        store=store,
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+    )
     try:
         yield
         # torchrun ends all others as soon as one has failed: none may leave with the status of an
         # interrupted run while the first still writes.
-        dist.barrier()
+        dist.barrier(_words())
     finally:
         dist.destroy_process_group()
+
+
+@cache
+def _store() -> dist.Store:
+    """Where the processes that torchrun started find each other."""
+    store, _, _ = next(dist.rendezvous("env://"))
+    return store
+
+
+def _words() -> dist.ProcessGroup:
+    """The group for what is not a gradient, which lies on the CPU."""
+    return _words_of(dist.group.WORLD)
+
+
+@cache
+def _words_of(world: dist.ProcessGroup) -> dist.ProcessGroup:
+    """What the first process does alone (a check of the data, an evaluation) may take hours; one
+    that has died is noticed at once.
+    """
+    return dist.new_group(backend="gloo", timeout=timedelta(days=1))
 
 
 def choose_device(name: str) -> torch.device:
@@ -62,11 +109,11 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and torch.cuda.is_available():
-        number, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-        if number >= count:
+        number, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if number >= there:
             raise ValueError(
-                f"process {number} on this machine has no GPU, as there are only {count}: start "
-                f"torchrun with --nproc-per-node {count}, or train with --engine.device cpu"
+                f"process {number} on this machine has no GPU, as there are only {there}: start "
+                f"torchrun with --nproc-per-node {there}, or train with --engine.device cpu"
             )
         torch.cuda.set_device(number)
         name = f"cuda:{number}"
@@ -109,7 +156,7 @@ def from_first(make: Callable[[], T]) -> T:
     if world_size() == 1:
         return make()
     box: list[Any] = [make() if is_first() else None]
-    dist.broadcast_object_list(box)
+    dist.broadcast_object_list(box, group=_words())
     return cast(T, box[0])
 
 
@@ -118,7 +165,7 @@ def gather(value: T) -> list[T]:
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size() if is_first() else []
-    dist.gather_object(value, values if is_first() else None)
+    dist.gather_object(value, values if is_first() else None, group=_words())
     return values
 
 
@@ -127,7 +174,7 @@ def mean(numbers: dict[str, float]) -> dict[str, float]:
     if world_size() == 1:
         return numbers
     values = torch.tensor(list(numbers.values()), dtype=torch.float64)
-    dist.all_reduce(values)
+    dist.all_reduce(values, group=_words())
     return dict(zip(numbers, (values / world_size()).tolist(), strict=True))
 
 
@@ -136,7 +183,7 @@ def largest(number: int) -> int:
     if world_size() == 1:
         return number
     value = torch.tensor(number)
-    dist.all_reduce(value, dist.ReduceOp.MAX)
+    dist.all_reduce(value, dist.ReduceOp.MAX, _words())
     return int(value)
 
 

@@ -22,21 +22,19 @@ CROWD = 12  # objects in a picture, from which on letters become smaller
 Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
 
 
-def shown(found: Mapping[str, Tensor], above: float) -> dict[str, Tensor]:
-    """The detections of an image that a picture shows: those above a score, one box an object.
+def shown(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The detections of an image that a picture shows: one box an object.
 
     Second guesses of the class would be drawn over the first.
 
     Args:
         found: boxes (n, 4) xyxy, scores (n,) and labels (n,).
-        above: score.
 
     Returns:
         The same of fewer detections, the best first.
     """
-    found = {name: value[found["scores"] > above].cpu() for name, value in found.items()}
     keep = nms(found["boxes"], found["scores"], iou_threshold=0.5)
-    return {name: value[keep] for name, value in found.items()}
+    return {name: value[keep].cpu() for name, value in found.items()}
 
 
 def draw(

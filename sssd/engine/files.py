@@ -9,10 +9,15 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
+RECORD, REPORT = "config.json", "report.html"
+METRICS, METRICS_TABLE = "metrics.jsonl", "metrics.csv"
+WEIGHTS, BEST = "model.safetensors", "best.safetensors"  # at the end, and of the best evaluation
+TEACHER, STEP1 = "teacher.safetensors", "step1.safetensors"
+NUMBERS, NUMBERS_OF_BEST = "evaluation.json", "best.json"
+CLASSES, CONFUSION, THRESHOLDS = "classes.csv", "confusion.csv", "thresholds.json"
 OF_A_RUN = (
-    "config.json", "metrics.jsonl", "metrics.csv", "best.safetensors", "model.safetensors",
-    "teacher.safetensors", "step1.safetensors", "evaluation.json", "best.json", "classes.csv",
-    "confusion.csv", "thresholds.json", "report.html",
+    RECORD, REPORT, METRICS, METRICS_TABLE, WEIGHTS, BEST, TEACHER, STEP1, NUMBERS, NUMBERS_OF_BEST,
+    CLASSES, CONFUSION, THRESHOLDS,
 )  # fmt: skip
 """What training leaves in the folder of a run; the report may be made anew."""
 
@@ -42,7 +47,8 @@ def write_atomically(path: Path, save: Any) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         # What a process left of this file that was killed while it wrote.
         for cut in path.parent.glob(glob.escape(f".{path.name}.") + "*.tmp"):
-            cut.unlink(missing_ok=True)
+            if not _is_running(cut.suffixes[-2][1:]):
+                cut.unlink(missing_ok=True)
         with open(temporary, "wb") as file:
             save(file)
             file.flush()
@@ -60,6 +66,11 @@ def write_atomically(path: Path, save: Any) -> None:
             f"{path} cannot be written: {error}. An existing file is unchanged; free some disk "
             "space, or choose another place with --out."
         ) from error
+
+
+def _is_running(number: str) -> bool:
+    """Whether there is a process of a number, on this machine."""
+    return number.isdecimal() and Path(f"/proc/{number}").exists()
 
 
 def is_stream(path: Path) -> bool:
@@ -99,7 +110,7 @@ def require_place(flag: str, path: Path) -> None:
     real = Path(os.path.realpath(path))
     refuse_to_overwrite(flag, real)
     is_of_a_run = real.name in OF_A_RUN and real.is_file() and _is_run(real.parent)
-    if is_of_a_run and real.name != "report.html":
+    if is_of_a_run and real.name != REPORT:
         raise ValueError(
             f"{flag}: {path} belongs to the run in this folder, and would be overwritten; choose "
             "another name"
@@ -113,7 +124,7 @@ def require_place(flag: str, path: Path) -> None:
 
 
 def _is_run(folder: Path) -> bool:
-    record = folder / "config.json"
+    record = folder / RECORD
     return record.is_file() and b'"recipe"' in record.read_bytes()
 
 

@@ -6,10 +6,9 @@ from datetime import datetime
 from pathlib import Path
 
 from sssd.commands import to_resume
-from sssd.engine.files import OF_A_RUN
+from sssd.engine.files import NUMBERS, OF_A_RUN, WEIGHTS
 from sssd.engine.log import read_metrics
 from sssd.engine.record import read_record
-from sssd.engine.runs import NUMBERS, WEIGHTS
 from sssd.engine.state import checkpoints
 
 

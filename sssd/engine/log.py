@@ -6,6 +6,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from sssd.engine.files import write_text
+from sssd.commands import to_resume
+from sssd.engine.files import METRICS, METRICS_TABLE, RunError, write_text
 from sssd.engine.loggers import Loggers
 
 SMOOTHED = 10  # newest rows whose mean losses are shown
@@ -28,48 +30,58 @@ class MetricsFile:
     the file that an uninterrupted one would have left. Loggers are told each row too.
     """
 
-    def __init__(self, run: Path, iteration: int, loggers: Loggers | None = None) -> None:
+    def __init__(self, run: Path, iteration: int, loggers: Loggers) -> None:
         self._loggers = loggers
-        self.path = run / "metrics.jsonl"
+        self.path = run / METRICS
         kept = [row for row in read_metrics(run) if row["iteration"] <= iteration]
         lines = "".join(json.dumps(row) + "\n" for row in kept)
         write_text(self.path, lines)
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - open for the length of the run
 
     def write(self, row: dict[str, Any]) -> None:
-        """Appends a row; it must hold "iteration"."""
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
-        if self._loggers is not None:
-            others = {name: value for name, value in row.items() if name != "iteration"}
-            self._loggers.log(others, row["iteration"])
+        """Appends a row; it must hold "iteration".
+
+        Raises:
+            RunError: the disk is full.
+        """
+        try:
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise RunError(
+                f"{self.path} cannot be written: {error}; free some disk space, then go on with "
+                f"{to_resume(self.path.parent)}"
+            ) from error
+        others = {name: value for name, value in row.items() if name != "iteration"}
+        self._loggers.log(others, row["iteration"])
 
     def close(self) -> None:
         """Closes the file and the loggers, and writes the table."""
-        self._file.close()
-        if self._loggers is not None:
-            self._loggers.close()
+        with suppress(OSError):  # a row that could not be written has been told of
+            self._file.close()
+        self._loggers.close()
         rows = read_metrics(self.path.parent)
         columns = list(dict.fromkeys(name for row in rows for name in row))
         text = io.StringIO()
         table = csv.DictWriter(text, columns)
         table.writeheader()
         table.writerows(rows)
-        path = self.path.with_suffix(".csv")
-        write_text(path, text.getvalue())
+        write_text(self.path.with_name(METRICS_TABLE), text.getvalue())
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """Rows of a run's metrics, oldest first; a line cut by a crash is left out."""
-    path = run / "metrics.jsonl"
+    """Rows of a run's metrics, oldest first, up to a line that was cut by a crash."""
+    path = run / METRICS
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().splitlines():
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json.loads(line)
+            row["iteration"]
+        except (ValueError, TypeError, KeyError):
             break
+        rows.append(row)
     return rows
 
 
@@ -98,8 +110,8 @@ class ProgressLog:
         console: Console,
         total: int,
         done: int,
-        left: Callable[[int], int] = lambda iteration: 0,
-        guess: float = 0.0,
+        left: Callable[[int], int],
+        guess: float,
     ) -> None:
         self.console, self.total = console, total
         self._left, self._guess = left, guess

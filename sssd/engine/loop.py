@@ -18,6 +18,7 @@ from sssd.detectors import Detector
 from sssd.engine import distributed
 from sssd.engine.best import Best, BestWeights
 from sssd.engine.determinism import deterministic
+from sssd.engine.files import RunError
 from sssd.engine.inference import Evaluation, evaluate_detector
 from sssd.engine.interrupt import StopSignals
 from sssd.engine.log import MetricsFile, ProgressLog, evaluation_of
@@ -28,7 +29,6 @@ from sssd.engine.resume import identity, restore
 from sssd.engine.runs import plain_model
 from sssd.engine.settings import EngineConfig
 from sssd.engine.state import (
-    RunError,
     load_latest,
     random_state,
     restore_random_state,
@@ -175,8 +175,11 @@ class Trainer:
             self.step(batches)
             # All processes stop at the same step.
             self.signal = distributed.largest(stop.received or 0) or None
-            if self.signal or self.due(self.config.checkpoint_every):
-                self.save()  # before an evaluation, which may take long
+            # Also before an evaluation, which may take longer than who stops the run waits for.
+            if self.signal or any(
+                map(self.due, (self.config.checkpoint_every, self.evaluate_every))
+            ):
+                self.save()
             if self.signal:
                 break
             if self.due(self.evaluate_every):

@@ -18,12 +18,12 @@ from torch import Tensor
 from sssd.data.faults import Id
 from sssd.data.images import read_image, to_pixels
 from sssd.engine.evaluate import to_coco
+from sssd.engine.files import THRESHOLDS
 from sssd.engine.record import read_json
 
 if TYPE_CHECKING:
     from sssd.engine.runs import Run
 
-THRESHOLDS = "thresholds.json"  # of a run's folder: the scores with the best F1
 USUAL_THRESHOLD = 0.3  # where there is no such file
 
 ImageLike = str | Path | Image.Image | np.ndarray | Tensor

@@ -59,9 +59,17 @@ def find_files(names: Sequence[str]) -> list[Path]:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    """Images and videos, behind links too; not what macOS puts beside them, ._NAME."""
+    """Images and videos, behind links too; not what macOS puts beside them, ._NAME.
+
+    Raises:
+        ValueError: a folder cannot be listed.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise ValueError(f"{error.filename}: the folder cannot be listed: {error}")
+
     endings, found, seen = {*IMAGES, *ENDINGS}, list[Path](), set[str]()
-    for place, below, names in os.walk(folder, followlinks=True):
+    for place, below, names in os.walk(folder, onerror=refuse, followlinks=True):
         real = os.path.realpath(place)
         if real in seen:  # a link leads back up
             below.clear()

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from sssd import __version__
-from sssd.engine.files import write_text
+from sssd.engine.files import RECORD, write_text
 from sssd.methods import KINDS
 
 T = TypeVar("T")
-FILE = "config.json"
 
 
 def by_flag(settings: Any, prefix: str = "--") -> dict[str, Any]:
@@ -108,11 +107,11 @@ def read_record(run: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{run}: a file; give the folder of a run")
     if not run.is_dir():
         raise FileNotFoundError(f"{run}: no such folder; give the folder of a run")
-    path = run / FILE
+    path = run / RECORD
     if not path.is_file():
         raise FileNotFoundError(
-            f"{run}: not the folder of a run, it has no {FILE}; `python -m sssd.train` prints its "
-            "run folder at the end"
+            f"{run}: not the folder of a run, it has no {RECORD}; `python -m sssd.train` prints "
+            "its run folder at the end"
         )
     return read_json(path)
 
@@ -125,7 +124,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a json file: {error}") from None
     if not isinstance(values, dict):
         raise ValueError(
@@ -145,16 +144,29 @@ def read_settings(run: Path, kind: type[T]) -> T:
     names = {field.name for field in dataclasses.fields(kind)} & record.keys()  # type: ignore[arg-type]
     try:
         return settings_from(kind, {name: record[name] for name in names})
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise of_another_version(run, error) from error
 
 
 def of_another_version(run: Path, error: Exception) -> ValueError:
     """What to say of a file that lacks something, or holds what is not known."""
     return ValueError(
-        f"{run}: a file of this run does not fit this version of sssd: {error} is missing or "
-        "unknown; use the version that wrote it, or train again"
+        f"{run}: a file of this run does not fit this version of sssd: "
+        f"{type(error).__name__}: {error}; use the version that wrote it, or train again"
     )
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages and of Python that a result depends on."""
+    import torch  # seconds, which --help need not
+    import torchvision
+
+    return {
+        "sssd": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+    }
 
 
 def write_record(run: Path, recipe: str, settings: Any, iteration: int) -> dict[str, list[Any]]:
@@ -172,19 +184,11 @@ def write_record(run: Path, recipe: str, settings: Any, iteration: int) -> dict[
     Returns:
         What has changed: flag -> [was, is].
     """
-    import torch  # seconds, which --help need not
-    import torchvision
-
-    from sssd.engine.distributed import world_size
+    from sssd.engine.distributed import world_size  # torch: seconds, which --help need not
 
     plain = {n: v for n, v in dataclasses.asdict(settings).items() if n not in ("out", "resume")}
-    versions = {
-        "sssd": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-    }
-    record = {"recipe": recipe, **plain, "processes": world_size(), "versions": versions}
+    used = versions()
+    record = {"recipe": recipe, **plain, "processes": world_size(), "versions": used}
     history, changed = [], {}
     if iteration > 0:
         before = read_record(run)
@@ -192,10 +196,10 @@ def write_record(run: Path, recipe: str, settings: Any, iteration: int) -> dict[
         changed = {f: [was[f], v] for f, v in by_flag(settings).items() if was[f] != v}
         changed = {f: v for f, v in changed.items() if f not in ("--out", "--resume")}
         old = before.get("versions", {})
-        changed |= {n: [old.get(n), v] for n, v in versions.items() if old.get(n) != v}
+        changed |= {n: [old.get(n), v] for n, v in used.items() if old.get(n) != v}
         history = before.get("history", [])
     if changed:
         history = [*history, {"iteration": iteration, "changed": changed}]
     text = json.dumps({**record, "history": history}, indent=2, default=str) + "\n"
-    write_text(run / FILE, text)
+    write_text(run / RECORD, text)
     return changed

@@ -26,9 +26,9 @@ from sssd.detectors import Detector, DetectorConfig, build_detector
 from sssd.detectors.build import normalisation
 from sssd.detectors.weights import load_weights
 from sssd.engine import distributed
-from sssd.engine.best import BEST, Best, read_best
+from sssd.engine.best import Best, read_best
 from sssd.engine.distributed import choose_device
-from sssd.engine.files import Weights
+from sssd.engine.files import BEST, NUMBERS, WEIGHTS, Weights
 from sssd.engine.inference import Evaluation, evaluate_detector
 from sssd.engine.prediction import Detections, ImageLike, Predictor
 from sssd.engine.record import (
@@ -43,7 +43,6 @@ from sssd.engine.sizes import image_size, require_number
 from sssd.engine.trained import teacher_of
 
 OF_EVALUATION = "val", "val_images", "val_split", "format", "pixel_range", "on_bad_data"
-WEIGHTS, NUMBERS = "model.safetensors", "evaluation.json"
 FILES = {"last": WEIGHTS, "best": BEST}  # of a run's weights
 
 
@@ -256,9 +255,9 @@ def load(folder: Path | str, device: str = "cpu", *, weights: Weights = "last") 
         engine = settings_from(EngineConfig, record["engine"])
         batch_size = engine.part_size(record["processes"])
         data = settings_from(DataConfig, record["data"])
-        classes: list[str] = json.loads(metadata["classes"])
-        category_ids: list[Id] = json.loads(metadata["category_ids"])
-    except (KeyError, TypeError) as error:
+        classes: list[str] = _listed(metadata["classes"], str)
+        category_ids: list[Id] = _listed(metadata["category_ids"], int | str)
+    except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise of_another_version(folder, error) from error
     best = read_best(folder)
     numbers = read_json(folder / NUMBERS) if (folder / NUMBERS).exists() else None
@@ -269,6 +268,17 @@ def load(folder: Path | str, device: str = "cpu", *, weights: Weights = "last") 
     detector.to(choose_device(device)).to(memory_format=engine.memory_format).eval()
     about = classes, category_ids, config, data, batch_size, numbers
     return Run(folder, detector, *about, best=best, weights=weights)
+
+
+def _listed(text: str, kind: Any) -> list[Any]:
+    """A list in the json of a weights file's metadata."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TypeError(f"the weights' metadata hold {text!r:.40}: {error}") from None
+    if not isinstance(values, list) or not all(isinstance(value, kind) for value in values):
+        raise TypeError(f"the weights' metadata hold {text!r:.40}, no list of names or numbers")
+    return values
 
 
 def plain_model(detector: Detector) -> nn.Module:

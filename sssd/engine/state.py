@@ -13,15 +13,20 @@ from sssd.engine.files import RunError, write_atomically
 KEPT = 2
 
 
-def save_checkpoint(run: Path, iteration: int, state: dict[str, Any]) -> Path:
-    """Writes a checkpoint of a run and removes all but the last two."""
+def save_checkpoint(run: Path, iteration: int, state: dict[str, Any]) -> None:
+    """Writes a checkpoint of a run and removes all but the last two up to it.
+
+    Later ones could not be read where the run went on, or it would have gone on from them.
+    """
     path = run / "checkpoints" / f"{iteration:08d}.pt"
     for cut in path.parent.glob(".*.tmp"):  # by a process that was killed while it wrote
         cut.unlink(missing_ok=True)
     write_atomically(path, lambda file: torch.save(state, file))
-    for old in checkpoints(run)[:-KEPT]:
-        old.unlink(missing_ok=True)
-    return path
+    found = checkpoints(run)
+    kept = [other for other in found if other <= path][-KEPT:]
+    for other in found:
+        if other not in kept:
+            other.unlink(missing_ok=True)
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -38,7 +43,10 @@ def load_latest(run: Path) -> dict[str, Any] | None:
     found = checkpoints(run)
     for path in reversed(found):
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            if "iteration" not in state:
+                raise ValueError("it is no checkpoint of a run")
+            return state
         except Exception as error:  # a truncated file fails in many ways
             warnings.warn(f"{path} cannot be read ({error}); trying the previous one", stacklevel=2)
     if found:

@@ -7,6 +7,7 @@ from torch import nn
 
 from sssd.detectors import Detector
 from sssd.detectors.weights import load_weights
+from sssd.engine.files import TEACHER
 from sssd.engine.record import read_settings
 from sssd.engine.state import load_latest
 from sssd.methods import Method, MethodConfig, build_method
@@ -39,7 +40,7 @@ def teacher_of(folder: Path, detector: Detector) -> nn.Module:
             f"--teacher: {folder} was trained with --method.name {trained.method.name} and has no "
             "implicit teacher; sssd, lgd and labelenc have one, unless lambda is 0"
         )
-    load_weights(fusion, folder / "teacher.safetensors", "--teacher")
+    load_weights(fusion, folder / TEACHER, "--teacher")
     return fusion.to(next(detector.parameters()).device).eval()
 
 

@@ -50,7 +50,7 @@ def frames(path: Path) -> Iterator[tuple[float, np.ndarray]]:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with av.open(os.path.abspath(path)) as container:
             if not container.streams.video:
                 raise ValueError(f"{path}: this file contains no video")
             stream = container.streams.video[0]
@@ -83,7 +83,7 @@ def comment(path: Path) -> str | None:
     """The comment in a video's header, if it has one that can be read."""
     import av
 
-    with av.open(str(path)) as container:
+    with av.open(os.path.abspath(path)) as container:
         return container.metadata.get("comment")
 
 

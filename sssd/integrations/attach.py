@@ -87,18 +87,6 @@ def attach(
             f"loss is {loss!r}, which needs a teacher=; without one, distance= is a function or "
             "module of both lists of maps"
         )
-    if teacher is model:
-        raise ValueError(
-            "teacher is the model itself, which would be frozen; give another model, or leave "
-            "teacher= out for self-distillation"
-        )
-    if teacher is not None:
-        ids = {id(p) for p in model.parameters()}
-        if shared := [name for name, p in teacher.named_parameters() if id(p) in ids]:
-            raise ValueError(
-                f"teacher shares weights with the model ({shared[0]}, {len(shared)} in all), which "
-                "would be frozen; give a copy, such as copy.deepcopy(teacher)"
-            )
     if teacher is not None and num_classes is not None:
         raise ValueError(f"num_classes is {num_classes}; beside a teacher= it has no meaning")
     part: Part
@@ -107,25 +95,7 @@ def attach(
             classes = host.num_classes if num_classes is None else num_classes
             part = SelfDistillation(classes, host.widths, **settings)
         else:
-            taught_by = _host_of("teacher", teacher)
-            channels = [len(h.pixels.mean) for h in (host, taught_by)]
-            if channels[0] != channels[1]:
-                raise ValueError(
-                    f"model takes images of {channels[0]} channels, but teacher of {channels[1]}"
-                )
-
-            def pyramid(images: Tensor) -> list[Tensor]:
-                seen = host.pixels.into(taught_by.pixels, images)
-                return taught_by.pyramid(seen.to(next(teacher.parameters()).dtype))
-
-            part = TeacherDistillation(
-                host.widths,
-                teacher,
-                taught_by.widths,
-                pyramid,
-                "cwd" if loss is None else loss,
-                **settings,
-            )
+            part = _taught(host, teacher, "cwd" if loss is None else loss, settings)
     own = next(model.parameters())
     # Halves stay to autocast; a model in float64 has none.
     part.to(own.device, torch.float64 if own.dtype == torch.float64 else None)
@@ -133,6 +103,33 @@ def attach(
     part.attachment = Attachment(host, part)
     host.attached()
     return part
+
+
+def _taught(
+    host: Host, teacher: nn.Module, loss: str | Loss, settings: dict[str, Any]
+) -> TeacherDistillation:
+    """The part that pulls a model's maps towards those of a teacher."""
+    if teacher is host.model:
+        raise ValueError(
+            "teacher is the model itself, which would be frozen; give another model, or leave "
+            "teacher= out for self-distillation"
+        )
+    ids = {id(p) for p in host.model.parameters()}
+    if shared := [name for name, p in teacher.named_parameters() if id(p) in ids]:
+        raise ValueError(
+            f"teacher shares weights with the model ({shared[0]}, {len(shared)} in all), which "
+            "would be frozen; give a copy, such as copy.deepcopy(teacher)"
+        )
+    source = _host_of("teacher", teacher)
+    channels, given = len(host.pixels.mean), len(source.pixels.mean)
+    if channels != given:
+        raise ValueError(f"model takes images of {channels} channels, but teacher of {given}")
+
+    def pyramid(images: Tensor) -> list[Tensor]:
+        seen = host.pixels.into(source.pixels, images)
+        return source.pyramid(seen.to(next(teacher.parameters()).dtype))
+
+    return TeacherDistillation(host.widths, teacher, source.widths, pyramid, loss, **settings)
 
 
 def detach(model: nn.Module) -> None:

@@ -12,8 +12,8 @@ class SSSD(LabelGuided):
     """Self-distillation by the Jensen-Shannon distance between the student's maps and K_e.
 
     The distance of level p is sqrt(JS(softmax(k_p) || softmax(k_e_p))); their mean is what lambda
-    weighs. Unlike the mean squared error of LGD it is bounded
-    (by sqrt(ln 2)) and symmetric. Stepwise: lambda changes at the milestones of the learning rate.
+    weighs. Unlike LGD's mean squared error it is bounded (by sqrt(ln 2)) and symmetric. Stepwise:
+    lambda changes at the milestones of the learning rate.
 
     The paper is silent about the softmax axis, N, the reduction inside the root, any normalisation
     before it, and the two values of a stepwise lambda: all are settings, with defaults of our own.

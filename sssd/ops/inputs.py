@@ -10,6 +10,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
+from sssd.ops.objects import check_floating
 from sssd.ops.reference.divergence import REDUCED
 
 Maps = Mapping[str, Tensor] | Iterable[Tensor] | Tensor
@@ -105,8 +106,6 @@ def require_function(name: str, value: object) -> None:
 
 # ---- maps of two sides ---------------------------------------------------------------------------
 
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-
 
 def check_maps(given_student: Maps, given_teacher: Maps) -> tuple[list[Tensor], list[Tensor]]:
     """Both lists, each map dense in one of the two memory formats."""
@@ -115,8 +114,7 @@ def check_maps(given_student: Maps, given_teacher: Maps) -> tuple[list[Tensor], 
         if len(maps) == 0:
             raise ValueError(f"{name} is empty: pass at least one level")
         for level, x in enumerate(maps):
-            if x.dtype not in _DTYPES:
-                raise TypeError(f"{name}[{level}] is {x.dtype}: expected one of {_DTYPES}")
+            check_floating(f"{name}[{level}]", x.dtype)
             if x.dtype != maps[0].dtype:
                 raise TypeError(
                     f"{name}[{level}] is {x.dtype} but {name}[0] is {maps[0].dtype}: use one dtype "

@@ -15,15 +15,16 @@ from sssd.schedules import CoefficientConfig, ScheduleConfig
 
 def demo() -> Config:
     """SSSD on handwritten digits: minutes on two CPU cores, nothing to download."""
+    base = small()
     return dataclasses.replace(
-        small(),
+        base,
         data=DataConfig(format="demo", flip=0.0),  # a mirrored digit is no digit
-        detector=dataclasses.replace(small().detector, min_size=(160,), max_size=160),
+        detector=dataclasses.replace(base.detector, min_size=(160,), max_size=160),
         schedule=dataclasses.replace(
-            small().schedule, iterations=400, milestones=(270, 350), learning_rate=4e-3
+            base.schedule, iterations=400, milestones=(270, 350), learning_rate=4e-3
         ),
         engine=dataclasses.replace(  # an evaluation takes as long as 16 steps
-            small().engine, batch_size=8, workers=0, evaluate_every=200
+            base.engine, batch_size=8, workers=0, evaluate_every=200
         ),
     )
 

@@ -207,8 +207,10 @@ def confusion(analysis: Analysis) -> tuple[Picture, int]:
 
 
 def cut(name: str) -> str:
-    """A name of at most 20 characters, in a line."""
-    line = " ".join(name.split())
+    """A name of at most 20 characters, in a line, as matplotlib can draw it."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in name).split())
+    if line.startswith("_"):  # which legends leave out
+        line = f"\u200b{line}"
     return line if len(line) <= 20 else f"{line[:19]}…"
 
 

@@ -19,8 +19,6 @@ from sssd.report import charts
 from sssd.report.page import Block, Code, Grid, Numbers, Table, Text
 from sssd.report.results import percent
 
-AREAS = (32**2, 96**2)  # COCO's small, medium and large
-
 
 def training(folder: Path) -> list[Block]:
     """Curves of the training."""
@@ -45,15 +43,12 @@ def data(sets: Mapping[str, DetectionDataset]) -> list[Block]:
 
 def _describe(dataset: DetectionDataset) -> list[str]:
     boxes = dataset.boxes
-    own = ~boxes.crowd
-    count = int(own.sum())
-    sizes = np.digitize(boxes.areas[own], AREAS)
-    shares = np.bincount(sizes, minlength=3) / max(count, 1)
+    count = int((~boxes.crowd).sum())
     width, height = np.median(dataset.sizes, axis=0)
-    empty = len(dataset) - len(np.unique(boxes.image_index[own]))
+    empty = len(dataset) - boxes.count_images()
     return [
         f"{len(dataset):,}", f"{empty:,}", f"{count:,}", f"{int(boxes.crowd.sum()):,}",
-        *(f"{100 * share:.0f} %" for share in shares),
+        *(f"{100 * size / max(count, 1):.0f} %" for size in boxes.count_sizes().values()),
         f"{count / len(dataset):.1f}", f"{width:.0f} x {height:.0f}",
     ]  # fmt: skip
 

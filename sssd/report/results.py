@@ -12,9 +12,8 @@ import numpy as np
 from sssd.data import DetectionDataset
 from sssd.engine.analysis import ClassNumbers, Threshold
 from sssd.engine.evaluate import METRICS
-from sssd.engine.files import write_text
+from sssd.engine.files import CLASSES, CONFUSION, THRESHOLDS, write_text
 from sssd.engine.inference import Evaluation
-from sssd.engine.prediction import THRESHOLDS
 from sssd.report import charts
 from sssd.report.page import Block, Grid, Numbers, Table, Text
 
@@ -113,10 +112,10 @@ def write_tables(evaluation: Evaluation, folder: Path) -> None:
     best, nothing = analysis.class_thresholds, [None] * len(Threshold._fields)
     head = [*ClassNumbers._fields, *Threshold._fields]
     rows = [[*row, *(best[row.label] or nothing)] for row in evaluation.by_class]
-    files = {"classes.csv": _csv([head, *rows])}
+    files = {CLASSES: _csv([head, *rows])}
     names = [*analysis.names, "background"]
     matrix = [[name, *row] for name, row in zip(names, analysis.confusion.tolist(), strict=True)]
-    files["confusion.csv"] = _csv([["truth \\ found", *names], *matrix])
+    files[CONFUSION] = _csv([["truth \\ found", *names], *matrix])
     if analysis.threshold is None:
         (folder / THRESHOLDS).unlink(missing_ok=True)  # of the run when it was shorter
     else:

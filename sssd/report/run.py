@@ -18,8 +18,6 @@ from sssd.report.examples import choose, examples
 from sssd.report.maps import draw_maps
 from sssd.report.page import Block, Heading, Photo, Text, html
 
-REPORT = "report.html"
-
 
 def write_report(
     path: Path,

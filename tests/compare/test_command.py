@@ -208,15 +208,15 @@ def test_jobs_have_a_core_or_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_run_of_other_settings_is_named(tmp_path: Path) -> None:
     """What a run notes of itself is compared with the plan."""
     arm = make_arms("small", [], ["plain", "sssd"])[1]
-    run = SimpleNamespace(seed=1, folder="run")
+    run = SimpleNamespace(seed=1)
     plan = SimpleNamespace(versions={"sssd": "0.1"})
 
     def check(**engine: object) -> None:
         own = dataclasses.replace(arm.config.engine, **{"seed": 1, "workers": 0, **engine})
         config = dataclasses.replace(arm.config, engine=own)
-        shutil.rmtree(tmp_path / "runs", ignore_errors=True)
-        write_record(tmp_path / "runs" / "run", "small", config, 0)
-        files.require_settings(plan, run, arm, tmp_path)  # type: ignore[arg-type]
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        write_record(tmp_path / "run", "small", config, 0)
+        files.require_settings(plan, run, arm, tmp_path / "run")  # type: ignore[arg-type]
 
     check()
     check(evaluate_every=7, checkpoint_every=3)

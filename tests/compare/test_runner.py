@@ -38,19 +38,18 @@ def make_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
     ) -> Runner:
         plan = plan or make_plan()
 
-        def training(plan: Plan, run: PlannedRun, arm: Any, folder: Path) -> list[str]:
-            with (folder / "begun.txt").open("a") as file:
+        def training(plan: Plan, run: PlannedRun, arm: Any, path: Path) -> list[str]:
+            with (tmp_path / "begun.txt").open("a") as file:
                 file.write(f"{run.folder}\n")
             return [sys.executable, "-S", "-c", f"import os, time; {command(run)}"]
 
-        def evaluation(run: PlannedRun, folder: Path) -> list[str]:
-            path = folder / "runs" / run.folder / files.DETECTIONS
-            return [sys.executable, "-S", "-c", f"open({str(path)!r}, 'w').close()"]
+        def evaluation(path: Path) -> list[str]:
+            file = str(path / files.DETECTIONS)
+            return [sys.executable, "-S", "-c", f"open({file!r}, 'w').close()"]
 
-        def collect(plan: Plan, run: PlannedRun, arm: Any, folder: Path, data: Any) -> dict:
+        def collect(plan: Plan, run: PlannedRun, arm: Any, path: Path, data: Any) -> dict:
             result = make_result(plan, run, ap(run))
-            path = folder / "runs" / run.folder / "result.json"
-            path.write_text(json.dumps(result))
+            (path / files.RESULT).write_text(json.dumps(result))
             return result
 
         for name, fake in (("training", training), ("evaluation", evaluation)):
@@ -168,7 +167,7 @@ def test_a_failed_run_is_named_and_its_seed_counts_for_nothing(
 def test_a_run_that_is_not_the_plans_is_refused(
     make_runner: Callable[..., Runner], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def foreign(plan: Plan, run: PlannedRun, arm: Any, folder: Path) -> None:
+    def foreign(plan: Plan, run: PlannedRun, arm: Any, path: Path) -> None:
         raise ValueError(f"{run.folder} is not a run of this plan: --data.flip is 0")
 
     monkeypatch.setattr(files, "require_settings", foreign)

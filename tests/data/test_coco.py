@@ -1,6 +1,7 @@
 """COCO json files with ids of any kind, and where their images are looked for."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from breaking import good
 
-from sssd.data import DataError, read_coco
+from sssd.data import DataError, check, read_coco
 
 
 def write(folder: Path, document: dict[str, Any], name: str = "instances_train.json") -> Path:
@@ -118,3 +119,32 @@ def test_coco_small(shared_data: Path) -> None:
     image, target = dataset[0]
     assert target["boxes"].shape[1] == 4
     assert image.shape[0] == 3
+
+
+@pytest.mark.filterwarnings("ignore:.*bad records are left out")
+def test_records_that_no_file_or_mask_can_have_are_faults(tmp_path: Path) -> None:
+    document = good(tmp_path)
+    long, huge = ({**document["images"][0], "id": key} for key in (8, 9))
+    long["file_name"], huge["file_name"] = f"{'x' * 300}.jpg", "x" * 5000
+    large = {**document["images"][0], "id": 10, "width": 100_000, "height": 100_000}
+    counts = {"size": [100_000, 100_000], "counts": [9_999_999_995, 5]}
+    mask = {**document["annotations"][0], "id": 99, "image_id": 10, "segmentation": counts}
+    del mask["bbox"]
+    document["images"] += [long, huge, large]
+    document["annotations"].append(mask)
+    dataset = read_coco(write(tmp_path, document))
+    assert sorted(fault.kind for fault in dataset.faults) == [
+        "incomplete annotation",
+        "incomplete image",
+    ]
+    assert "missing image" in {fault.kind for fault in check(dataset).errors}
+
+
+@pytest.mark.filterwarnings("ignore:.*bad records are left out")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    document = good(tmp_path)
+    pipe = tmp_path / "train" / "pipe.jpg"
+    os.mkfifo(pipe)
+    document["images"].append({"id": 3, "file_name": pipe.name})
+    (fault,) = read_coco(write(tmp_path, document)).faults
+    assert fault.kind == "unknown image size"

@@ -4,6 +4,7 @@ import importlib
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -242,3 +243,16 @@ def test_a_range_that_is_none_is_refused(pixel_range: tuple[float, float], tmp_p
     path = save(Image.new("I;16", (3, 1), 4000), tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"pixel_range is .*; it must be two numbers, the smaller"):
         read_image(path, pixel_range)
+
+
+@pytest.mark.parametrize("read", [read_image, read_size, open_file])
+def test_what_other_programs_would_run_for_is_not_opened(
+    read: Callable[[str], object], tmp_path: Path
+) -> None:
+    """Pillow goes by the content, and starts Ghostscript for EPS."""
+    path = tmp_path / "holiday.jpg"
+    path.write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n"
+    )
+    with pytest.raises(ValueError, match="EPS files are not read"):
+        read(str(path))

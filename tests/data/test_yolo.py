@@ -1,5 +1,6 @@
 """YOLO folders."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -116,3 +117,54 @@ def test_what_is_missing_is_named(root: Path) -> None:
         read_yolo(root)
     with pytest.raises(DataError, match="for a YOLO data set, its data"):
         read_dataset(root, images=root / "images")
+
+
+def test_a_folder_that_cannot_be_listed_is_no_folder_without_images(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def refuse(folder: Path) -> object:
+        if Path(folder).name == "more":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"more: the folder cannot be listed: .*denied"):
+        read_yolo(root)
+
+
+def test_images_may_lie_as_deep_as_they_like(root: Path) -> None:
+    deep = root / "images/train" / "/".join("abcdefghij")
+    deep.mkdir(parents=True)
+    Image.new("RGB", (80, 40)).save(deep / "d.jpg")
+    assert "d.jpg" in [Path(path).name for path in read_yolo(root).image_paths]
+
+
+def test_a_class_is_a_line_of_its_file(root: Path) -> None:
+    (root / "classes.txt").write_text("cat\u2028tabby\r\ndog\x85\x0cx\n", encoding="utf-8")
+    assert len(read_yolo(root).classes) == 2
+
+
+@pytest.mark.parametrize(
+    "entry", ["nc: 9999999999", "names: {9999999999: cat}", "names: {-1: cat}", "nc: 100001"]
+)
+def test_numbers_of_classes_that_none_has_are_refused(entry: str, root: Path) -> None:
+    (root / "data.yaml").write_text(f"train: images/train\n{entry}\n")
+    with pytest.raises(DataError, match=r"data\.yaml: n"):
+        read_yolo(root)
+
+
+def test_a_message_shows_little_of_what_is_large(root: Path) -> None:
+    nested = "a: &a [x, x]\nb: &b [*a, *a, *a]\nc: &c [*b, *b, *b]\nd: &d [*c, *c, *c]\n"
+    (root / "data.yaml").write_text(f"{nested}train: images/train\nnames: [[*d, *d, *d]]\n")
+    with pytest.raises(DataError) as error:
+        read_yolo(root)
+    assert len(str(error.value)) < 1000
+
+
+def test_a_name_that_no_file_can_have_is_a_missing_image(root: Path) -> None:
+    (root / "train.txt").write_text(f"images/train/a.jpg\nimages/train/{'x' * 300}.jpg\n")
+    with pytest.warns(UserWarning, match="1 missing image"):
+        dataset = read_yolo(root / "train.txt")
+    assert len(dataset) == 1

@@ -197,3 +197,21 @@ def test_torchrun_shares_a_batch_passes_a_signal_on_and_the_run_stops_in_order(
     assert output.count(said) == 1, errors
     (checkpoint,) = checkpoints(run)
     assert int(checkpoint.stem) == read_metrics(run)[-1]["iteration"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"RANK": "1", "WORLD_SIZE": "2"}, "WORLD_SIZE is 2 and RANK 1, but torchrun did not"),
+        ({"TORCHELASTIC_RUN_ID": "x", "LOCAL_RANK": "1"}, "cuda:0: all processes .* this GPU"),
+    ],
+)
+def test_processes_that_would_not_share_the_work_are_refused(
+    environment: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "choose_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match=message), distributed.process_group("cuda:0"):
+        pass

@@ -89,3 +89,21 @@ def test_a_folder_is_made_with_its_file_and_not_before(tmp_path: Path) -> None:
     assert [*tmp_path.iterdir()] == []
     write_text(path, "{}")
     assert path.read_text() == "{}"
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_running_one_writes_is_not(
+    tmp_path: Path,
+) -> None:
+    killed, running = (tmp_path / f".a.json.{n}.tmp" for n in (2**30, os.getppid()))
+    for path in (killed, running):
+        path.touch()
+    write_text(tmp_path / "a.json", "{}")
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [running.name, "a.json"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-be"])
+def test_a_data_set_is_not_written_over_in_any_encoding(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "annotations.json"
+    path.write_text('{"images": [], "annotations": [], "categories": []}', encoding=encoding)
+    with pytest.raises(ValueError, match="holds a data set"):
+        require_place("--json", path)

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from sssd.engine import log
+from sssd.engine.files import RunError
 from sssd.engine.log import MetricsFile, ProgressLog, read_metrics
 from sssd.engine.loggers import Loggers
 
@@ -26,11 +27,20 @@ ROW = {
 }
 
 
+def make_progress(console: Console, total: int) -> ProgressLog:
+    """Without evaluations to come."""
+    return ProgressLog(console, total, 0, left=lambda done: 0, guess=0.0)
+
+
+def no_loggers(run: Path) -> Loggers:
+    return Loggers([], [], run, 0, {})
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_shows_iteration_time_left_and_losses(terminal: bool) -> None:
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=100)
-    with ProgressLog(console, total=6, done=0) as progress:
+    with make_progress(console, total=6) as progress:
         progress.advance(3)
         progress.report(ROW)
     for part in ("3/6", "ETA", "loss 2.500", "detection 1.500", "(lambda 2)", "12.0 images/s",
@@ -40,7 +50,7 @@ def test_progress_shows_iteration_time_left_and_losses(terminal: bool) -> None:
 
 
 def test_in_a_notebook_one_line_is_written_anew(capsys: pytest.CaptureFixture[str]) -> None:
-    with ProgressLog(Console(force_jupyter=True), total=6, done=0) as progress:
+    with make_progress(Console(force_jupyter=True), total=6) as progress:
         progress.report(ROW)
         progress.evaluated(3, "AP 1.0", 2.0)
     said = capsys.readouterr().out
@@ -52,7 +62,7 @@ def test_in_a_notebook_one_line_is_written_anew(capsys: pytest.CaptureFixture[st
 
 def test_losses_are_the_means_of_the_newest_ten_rows() -> None:
     text = io.StringIO()
-    with ProgressLog(Console(file=text, width=100), total=40, done=0) as progress:
+    with make_progress(Console(file=text, width=100), total=40) as progress:
         for iteration in range(1, 13):
             progress.report({**ROW, "iteration": iteration, "loss": float(iteration)})
     lines = text.getvalue().splitlines()
@@ -75,11 +85,11 @@ def test_the_time_left_has_the_evaluations_to_come(monkeypatch: pytest.MonkeyPat
 
 
 def test_metrics_behind_the_checkpoint_are_dropped_on_resume(tmp_path: Path) -> None:
-    first = MetricsFile(tmp_path, 0)
+    first = MetricsFile(tmp_path, 0, no_loggers(tmp_path))
     for iteration in (1, 2, 3):
         first.write({"iteration": iteration, "loss": 1.0})
     first.close()
-    second = MetricsFile(tmp_path, 2)
+    second = MetricsFile(tmp_path, 2, no_loggers(tmp_path))
     second.write({"iteration": 3, "loss": 0.5, "AP": 0.1})
     second.close()
     assert [row["loss"] for row in read_metrics(tmp_path)] == [1.0, 1.0, 0.5]
@@ -125,3 +135,23 @@ def test_tensorboard_shows_the_rows_of_the_metrics_once(tmp_path: Path) -> None:
     assert sorted(shown) == sorted(written)
     assert (4, "loss", -4.0) in shown
     assert len(shown) == 5
+
+
+def test_rows_end_where_the_file_is_damaged(tmp_path: Path) -> None:
+    whole = json.dumps({"iteration": 1, "loss": 1.0}).encode()
+    for damage in (b"5", b"\xff\xfe", b"{}", b"[1]"):
+        (tmp_path / "metrics.jsonl").write_bytes(whole + b"\n" + damage + b"\n" + whole)
+        assert read_metrics(tmp_path) == [{"iteration": 1, "loss": 1.0}]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_told_with_the_way_on(tmp_path: Path) -> None:
+    closed: list[bool] = []
+    loggers = no_loggers(tmp_path)
+    loggers.close = lambda: closed.append(True)  # type: ignore[method-assign]
+    metrics = MetricsFile(tmp_path, 0, loggers)
+    metrics._file = open("/dev/full", "a")  # noqa: SIM115
+    with pytest.raises(RunError, match=r"metrics\.jsonl cannot be written: .*--resume --out"):
+        metrics.write({"iteration": 1, "loss": 1.0})
+    metrics.close()
+    assert closed

@@ -309,3 +309,18 @@ def test_an_evaluation_that_a_kill_cut_short_is_made_up_for(
     assert without_speed(tmp_path / "cut") == without_speed(tmp_path / "straight")
     tiny_run(dataset, tmp_path / "cut", config, PlainConfig())
     assert without_speed(tmp_path / "cut") == without_speed(tmp_path / "straight"), "once"
+
+
+def test_what_an_evaluation_may_cost_is_saved_before(
+    dataset: DetectionDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[list[str]] = []
+    evaluate = Trainer.evaluate
+
+    def seen(trainer: Trainer) -> None:
+        saved.append([path.stem for path in checkpoints(tmp_path)])
+        evaluate(trainer)
+
+    monkeypatch.setattr(Trainer, "evaluate", seen)
+    run_to(dataset, tmp_path, 4, replace(CONFIG, checkpoint_every=1000, evaluate_every=3))
+    assert saved == [["00000003"], ["00000003", "00000004"]]

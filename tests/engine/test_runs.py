@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from sssd.data import DataError, read_coco
@@ -113,3 +114,23 @@ def test_other_data_do_not_inherit_the_images_of_the_runs_own(trained: Path) -> 
     other = evaluation_data(run, val=Path("other.json"), on_bad_data="drop")
     assert (other.val, other.val_images, other.format) == (Path("other.json"), None, None)
     assert other.on_bad_data == "drop"
+
+
+@pytest.mark.parametrize("stated", ["3", '"cat"', "[" * 10**5, "cat", "[1, 2]"])
+def test_classes_that_are_no_list_of_names_are_refused(stated: str, copied: Path) -> None:
+    weights = copied / "model.safetensors"
+    with safe_open(weights, "pt") as file:
+        metadata = file.metadata()
+    save_file(load_file(weights), weights, {**metadata, "classes": stated})
+    with pytest.raises(ValueError, match=r"copy: a file of this run .* metadata hold"):
+        load(copied)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("detector", []), ("data", None), ("processes", 0), ("engine", 3)]
+)
+def test_a_record_of_other_kinds_is_refused(field: str, value: object, copied: Path) -> None:
+    record = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps({**record, field: value}))
+    with pytest.raises(ValueError, match="copy: a file of this run does not fit this version"):
+        load(copied)

@@ -29,7 +29,8 @@ def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
 
 def test_a_truncated_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, 5, {"iteration": 5, "weights": torch.zeros(1000)})
-    newest = save_checkpoint(tmp_path, 10, {"iteration": 10, "weights": torch.zeros(1000)})
+    save_checkpoint(tmp_path, 10, {"iteration": 10, "weights": torch.zeros(1000)})
+    newest = checkpoints(tmp_path)[-1]
     newest.write_bytes(newest.read_bytes()[:2000])
     with pytest.warns(UserWarning, match=r"00000010\.pt cannot be read"):
         found = load_latest(tmp_path)
@@ -76,8 +77,24 @@ def test_an_error_that_is_not_the_disk_s_passes(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_process_left_of_a_file_goes_when_it_is_written_again(tmp_path):
-    left, other = tmp_path / ".a[1].pt.7.tmp", tmp_path / ".b.pt.7.tmp"
+    left, other = tmp_path / f".a[1].pt.{2**30}.tmp", tmp_path / ".b.pt.7.tmp"
     left.touch()
     other.touch()
     write_atomically(tmp_path / "a[1].pt", lambda file: file.write(b"whole"))
     assert {path.name for path in tmp_path.iterdir()} == {"a[1].pt", other.name}
+
+
+def test_a_damaged_checkpoint_is_not_one_of_the_two_that_are_kept(tmp_path: Path) -> None:
+    for iteration in (200, 400):
+        save_checkpoint(tmp_path, iteration, {"iteration": iteration})
+    checkpoints(tmp_path)[-1].write_bytes(b"cut")
+    for iteration in (250, 300):  # the run went on from 200
+        save_checkpoint(tmp_path, iteration, {"iteration": iteration})
+    assert [path.stem for path in checkpoints(tmp_path)] == ["00000250", "00000300"]
+
+
+def test_what_is_no_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 5, {"iteration": 5})
+    torch.save([1, 2], tmp_path / "checkpoints" / "00000010.pt")
+    with pytest.warns(UserWarning, match=r"00000010\.pt cannot be read"):
+        assert load_latest(tmp_path) == {"iteration": 5}

@@ -21,7 +21,7 @@ HOST = ["-DSSSD_HOST_CUDA", "-include", "tests/kernels/emulator/host_cuda.h"]
 # Every access of an instrumented kernel is seen by tests/kernels/emulator/every_access.cpp.
 SEEN = ["-g1", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"]
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
-# Of kernels/common/levels.h.
+# Of kernels/common/dtype.h.
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 
 

@@ -1,6 +1,7 @@
 """Connects `attach` to transformers' `Trainer`."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,9 @@ def _refuse_arguments(args: TrainingArguments) -> None:
             f"the Trainer splits a batch over {args.n_gpu} GPUs with nn.DataParallel, whose copies "
             "do not distill: start one process per GPU with torchrun"
         )
+    for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"):  # by accelerate launch
+        if os.environ.get(name, "false").lower() in ("true", "1"):
+            raise ValueError(f"{name} is set: distillation does not support it")
     for name in ("fsdp", "deepspeed", "enable_jit_checkpoint"):
         if getattr(args, name, None):
             raise ValueError(
