@@ -95,7 +95,7 @@ def _words_of(world: dist.ProcessGroup) -> dist.ProcessGroup:
     """What the first process does alone (a check of the data, an evaluation) may take hours; one
     that has died is noticed at once.
     """
-    return dist.new_group(backend="gloo", timeout=timedelta(days=1))
+    return cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=timedelta(days=1)))
 
 
 def choose_device(name: str) -> torch.device:

@@ -5,6 +5,7 @@ import json
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from transformers import TrainerCallback
 
 from sssd import attach, detach
 from sssd.integrations.pixels import Pixels
-from sssd.integrations.transformers import DistillationCallback
+from sssd.integrations.transformers import DistillationCallback, callback
 from sssd.integrations.transformers.host import TransformersHost
 from tests.integrations.transformers_runs import (
     KINDS,
@@ -369,3 +370,22 @@ def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     history = space["trainer"].state.log_history
     assert sum(x.keys() >= OURS for x in history) >= 2
     assert (tmp_path / "trained/model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        ({"fsdp": ["full_shard"]}, {}),
+        ({"deepspeed": "zero3.json"}, {}),
+        ({}, {"ACCELERATE_USE_FSDP": "true"}),  # as accelerate launch does
+        ({}, {"ACCELERATE_USE_DEEPSPEED": "True"}),
+    ],
+)
+def test_what_shards_the_part_is_refused(
+    arguments: dict[str, Any], environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    callback._refuse_arguments(SimpleNamespace(n_gpu=1))  # type: ignore[arg-type]
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=r"(?i)fsdp|deepspeed"):
+        callback._refuse_arguments(SimpleNamespace(n_gpu=1, **arguments))  # type: ignore[arg-type]
