@@ -16,8 +16,8 @@ TEACHER, STEP1 = "teacher.safetensors", "step1.safetensors"
 NUMBERS, NUMBERS_OF_BEST = "evaluation.json", "best.json"
 CLASSES, CONFUSION, THRESHOLDS = "classes.csv", "confusion.csv", "thresholds.json"
 OF_A_RUN = (
-    RECORD, REPORT, METRICS, METRICS_TABLE, WEIGHTS, BEST, TEACHER, STEP1, NUMBERS, NUMBERS_OF_BEST,
-    CLASSES, CONFUSION, THRESHOLDS,
+    RECORD, METRICS, METRICS_TABLE, WEIGHTS, BEST, TEACHER, STEP1, NUMBERS, NUMBERS_OF_BEST,
+    CLASSES, CONFUSION, THRESHOLDS, REPORT,
 )  # fmt: skip
 """What training leaves in the folder of a run; the report may be made anew."""
 

@@ -184,8 +184,6 @@ class Trainer:
                 break
             if self.due(self.evaluate_every):
                 self.evaluate()
-                if self.is_out_of_patience:
-                    self.save()
 
     def step(self, batches: Iterator[Any]) -> None:
         """Makes one training step, and logs it when that is due."""

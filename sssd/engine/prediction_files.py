@@ -39,7 +39,8 @@ def find_files(names: Sequence[str]) -> list[Path]:
             missing = "no images in this folder"
         elif not path.exists() and glob.has_magic(name):
             matches = [Path(match) for match in sorted(glob.glob(name, recursive=True))]
-            found = [p for match in matches for p in (_files_below(match) or [match])]
+            below = [(match.is_dir() and _files_below(match)) or [match] for match in matches]
+            found = [path for paths in below for path in paths]
             missing = "no file matches"
         else:
             found = [path]
