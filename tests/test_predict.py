@@ -126,16 +126,6 @@ def test_without_thresholds_it_says_which_one_it_takes(
     assert line.endswith("a score threshold of 0.3 is used")
 
 
-def test_names_stand_for_files_folders_and_globs(images: Path) -> None:
-    everything = [images / "1.png", images / "below/1.png", images / "wide.jpg"]
-    assert find_files([str(images)]) == everything
-    assert find_files([str(images / "**/*.png")]) == everything[:2]
-    assert find_files([str(images / "wide.jpg"), str(images)]) == [everything[2], *everything[:2]]
-    bracketed = images / "wide[1].png"
-    shutil.copy(images / "1.png", bracketed)
-    assert find_files([str(bracketed)]) == [bracketed]
-
-
 def command(run: Path, images: Path, out: Path) -> list[str]:
     """Arguments that leave pictures and found.json in a folder."""
     places = ["--out", str(out), "--json", str(out / "found.json"), "--threshold", "0.3"]

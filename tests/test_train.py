@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from sssd.detectors import build_detector
 from sssd.recipes import RECIPES
-from sssd.train import main
+from sssd.train import _resumed, main
 from tests.scenes import write_scenes
 from tests.small import small_config
 
@@ -228,3 +228,13 @@ def test_list_shows_every_recipe_and_help_a_few(capsys: pytest.CaptureFixture[st
     shown = capsys.readouterr().out
     assert "--list" in shown
     assert "fcos_r101_lgd" not in shown
+
+
+def test_only_the_first_of_several_machines_needs_the_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ["--resume", "--out", str(tmp_path)]
+    with pytest.raises(ValueError, match="holds no checkpoint"):
+        _resumed(asked)
+    monkeypatch.setenv("RANK", "3")
+    assert _resumed(asked) == tmp_path

@@ -101,9 +101,7 @@ def _check(command: Check) -> int:
     from sssd.data.coco_files import refuse_to_overwrite
     from sssd.data.formats import read_dataset
 
-    if command.json is not None:  # before the check, which may take long
-        refuse_to_overwrite("--json", command.json)
-        command.json.parent.mkdir(parents=True, exist_ok=True)
+    refuse_to_overwrite("--json", command.json)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the report says more
         dataset = read_dataset(
@@ -122,6 +120,7 @@ def _check(command: Check) -> int:
     if command.json is not None:
         faults = [asdict(fault) for fault in [*lacks, *report.faults]]
         document = {"summary": report.summary(), "faults": faults}
+        command.json.parent.mkdir(parents=True, exist_ok=True)
         command.json.write_text(json.dumps(document, indent=2))
     return 1 if report.errors or lacks else 0
 

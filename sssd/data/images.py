@@ -120,7 +120,7 @@ def open_picture(path: str | Path) -> Image.Image:
         ValueError: it is a folder or a device, or of a format for which other programs run (EPS
             starts Ghostscript) or that Pillow only recognizes.
     """
-    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
+    if not os.path.isfile(path) and os.path.exists(path):  # a pipe would be waited for
         raise ValueError("it is a folder or a device, not a file")
     image = Image.open(path)
     if image.format in NO_PHOTOS:

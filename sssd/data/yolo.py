@@ -29,8 +29,8 @@ def read_yolo(root: str | Path, split: str = "train") -> DetectionDataset:
     after the box are not read: keypoints (known by `kpt_shape` of a data.yaml), track ids, scores.
     A label file lies beside its image, or in labels/ where the image lies in images/; an image
     without one holds no objects, and of two images of a folder with the same one the second is left
-    out. Sizes are read from the images. Images are numbered from 1, in the
-    order of their names or of their list.
+    out. Sizes are read from the images. Images are numbered from 1, in the order of their names or
+    of their list.
 
     Args:
         root: a data.yaml (Ultralytics, Roboflow, CVAT), an obj.data (darknet, CVAT), a list of

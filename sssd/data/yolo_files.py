@@ -260,5 +260,6 @@ def _listed(path: Path, bases: list[Path], faults: list[Fault]) -> list[Path]:
             message = f"{line.strip()} is listed more than once; it counts once"
             record = f"image on line {number}"
             faults.append(Fault("image listed twice", str(path), record, message, "note"))
-        images |= {} if found is None or not os.path.isfile(found) else {found: None}
+        else:
+            images[found] = None
     return list(images)

@@ -73,9 +73,10 @@ def process_group(device: str) -> Iterator[None]:
         yield
         # torchrun ends all others as soon as one has failed: none may leave with the status of an
         # interrupted run while the first still writes.
-        dist.barrier(_words())
+        dist.barrier(_cpu_group())
     finally:
         dist.destroy_process_group()
+        _cpu_group_of.cache_clear()
 
 
 @cache
@@ -85,16 +86,15 @@ def _store() -> dist.Store:
     return store
 
 
-def _words() -> dist.ProcessGroup:
+def _cpu_group() -> dist.ProcessGroup:
     """The group for what is not a gradient, which lies on the CPU."""
-    return _words_of(dist.group.WORLD)
+    return _cpu_group_of(dist.group.WORLD)
 
 
 @cache
-def _words_of(world: dist.ProcessGroup) -> dist.ProcessGroup:
-    """What the first process does alone (a check of the data, an evaluation) may take hours; one
-    that has died is noticed at once.
-    """
+def _cpu_group_of(world: dist.ProcessGroup) -> dist.ProcessGroup:
+    # What the first process does alone (a check of the data, an evaluation) may take hours, while
+    # the others wait; one that has died is noticed at once.
     return cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=timedelta(days=1)))
 
 
@@ -156,7 +156,7 @@ def from_first(make: Callable[[], T]) -> T:
     if world_size() == 1:
         return make()
     box: list[Any] = [make() if is_first() else None]
-    dist.broadcast_object_list(box, group=_words())
+    dist.broadcast_object_list(box, group=_cpu_group())
     return cast(T, box[0])
 
 
@@ -165,7 +165,7 @@ def gather(value: T) -> list[T]:
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size() if is_first() else []
-    dist.gather_object(value, values if is_first() else None, group=_words())
+    dist.gather_object(value, values if is_first() else None, group=_cpu_group())
     return values
 
 
@@ -174,7 +174,7 @@ def mean(numbers: dict[str, float]) -> dict[str, float]:
     if world_size() == 1:
         return numbers
     values = torch.tensor(list(numbers.values()), dtype=torch.float64)
-    dist.all_reduce(values, group=_words())
+    dist.all_reduce(values, group=_cpu_group())
     return dict(zip(numbers, (values / world_size()).tolist(), strict=True))
 
 
@@ -183,7 +183,7 @@ def largest(number: int) -> int:
     if world_size() == 1:
         return number
     value = torch.tensor(number)
-    dist.all_reduce(value, dist.ReduceOp.MAX, _words())
+    dist.all_reduce(value, dist.ReduceOp.MAX, _cpu_group())
     return int(value)
 
 

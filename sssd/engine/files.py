@@ -47,7 +47,7 @@ def write_atomically(path: Path, save: Any) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         # What a process left of this file that was killed while it wrote.
         for cut in path.parent.glob(glob.escape(f".{path.name}.") + "*.tmp"):
-            if not _is_running(cut.suffixes[-2][1:]):
+            if not _is_running(cut.name.split(".")[-2]):
                 cut.unlink(missing_ok=True)
         with open(temporary, "wb") as file:
             save(file)

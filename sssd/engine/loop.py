@@ -175,14 +175,12 @@ class Trainer:
             self.step(batches)
             # All processes stop at the same step.
             self.signal = distributed.largest(stop.received or 0) or None
-            # Also before an evaluation, which may take longer than who stops the run waits for.
-            if self.signal or any(
-                map(self.due, (self.config.checkpoint_every, self.evaluate_every))
-            ):
-                self.save()
+            evaluates = self.due(self.evaluate_every)
+            if self.signal or evaluates or self.due(self.config.checkpoint_every):
+                self.save()  # before an evaluation, which may outlast who stops the run
             if self.signal:
                 break
-            if self.due(self.evaluate_every):
+            if evaluates:
                 self.evaluate()
 
     def step(self, batches: Iterator[Any]) -> None:

@@ -150,9 +150,10 @@ def read_settings(run: Path, kind: type[T]) -> T:
 
 def of_another_version(run: Path, error: Exception) -> ValueError:
     """What to say of a file that lacks something, or holds what is not known."""
+    why = f"{error} is missing or unknown" if isinstance(error, KeyError) else error
     return ValueError(
-        f"{run}: a file of this run does not fit this version of sssd: "
-        f"{type(error).__name__}: {error}; use the version that wrote it, or train again"
+        f"{run}: a file of this run does not fit this version of sssd: {why}; use the version that "
+        "wrote it, or train again"
     )
 
 

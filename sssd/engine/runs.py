@@ -255,8 +255,8 @@ def load(folder: Path | str, device: str = "cpu", *, weights: Weights = "last") 
         engine = settings_from(EngineConfig, record["engine"])
         batch_size = engine.part_size(record["processes"])
         data = settings_from(DataConfig, record["data"])
-        classes: list[str] = _listed(metadata["classes"], str)
-        category_ids: list[Id] = _listed(metadata["category_ids"], int | str)
+        classes: list[str] = _list_of(metadata["classes"], str)
+        category_ids: list[Id] = _list_of(metadata["category_ids"], int | str)
     except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
         raise of_another_version(folder, error) from error
     best = read_best(folder)
@@ -270,8 +270,8 @@ def load(folder: Path | str, device: str = "cpu", *, weights: Weights = "last") 
     return Run(folder, detector, *about, best=best, weights=weights)
 
 
-def _listed(text: str, kind: Any) -> list[Any]:
-    """A list in the json of a weights file's metadata."""
+def _list_of(text: str, kind: Any) -> list[Any]:
+    """A list of one kind in the json of a weights file's metadata."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -75,8 +75,8 @@ class EngineConfig:
     """Log metrics every so many iterations."""
 
     checkpoint_every: int = 1000
-    """Save a checkpoint every so many iterations; the last two are kept, and one is saved at the
-    end."""
+    """Save a checkpoint every so many iterations, before each evaluation, and at the end; the last
+    two are kept."""
 
     evaluate_every: int | None = None
     """Evaluate every so many iterations; 0: only at the end. None: ten times in the run, or less

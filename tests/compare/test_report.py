@@ -104,6 +104,11 @@ def test_names_are_text(tmp_path: Path) -> None:
     assert page.open == []
     for name in arms:
         assert name in page.text
+    parts = (tmp_path / "report.md").read_text(encoding="utf-8").split("```")
+    text = "".join(parts[::2])  # between them stand commands, to be copied as they are
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+    assert "$a_b$ \\| 信号" in text, "in a table the bar ends no cell"
 
 
 def with_settings(plan: Plan, **settings: dict[str, str]) -> Plan:

@@ -153,7 +153,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(path)]) == 0
     assert "cat" in capsys.readouterr().out
     (tmp_path / "train" / "one.jpg").unlink()
-    listed = tmp_path / "faults.json"
+    listed = tmp_path / "new" / "faults.json"
     assert main(["check", str(path), "--json", str(listed)]) == 1
     assert "error: " in capsys.readouterr().out
     assert json.loads(listed.read_text())["faults"][0]["kind"] == "missing image"
@@ -169,7 +169,7 @@ def test_data_without_objects_are_an_error(
 ) -> None:
     """Training refuses them."""
     path = write({**good(tmp_path), "annotations": []}, tmp_path)
-    listed = tmp_path / "faults.json"
+    listed = tmp_path / "new" / "faults.json"
     assert main(["check", str(path), "--json", str(listed)]) == 1
     assert "error: " + f"{path}: no objects: none in 2 images" in capsys.readouterr().out
     assert "no objects" in [fault["kind"] for fault in json.loads(listed.read_text())["faults"]]

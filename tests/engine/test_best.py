@@ -113,7 +113,7 @@ def test_a_run_without_patience_left_stops_like_one_at_its_end(
     stopped = run_to(dataset, tmp_path, **config)
     assert (stopped.done, stopped.best.iteration, stopped.signal) == (5, 3, None)
     assert stopped.numbers is not None
-    assert checkpoints(tmp_path)[-1].stem == "00000005"
+    assert [path.stem for path in checkpoints(tmp_path)] == ["00000004", "00000005"]
     assert engines[-1] == "pycocotools", "those of the end"
     assert engines[0] == "faster-coco-eval"
     again = run_to(dataset, tmp_path, **config)

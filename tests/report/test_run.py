@@ -175,3 +175,9 @@ def test_examples_are_the_worst_typical_and_good_images() -> None:
     assert choose(Analysis([], nothing, nothing, nothing, None, [], nothing, *few)) == {
         "worst": [1, 2, 0], "typical": [], "good": [],
     }  # fmt: skip
+
+
+def test_names_are_drawn_whatever_they_hold() -> None:
+    assert charts.cut("a\ud800b\x1b[0m") == "a b [0m", "no lone surrogate, no escape"
+    assert not charts.cut("_hidden").startswith("_"), "legends leave it out"
+    assert charts.cut("x" * 30) == "x" * 19 + "…"

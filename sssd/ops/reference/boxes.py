@@ -53,7 +53,7 @@ def cell_spans(boxes: Tensor, image_size: tuple[int, int], level_shape: tuple[in
 
 
 def quotient(x: Tensor, number: float) -> Tensor:
-    """What x, in floating point, is divided by a number, rounded once on every device.
+    """Divide x, in floating point, by a number, rounded once on every device.
 
     By a number torch divides as x * (1 / number) on CUDA, which gives 8 * 49 / 392 as less than 1;
     by a tensor it divides.
